@@ -1,0 +1,1 @@
+extern "C" int vmp_ops_abi() { return 1; }

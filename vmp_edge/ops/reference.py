@@ -1,0 +1,158 @@
+"""The scan contract in plain PyTorch: short, slow, differentiable, and what every kernel is compared with.
+
+Recurrence (Mamba, arXiv 2312.00752, section 3.2, with the Euler step for B as in the released code), for the
+scanned order t = 0 .. L-1 and per channel d and state n::
+
+    delta_t = softplus(dt_t + dt_bias)
+    h_t     = exp(delta_t A) * h_{t-1} + delta_t B_t x_t
+    y_t     = sum_n C_t h_t + D x_t
+    y_t     = y_t * silu(z_t)                                      (when z is given)
+
+VideoMambaPro (arXiv 2406.19006, section 4) changes two things:
+
+* elemental residual (``initial_state="first_input"``): h_{-1} is the first scanned x, broadcast over n, not zero;
+* masked backward (``mask_diagonal=True``): the state term leaves the step's own contribution out,
+  sum_n C_t (h_t - delta_t B_t x_t), and is nothing at all at the first scanned step.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+INITIAL_STATES = ("zero", "first_input")
+
+
+def selective_scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    *,
+    reverse: bool = False,
+    initial_state: str = "zero",
+    mask_diagonal: bool = False,
+) -> Tensor:
+    """Scan one direction.
+
+    Args:
+        x: (B, L, D) inputs.
+        dt: (B, L, D) step sizes before ``dt_bias`` and softplus.
+        A: (D, N) decay rates, negative.
+        B: (B, L, N) input projections.
+        C: (B, L, N) output projections.
+        D: (D,) skip weights, or None for no skip term.
+        z: (B, L, D) gate; the output is multiplied by SiLU(z). None for no gate.
+        dt_bias: (D,) added to ``dt`` before softplus.
+        reverse: walk the sequence from its end; the output stays in forward order.
+        initial_state: ``"zero"``, or ``"first_input"`` for the elemental residual.
+        mask_diagonal: leave each step's own contribution out of the state term.
+
+    Returns:
+        (B, L, D), in the dtype of ``x``.
+
+    Raises:
+        ValueError: ``initial_state`` is not one of `INITIAL_STATES`.
+    """
+    y = _state_term(x, dt, A, B, C, dt_bias, reverse, initial_state, mask_diagonal)
+    return _skip_and_gate(y, x, D, z)
+
+
+def bi_selective_scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    A_b: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    *,
+    initial_state: str = "zero",
+    mask_backward: bool = False,
+) -> Tensor:
+    """Scan both directions with shared weights and add them up.
+
+    Equals ``selective_scan(A) + selective_scan(A_b, reverse=True, mask_diagonal=mask_backward)``: each direction
+    brings its own skip term, so that it counts twice, as in the released VideoMambaPro code.
+
+    Args:
+        x, dt, A, B, C, D, z, dt_bias, initial_state: as in `selective_scan`.
+        A_b: (D, N) decay rates of the backward direction.
+        mask_backward: ``mask_diagonal`` for the backward direction.
+
+    Returns:
+        (B, L, D), in the dtype of ``x``.
+
+    Raises:
+        ValueError: ``initial_state`` is not one of `INITIAL_STATES`.
+    """
+    y = _state_term(x, dt, A, B, C, dt_bias, False, initial_state, False)
+    y = y + _state_term(x, dt, A_b, B, C, dt_bias, True, initial_state, mask_backward)
+    return _skip_and_gate(y, x, None if D is None else 2 * D, z)
+
+
+def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, reverse: bool = False) -> Tensor:
+    """Depthwise causal convolution over the sequence, then SiLU.
+
+    Args:
+        x: (B, L, D).
+        weight: (D, K); its last column multiplies the current step.
+        bias: (D,) or None.
+        reverse: the step sees the K - 1 steps after it instead of those before it; nothing is flipped.
+
+    Returns:
+        (B, L, D), in the dtype of ``x``.
+    """
+    taps = weight.shape[1]
+    pad = (0, taps - 1) if reverse else (taps - 1, 0)
+    kernel = (weight.flip(1) if reverse else weight).unsqueeze(1)
+    return F.silu(F.conv1d(F.pad(x.transpose(1, 2), pad), kernel, bias, groups=x.shape[2])).transpose(1, 2)
+
+
+def _state_term(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    dt_bias: Tensor | None,
+    reverse: bool,
+    initial_state: str,
+    mask_diagonal: bool,
+) -> Tensor:
+    """sum_n C h of one direction, (B, L, D) in forward order, in at least float32."""
+    if initial_state not in INITIAL_STATES:
+        raise ValueError(f"initial_state is {initial_state!r}; it must be one of {', '.join(INITIAL_STATES)}")
+    wide = torch.promote_types(x.dtype, torch.float32)
+    x, dt, A, B, C = (t.to(wide) for t in (x, dt, A, B, C))
+    delta = F.softplus(dt if dt_bias is None else dt + dt_bias.to(wide))
+    length = x.shape[1]
+    order = range(length - 1, -1, -1) if reverse else range(length)
+    first = order[0]
+    h = x[:, first, :, None].expand(-1, -1, A.shape[1])
+    if initial_state == "zero":
+        h = torch.zeros_like(h)
+    outputs: list[Tensor] = [x.new_empty(0)] * length
+    for t in order:
+        decayed = torch.exp(delta[:, t, :, None] * A) * h
+        h = decayed + (delta[:, t] * x[:, t]).unsqueeze(2) * B[:, t, None, :]
+        visible = h
+        if mask_diagonal:
+            visible = torch.zeros_like(h) if t == first else decayed
+        outputs[t] = (visible * C[:, t, None, :]).sum(2)
+    return torch.stack(outputs, 1)
+
+
+def _skip_and_gate(y: Tensor, x: Tensor, D: Tensor | None, z: Tensor | None) -> Tensor:
+    if D is not None:
+        y = y + D.to(y.dtype) * x.to(y.dtype)
+    if z is not None:
+        y = y * F.silu(z.to(y.dtype))
+    return y.to(x.dtype)
