@@ -1,0 +1,207 @@
+"""Reading published checkpoints, and our own, into the source model."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vmp_edge.errors import CheckpointError, UsageError
+from vmp_edge.models.options import FAMILIES, ModelOptions
+from vmp_edge.models.videomamba import VideoMamba
+
+WRAPPERS = ("model", "module")
+PREFIXES = ("module.", "backbone.")
+DEFAULT_FRAMES = 8  # of an image checkpoint, which has none; the published code's default
+SHOWN = 6  # keys named in an error before it says "and N more"
+
+
+def load_checkpoint(
+    path: str | Path,
+    family: str = "videomambapro",
+    num_frames: int | None = None,
+    image_size: int | None = None,
+    tubelet_size: int | None = None,
+) -> VideoMamba:
+    """Load a published ``.pth`` file.
+
+    Every size is inferred from the tensors. Position embeddings are interpolated as the published code does
+    (VideoMamba, video_sm/run_class_finetuning.py: bicubic in space, linear in time); an image checkpoint's 2-D patch
+    embedding is put into the middle frame of the tubelet (video_sm/models/videomamba.py, "center"). Weights of any
+    floating dtype become float32. A file that carries its own ``options``, as ours do, overrules ``family``.
+
+    Args:
+        path: the file: ``{"model": ...}``, ``{"module": ...}`` or a bare state dict; keys may carry the prefixes
+            ``module.`` and ``backbone.``.
+        family: ``videomamba`` or ``videomambapro``; nothing in a published file tells.
+        num_frames: frames of a clip; None keeps the checkpoint's, and means 8 for an image checkpoint.
+        image_size: pixels of a frame's side; None keeps the checkpoint's.
+        tubelet_size: frames in a patch, for image checkpoints; None means 1 for those.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        CheckpointError: the file is not a checkpoint of the family; the text names keys and shapes.
+        UsageError: the family is unknown, or a size cannot be had.
+    """
+    if family not in FAMILIES:
+        raise UsageError(f"unknown family {family!r}; known are {', '.join(FAMILIES)}")
+    state, carried = read_state_dict(Path(path))
+    try:
+        source = infer_options(state, family, tubelet_size) if carried is None else ModelOptions.from_dict(carried)
+    except (UsageError, KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{path}: its tensors do not make a model of the family: {error}") from error
+    wanted = ModelOptions.from_dict(
+        {
+            **vars(source),
+            "num_frames": source.num_frames if num_frames is None else num_frames,
+            "image_size": source.image_size if image_size is None else image_size,
+        }
+    )
+    state = fit_patch_embedding(state, source)
+    _check(state, VideoMamba(source), path)
+    model = VideoMamba(wanted)
+    model.load_state_dict(interpolate_positions(state, wanted))
+    return model.eval()
+
+
+def read_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """The float32 tensors of a checkpoint under their published names, and the options that it carries, if any.
+
+    Raises:
+        CheckpointError: there is no such file, it is no checkpoint, it needs pickled code, or it holds no tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            raise CheckpointError(
+                f"{path}: needs pickled code to load, which could do anything; "
+                "save its state dict alone: torch.save({'model': model.state_dict()}, ...)"
+            ) from error
+        raise CheckpointError(f"{path}: is not a PyTorch checkpoint") from error
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError, AttributeError, TypeError, IndexError) as error:
+        raise CheckpointError(f"{path}: is not a PyTorch checkpoint, or is damaged") from error
+    carried = content.get("options") if isinstance(content, dict) else None
+    for wrapper in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path}: holds no state dict (a dict of tensors, bare or under 'model' or 'module')")
+    state: dict[str, Tensor] = {}
+    for key, value in content.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: {key} is {type(value).__name__}, not a tensor")
+        state[strip_prefixes(str(key))] = value.float()
+    return state, carried if isinstance(carried, dict) else None
+
+
+def strip_prefixes(key: str) -> str:
+    """A key without the prefixes that wrappers put in front, in any order and number."""
+    while key.startswith(PREFIXES):
+        key = key.split(".", 1)[1]
+    return key
+
+
+def infer_options(state: dict[str, Tensor], family: str, tubelet_size: int | None) -> ModelOptions:
+    """The options that a published state dict's shapes tell.
+
+    Raises:
+        KeyError: a tensor that tells a size is missing; its text names it.
+        ValueError: the positions are not a square grid.
+    """
+    needed = (
+        "patch_embed.proj.weight",
+        "pos_embed",
+        "head.weight",
+        "layers.0.mixer.A_log",
+        "layers.0.mixer.conv1d.weight",
+    )
+    if missing := [key for key in needed if key not in state]:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    patch = state["patch_embed.proj.weight"]
+    width, patch_size = patch.shape[0], patch.shape[-1]
+    tubelet = patch.shape[2] if patch.ndim == 5 else tubelet_size or 1
+    if tubelet_size is not None and tubelet_size != tubelet:
+        raise ValueError(f"its patches span {tubelet} frames, not the {tubelet_size} asked for")
+    side = math.isqrt(state["pos_embed"].shape[1] - 1)
+    if side * side != state["pos_embed"].shape[1] - 1:
+        raise ValueError(f"pos_embed {tuple(state['pos_embed'].shape)} is not a class token and a square grid")
+    time = state.get("temporal_pos_embedding")
+    inner, states = state["layers.0.mixer.A_log"].shape
+    traits = dict(FAMILIES[family])
+    traits["directions"] = "separate" if "layers.0.mixer.x_proj_b.weight" in state else "shared"
+    if traits["directions"] == "separate":
+        traits["mask_backward"] = False  # the released code masks only where the directions share their weights
+    return ModelOptions(
+        **traits,
+        patch_size=patch_size,
+        tubelet_size=tubelet,
+        embed_dim=width,
+        depth=1 + max(int(match[1]) for key in state if (match := re.match(r"layers\.(\d+)\.", key))),
+        d_state=states,
+        expand=inner // width,
+        d_conv=state["layers.0.mixer.conv1d.weight"].shape[-1],
+        num_frames=DEFAULT_FRAMES if time is None else time.shape[1] * tubelet,
+        image_size=side * patch_size,
+        num_classes=state["head.weight"].shape[0],
+    )
+
+
+def fit_patch_embedding(state: dict[str, Tensor], options: ModelOptions) -> dict[str, Tensor]:
+    """An image checkpoint's tensors made those of a video model; others as they are."""
+    state = dict(state)
+    patch = state.get("patch_embed.proj.weight")
+    if patch is not None and patch.ndim == 4:
+        inflated = patch.new_zeros(*patch.shape[:2], options.tubelet_size, *patch.shape[2:])
+        inflated[:, :, options.tubelet_size // 2] = patch
+        state["patch_embed.proj.weight"] = inflated
+        # zeros, which is what the published model starts from
+        state.setdefault("temporal_pos_embedding", patch.new_zeros(1, options.grid[0], options.embed_dim))
+    return state
+
+
+def interpolate_positions(state: dict[str, Tensor], options: ModelOptions) -> dict[str, Tensor]:
+    """Position embeddings brought to another frame count and picture size."""
+    state = dict(state)
+    steps, side = options.grid
+    first, grid = state["pos_embed"][:, :1], state["pos_embed"][:, 1:]
+    old = math.isqrt(grid.shape[1])
+    if old != side:
+        picture = grid.transpose(1, 2).unflatten(2, (old, old))
+        picture = F.interpolate(picture, size=(side, side), mode="bicubic", align_corners=False)
+        state["pos_embed"] = torch.cat([first, picture.flatten(2).transpose(1, 2)], dim=1)
+    time = state["temporal_pos_embedding"]
+    if time.shape[1] != steps:
+        line = F.interpolate(time.transpose(1, 2), size=steps, mode="linear", align_corners=False)
+        state["temporal_pos_embedding"] = line.transpose(1, 2)
+    return state
+
+
+def _check(state: dict[str, Tensor], model: VideoMamba, path: str | Path) -> None:
+    """Compare keys and shapes before anything is loaded, so that no model is ever half loaded."""
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    missing = [f"{key} {expected[key]}" for key in expected if key not in state]
+    unknown = [f"{key} {tuple(state[key].shape)}" for key in state if key not in expected]
+    wrong = [
+        f"{key} {tuple(state[key].shape)} instead of {shape}"
+        for key, shape in expected.items()
+        if key in state and tuple(state[key].shape) != shape
+    ]
+    faults = [
+        f"{what} {', '.join(keys[:SHOWN])}" + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
+        for what, keys in (("lacks", missing), ("has unknown", unknown), ("has wrong shapes:", wrong))
+        if keys
+    ]
+    if faults:
+        raise CheckpointError(f"{path}: does not fit the model: it {'; it '.join(faults)}")

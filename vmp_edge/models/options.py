@@ -1,0 +1,149 @@
+"""Names of architectures: the options of the one model class, and the presets made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from vmp_edge.errors import UsageError
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "directions": ("separate", "shared"),
+    "initial_state": ("zero", "first_input"),
+    "scan_input": ("conv", "projection"),
+    "scan_order": ("spatial_first", "temporal_first", "spatiotemporal"),
+}
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Everything that tells one model of the family from another.
+
+    Attributes:
+        directions: ``separate``, the backward direction has its own convolution and projections, or ``shared``.
+        initial_state: ``zero`` or ``first_input`` (VideoMambaPro's elemental residual, arXiv 2406.19006, section 4).
+        mask_backward: VideoMambaPro's masked backward computation, section 4 of the same.
+        scan_input: what the scan runs over: ``conv``, SiLU(conv(x)), or ``projection``, x from before the
+            convolution, as the released VideoMambaPro code does.
+        scan_order: ``spatial_first`` frame by frame, ``temporal_first`` place by place, ``spatiotemporal`` layers of
+            the two in turn (VideoMamba, arXiv 2403.06977, section 3.2; its "v1", half of the layers each).
+        patch_size: pixels of a patch's side.
+        tubelet_size: frames in a patch.
+        embed_dim: channels of a token.
+        depth: number of blocks.
+        d_state: states of a channel, N.
+        expand: inner channels over ``embed_dim``.
+        d_conv: taps of the causal convolution.
+        num_frames: frames of a clip.
+        image_size: pixels of a frame's side.
+        num_classes: outputs of the head.
+    """
+
+    directions: str = "shared"
+    initial_state: str = "first_input"
+    mask_backward: bool = True
+    scan_input: str = "projection"
+    scan_order: str = "spatial_first"
+    patch_size: int = 16
+    tubelet_size: int = 1
+    embed_dim: int = 192
+    depth: int = 24
+    d_state: int = 16
+    expand: int = 2
+    d_conv: int = 4
+    num_frames: int = 8
+    image_size: int = 224
+    num_classes: int = 400
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise UsageError(f"{field.name} is {value!r}; it must be a positive whole number")
+            if field.type == "bool" and not isinstance(value, bool):
+                raise UsageError(f"{field.name} is {value!r}; it must be true or false")
+        if self.image_size % self.patch_size:
+            raise UsageError(f"image_size {self.image_size} is not a multiple of the patch size {self.patch_size}")
+        if self.num_frames % self.tubelet_size:
+            raise UsageError(f"num_frames {self.num_frames} is not a multiple of the tubelet size {self.tubelet_size}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelOptions:
+        """Options from a manifest or a checkpoint.
+
+        Raises:
+            UsageError: a name is unknown, or a value out of range.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise UsageError(f"unknown model option {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        return cls(**values)
+
+    @property
+    def d_inner(self) -> int:
+        """Channels that the scan runs over, D."""
+        return self.expand * self.embed_dim
+
+    @property
+    def dt_rank(self) -> int:
+        """Rank of the step size projection (Mamba's "auto")."""
+        return math.ceil(self.embed_dim / 16)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tubelets in time, and patches along a frame's side."""
+        return self.num_frames // self.tubelet_size, self.image_size // self.patch_size
+
+    @property
+    def length(self) -> int:
+        """Tokens of a clip with its class token, L."""
+        steps, side = self.grid
+        return 1 + steps * side * side
+
+
+VIDEOMAMBA: dict[str, Any] = {
+    "directions": "separate",
+    "initial_state": "zero",
+    "mask_backward": False,
+    "scan_input": "conv",
+}
+VIDEOMAMBAPRO: dict[str, Any] = {
+    "directions": "shared",
+    "initial_state": "first_input",
+    "mask_backward": True,
+    "scan_input": "projection",
+}
+FAMILIES: dict[str, dict[str, Any]] = {"videomamba": VIDEOMAMBA, "videomambapro": VIDEOMAMBAPRO}
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"embed_dim": 192, "depth": 24},
+    "small": {"embed_dim": 384, "depth": 24},
+    "middle": {"embed_dim": 576, "depth": 32},
+}
+PRESETS: dict[str, ModelOptions] = {
+    f"{family}-{size}": ModelOptions(**FAMILIES[family], **SIZES[size]) for family in FAMILIES for size in SIZES
+}
+PRESETS["egomotion-nano"] = ModelOptions(
+    **{**VIDEOMAMBAPRO, "scan_input": "conv"},
+    embed_dim=96,
+    depth=6,
+    tubelet_size=2,
+    num_frames=8,
+    image_size=96,
+    num_classes=10,
+)
+
+
+def preset(name: str, **overrides: Any) -> ModelOptions:
+    """The options of a named architecture, some of them changed.
+
+    Raises:
+        UsageError: the name or an option is unknown, or a value out of range.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"unknown model {name!r}; known are {', '.join(sorted(PRESETS))}")
+    return ModelOptions.from_dict({**dataclasses.asdict(PRESETS[name]), **overrides})

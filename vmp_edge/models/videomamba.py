@@ -1,0 +1,256 @@
+"""The source model: VideoMamba (arXiv 2403.06977) and VideoMambaPro (arXiv 2406.19006) as one class.
+
+Parameter names are those of the published checkpoints. Everything runs in (B, L, C); nothing is flipped.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vmp_edge import ops
+from vmp_edge.models.options import ModelOptions, preset
+
+NORM_EPS = 1e-5
+
+
+class PatchEmbed(nn.Module):
+    """Linear embedding of tubelets.
+
+    The weight has the published Conv3d shape; it is applied as a Conv2d over the tubelets, the same sums, which
+    every backend has.
+    """
+
+    def __init__(self, options: ModelOptions) -> None:
+        super().__init__()
+        kernel = (options.tubelet_size, options.patch_size, options.patch_size)
+        self.proj = nn.Conv3d(3, options.embed_dim, kernel, stride=kernel)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, T / tubelet, patches, C), patches row by row."""
+        _, _, tubelet, patch, _ = self.proj.weight.shape
+        return embed_patches(video, self.proj.weight.flatten(1, 2), self.proj.bias, tubelet, patch)
+
+
+def embed_patches(video: Tensor, weight: Tensor, bias: Tensor | None, tubelet: int, patch: int) -> Tensor:
+    """Patch embedding with a Conv2d weight (C, 3 * tubelet, patch, patch).
+
+    Args:
+        video: (B, 3, T, H, W).
+        weight: (C, 3 * tubelet, patch, patch), the Conv3d weight with its second and third axes joined.
+        bias: (C,) or None.
+        tubelet: frames in a patch.
+        patch: pixels of a patch's side.
+
+    Returns:
+        (B, T / tubelet, (H / patch) * (W / patch), C).
+    """
+    return (
+        F.conv2d(fold_tubelets(video, tubelet), weight, bias, stride=patch)
+        .flatten(2)
+        .transpose(1, 2)
+        .unflatten(0, (video.shape[0], video.shape[2] // tubelet))
+    )
+
+
+def fold_tubelets(video: Tensor, tubelet: int) -> Tensor:
+    """(B, 3, T, H, W) -> (B * T / tubelet, 3 * tubelet, H, W): tubelets in the batch, their frames in the channels."""
+    batch, channels, frames, height, width = video.shape
+    if tubelet == 1:
+        return video.transpose(1, 2).reshape(batch * frames, channels, height, width)
+    steps = frames // tubelet
+    split = video.reshape(batch, channels, steps, tubelet, height, width)
+    return split.transpose(1, 2).reshape(batch * steps, channels * tubelet, height, width)
+
+
+class Mixer(nn.Module):
+    """The bidirectional Mamba mixer of a block: projection, convolution, both scans, gate, projection."""
+
+    def __init__(self, options: ModelOptions) -> None:
+        super().__init__()
+        self.options = options
+        inner, states, rank = options.d_inner, options.d_state, options.dt_rank
+        self.in_proj = nn.Linear(options.embed_dim, 2 * inner, bias=False)
+        self.out_proj = nn.Linear(inner, options.embed_dim, bias=False)
+        for suffix in ("", "_b") if options.directions == "separate" else ("",):
+            self.add_module(f"conv1d{suffix}", nn.Conv1d(inner, inner, options.d_conv, groups=inner))
+            self.add_module(f"x_proj{suffix}", nn.Linear(inner, rank + 2 * states, bias=False))
+            self.add_module(f"dt_proj{suffix}", nn.Linear(rank, inner))
+            self.register_parameter(f"D{suffix}", nn.Parameter(torch.ones(inner)))
+        # S4D-real initialisation, A_n = -n (Mamba, arXiv 2312.00752, section 3.6)
+        rates = torch.arange(1, states + 1, dtype=torch.float32).log().repeat(inner, 1)
+        self.A_log = nn.Parameter(rates)
+        self.A_b_log = nn.Parameter(rates.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, C) -> (B, L, C)."""
+        x, z = self.in_proj(x).chunk(2, dim=-1)
+        if self.options.directions == "shared":
+            y = self._shared(x, z)
+        else:
+            y = self._one(x, z, "", False) + self._one(x, z, "_b", True)
+        return self.out_proj(y)
+
+    def _shared(self, x: Tensor, z: Tensor) -> Tensor:
+        u, dt, B, C = self._scan_inputs(x, "", False)
+        return ops.bi_selective_scan(
+            u,
+            dt,
+            -torch.exp(self.A_log),
+            -torch.exp(self.A_b_log),
+            B,
+            C,
+            self.D,
+            z,
+            self.dt_proj.bias,
+            initial_state=self.options.initial_state,
+            mask_backward=self.options.mask_backward,
+        )
+
+    def _one(self, x: Tensor, z: Tensor, suffix: str, reverse: bool) -> Tensor:
+        u, dt, B, C = self._scan_inputs(x, suffix, reverse)
+        return ops.selective_scan(
+            u,
+            dt,
+            -torch.exp(self.A_b_log if reverse else self.A_log),
+            B,
+            C,
+            getattr(self, f"D{suffix}"),
+            z,
+            getattr(self, f"dt_proj{suffix}").bias,
+            reverse=reverse,
+            initial_state=self.options.initial_state,
+            mask_diagonal=reverse and self.options.mask_backward,
+        )
+
+    def _scan_inputs(self, x: Tensor, suffix: str, reverse: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the scan runs over (B, L, D), dt (B, L, D), and B and C (B, L, N) of one direction."""
+        conv = getattr(self, f"conv1d{suffix}")
+        c = ops.causal_conv_silu(x, conv.weight.squeeze(1), conv.bias, reverse=reverse)
+        rank, states = self.options.dt_rank, self.options.d_state
+        dt, B, C = getattr(self, f"x_proj{suffix}")(c).split([rank, states, states], dim=-1)
+        dt = F.linear(dt, getattr(self, f"dt_proj{suffix}").weight)
+        return (c if self.options.scan_input == "conv" else x), dt, B, C
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x))."""
+
+    def __init__(self, options: ModelOptions) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(options.embed_dim, eps=NORM_EPS)
+        self.mixer = Mixer(options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, C) -> (B, L, C)."""
+        out: Tensor = x + self.mixer(self.norm(x))
+        return out
+
+
+class VideoMamba(nn.Module):
+    """The whole family.
+
+    Args:
+        options: which member of it.
+    """
+
+    def __init__(self, options: ModelOptions) -> None:
+        super().__init__()
+        self.options = options
+        steps, side = options.grid
+        width = options.embed_dim
+        self.patch_embed = PatchEmbed(options)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side * side, width))
+        self.temporal_pos_embedding = nn.Parameter(torch.zeros(1, steps, width))
+        self.layers = nn.ModuleList(Block(options) for _ in range(options.depth))
+        self.norm_f = nn.RMSNorm(width, eps=NORM_EPS)
+        self.head = nn.Linear(width, options.num_classes)
+        initialise(self)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Logits of a batch of clips.
+
+        Args:
+            video: float (B, 3, T, H, W), normalised.
+
+        Returns:
+            (B, classes).
+
+        Raises:
+            ValueError: the video's shape is not the model's.
+        """
+        logits: Tensor = self.head(self.forward_features(video))
+        return logits
+
+    def forward_features(self, video: Tensor) -> Tensor:
+        """The class token after the final norm, (B, C), for `video` as in `forward`."""
+        return self.forward_tokens(video)[:, 0]
+
+    def forward_tokens(self, video: Tensor) -> Tensor:
+        """All tokens after the final norm, (B, L, C), the class token first, then frame by frame."""
+        tokens = self.embed(video)
+        steps, side = self.options.grid
+        for index, layer in enumerate(self.layers):
+            if scans_time_first(self.options, index):
+                tokens = swap_order(layer(swap_order(tokens, steps)), side * side)
+            else:
+                tokens = layer(tokens)
+        normed: Tensor = self.norm_f(tokens)
+        return normed
+
+    def embed(self, video: Tensor) -> Tensor:
+        """Tokens before the first block, (B, L, C)."""
+        expected = (3, self.options.num_frames, self.options.image_size, self.options.image_size)
+        if video.ndim != 5 or tuple(video.shape[1:]) != expected:
+            raise ValueError(f"video is {tuple(video.shape)}; this model takes (B, {', '.join(map(str, expected))})")
+        patches = self.patch_embed(video) + self.pos_embed[:, None, 1:] + self.temporal_pos_embedding[:, :, None]
+        first = (self.cls_token + self.pos_embed[:, :1]).expand(video.shape[0], -1, -1)
+        return torch.cat([first, patches.flatten(1, 2)], dim=1)
+
+
+def scans_time_first(options: ModelOptions, layer: int) -> bool:
+    """Whether a layer scans place by place, not frame by frame."""
+    return options.scan_order == "temporal_first" or (options.scan_order == "spatiotemporal" and layer % 2 == 1)
+
+
+def swap_order(tokens: Tensor, rows: int) -> Tensor:
+    """Transpose the (rows, columns) order of all tokens but the first: (B, L, C) -> (B, L, C)."""
+    grid = tokens[:, 1:].unflatten(1, (rows, -1)).transpose(1, 2).flatten(1, 2)
+    return torch.cat([tokens[:, :1], grid], dim=1)
+
+
+def initialise(model: VideoMamba) -> None:
+    """Draw weights as the published code does (VideoMamba, video_sm/models/videomamba.py; Mamba, mamba_simple.py)."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.trunc_normal_(model.pos_embed, std=0.02)
+    for name, module in model.named_modules():
+        if name.endswith("out_proj") and isinstance(module, nn.Linear):
+            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            module.weight.data /= math.sqrt(model.options.depth)
+        if ".dt_proj" in name and isinstance(module, nn.Linear):
+            nn.init.uniform_(module.weight, -(module.in_features**-0.5), module.in_features**-0.5)
+            # softplus(bias) is spread log-uniformly over 0.001 .. 0.1
+            dt = torch.exp(torch.empty(module.out_features).uniform_(math.log(1e-3), math.log(1e-1)))
+            module.bias.data.copy_(dt + torch.log(-torch.expm1(-dt)))
+
+
+def create(name: str, **overrides: Any) -> VideoMamba:
+    """A freshly initialised model of a preset, in evaluation mode.
+
+    Args:
+        name: a preset, ``videomamba-tiny`` say.
+        overrides: any of `ModelOptions`' fields.
+
+    Raises:
+        UsageError: the name or an option is unknown, or a value out of range.
+    """
+    return VideoMamba(preset(name, **overrides)).eval()
