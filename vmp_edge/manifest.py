@@ -1,0 +1,255 @@
+"""A bundle's manifest: what its fields are, reading it strictly, writing it."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from vmp_edge.errors import BundleError, UsageError
+from vmp_edge.preprocessing import Preprocessing
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.yaml"
+MAX_MANIFEST_BYTES = 4 << 20  # thousands of labels fit; a mistaken multi-gigabyte file does not get parsed
+ANY_MACHINE = "any"
+
+_MACHINE_ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def host_machine() -> str:
+    """The machine that this is, in the manifest's words: `x86_64`, `aarch64`, ..."""
+    name = platform.machine().lower()
+    return _MACHINE_ALIASES.get(name, name)
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether `name` names something directly inside a folder: no separators, no `..`, nothing hidden."""
+    return bool(name) and not name.startswith(".") and not set(name) & set("/\\:\0") and name.isprintable()
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What a bundle's file must be: size in bytes and SHA-256 in lower-case hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says about itself.
+
+    Args:
+        name: What was built, `egomotion-nano` say.
+        model: The source model's options.
+        target: The device kind that it was built for.
+        engine: What executes it.
+        precision: `fp32`, ...
+        frames: T, how many frames the model takes.
+        preprocessing: From camera frames to the video; holds the image size.
+        labels: One name per class, in the order of the logits.
+        program: The file that the engine executes.
+        machine: The processor architecture that it needs, as `host_machine` gives it, or `any`.
+        tools: Name and version of what built it.
+        parity: Largest differences from the source model, and `check`, a reference output that `verify` repeats.
+        accuracy: What was measured, if it was.
+        frame_rate: Frames per second at which the model saw its frames in training; None if it doesn't matter.
+        threads: How many threads the engine uses when the caller does not say; None leaves it to the engine.
+        files: Size and hash of each file in the bundle but the manifest itself.
+    """
+
+    name: str
+    model: Mapping[str, Any]
+    target: str
+    engine: str
+    precision: str
+    frames: int
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    program: str
+    machine: str
+    tools: Mapping[str, str]
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
+    frame_rate: float | None = None
+    threads: int | None = None
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+
+    @property
+    def image_size(self) -> int:
+        """S, the side of the square that the model takes, in pixels."""
+        return self.preprocessing.image_size
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest as plain scalars, lists and dicts, in the order in which it is written."""
+        video: dict[str, Any] = {"frames": self.frames, "image_size": self.image_size}
+        if self.frame_rate is not None:
+            video["frame_rate"] = self.frame_rate
+        entries: dict[str, Any] = {
+            "format": FORMAT_VERSION,
+            "name": self.name,
+            "model": dict(self.model),
+            "target": self.target,
+            "machine": self.machine,
+            "engine": self.engine,
+            "precision": self.precision,
+            "input": video,
+            "preprocessing": self.preprocessing.to_manifest(),
+            "labels": list(self.labels),
+            "program": self.program,
+            "files": {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in self.files.items()},
+            "tools": dict(self.tools),
+            "parity": dict(self.parity),
+            "accuracy": dict(self.accuracy),
+        }
+        if self.threads is not None:
+            entries["threads"] = self.threads
+        return entries
+
+    def to_yaml(self) -> str:
+        """The text of `manifest.yaml`.
+
+        Raises:
+            yaml.YAMLError: A value is not a plain scalar, list or dict.
+        """
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=120)
+
+    @classmethod
+    def from_yaml(cls, text: str | bytes) -> Manifest:
+        """Reads `manifest.yaml`, checking version, keys, types and that the entries fit each other.
+
+        Raises:
+            BundleError: What is wrong with it, in one line that does not name the file.
+        """
+        try:
+            loaded = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            raise BundleError(f"is not valid YAML ({_first_line(error)})") from error
+        return cls._from_entry(_Entry(loaded, ""))
+
+    @classmethod
+    def _from_entry(cls, entry: _Entry) -> Manifest:
+        version = entry.integer("format")
+        if version != FORMAT_VERSION:
+            newer = "update vmp-edge" if version > FORMAT_VERSION else "build the bundle again"
+            raise BundleError(f"has format {version}, this version of vmp-edge reads {FORMAT_VERSION}: {newer}")
+        video = entry.entry("input")
+        files = entry.entry("files")
+        manifest = cls(
+            name=entry.text("name"),
+            model=entry.mapping("model"),
+            target=entry.text("target"),
+            engine=entry.text("engine"),
+            precision=entry.text("precision"),
+            frames=video.integer("frames", minimum=1),
+            preprocessing=_preprocessing(entry.mapping("preprocessing"), video.integer("image_size", minimum=1)),
+            labels=entry.texts("labels"),
+            program=entry.text("program"),
+            machine=entry.text("machine"),
+            tools=entry.mapping("tools"),
+            parity=entry.mapping("parity"),
+            accuracy=entry.mapping("accuracy"),
+            frame_rate=video.number("frame_rate") if "frame_rate" in video.values else None,
+            threads=entry.integer("threads", minimum=1) if "threads" in entry.values else None,
+            files={name: _file_entry(name, files.entry(name)) for name in files.values},
+        )
+        manifest._check_consistency()
+        return manifest
+
+    def _check_consistency(self) -> None:
+        if self.program not in self.files:
+            raise BundleError(f"names the program {self.program!r}, which is not among its files")
+        for option, value in (
+            ("num_classes", len(self.labels)),
+            ("num_frames", self.frames),
+            ("image_size", self.image_size),
+        ):
+            if self.model.get(option, value) != value:
+                raise BundleError(
+                    f"contradicts itself: the model's {option} is {self.model[option]}, elsewhere {value}"
+                )
+        for key in self.model:
+            if not isinstance(key, str):
+                raise BundleError(f"has the model option {key!r}, which is not a text")
+
+
+class _Entry:
+    """A mapping being read: each getter checks presence and type, and says where it was when it fails."""
+
+    def __init__(self, values: object, where: str) -> None:
+        self.where = where
+        if not isinstance(values, dict):
+            raise BundleError(f"needs a mapping{' for ' + where if where else ''}, found {_kind(values)}")
+        self.values: dict[Any, Any] = values
+
+    def _get(self, key: str, kind: type | tuple[type, ...], expected: str) -> Any:
+        name = f"{self.where}.{key}" if self.where else key
+        if key not in self.values:
+            raise BundleError(f"lacks {name!r}")
+        value = self.values[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise BundleError(f"needs {expected} for {name!r}, found {_kind(value)}")
+        return value
+
+    def text(self, key: str) -> str:
+        value: str = self._get(key, str, "a text")
+        if not value:
+            raise BundleError(f"needs a text for {key!r}, found an empty one")
+        return value
+
+    def integer(self, key: str, minimum: int | None = None) -> int:
+        value: int = self._get(key, int, "a whole number")
+        if minimum is not None and value < minimum:
+            raise BundleError(f"needs at least {minimum} for {key!r}, found {value}")
+        return value
+
+    def number(self, key: str) -> float:
+        value = float(self._get(key, (int, float), "a number"))
+        if not math.isfinite(value) or value <= 0:
+            raise BundleError(f"needs a positive number for {key!r}, found {value}")
+        return value
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        value: dict[str, Any] = self._get(key, dict, "a mapping")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        values = self._get(key, list, "a list of texts")
+        for value in values:
+            if not isinstance(value, str):
+                raise BundleError(f"needs texts in {key!r}, found {_kind(value)} (put it in quotes)")
+        if not values:
+            raise BundleError(f"needs at least one entry in {key!r}")
+        return tuple(values)
+
+    def entry(self, key: str) -> _Entry:
+        return _Entry(self._get(key, dict, "a mapping"), f"{self.where}.{key}" if self.where else key)
+
+
+def _preprocessing(entry: Mapping[str, Any], image_size: int) -> Preprocessing:
+    try:
+        return Preprocessing.from_manifest(entry, image_size)
+    except UsageError as error:
+        raise BundleError(f"has a wrong preprocessing entry: {error}") from error
+
+
+def _file_entry(name: object, entry: _Entry) -> FileEntry:
+    if not isinstance(name, str) or not is_plain_name(name) or name == MANIFEST_NAME:
+        raise BundleError(f"lists the file {name!r}: only plain names inside the bundle's folder are allowed")
+    sha256 = entry.text("sha256")
+    if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
+        raise BundleError(f"has no valid SHA-256 for {name!r}")
+    return FileEntry(entry.integer("size", minimum=0), sha256)
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__name__} {value!r:.40}" if value is not None else "nothing"
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160]

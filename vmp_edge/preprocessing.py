@@ -1,0 +1,181 @@
+"""From camera frames to what the model takes: the one definition of it.
+
+The recogniser, the stream, calibration and training all call `Preprocessing`, and a bundle's manifest records it, so
+that a device prepares frames exactly as the model was trained on them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vmp_edge.errors import UsageError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+RESIZE_MODES = ("stretch", "crop", "letterbox")
+INTERPOLATIONS = ("area", "linear")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, RGB, normalise: `(pixel / 255 - mean) / std`, the published models' arithmetic.
+
+    Args:
+        image_size: Side S of the square that the model takes, in pixels.
+        resize: `stretch` scales both sides to S; `crop` scales the shorter side to S and keeps the centre; `letterbox`
+            scales the longer side to S and fills the rest with the mean colour (0 after normalising).
+        mean: Per channel, red first, in units of 0 to 1.
+        std: Per channel, red first, in units of 0 to 1.
+        interpolation: `area` averages over the covered pixels when shrinking (no aliasing, so that distant motion does
+            not flicker) and is bilinear when growing; `linear` is always bilinear.
+
+    Raises:
+        UsageError: A value is out of range or unknown.
+    """
+
+    image_size: int
+    resize: str = "stretch"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: str = "area"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.image_size, int) or isinstance(self.image_size, bool) or self.image_size < 1:
+            raise UsageError(f"image_size must be a positive whole number, not {self.image_size!r}")
+        if self.resize not in RESIZE_MODES:
+            raise UsageError(f"resize must be one of {', '.join(RESIZE_MODES)}, not {self.resize!r}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise UsageError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}")
+        object.__setattr__(self, "mean", _three_numbers("mean", self.mean))
+        object.__setattr__(self, "std", _three_numbers("std", self.std))
+        if min(self.std) <= 0:
+            raise UsageError(f"std must be positive, not {list(self.std)}")
+
+    @classmethod
+    def from_manifest(cls, entry: Mapping[str, Any], image_size: int) -> Preprocessing:
+        """Reads a manifest's `preprocessing` entry.
+
+        Raises:
+            UsageError: A key is missing or unknown, or its value is out of range.
+        """
+        expected = {"resize", "mean", "std", "interpolation"}
+        if set(entry) != expected:
+            raise UsageError(f"expected the keys {', '.join(sorted(expected))}, found {', '.join(map(str, entry))}")
+        return cls(image_size, **entry)
+
+    def to_manifest(self) -> dict[str, Any]:
+        """The manifest's `preprocessing` entry, without the image size (which is the manifest's `input`)."""
+        return {
+            "resize": self.resize,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation,
+        }
+
+    def frame(self, frame: npt.NDArray[np.uint8], out: npt.NDArray[np.float32], bgr: bool = False) -> None:
+        """Prepares one frame straight into its place.
+
+        Args:
+            frame: uint8 (H, W, 3), any H and W.
+            out: float32 (3, S, S), a view will do; every value of it is written.
+            bgr: The frame's channels are blue, green, red (OpenCV's order) rather than red, green, blue.
+
+        Raises:
+            UsageError: The frame has another shape or dtype.
+        """
+        check_frame(frame)
+        size = self.image_size
+        left, top, pixels = self._resized(frame)
+        height, width = pixels.shape[:2]
+        if (height, width) != (size, size):
+            out[...] = 0.0
+        for channel in range(3):
+            plane = pixels[:, :, 2 - channel if bgr else channel]
+            place = out[channel, top : top + height, left : left + width]
+            np.take(self._table[channel], plane, out=place, mode="clip")  # "clip": no bounds check, no buffering
+
+    def clip(self, clip: npt.NDArray[np.uint8], out: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
+        """Prepares a clip.
+
+        Args:
+            clip: uint8 (T, H, W, 3) RGB.
+            out: float32 (1, 3, T, S, S) to write into; made when not given.
+
+        Returns:
+            The video, float32 (1, 3, T, S, S).
+
+        Raises:
+            UsageError: The clip has another shape or dtype.
+        """
+        check_clip_shape(clip)
+        if out is None:
+            out = np.empty((1, 3, len(clip), self.image_size, self.image_size), np.float32)
+        for index, frame in enumerate(clip):
+            self.frame(frame, out[0, :, index])
+        return out
+
+    @cached_property
+    def _table(self) -> npt.NDArray[np.float32]:
+        """(3, 256): a pixel has 256 values, so normalising is looking up: one pass, the same bits everywhere."""
+        pixels = np.arange(256, dtype=np.float64) / 255
+        table = (pixels - np.array(self.mean)[:, None]) / np.array(self.std)[:, None]
+        return np.ascontiguousarray(table, dtype=np.float32)
+
+    def _resized(self, frame: npt.NDArray[np.uint8]) -> tuple[int, int, npt.NDArray[np.uint8]]:
+        """Resizes; returns where the picture goes in the square (left, top), and the picture."""
+        size = self.image_size
+        height, width = frame.shape[:2]
+        if self.resize == "crop":
+            side = min(height, width)
+            top, left = (height - side) // 2, (width - side) // 2
+            return 0, 0, self._scaled(frame[top : top + side, left : left + side], size, size)
+        if self.resize == "letterbox":
+            longer = max(height, width)
+            new_width, new_height = max(1, round(width * size / longer)), max(1, round(height * size / longer))
+            scaled = self._scaled(frame, new_width, new_height)
+            return (size - new_width) // 2, (size - new_height) // 2, scaled
+        return 0, 0, self._scaled(frame, size, size)
+
+    def _scaled(self, frame: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
+        if frame.shape[:2] == (height, width):
+            return frame
+        shrinks = frame.shape[0] * frame.shape[1] > height * width
+        method = cv2.INTER_AREA if self.interpolation == "area" and shrinks else cv2.INTER_LINEAR
+        scaled: npt.NDArray[np.uint8] = cv2.resize(frame, (width, height), interpolation=method)
+        return scaled
+
+
+def check_frame(frame: object) -> None:
+    """Raises UsageError unless `frame` is a uint8 (H, W, 3) array with pixels in it."""
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise UsageError(f"a frame is a uint8 array (height, width, 3), not {_describe(frame)}")
+    if 0 in frame.shape:
+        raise UsageError(f"a frame needs pixels, not the shape {frame.shape}")
+
+
+def check_clip_shape(clip: object) -> None:
+    """Raises UsageError unless `clip` is a uint8 (T, H, W, 3) array with at least one frame."""
+    if not isinstance(clip, np.ndarray) or clip.dtype != np.uint8 or clip.ndim != 4 or clip.shape[3] != 3:
+        raise UsageError(f"a clip is a uint8 array (frames, height, width, 3), not {_describe(clip)}")
+    if 0 in clip.shape:
+        raise UsageError(f"a clip needs at least one frame with pixels, not the shape {clip.shape}")
+
+
+def _describe(value: object) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def _three_numbers(name: str, values: Sequence[float]) -> tuple[float, float, float]:
+    numbers = tuple(values) if isinstance(values, (list, tuple)) else ()
+    valid = all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in numbers)
+    if len(numbers) != 3 or not valid:
+        raise UsageError(f"{name} must be three numbers (red, green, blue), not {values!r}")
+    return float(numbers[0]), float(numbers[1]), float(numbers[2])
