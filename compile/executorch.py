@@ -1,0 +1,50 @@
+"""Lowering to ExecuTorch: XNNPACK for what it takes, vmp's operators for the scans and convolutions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import warnings
+from typing import Any
+
+from vmp_edge.bundle import Staging
+from vmp_edge.compile import graph
+from vmp_edge.compile.lowering import Lowered
+from vmp_edge.errors import MissingDependencyError
+from vmp_edge.models import VideoMamba
+from vmp_edge.runtimes.executorch.library import INSTALL_HINT, LIBRARY, build_library
+
+PROGRAM = "model.pte"
+
+
+def lower(model: VideoMamba, staging: Staging) -> Lowered:
+    """Write ``model.pte`` and the library with its operators into a bundle.
+
+    Args:
+        model: the source model.
+        staging: the bundle that is being made.
+
+    Raises:
+        MissingDependencyError: executorch or what builds its operators is not installed.
+        BuildError: the operators' library cannot be built.
+    """
+    library = build_library()
+    staging.add(PROGRAM, to_executorch(model).buffer)
+    staging.add(LIBRARY, library)
+    tools = {name: importlib.metadata.version(name) for name in ("torch", "executorch")}
+    return Lowered(program=PROGRAM, tools=tools)
+
+
+def to_executorch(model: VideoMamba) -> Any:
+    """An `ExecutorchProgramManager` of the source model's inference form."""
+    logging.getLogger("executorch").setLevel(logging.ERROR)
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside the libraries: nothing that a user could mend
+        try:
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from executorch.exir import to_edge_transform_and_lower
+        except ImportError as error:
+            raise MissingDependencyError(f"lowering to ExecuTorch needs {error.name}; {INSTALL_HINT}") from error
+        program = to_edge_transform_and_lower(graph.export(model), partitioner=[XnnpackPartitioner()])
+        return program.to_executorch()

@@ -1,0 +1,84 @@
+"""Comparing a bundle with the source model that it was made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vmp_edge import engines
+from vmp_edge.bundle import Bundle, check_clip
+from vmp_edge.errors import BuildError
+
+if TYPE_CHECKING:
+    from vmp_edge.models import VideoMamba
+
+TOLERANCE = {"fp32": 1e-4}  # largest difference of any logit
+CLIPS = 3  # of each kind
+CHECK_SEED = 1
+
+
+def measure(bundle: Bundle, model: VideoMamba, threads: int | None) -> dict[str, Any]:
+    """Run a bundle beside its source model on random and on real-looking clips.
+
+    Args:
+        bundle: the bundle, whose engine runs here.
+        model: the source model.
+        threads: for the engine.
+
+    Returns:
+        The manifest's ``parity`` entry: the largest difference of any logit, its tolerance, the number of clips, and a
+        check for `vmp-edge verify` to repeat.
+
+    Raises:
+        BuildError: the largest difference is over the tolerance, or not a number.
+    """
+    import torch
+
+    manifest = bundle.manifest
+    engine = engines.create(bundle, threads)
+    largest = 0.0
+    try:
+        for seed in range(CLIPS):
+            for video in (_random_video(seed, bundle), manifest.preprocessing.clip(moving_scene(seed, bundle))):
+                with torch.no_grad():
+                    expected = model(torch.from_numpy(video)).numpy()
+                difference = float(np.abs(engine.run(video) - expected).max())
+                largest = max(largest, difference) if np.isfinite(difference) else float("inf")
+        check = manifest.preprocessing.clip(check_clip(CHECK_SEED, manifest.frames, manifest.image_size))
+        logits = engine.run(check)[0]
+    finally:
+        engine.close()
+    tolerance = TOLERANCE[manifest.precision]
+    if not largest <= tolerance:
+        raise BuildError(
+            f"the bundle's logits differ from the source model's by {largest:.2g}, more than the {tolerance:g} that "
+            f"{manifest.precision} allows; nothing was written"
+        )
+    return {
+        "max_difference": float(f"{largest:.3g}"),
+        "tolerance": tolerance,
+        "clips": 2 * CLIPS,
+        "check": {"seed": CHECK_SEED, "logits": [float(value) for value in logits], "tolerance": 10 * tolerance},
+    }
+
+
+def _random_video(seed: int, bundle: Bundle) -> npt.NDArray[np.float32]:
+    side = bundle.manifest.image_size
+    shape = (1, 3, bundle.manifest.frames, side, side)
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def moving_scene(seed: int, bundle: Bundle) -> npt.NDArray[np.uint8]:
+    """A clip with the statistics of pictures: shaded blobs under a camera that pans, uint8 (T, H, W, 3) RGB."""
+    frames, side = bundle.manifest.frames, bundle.manifest.image_size
+    rng = np.random.default_rng(seed)
+    scene = np.zeros((2 * side, 2 * side, 3), np.float32)
+    for octave in range(2, 7):
+        noise = rng.random((2**octave, 2**octave, 3), dtype=np.float32)
+        scene += cv2.resize(noise, (2 * side, 2 * side), interpolation=cv2.INTER_CUBIC) / octave
+    scene = cv2.normalize(scene, np.empty_like(scene), 0, 255, cv2.NORM_MINMAX)
+    starts = np.linspace((0, 0), rng.uniform(0, side, 2), frames).astype(int)
+    return np.stack([scene[y : y + side, x : x + side] for y, x in starts]).astype(np.uint8)

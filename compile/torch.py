@@ -1,0 +1,27 @@
+"""The reference "lowering": the source model's weights as they are, for the engine that the others are compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import torch
+
+from vmp_edge.bundle import Staging
+from vmp_edge.compile.lowering import Lowered
+from vmp_edge.models import VideoMamba
+
+PROGRAM = "model.pth"
+
+
+def lower(model: VideoMamba, staging: Staging) -> Lowered:
+    """Write ``model.pth``, which `vmp_edge.models.load_checkpoint` reads too.
+
+    Args:
+        model: the source model.
+        staging: the bundle that is being made.
+    """
+    buffer = io.BytesIO()
+    torch.save({"model": model.state_dict(), "options": dataclasses.asdict(model.options)}, buffer)
+    staging.add(PROGRAM, buffer.getvalue())
+    return Lowered(program=PROGRAM, tools={"torch": torch.__version__})

@@ -1,0 +1,137 @@
+"""The ExecuTorch engine: a bundle's program through the plain C runner, without PyTorch."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vmp_edge.bundle import Bundle
+from vmp_edge.errors import BundleError, UsageError, VmpError
+from vmp_edge.runtimes.executorch.library import LIBRARY, executorch_folder
+
+ABI = 1
+ERROR_SIZE = 512
+SHARED_LIBRARIES = (
+    "libexecutorch.so",
+    "libexecutorch_threadpool.so",
+    "libexecutorch_kernels_optimized.so",
+    "libexecutorch_backend_xnnpack.so",
+)
+FLOATS = ctypes.POINTER(ctypes.c_float)
+
+
+class _Library:
+    """The one copy of libvmp_executorch.so in this process: a second one would register its operators again."""
+
+    loaded: _Library | None = None
+
+    def __init__(self, path: Path, threads: int) -> None:
+        folder = executorch_folder() / "lib"
+        try:
+            for name in SHARED_LIBRARIES:
+                ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL)
+            self.c: Any = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be loaded on this machine ({error}); build the bundle again") from error
+        if self.c.vmp_executorch_abi() != ABI:
+            raise BundleError(f"{path}: belongs to another version of vmp-edge; build the bundle again")
+        self.c.vmp_program_create.restype = ctypes.c_void_p
+        self.c.vmp_program_create.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int64]
+        self.c.vmp_program_destroy.argtypes = [ctypes.c_void_p]
+        self.c.vmp_program_run.argtypes = [
+            ctypes.c_void_p,
+            FLOATS,
+            ctypes.POINTER(ctypes.c_int32),
+            ctypes.c_int32,
+            FLOATS,
+            ctypes.c_int64,
+            ctypes.c_char_p,
+            ctypes.c_int64,
+        ]
+        if self.c.vmp_executorch_set_threads(threads):
+            raise UsageError(f"ExecuTorch cannot use {threads} threads")
+        self.threads = threads
+
+    @classmethod
+    def get(cls, path: Path, threads: int | None) -> _Library:
+        """The process's library, loaded now if it is the first."""
+        if cls.loaded is None:
+            cls.loaded = cls(path, threads or len(os.sched_getaffinity(0)))
+        elif threads is not None and threads != cls.loaded.threads:
+            raise UsageError(
+                f"ExecuTorch runs on {cls.loaded.threads} threads in this process and cannot change to {threads}; "
+                "use one number for all bundles of a process"
+            )
+        return cls.loaded
+
+
+class ExecuTorchEngine:
+    """Runs a bundle's ``.pte`` program.
+
+    Args:
+        bundle: a bundle whose engine is ``executorch``.
+        threads: CPU threads, the same for every program of a process; None for all cores, or what it has already.
+
+    Raises:
+        BundleError: the program or its library cannot be loaded.
+        MissingDependencyError: executorch is not installed.
+        UsageError: this process runs ExecuTorch on another number of threads already.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+        self._classes = len(bundle.manifest.labels)
+        self._tubelet = int(bundle.manifest.model["tubelet_size"])
+        self._library = _Library.get(bundle.path / LIBRARY, threads)
+        self._error = ctypes.create_string_buffer(ERROR_SIZE)
+        program = bundle.path / bundle.manifest.program
+        self._program = self._library.c.vmp_program_create(os.fsencode(program), self._error, ERROR_SIZE)
+        if not self._program:
+            raise BundleError(f"{program}: {self._reason()}")
+
+    def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Logits of a batch of clips.
+
+        Args:
+            video: float32 (B, 3, T, H, W), normalised. Frames that lie frame by frame in memory, as the frame ring
+                writes them, are read in place.
+
+        Returns:
+            float32 (B, classes).
+
+        Raises:
+            VmpError: the program failed.
+        """
+        batch, channels, frames, height, width = video.shape
+        folded = np.ascontiguousarray(video.transpose(0, 2, 1, 3, 4), dtype=np.float32).reshape(
+            batch, frames // self._tubelet, self._tubelet * channels, height, width
+        )
+        logits = np.empty((batch, self._classes), np.float32)
+        shape = (ctypes.c_int32 * 4)(*folded.shape[1:])
+        for clip, out in zip(folded, logits, strict=True):
+            failed = self._library.c.vmp_program_run(
+                self._program,
+                clip.ctypes.data_as(FLOATS),
+                shape,
+                len(shape),
+                out.ctypes.data_as(FLOATS),
+                out.size,
+                self._error,
+                ERROR_SIZE,
+            )
+            if failed:
+                raise VmpError(f"ExecuTorch: {self._reason()}")
+        return logits
+
+    def close(self) -> None:
+        """Free the program; `run` must not be called afterwards."""
+        if self._program:
+            self._library.c.vmp_program_destroy(self._program)
+            self._program = None
+
+    def _reason(self) -> str:
+        return self._error.value.decode(errors="replace")

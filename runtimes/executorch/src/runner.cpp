@@ -1,0 +1,97 @@
+#include "runner.h"
+
+#include <executorch/extension/module/module.h>
+#include <executorch/extension/tensor/tensor.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <vector>
+
+// The wheel exports these symbols and ships no header for them.
+namespace executorch::extension::threadpool {
+class ThreadPool {
+ public:
+  size_t get_thread_count() const;
+  bool _unsafe_reset_threadpool(uint32_t num_threads);
+};
+ThreadPool* get_threadpool();
+}  // namespace executorch::extension::threadpool
+
+#define VMP_EXPORT __attribute__((visibility("default")))
+
+using executorch::extension::Module;
+using executorch::runtime::Error;
+
+struct vmp_program {
+  explicit vmp_program(const char* path) : module(path, Module::LoadMode::Mmap) {}
+  Module module;
+};
+
+namespace {
+
+void say(char* error, int64_t size, const char* what, const char* detail) {
+  if (error && size > 0) std::snprintf(error, static_cast<size_t>(size), "%s: %s", what, detail);
+}
+
+void say(char* error, int64_t size, const char* what, Error code) {
+  say(error, size, what, executorch::runtime::to_string(code));
+}
+
+}  // namespace
+
+extern "C" {
+
+VMP_EXPORT int vmp_executorch_abi(void) { return VMP_EXECUTORCH_ABI; }
+
+VMP_EXPORT int vmp_executorch_set_threads(int num_threads) {
+  auto* pool = executorch::extension::threadpool::get_threadpool();
+  if (!pool || num_threads < 1) return 1;
+  if (pool->get_thread_count() == static_cast<size_t>(num_threads)) return 0;
+  return pool->_unsafe_reset_threadpool(static_cast<uint32_t>(num_threads)) ? 0 : 1;
+}
+
+VMP_EXPORT vmp_program* vmp_program_create(const char* path, char* error, int64_t error_size) {
+  try {
+    auto program = std::make_unique<vmp_program>(path);
+    const Error code = program->module.load_forward();
+    if (code == Error::Ok) return program.release();
+    say(error, error_size, "cannot load the program", code);
+  } catch (const std::exception& e) {
+    say(error, error_size, "cannot load the program", e.what());
+  }
+  return nullptr;
+}
+
+VMP_EXPORT void vmp_program_destroy(vmp_program* program) { delete program; }
+
+VMP_EXPORT int vmp_program_run(vmp_program* program, const float* input, const int32_t* shape, int32_t dims,
+                               float* output, int64_t output_count, char* error, int64_t error_size) {
+  try {
+    const std::vector<executorch::aten::SizesType> sizes(shape, shape + dims);
+    auto tensor = executorch::extension::from_blob(const_cast<float*>(input), sizes);
+    auto result = program->module.forward(tensor);
+    if (!result.ok()) {
+      say(error, error_size, "the program failed", result.error());
+      return 1;
+    }
+    if (result->size() != 1 || !result->at(0).isTensor()) {
+      say(error, error_size, "the program failed", "it does not give one tensor");
+      return 1;
+    }
+    const auto& logits = result->at(0).toTensor();
+    if (logits.numel() != output_count || logits.scalar_type() != executorch::aten::ScalarType::Float) {
+      say(error, error_size, "the program failed", "its output is not the expected number of float32 values");
+      return 1;
+    }
+    std::memcpy(output, logits.const_data_ptr<float>(), static_cast<size_t>(output_count) * sizeof(float));
+    return 0;
+  } catch (const std::exception& e) {
+    say(error, error_size, "the program failed", e.what());
+    return 1;
+  }
+}
+
+}  // extern "C"

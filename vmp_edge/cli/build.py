@@ -1,0 +1,72 @@
+"""``vmp-edge build``: from a model to a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vmp_edge.cli.output import add_json_option, print_json
+
+if TYPE_CHECKING:
+    from vmp_edge.bundle import Bundle
+
+EPILOG = """examples:
+  vmp-edge build --target host                                   our own egomotion-nano
+  vmp-edge build --target host --model videomambapro-tiny        random weights, for timing
+  vmp-edge build --target host --checkpoint k400.pth --family videomambapro --labels k400.txt --frames 16
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the program's."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "build",
+        help="lower a model to a bundle for a target",
+        description="Lower a model for a target, run the result beside the source model, and write it as a bundle.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--target", required=True, help="a device kind; `vmp-edge targets` lists them")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--model", metavar="PRESET", help="egomotion-nano (default), videomamba-tiny, ...")
+    model.add_argument("--checkpoint", type=Path, metavar="FILE", help="a published .pth file")
+    parser.add_argument(
+        "--family",
+        default="videomambapro",
+        choices=["videomamba", "videomambapro"],
+        help="of the checkpoint (default: videomambapro)",
+    )
+    parser.add_argument("--frames", type=int, metavar="T", help="frames of a clip (default: the model's)")
+    parser.add_argument("--image-size", type=int, metavar="S", help="pixels of a side (default: the model's)")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="a text file with one label a line")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="the bundle's folder (default: build/TARGET)")
+    parser.add_argument("--engine", help="what executes the bundle (default: the target's)")
+    parser.add_argument("--precision", help="fp32, ... (default: the target's first)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads on the device (default: all cores)")
+    add_json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build, and say what was built."""
+    from vmp_edge.compile.pipeline import Request, build
+
+    bundle = build(Request(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Request)}))
+    _say(bundle)
+    if args.json:
+        print_json({"bundle": str(bundle.path), **bundle.manifest.to_dict()})
+    return 0
+
+
+def _say(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    megabytes = sum(entry.size for entry in manifest.files.values()) / 1e6
+    print(
+        f"{bundle.path}: {manifest.name} for {manifest.target}, {manifest.engine} {manifest.precision}, "
+        f"{megabytes:.1f} MB, at most {manifest.parity['max_difference']:.1e} from the source model",
+        file=sys.stderr,
+    )
+    print(f"run it: vmp-edge run {bundle.path} --source 0", file=sys.stderr)
