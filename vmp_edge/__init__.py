@@ -5,7 +5,69 @@ Importing this package needs numpy, OpenCV and PyYAML only; engines and `vmp_edg
 
 from __future__ import annotations
 
-from vmp_edge.errors import VmpError
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from vmp_edge.errors import (
+    BuildError,
+    BundleError,
+    CheckpointError,
+    MissingDependencyError,
+    SourceError,
+    UsageError,
+    VmpError,
+)
+
+if TYPE_CHECKING:
+    from vmp_edge.bundle import Bundle
+    from vmp_edge.preprocessing import Preprocessing
+    from vmp_edge.recognizer import Prediction, Recognizer, load
+    from vmp_edge.smoothing import Smoothing
+    from vmp_edge.sources import open_source
+    from vmp_edge.stream import Statistics, Stream
 
 __version__ = "0.1.0"
-__all__ = ["VmpError", "__version__"]
+__all__ = [
+    "BuildError",
+    "Bundle",
+    "BundleError",
+    "CheckpointError",
+    "MissingDependencyError",
+    "Prediction",
+    "Preprocessing",
+    "Recognizer",
+    "Smoothing",
+    "SourceError",
+    "Statistics",
+    "Stream",
+    "UsageError",
+    "VmpError",
+    "__version__",
+    "load",
+    "open_source",
+]
+
+# OpenCV takes a while to import, and a program that only wants `vmp_edge.ops` needs none of it: imported at first use.
+_MODULES = {
+    "Bundle": "bundle",
+    "Prediction": "recognizer",
+    "Preprocessing": "preprocessing",
+    "Recognizer": "recognizer",
+    "Smoothing": "smoothing",
+    "Statistics": "stream",
+    "Stream": "stream",
+    "load": "recognizer",
+    "open_source": "sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

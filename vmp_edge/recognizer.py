@@ -1,0 +1,179 @@
+"""The recogniser: a bundle in its engine, from clip to label."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from vmp_edge import engines
+from vmp_edge.bundle import Bundle
+from vmp_edge.errors import BundleError, UsageError
+from vmp_edge.manifest import Manifest
+from vmp_edge.preprocessing import check_clip_shape
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was recognised.
+
+    Args:
+        label: The label that is shown: the one with the highest score, or, from a stream, the one that holds.
+        score: That label's score, 0 to 1.
+        scores: float32 (classes,), softmax; from a stream, smoothed.
+        labels: The labels, in the order of the scores.
+        latency: Seconds from asking to knowing: preparing or gathering the window, and the engine.
+        timestamp: From a stream, the window's newest frame's timestamp in seconds.
+        frame: From a stream, which frame that is, counted from 0.
+        dropped: From a stream, how many frames have been dropped so far.
+    """
+
+    label: str
+    score: float
+    scores: npt.NDArray[np.float32] = field(repr=False)
+    labels: tuple[str, ...] = field(repr=False)
+    latency: float
+    timestamp: float | None = None
+    frame: int | None = None
+    dropped: int = 0
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """The k labels with the highest scores, and the scores, highest first."""
+        order = np.argsort(-self.scores, kind="stable")[:k]
+        return [(self.labels[index], float(self.scores[index])) for index in order]
+
+
+class Recognizer:
+    """Recognises clips with a bundle. May be called from several threads; the calls run one after another."""
+
+    def __init__(self, bundle: Bundle, engine: engines.Engine) -> None:
+        self.bundle = bundle
+        self._engine: engines.Engine | None = engine
+        self._lock = threading.Lock()
+        self._video = np.empty((1, 3, self.frames, self.image_size, self.image_size), np.float32)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.bundle.manifest
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """One name per class, in the order of the scores."""
+        return self.manifest.labels
+
+    @property
+    def frames(self) -> int:
+        """T, how many frames the model takes."""
+        return self.manifest.frames
+
+    @property
+    def image_size(self) -> int:
+        """S, the side of the square that the model takes, in pixels."""
+        return self.manifest.image_size
+
+    def predict(self, clip: npt.NDArray[np.uint8]) -> Prediction:
+        """Recognises one clip.
+
+        Args:
+            clip: uint8 (T, H, W, 3) RGB, any T, H and W of at least 1: the model's frames are sampled evenly from
+                the clip's (the middle of each of as many equal parts; a frame repeats if there are too few).
+
+        Raises:
+            UsageError: The clip has another shape or dtype.
+            BundleError: The engine failed or gave values that make no sense.
+        """
+        check_clip_shape(clip)
+        start = time.perf_counter()
+        with self._lock:
+            for index, source in enumerate(sample_evenly(len(clip), self.frames)):
+                self.manifest.preprocessing.frame(clip[source], self._video[0, :, index])
+            logits = self._run(self._video)
+        return self.interpret(softmax(logits[0]), time.perf_counter() - start)
+
+    def predict_video(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Runs the engine on what is prepared already.
+
+        Args:
+            video: float32 (B, 3, T, S, S), normalised.
+
+        Returns:
+            Logits, float32 (B, classes).
+
+        Raises:
+            UsageError: The video has another shape or dtype.
+            BundleError: The engine failed or gave values that make no sense.
+        """
+        expected = (3, self.frames, self.image_size, self.image_size)
+        if not isinstance(video, np.ndarray) or video.dtype != np.float32 or video.shape[1:] != expected:
+            found = f"{video.dtype} {video.shape}" if isinstance(video, np.ndarray) else type(video).__name__
+            raise UsageError(f"a video for this bundle is float32 (batch, {str(expected)[1:]}, not {found}")
+        with self._lock:
+            return self._run(np.ascontiguousarray(video))
+
+    def interpret(self, scores: npt.NDArray[np.float32], latency: float) -> Prediction:
+        """Puts the label to scores (classes,)."""
+        best = int(np.argmax(scores))
+        return Prediction(self.labels[best], float(scores[best]), scores, self.labels, latency)
+
+    def close(self) -> None:
+        """Releases the engine; later predictions raise UsageError."""
+        with self._lock:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+    def __enter__(self) -> Recognizer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if self._engine is None:
+            raise UsageError("this recogniser is closed: load the bundle again")
+        logits = np.asarray(self._engine.run(video), np.float32)
+        if logits.shape != (len(video), len(self.labels)):
+            raise BundleError(
+                f"{self.bundle.path} gave an output of shape {logits.shape} for {len(self.labels)} labels: "
+                "build it again"
+            )
+        if not np.isfinite(logits).all():
+            raise BundleError(
+                f"{self.bundle.path} gave values that are not finite: build it again and check its weights"
+            )
+        return logits
+
+
+def load(path: str | os.PathLike[str], threads: int | None = None) -> Recognizer:
+    """Checks a bundle and loads it into the engine that its manifest names.
+
+    Args:
+        path: The bundle's folder.
+        threads: How many threads the engine uses; None takes the manifest's, or leaves it to the engine.
+
+    Raises:
+        BundleError: The bundle is missing, damaged, or not for this version, machine or engine.
+        MissingDependencyError: What the engine needs is not installed.
+    """
+    bundle = Bundle.open(path)
+    return Recognizer(bundle, engines.create(bundle, threads))
+
+
+def sample_evenly(available: int, wanted: int) -> list[int]:
+    """Indices of `wanted` frames out of `available`: the middle of each of `wanted` equal parts."""
+    return [(2 * index + 1) * available // (2 * wanted) for index in range(wanted)]
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Scores (classes,) from logits (classes,), float32; computed in float64 about the maximum, so never overflows."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max())
+    scores: npt.NDArray[np.float32] = (exponentials / exponentials.sum()).astype(np.float32)
+    return scores

@@ -1,0 +1,490 @@
+"""Where frames come from: cameras, files, network streams and GStreamer pipelines, behind one interface."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vmp_edge.errors import MissingDependencyError, SourceError
+
+Message = Callable[[str], None]
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 10.0  # seconds before a vanished camera is tried again, doubling
+_USUAL_FPS = 30.0  # for files that don't say
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame: uint8 (H, W, 3) BGR; its time in seconds; whether it is the first one after a gap in time."""
+
+    image: npt.NDArray[np.uint8]
+    timestamp: float
+    restarted: bool = False
+
+
+class Source(Protocol):
+    """Frames, one after another.
+
+    Attributes:
+        name: For messages.
+        live: It goes on by itself, so that frames that are not taken are lost; its timestamps are the monotonic clock.
+        fps: Frames per second, if it says.
+        frame_count: How many frames there will be, if it says.
+    """
+
+    name: str
+    live: bool
+    fps: float | None
+    frame_count: int | None
+
+    def read(self) -> Frame | None:
+        """Waits for the next frame; None at the end, and after `close`."""
+        ...
+
+    def close(self) -> None:
+        """Ends it; may be called from another thread while `read` waits."""
+        ...
+
+
+def open_source(text: str, on_message: Message | None = None) -> Source:
+    """Opens whatever a user may call a source.
+
+    Args:
+        text: A camera's number (`0`) or device (`/dev/video0`), a video file, a URL (`rtsp://...`, `http://...`), or a
+            GStreamer pipeline without its sink (`v4l2src ! video/x-raw,width=640`).
+        on_message: Told when a live source vanishes, is tried again, and is back.
+
+    Raises:
+        SourceError: It cannot be opened, or gives no frame.
+        MissingDependencyError: A pipeline, and neither OpenCV nor the machine has GStreamer.
+    """
+    text = text.strip()
+    tell = on_message or (lambda message: None)
+    if not text:
+        raise SourceError("the source is empty: give a camera number, a file, a URL or a GStreamer pipeline")
+    if text.isdecimal() or re.fullmatch(r"/dev/video\d+", text):
+        return _Retrying(f"camera {text}", lambda: _open_capture(_camera(text), f"camera {text}", live=True), tell)
+    if "://" in text and not text.startswith("file://"):
+        return _open_url(text, tell)
+    path = Path(text.removeprefix("file://"))
+    if "!" in text and not path.exists():
+        return _Retrying("pipeline", lambda: _open_pipeline(text), tell)
+    if not path.is_file():
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise SourceError(f"the video {path} {problem}: give a video file, a camera number, a URL or a pipeline")
+    return _open_capture(str(path), str(path), live=False)
+
+
+def _camera(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _open_url(url: str, tell: Message) -> Source:
+    name = re.sub(r"//[^/@]*@", "//", url)  # a password must not get into logs
+    first = _open_capture(url, name, live=None)
+    if not first.live:
+        return first
+    opened: list[Source] = [first]
+    return _Retrying(name, lambda: opened.pop() if opened else _open_capture(url, name, live=True), tell)
+
+
+class _Retrying:
+    """A live source that is opened again, with growing pauses, when it vanishes.
+
+    The first opening is not retried: a wrong name should be told at once.
+    """
+
+    live = True
+    frame_count = None
+
+    def __init__(self, name: str, opener: Callable[[], Source], tell: Message) -> None:
+        self.name = name
+        self._opener = opener
+        self._tell = tell
+        self._closed = threading.Event()
+        self._swapping = threading.Lock()
+        self._source: Source | None = opener()
+        self.fps = self._source.fps
+
+    def read(self) -> Frame | None:
+        restarted = False
+        while not self._closed.is_set():
+            source = self._source
+            if source is None:
+                restarted = True
+                if not self._reopen():
+                    break
+                continue
+            try:
+                frame = source.read()
+            except SourceError as error:
+                source.close()
+                self._source = None
+                if not self._closed.is_set():
+                    self._tell(f"{error}; trying again")
+                continue
+            if frame is None:
+                break
+            return Frame(frame.image, frame.timestamp, restarted)
+        return None
+
+    def close(self) -> None:
+        self._closed.set()
+        with self._swapping:
+            if self._source is not None:
+                self._source.close()
+
+    def _reopen(self) -> bool:
+        """Tries until the source is back (True) or this is closed (False)."""
+        wait = _FIRST_WAIT
+        while not self._closed.wait(wait):
+            try:
+                source = self._opener()
+            except SourceError as error:
+                wait = min(2 * wait, _LONGEST_WAIT)
+                self._tell(f"{error}; trying again in {wait:g} s")
+                continue
+            with self._swapping:
+                self._source = source
+            if self._closed.is_set():  # closed while it was being opened
+                source.close()
+                return False
+            self._tell(f"{self.name} is back")
+            return True
+        return False
+
+
+class _Capture:
+    """OpenCV's VideoCapture: cameras, files, URLs, and pipelines where OpenCV was built with GStreamer."""
+
+    def __init__(self, capture: Any, first: npt.NDArray[np.uint8], name: str, live: bool) -> None:
+        self.name = name
+        self.live = live
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        self.fps = rate if 0 < rate <= 1000 else None
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.frame_count = count if not live and count > 0 else None
+        self._capture = capture
+        self._first: npt.NDArray[np.uint8] | None = first
+        self._index = 0
+        self._closed = False
+        self._reading = threading.Lock()  # releasing a capture while it reads crashes
+
+    def read(self) -> Frame | None:
+        with self._reading:
+            if self._closed:
+                return None
+            image, self._first = self._first, None
+            if image is None:
+                found, image = self._capture.read()
+                if not found or image is None:
+                    if self.live:
+                        raise SourceError(f"{self.name} gives no more frames")
+                    return None
+        timestamp = time.monotonic() if self.live else self._index / (self.fps or _USUAL_FPS)
+        self._index += 1
+        return Frame(_as_bgr(image), timestamp)
+
+    def close(self) -> None:
+        self._closed = True
+        # A camera that hangs in `read` is left to the end of the process rather than waited for.
+        if self._reading.acquire(timeout=2.0):
+            self._capture.release()
+            self._reading.release()
+
+
+def _open_capture(what: int | str, name: str, live: bool | None, backend: int = cv2.CAP_ANY) -> _Capture:
+    """Opens a VideoCapture and reads its first frame: many sources open but give nothing.
+
+    Args:
+        what: As OpenCV takes it.
+        name: For messages.
+        live: None to find out: what has no number of frames is live.
+        backend: OpenCV's.
+    """
+    _quieten_opencv()
+    capture = cv2.VideoCapture(what, backend)
+    found, image = capture.read() if capture.isOpened() else (False, None)
+    if not found or image is None:
+        opened = capture.isOpened()
+        capture.release()
+        if isinstance(what, int) or name.startswith("camera"):
+            raise SourceError(f"{name} {'gives no frames' if opened else 'cannot be opened'}{_camera_hint(what)}")
+        raise SourceError(f"{name} {'has no frames that can be read' if opened else 'cannot be opened as a video'}")
+    if live is None:
+        live = capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0
+    return _Capture(capture, image, name, live)
+
+
+def _camera_hint(what: int | str) -> str:
+    device = Path(f"/dev/video{what}" if isinstance(what, int) else what)
+    if not device.exists():
+        there = sorted(str(path) for path in Path("/dev").glob("video*"))
+        return f": there is no {device}" + (
+            f" (there are {', '.join(there)})" if there else " (no camera is connected)"
+        )
+    if not os.access(device, os.R_OK | os.W_OK):
+        return f": no permission for {device} (join the group that owns it, usually `video`)"
+    return ": does another program use it?"
+
+
+def _quieten_opencv() -> None:
+    """Keeps OpenCV's and FFmpeg's own warnings off the terminal: what matters is said by SourceError."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    cv2.setLogLevel(0)
+
+
+def _as_bgr(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Some cameras are grey, and say so."""
+    if image.ndim == 2 or image.shape[2] == 1:
+        grey: npt.NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+        return grey
+    return image
+
+
+def _open_pipeline(pipeline: str) -> Source:
+    """Opens a GStreamer pipeline: in OpenCV if it can, else in `gst-launch-1.0`, which pip's OpenCV needs."""
+    pipeline = re.sub(r"!\s*appsink\b[^!]*$", "", pipeline.strip()).rstrip("! ")  # the sink is ours to add
+    if cv2.CAP_GSTREAMER in cv2.videoio_registry.getBackends():
+        sink = "videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=2"
+        return _open_capture(f"{pipeline} ! {sink}", "pipeline", live=True, backend=cv2.CAP_GSTREAMER)
+    return GstLaunchSource(pipeline)
+
+
+class GstLaunchSource:
+    """A GStreamer pipeline run by `gst-launch-1.0`, its frames taken from a pipe as YUV4MPEG.
+
+    `sync=true` lets a pipeline that reads a file run at the file's own pace, so that the clock is right for it too.
+
+    Args:
+        pipeline: Without its sink.
+
+    Raises:
+        MissingDependencyError: There is no `gst-launch-1.0`.
+        SourceError: The pipeline is wrong, or gives no frame.
+    """
+
+    live = True
+    frame_count = None
+
+    def __init__(self, pipeline: str) -> None:
+        self.name = "pipeline"
+        program = shutil.which("gst-launch-1.0")
+        if program is None:
+            raise MissingDependencyError(
+                "a GStreamer pipeline needs gst-launch-1.0 (apt install gstreamer1.0-tools gstreamer1.0-plugins-base "
+                "gstreamer1.0-plugins-good), or an OpenCV built with GStreamer"
+            )
+        try:
+            elements = shlex.split(pipeline)
+        except ValueError as error:
+            raise SourceError(f"the pipeline cannot be split into words ({error}): {pipeline}") from error
+        read_end, write_end = os.pipe()
+        sink = f"! videoconvert ! video/x-raw,format=I420 ! y4menc ! fdsink sync=true fd={write_end}"
+        try:
+            # A pipe of its own: GStreamer's elements print to the standard output as they like.
+            self._process = subprocess.Popen(
+                [program, "-q", *elements, *sink.split()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=(write_end,),
+                start_new_session=True,  # Ctrl-C is for us; we end it
+            )
+        except OSError as error:
+            os.close(read_end)
+            raise SourceError(f"{program} cannot be started: {error.strerror}") from error
+        finally:
+            os.close(write_end)
+        self._pipe = os.fdopen(read_end, "rb")
+        self._errors: deque[str] = deque(maxlen=20)
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        self._closed = False
+        try:
+            self._reader = Y4mReader(self._pipe)
+        except SourceError as error:
+            self._finish()
+            raise SourceError(f"the pipeline gives no frames ({self._complaint()}): {pipeline}") from error
+        self.fps = self._reader.fps
+
+    def read(self) -> Frame | None:
+        """Waits for the next frame; None when the pipeline has come to its end.
+
+        Raises:
+            SourceError: The pipeline failed or was killed.
+        """
+        try:
+            image = None if self._closed else self._reader.read()
+        except (SourceError, ValueError) as error:  # ValueError: the pipe was closed by `close`
+            self._finish()
+            if self._closed:
+                return None
+            raise SourceError(f"the pipeline broke off ({self._complaint()})") from error
+        if image is not None:
+            return Frame(image, time.monotonic())
+        code = self._finish()
+        if code == 0 or self._closed:
+            return None
+        raise SourceError(f"the pipeline ended with {_exit_words(code)} ({self._complaint()})")
+
+    def close(self) -> None:
+        """Ends the pipeline; a waiting `read` returns."""
+        self._closed = True
+        self._finish()
+
+    def _listen(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as stream:
+            for line in stream:
+                self._errors.append(line.decode(errors="replace").strip())
+
+    def _complaint(self) -> str:
+        """What GStreamer said: its first error, or the last thing of all."""
+        self._listener.join(timeout=1.0)
+        lines = [line for line in self._errors if line]
+        errors = [line for line in lines if "ERROR" in line or "WARNING" in line or "erroneous" in line]
+        return (errors or lines or ["it said nothing"])[0][:200]
+
+    def _finish(self) -> int:
+        """Ends the process if it runs, and waits for it; returns its exit code.
+
+        The pipe stays open till the process is gone: then a waiting `read` gets its end.
+        """
+        if self._closed:
+            self._process.terminate()
+        try:
+            code = self._process.wait(timeout=2.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        return code
+
+
+def _exit_words(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+class Y4mReader:
+    """Reads YUV4MPEG2 with 4:2:0 chroma, what `y4menc` writes, frame by frame.
+
+    Args:
+        stream: Binary, readable, blocking.
+
+    Raises:
+        SourceError: The stream does not begin as YUV4MPEG2, or its format is another.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        header = stream.readline(1024)
+        if not header.startswith(b"YUV4MPEG2 ") or not header.endswith(b"\n"):
+            raise SourceError("no YUV4MPEG2 header")
+        tags = {tag[:1]: tag[1:] for tag in header.decode("ascii", "replace").split()[1:]}
+        try:
+            self.width, self.height = int(tags["W"]), int(tags["H"])
+        except (KeyError, ValueError) as error:
+            raise SourceError("the YUV4MPEG2 header lacks a size") from error
+        if not (0 < self.width <= 16384 and 0 < self.height <= 16384 and tags.get("C", "420").startswith("420")):
+            raise SourceError(f"unsupported YUV4MPEG2 format: {header[:80]!r}")
+        self.fps = _rate(tags.get("F", ""))
+        # OpenCV's I420 needs even sides; odd ones get one more column or row, cut off afterwards.
+        self._chroma = ((self.height + 1) // 2, (self.width + 1) // 2)
+
+    def read(self) -> npt.NDArray[np.uint8] | None:
+        """The next frame, uint8 (H, W, 3) BGR; None at the end.
+
+        Raises:
+            SourceError: The stream breaks off within a frame, or is damaged.
+        """
+        marker = self._stream.readline(256)
+        if not marker:
+            return None
+        if not marker.startswith(b"FRAME") or not marker.endswith(b"\n"):
+            raise SourceError("damaged YUV4MPEG2 stream: a frame does not begin with FRAME")
+        luma = self._plane(self.height, self.width)
+        even = (2 * self._chroma[0], 2 * self._chroma[1])
+        if luma.shape != even:
+            luma = np.pad(luma, ((0, even[0] - self.height), (0, even[1] - self.width)), mode="edge")
+        planes = [luma, self._plane(*self._chroma), self._plane(*self._chroma)]
+        packed = np.concatenate([plane.reshape(-1) for plane in planes]).reshape(even[0] * 3 // 2, even[1])
+        image: npt.NDArray[np.uint8] = cv2.cvtColor(packed, cv2.COLOR_YUV2BGR_I420)
+        return image[: self.height, : self.width]
+
+    def _plane(self, height: int, width: int) -> npt.NDArray[np.uint8]:
+        content = self._stream.read(height * width)
+        if len(content) != height * width:
+            raise SourceError("the YUV4MPEG2 stream breaks off within a frame")
+        return np.frombuffer(content, np.uint8).reshape(height, width)
+
+
+def _rate(text: str) -> float | None:
+    """Frames per second from `30:1`; None for 0:0, which means unknown."""
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if match is None or not int(match[1]) or not int(match[2]):
+        return None
+    return int(match[1]) / int(match[2])
+
+
+class Paced:
+    """A file played at its own pace, as a camera would: `live`, with the clock's timestamps."""
+
+    live = True
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.name = source.name
+        self.fps = source.fps
+        self.frame_count = source.frame_count
+        self._closed = threading.Event()
+        self._start: float | None = None
+
+    def read(self) -> Frame | None:
+        """Waits until the next frame's time has come; None at the end."""
+        frame = self._source.read()
+        if frame is None:
+            return None
+        if self._start is None:
+            self._start = time.monotonic() - frame.timestamp
+        due = self._start + frame.timestamp
+        if self._closed.wait(max(due - time.monotonic(), 0.0)):
+            return None
+        return Frame(frame.image, frame.timestamp, frame.restarted)
+
+    def close(self) -> None:
+        """Ends it; a waiting `read` returns."""
+        self._closed.set()
+        self._source.close()
+
+
+def source_context(source: Source) -> _Closing:
+    """`with source_context(open_source(...)) as source:` closes it at the end."""
+    return _Closing(source)
+
+
+class _Closing:
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __enter__(self) -> Source:
+        return self._source
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._source.close()
