@@ -1,0 +1,43 @@
+# Everything from a fresh checkout. Each command sets up what it needs in .venv; PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+EXTRAS := compile,display,train,test,dev
+NATIVE := $(shell find runtimes -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name CMakeLists.txt)
+
+.PHONY: help setup demo test lint bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+setup: $(VENV)/ready ## a virtual environment with the package, its extras and the known good versions
+
+# PyTorch first and pinned by itself: pip then never looks for a newer build while it resolves the rest.
+$(VENV)/ready: pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --progress-bar on $(shell grep '^torch==' constraints.txt)
+	$(PIP) install --progress-bar on -c constraints.txt -e '.[$(EXTRAS)]'
+	touch $@
+
+demo: setup ## build the host bundle and recognise the camera's motion in a sample video
+	$(BIN)/python compile/build.py --target host --output build/host
+	$(BIN)/python -m vmp_edge.apps.demo --bundle build/host
+
+test: setup ## the tests
+	$(BIN)/pytest
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	@# mypy sees the package as it is installed, with the sibling folders inside
+	@rm -rf build/lint && mkdir -p build/lint/vmp_edge
+	@ln -s $(addprefix $(CURDIR)/,$(wildcard vmp_edge/*) calibration compile runtimes apps) build/lint/vmp_edge/
+	cd build/lint && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p vmp_edge
+
+bench: setup ## the benchmarks; writes their tables to benchmarks/results
+	$(BIN)/python benchmarks/scan.py
+	$(BIN)/python benchmarks/model.py
+
+clean: ## remove what the other commands made
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache
