@@ -1,0 +1,96 @@
+// Depthwise causal convolution and SiLU, and its gradient, in (batch, length, channels).
+#pragma once
+
+#include "blocks.h"
+#include "elementary.h"
+
+namespace {
+
+struct Taps {
+  Vec weight[VMP_MAX_TAPS];
+  Vec bias;
+};
+
+// (lanes, taps) -> one vector for each tap
+inline Taps pack_taps(const vmp_conv& conv, int64_t column, int64_t lanes) {
+  Taps taps;
+  for (int64_t k = 0; k < conv.taps; ++k) {
+    float packed[kWidth] = {};
+    for (int64_t c = 0; c < lanes; ++c) packed[c] = conv.weight[(column + c) * conv.taps + k];
+    taps.weight[k] = load(packed);
+  }
+  taps.bias = conv.bias ? load(conv.bias + column, lanes) : splat(0.0f);
+  return taps;
+}
+
+// The sum at scanned step s, before SiLU.
+inline Vec weigh(const Taps& taps, int64_t count, const Rows<const float>& x, int64_t s, int64_t lanes) {
+  Vec sum = taps.bias;
+  for (int64_t k = s >= count - 1 ? 0 : count - 1 - s; k < count; ++k) {
+    sum = mul_add(taps.weight[k], load(x[s - (count - 1) + k], lanes), sum);
+  }
+  return sum;
+}
+
+void conv_range(const ConvJob& job, int64_t begin, int64_t end) {
+  const vmp_conv& conv = *job.conv;
+  const int64_t spans = (conv.length + vmp::kConvSpan - 1) / vmp::kConvSpan;
+  for (int64_t column = 0; column < conv.channels; column += kWidth) {
+    const int64_t lanes = smaller(kWidth, conv.channels - column);
+    const Taps taps = pack_taps(conv, column, lanes);
+    for (int64_t task = begin; task < end; ++task) {
+      const auto x = rows(conv.x, task / spans, column, conv.length, conv.reverse);
+      const auto y = rows(job.y, task / spans, column, conv.length, conv.reverse);
+      const int64_t from = task % spans * vmp::kConvSpan, to = smaller(from + vmp::kConvSpan, conv.length);
+      for (int64_t s = from; s < to; ++s) store(y[s], vec_silu(weigh(taps, conv.taps, x, s, lanes)), lanes);
+    }
+  }
+}
+
+// One channel block of one batch item; `inner` (length, kWidth) is scratch in scanned order.
+void conv_backward_block(const ConvBackwardJob& job, int64_t item, int64_t column, int64_t lanes, float* inner) {
+  const vmp_conv& conv = *job.conv;
+  const int64_t count = conv.taps;
+  const Taps taps = pack_taps(conv, column, lanes);
+  const auto x = rows(conv.x, item, column, conv.length, conv.reverse);
+  const auto grad_y = rows(job.grad_y, item, column, conv.length, conv.reverse);
+  const auto grad_x = rows(job.grads->x, item, column, conv.length, conv.reverse);
+  Vec grad_weight[VMP_MAX_TAPS] = {}, grad_bias = splat(0.0f);
+  for (int64_t s = 0; s < conv.length; ++s) {
+    const Vec v = weigh(taps, count, x, s, lanes);
+    const Vec g = load(grad_y[s], lanes) * silu_slope(v, vec_sigmoid(v));
+    store(inner + s * kWidth, g);
+    grad_bias += g;
+    for (int64_t k = s >= count - 1 ? 0 : count - 1 - s; k < count; ++k) {
+      grad_weight[k] = mul_add(g, load(x[s - (count - 1) + k], lanes), grad_weight[k]);
+    }
+  }
+  for (int64_t s = 0; s < conv.length; ++s) {
+    Vec sum = splat(0.0f);
+    for (int64_t k = 0; k < count && s + k < conv.length; ++k) {
+      sum = mul_add(taps.weight[count - 1 - k], load(inner + (s + k) * kWidth), sum);
+    }
+    store(grad_x[s], sum, lanes);
+  }
+  float* weight = job.weight + (item * conv.channels + column) * count;
+  for (int64_t k = 0; k < count; ++k) {
+    float lane[kWidth];
+    store(lane, grad_weight[k]);
+    for (int64_t c = 0; c < lanes; ++c) weight[c * count + k] = lane[c];
+  }
+  if (job.bias) store(job.bias + item * conv.channels + column, grad_bias, lanes);
+}
+
+void conv_backward_range(const ConvBackwardJob& job, int64_t begin, int64_t end) {
+  const vmp_conv& conv = *job.conv;
+  const int64_t blocks = (conv.channels + kWidth - 1) / kWidth;
+  Scratch memory(conv.length * kWidth, job.status);
+  if (!memory) return;
+  float* inner = memory.take(conv.length * kWidth);
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t column = task % blocks * kWidth;
+    conv_backward_block(job, task / blocks, column, smaller(kWidth, conv.channels - column), inner);
+  }
+}
+
+}  // namespace

@@ -1,0 +1,5 @@
+#include "simd/neon.h"
+//
+#define VMP_KERNELS kNeon
+#define VMP_ISA "neon"
+#include "kernels.inc"

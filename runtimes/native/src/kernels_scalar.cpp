@@ -1,0 +1,5 @@
+#include "simd/portable.h"
+//
+#define VMP_KERNELS kScalar
+#define VMP_ISA "scalar"
+#include "kernels.inc"

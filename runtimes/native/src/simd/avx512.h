@@ -1,0 +1,47 @@
+// AVX-512 (F, BW, DQ, VL): 16 channels to a vector. For what each function promises see portable.h.
+#pragma once
+
+#include <immintrin.h>
+#include <stdint.h>
+
+namespace {
+
+using Vec = __m512;
+constexpr int64_t kWidth = 16;
+constexpr int kScanStates = 16;     // states that the forward kernel keeps in registers
+constexpr int kBackwardStates = 4;
+
+inline __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
+inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
+inline Vec load(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+inline void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
+inline void store(float* p, Vec v, int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
+inline Vec splat(float f) { return _mm512_set1_ps(f); }
+inline Vec mul_add(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+inline Vec min(Vec limit, Vec v) { return _mm512_min_ps(limit, v); }
+inline Vec max(Vec limit, Vec v) { return _mm512_max_ps(limit, v); }
+inline Vec abs(Vec v) { return _mm512_abs_ps(v); }
+
+inline Vec reduce(Vec a, Vec hi, Vec lo, Vec& k) {
+  k = _mm512_roundscale_ps(a * hi, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  return _mm512_fmadd_ps(a, lo, _mm512_fmsub_ps(a, hi, k));
+}
+inline Vec scale_down(Vec v, Vec k) { return _mm512_scalef_ps(v, k); }
+inline Vec scale(Vec v, Vec k) { return _mm512_scalef_ps(v, k); }
+
+inline Vec sum_lanes(const float* rows) {
+  const auto fold32 = [](Vec a, Vec b) { return _mm512_unpacklo_ps(a, b) + _mm512_unpackhi_ps(a, b); };
+  const auto fold64 = [](Vec a, Vec b) {
+    const __m512d p = _mm512_castps_pd(a), q = _mm512_castps_pd(b);
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(p, q)) + _mm512_castpd_ps(_mm512_unpackhi_pd(p, q));
+  };
+  const auto fold128 = [](Vec a, Vec b) {
+    return _mm512_shuffle_f32x4(a, b, 0x88) + _mm512_shuffle_f32x4(a, b, 0xdd);
+  };
+  const auto four = [&](const float* p) {
+    return fold64(fold32(load(p), load(p + 16)), fold32(load(p + 32), load(p + 48)));
+  };
+  return fold128(fold128(four(rows), four(rows + 64)), fold128(four(rows + 128), four(rows + 192)));
+}
+
+}  // namespace

@@ -1,0 +1,66 @@
+// The vector of CPUs without a header of their own: the compiler's generic vectors, no intrinsics.
+//
+// Every header of this folder gives the same functions to the algorithms, all of internal linkage: each instruction
+// set is one translation unit with its own compiler flags, and nothing compiled for one may be linked into another.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+namespace {
+
+typedef float Vec __attribute__((vector_size(16)));
+typedef int32_t Ints __attribute__((vector_size(16)));
+typedef double Wide __attribute__((vector_size(32)));
+constexpr int64_t kWidth = 4;       // channels to a vector
+constexpr int kScanStates = 4;      // states that the forward kernel keeps in registers
+constexpr int kBackwardStates = 4;  // the same for the backward kernel; a power of two
+
+// Without n: all lanes. With n: the first n lanes are touched, the others read as zero.
+inline Vec load(const float* p, int64_t n) {
+  Vec v = {};
+  memcpy(&v, p, static_cast<size_t>(n) * sizeof(float));
+  return v;
+}
+inline Vec load(const float* p) { return load(p, kWidth); }
+inline void store(float* p, Vec v, int64_t n) { memcpy(p, &v, static_cast<size_t>(n) * sizeof(float)); }
+inline void store(float* p, Vec v) { store(p, v, kWidth); }
+inline Vec splat(float f) { return Vec{f, f, f, f}; }
+
+inline Vec mul_add(Vec a, Vec b, Vec c) { return a * b + c; }  // fused or not
+
+// A NaN in v comes through.
+inline Vec min(Vec limit, Vec v) { return limit < v ? limit : v; }
+inline Vec max(Vec limit, Vec v) { return limit > v ? limit : v; }
+inline Vec abs(Vec v) { return (Vec)((Ints)v & 0x7fffffff); }
+
+// a * (hi + lo) = k + result, k whole; exact but for the last rounding, also where the product is large.
+inline Vec reduce(Vec a, Vec hi, Vec lo, Vec& k) {
+  const Vec to_integer = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves no room for a fraction
+  const Vec rounded = (a * hi + to_integer) - to_integer;
+  k = abs(a * hi) < splat(4194304.0f) ? rounded : a * hi;
+  const Wide wide_a = __builtin_convertvector(a, Wide);
+  const Wide product = wide_a * (__builtin_convertvector(hi, Wide) + __builtin_convertvector(lo, Wide));
+  return __builtin_convertvector(product - __builtin_convertvector(k, Wide), Vec);
+}
+
+inline Vec power_of_two(Ints k) { return (Vec)((k + 127) << 23); }
+// v * 2^k for whole k <= 0 of any size; may flush what would be subnormal.
+inline Vec scale_down(Vec v, Vec k) { return v * power_of_two(__builtin_convertvector(max(splat(-127.0f), k), Ints)); }
+// v * 2^k for whole k in -252..252, subnormal and overflowing results included.
+inline Vec scale(Vec v, Vec k) {
+  const Ints whole = __builtin_convertvector(k, Ints), half = whole >> 1;
+  return v * power_of_two(half) * power_of_two(whole - half);
+}
+
+// Lane i of the result is the sum of the i-th of kWidth consecutive vectors.
+inline Vec sum_lanes(const float* rows) {
+  Vec sums = {};
+  for (int i = 0; i < kWidth; ++i) {
+    const float* row = rows + i * kWidth;
+    sums[i] = (row[0] + row[1]) + (row[2] + row[3]);
+  }
+  return sums;
+}
+
+}  // namespace

@@ -1,0 +1,114 @@
+#include "threads.h"
+
+#include <pthread.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <system_error>
+#include <thread>
+
+namespace vmp {
+namespace {
+
+// Threads that live as long as the process, started when first asked for. One call uses them at a time; another call
+// meanwhile runs on its own thread alone. Deliberately never destroyed: nothing has to be joined at exit.
+class Pool {
+ public:
+  void run(int threads, int64_t count, vmp_range_fn range, void* job) {
+    std::unique_lock<std::mutex> only(running_, std::try_to_lock);
+    if (!only.owns_lock()) return range(job, 0, count);
+    const int helpers = grow(threads - 1);
+    if (helpers == 0) return range(job, 0, count);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      range_ = range;
+      job_ = job;
+      count_ = count;
+      pieces_ = count < 4 * threads ? count : 4 * threads;  // several for each thread evens out their speeds
+      next_.store(0, std::memory_order_relaxed);
+      wanted_ = busy_ = helpers;
+      ++round_;
+    }
+    wake_.notify_all();
+    work();
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [&] { return busy_ == 0; });
+  }
+
+  std::mutex running_;  // held while a call uses the threads, and while the process forks
+
+ private:
+  int grow(int wanted) {  // how many helpers there are, at most `wanted`
+    while (started_ < wanted) {
+      try {
+        std::thread([this, index = started_] { serve(index); }).detach();
+      } catch (const std::system_error&) {
+        break;  // fewer threads do the same work
+      }
+      ++started_;
+    }
+    return started_ < wanted ? started_ : wanted;
+  }
+
+  void serve(int index) {
+    uint64_t seen = 0;
+    for (;;) {
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return round_ != seen; });
+        seen = round_;
+        if (index >= wanted_) continue;
+      }
+      work();
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (--busy_ == 0) done_.notify_one();
+    }
+  }
+
+  void work() {
+    for (;;) {
+      const int64_t piece = next_.fetch_add(1, std::memory_order_relaxed);
+      if (piece >= pieces_) return;
+      range_(job_, piece * count_ / pieces_, (piece + 1) * count_ / pieces_);
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+  uint64_t round_ = 0;
+  int started_ = 0, wanted_ = 0, busy_ = 0;
+  vmp_range_fn range_ = nullptr;
+  void* job_ = nullptr;
+  int64_t count_ = 0, pieces_ = 0;
+  std::atomic<int64_t> next_{0};
+};
+
+std::atomic<Pool*> the_pool{nullptr};
+
+// A forked child has none of its parent's threads: it starts with a new pool and leaves the old one alone.
+void before_fork() { the_pool.load()->running_.lock(); }
+void in_parent() { the_pool.load()->running_.unlock(); }
+void in_child() { the_pool.store(new Pool); }
+
+Pool& pool() {
+  static const bool once = [] {
+    the_pool.store(new Pool);
+    pthread_atfork(before_fork, in_parent, in_child);
+    return true;
+  }();
+  (void)once;
+  return *the_pool.load();
+}
+
+}  // namespace
+
+void run_parallel(const vmp_threads* threads, int64_t count, vmp_range_fn range, void* job) {
+  if (count <= 0) return;
+  if (threads && threads->parallel_for) return threads->parallel_for(threads->pool, count, range, job);
+  const int64_t wanted = threads ? threads->num_threads : 1;
+  if (wanted <= 1 || count == 1) return range(job, 0, count);
+  pool().run(static_cast<int>(wanted < count ? wanted : count), count, range, job);
+}
+
+}  // namespace vmp

@@ -1,1 +1,0 @@
-extern "C" int vmp_ops_abi() { return 1; }

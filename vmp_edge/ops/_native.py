@@ -1,0 +1,178 @@
+"""The native kernels by ctypes: structs, signatures and where the library is. Knows no tensor library."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
+from pathlib import Path
+
+from vmp_edge.errors import MissingDependencyError, UsageError
+
+ABI = 2
+MAX_TAPS = 16
+_FILE = "libvmp_ops.so"
+
+
+class View(Structure):
+    """vmp_input and vmp_output of vmp_ops.h."""
+
+    _fields_ = [("data", c_void_p), ("batch_stride", c_int64), ("row_stride", c_int64)]
+
+
+class Threads(Structure):
+    """vmp_threads of vmp_ops.h."""
+
+    _fields_ = [("num_threads", c_int32), ("parallel_for", c_void_p), ("pool", c_void_p)]
+
+
+class Scan(Structure):
+    """vmp_scan of vmp_ops.h."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("batch", "length", "channels", "states")),
+        *((name, View) for name in ("x", "dt", "B", "C", "z")),
+        *((name, c_void_p) for name in ("A", "A_b", "D", "dt_bias")),
+        *((name, c_int32) for name in ("reverse", "first_input", "mask")),
+    ]
+
+
+class ScanGrads(Structure):
+    """vmp_scan_grads of vmp_ops.h."""
+
+    _fields_ = [
+        *((name, View) for name in ("x", "dt", "z")),
+        *((name, c_void_p) for name in ("B", "C", "A", "A_b", "D", "dt_bias")),
+    ]
+
+
+class Conv(Structure):
+    """vmp_conv of vmp_ops.h."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("batch", "length", "channels", "taps")),
+        ("x", View),
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("reverse", c_int32),
+    ]
+
+
+class ConvGrads(Structure):
+    """vmp_conv_grads of vmp_ops.h."""
+
+    _fields_ = [("x", View), ("weight", c_void_p), ("bias", c_void_p)]
+
+
+_SIGNATURES = {
+    "vmp_selective_scan": (POINTER(Scan), View, POINTER(Threads)),
+    "vmp_bi_selective_scan": (POINTER(Scan), View, POINTER(Threads)),
+    "vmp_causal_conv_silu": (POINTER(Conv), View, POINTER(Threads)),
+    "vmp_selective_scan_backward": (POINTER(Scan), View, POINTER(ScanGrads), POINTER(Threads)),
+    "vmp_bi_selective_scan_backward": (POINTER(Scan), View, POINTER(ScanGrads), POINTER(Threads)),
+    "vmp_causal_conv_silu_backward": (POINTER(Conv), View, POINTER(ConvGrads), POINTER(Threads)),
+    "vmp_exp": (c_void_p, c_void_p, c_int64),
+    "vmp_decay": (c_void_p, c_float, c_void_p, c_int64),
+    "vmp_softplus": (c_void_p, c_void_p, c_int64),
+    "vmp_silu": (c_void_p, c_void_p, c_int64),
+    "vmp_ops_set_isa": (c_char_p,),
+}
+
+
+def library_path() -> Path:
+    """Where the native library is: ``$VMP_OPS_LIBRARY`` if set, or next to the installed package.
+
+    Raises:
+        MissingDependencyError: it is in neither place.
+    """
+    override = os.environ.get("VMP_OPS_LIBRARY")
+    if override:
+        candidates = [Path(override)]
+    else:
+        import vmp_edge.runtimes.native as package
+
+        candidates = [Path(folder) / _FILE for folder in package.__path__]
+    for path in candidates:
+        if path.is_file():
+            return path
+    places = ", ".join(map(str, candidates))
+    raise MissingDependencyError(
+        f"the native scan library is not at {places}; build it with: pip install -e . --no-deps"
+    )
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """The library, its functions' types declared.
+
+    Raises:
+        MissingDependencyError: it is absent, not for this machine, or of another version.
+    """
+    path = library_path()
+    rebuild = "rebuild it with: pip install -e . --no-deps"
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise MissingDependencyError(f"the native scan library {path} cannot be loaded ({error}); {rebuild}") from error
+    if library.vmp_ops_abi() != ABI:
+        raise MissingDependencyError(f"{path} is of version {library.vmp_ops_abi()}, not {ABI}; {rebuild}")
+    for name, arguments in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes = arguments
+        function.restype = c_int
+    for name, argument in (("vmp_ops_error", c_int), ("vmp_ops_isa_at", c_int)):
+        function = getattr(library, name)
+        function.argtypes = (argument,)
+        function.restype = c_char_p
+    library.vmp_ops_isa.restype = c_char_p
+    return library
+
+
+def check(code: int) -> None:
+    """Turn a status code of the library into an exception.
+
+    Raises:
+        UsageError: ``VMP_OPS_ISA`` names an instruction set that this machine or build does not have.
+        MemoryError: scratch memory could not be had.
+        RuntimeError: anything else; callers validate, so it is a bug.
+    """
+    if code == 0:
+        return
+    text = load().vmp_ops_error(code).decode()
+    if code == 2:
+        raise MemoryError(text)
+    if code == 3:
+        raise UsageError(f"{text}; usable here: {', '.join(isas())}")
+    raise RuntimeError(text)
+
+
+def isas() -> list[str]:
+    """Instruction sets usable on this machine, best first."""
+    library = load()
+    names = []
+    while name := library.vmp_ops_isa_at(len(names)):
+        names.append(name.decode())
+    return names
+
+
+def isa() -> str:
+    """The instruction set in use.
+
+    Raises:
+        UsageError: ``VMP_OPS_ISA`` names one that cannot be used.
+    """
+    name = load().vmp_ops_isa()
+    if name is None:
+        check(3)
+    return str(name.decode())
+
+
+def set_isa(name: str | None) -> None:
+    """Use one instruction set for the whole process; None goes back to the default.
+
+    Raises:
+        UsageError: it is unknown or cannot be used here.
+    """
+    if load().vmp_ops_set_isa(None if name is None else name.encode()):
+        raise UsageError(f"instruction set {name!r} cannot be used; usable here: {', '.join(isas())}")
