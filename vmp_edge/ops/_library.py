@@ -24,13 +24,16 @@ _SCHEMAS = {
     "causal_conv_silu": ("Tensor x, Tensor weight, Tensor? bias=None", "bool reverse=False"),
 }
 
-_library = torch.library.Library("vmp", "DEF")
+_library = torch.library.Library("vmp", "DEF")  # type: ignore[no-untyped-call]
 for _name, (_inputs, _options) in _SCHEMAS.items():
-    _library.define(f"{_name}({_inputs}, *, {_options}) -> Tensor")
-    # what ExecuTorch turns the operator into: memory is planned ahead
-    _library.define(f"{_name}.out({_inputs}, *, {_options}, Tensor(a!) out) -> Tensor(a!)")
-    # gradients of the inputs that are given, in their order
-    _library.define(f"{_name}_backward(Tensor grad_y, {_inputs}, *, {_options}) -> Tensor[]")
+    for _schema in (
+        f"{_name}({_inputs}, *, {_options}) -> Tensor",
+        # what ExecuTorch turns the operator into: memory is planned ahead
+        f"{_name}.out({_inputs}, *, {_options}, Tensor(a!) out) -> Tensor(a!)",
+        # gradients of the inputs that are given, in their order
+        f"{_name}_backward(Tensor grad_y, {_inputs}, *, {_options}) -> Tensor[]",
+    ):
+        _library.define(_schema)  # type: ignore[no-untyped-call]
 
 
 class ScanArguments(NamedTuple):
@@ -53,6 +56,11 @@ class ScanArguments(NamedTuple):
         """The tensors that are given, in the operator's order."""
         return tuple(t for t in self[:9] if t is not None)
 
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> ScanArguments:
+        """The same with every tensor replaced."""
+        values: list[Any] = [function(v) if isinstance(v, Tensor) else v for v in self]
+        return ScanArguments(*values)
+
 
 class ConvArguments(NamedTuple):
     """The convolution's arguments."""
@@ -65,6 +73,11 @@ class ConvArguments(NamedTuple):
     def tensors(self) -> tuple[Tensor, ...]:
         """The tensors that are given, in the operator's order."""
         return (self.x, self.weight) if self.bias is None else (self.x, self.weight, self.bias)
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> ConvArguments:
+        """The same with every tensor replaced."""
+        values: list[Any] = [function(v) if isinstance(v, Tensor) else v for v in self]
+        return ConvArguments(*values)
 
 
 Arguments = ScanArguments | ConvArguments
@@ -164,14 +177,16 @@ def _runs_natively(x: Tensor) -> bool:
 # ---------------------------------------------------------------------------------------------- native kernels
 
 
-def _rows(tensor: Tensor) -> Tensor:
-    """Float32 with channels that lie side by side; rows and batches may be anywhere."""
+def _ready(tensor: Tensor) -> Tensor:
+    """As the native kernels read it: float32; of activations only the columns have to lie side by side."""
     tensor = tensor.to(torch.float32)
-    return tensor if tensor.stride(2) == 1 or tensor.shape[2] == 1 else tensor.contiguous()
+    if tensor.dim() == 3 and (tensor.stride(2) == 1 or tensor.shape[2] == 1):
+        return tensor
+    return tensor.contiguous()
 
 
-def _flat(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.to(torch.float32).contiguous()
+def _result_like(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=torch.float32, device=tensor.device)
 
 
 def _view(tensor: Tensor | None) -> _native.View:
@@ -188,13 +203,6 @@ def _threads() -> _native.Threads:
     return _native.Threads(torch.get_num_threads())
 
 
-def _for_native_scan(a: ScanArguments) -> ScanArguments:
-    return a._replace(
-        x=_rows(a.x), dt=_rows(a.dt), B=_rows(a.B), C=_rows(a.C), z=None if a.z is None else _rows(a.z),
-        A=_flat(a.A), A_b=_flat(a.A_b), D=_flat(a.D), dt_bias=_flat(a.dt_bias),
-    )  # fmt: skip
-
-
 def _native_scan_struct(a: ScanArguments) -> _native.Scan:
     return _native.Scan(
         *a.x.shape, a.A.shape[1],
@@ -205,8 +213,8 @@ def _native_scan_struct(a: ScanArguments) -> _native.Scan:
 
 
 def _native_scan(a: ScanArguments) -> Tensor:
-    wide = _for_native_scan(a)
-    y = torch.empty(a.x.shape, dtype=torch.float32)
+    wide = a.mapped(_ready)  # kept until the call returns: the struct holds addresses only
+    y = _result_like(a.x)
     library = _native.load()
     function = library.vmp_selective_scan if a.A_b is None else library.vmp_bi_selective_scan
     _native.check(function(_native_scan_struct(wide), _view(y), _threads()))
@@ -214,10 +222,8 @@ def _native_scan(a: ScanArguments) -> Tensor:
 
 
 def _native_scan_backward(grad_y: Tensor, a: ScanArguments) -> list[Tensor]:
-    wide, grad_y = _for_native_scan(a), _rows(grad_y)
-    grads = ScanArguments(
-        *(None if t is None else torch.empty(t.shape, dtype=torch.float32) for t in wide[:9]), *wide[9:]
-    )
+    wide, grad_y = a.mapped(_ready), _ready(grad_y)
+    grads = wide.mapped(_result_like)
     struct = _native.ScanGrads(
         _view(grads.x), _view(grads.dt), _view(grads.z),
         _address(grads.B), _address(grads.C), _address(grads.A), _address(grads.A_b),
@@ -235,24 +241,21 @@ def _native_conv_struct(a: ConvArguments) -> _native.Conv:
     )  # fmt: skip
 
 
-def _for_native_conv(a: ConvArguments) -> ConvArguments:
-    return a._replace(x=_rows(a.x), weight=_flat(a.weight), bias=_flat(a.bias))
-
-
 def _native_conv(a: ConvArguments) -> Tensor:
-    wide = _for_native_conv(a)
-    y = torch.empty(a.x.shape, dtype=torch.float32)
-    _native.check(_native.load().vmp_causal_conv_silu(_native_conv_struct(wide), _view(y), _threads()))
+    wide = a.mapped(_ready)
+    y = _result_like(a.x)
+    function = _native.load().vmp_causal_conv_silu
+    _native.check(function(_native_conv_struct(wide), _view(y), _threads()))
     return y.to(a.x.dtype)
 
 
 def _native_conv_backward(grad_y: Tensor, a: ConvArguments) -> list[Tensor]:
-    wide, grad_y = _for_native_conv(a), _rows(grad_y)
-    grads = [torch.empty(t.shape, dtype=torch.float32) for t in wide.tensors()]
-    struct = _native.ConvGrads(_view(grads[0]), *map(_address, grads[1:]))
+    wide, grad_y = a.mapped(_ready), _ready(grad_y)
+    grads = wide.mapped(_result_like)
+    struct = _native.ConvGrads(_view(grads.x), _address(grads.weight), _address(grads.bias))
     function = _native.load().vmp_causal_conv_silu_backward
     _native.check(function(_native_conv_struct(wide), _view(grad_y), struct, _threads()))
-    return _like(grads, a)
+    return _like(grads.tensors(), a)
 
 
 def _like(grads: Sequence[Tensor], a: Arguments) -> list[Tensor]:
@@ -277,8 +280,7 @@ def _reference(a: Arguments) -> Tensor:
 
 def _reference_backward(grad_y: Tensor, a: Arguments) -> list[Tensor]:
     with torch.enable_grad():
-        fresh = [None if t is None else t.detach().requires_grad_() if isinstance(t, Tensor) else t for t in a]
-        again = type(a)(*fresh)
+        again = a.mapped(lambda t: t.detach().requires_grad_())
         grads = torch.autograd.grad(_reference(again), again.tensors(), grad_y, materialize_grads=True)
     return [grad.contiguous() for grad in grads]
 
@@ -311,7 +313,9 @@ def _register(name: str, parse: Callable[..., Arguments]) -> None:
         return out.resize_(y.shape).copy_(y)
 
     def backward(grad_y: Tensor, *inputs: Any, **options: Any) -> list[Tensor]:
-        return _backward(grad_y, parse(*inputs, **options))
+        a = parse(*inputs, **options)
+        _require_sizes("grad_y", grad_y, tuple(a.x.shape), "the shape of x")
+        return _backward(grad_y, a)
 
     def fake(*inputs: Any, **options: Any) -> Tensor:
         return _empty_like(parse(*inputs, **options).x)
@@ -337,7 +341,7 @@ def _register(name: str, parse: Callable[..., Arguments]) -> None:
         (f"{name}.out", forward_out, fake_out),
         (f"{name}_backward", backward, fake_backward),
     ):
-        _library.impl(key, kernel, "CompositeExplicitAutograd")
+        _library.impl(key, kernel, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"vmp::{key}", fake_kernel, lib=_library)
     torch.library.register_autograd(f"vmp::{name}", gradient, setup_context=setup_context, lib=_library)
 

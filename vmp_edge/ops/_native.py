@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 import os
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
 from pathlib import Path
@@ -90,8 +91,7 @@ def library_path() -> Path:
     if override:
         candidates = [Path(override)]
     else:
-        import vmp_edge.runtimes.native as package
-
+        package = importlib.import_module("vmp_edge.runtimes.native")
         candidates = [Path(folder) / _FILE for folder in package.__path__]
     for path in candidates:
         if path.is_file():
@@ -150,7 +150,7 @@ def check(code: int) -> None:
 def isas() -> list[str]:
     """Instruction sets usable on this machine, best first."""
     library = load()
-    names = []
+    names: list[str] = []
     while name := library.vmp_ops_isa_at(len(names)):
         names.append(name.decode())
     return names
