@@ -1,4 +1,4 @@
-"""The reference "lowering": the source model's weights as they are, for the engine that the others are compared with."""
+"""The reference "lowering": the source model's weights as they are, for the reference engine."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 #include <executorch/extension/module/module.h>
 #include <executorch/extension/tensor/tensor.h>
+#include <executorch/runtime/platform/platform.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -31,6 +31,15 @@ struct vmp_program {
 };
 
 namespace {
+
+// ExecuTorch narrates on standard error; only what went wrong is worth a line of the user's terminal.
+void log_errors(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, size_t, const char* message,
+                size_t length) {
+  if (level == kError || level == kFatal)
+    std::fprintf(stderr, "executorch: %.*s\n", static_cast<int>(length), message);
+}
+
+const bool quiet = executorch::runtime::register_pal(executorch::runtime::PalImpl::create(log_errors, __FILE__));
 
 void say(char* error, int64_t size, const char* what, const char* detail) {
   if (error && size > 0) std::snprintf(error, static_cast<size_t>(size), "%s: %s", what, detail);
