@@ -1,0 +1,102 @@
+"""ExecuTorch programs give the source model's numbers, and run without PyTorch."""
+
+import json
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from vmp_edge.errors import BundleError, UsageError
+
+pytest.importorskip("executorch", reason="needs executorch")
+
+from vmp_edge.compile.executorch import to_executorch
+from vmp_edge.runtimes.executorch.engine import ExecuTorchEngine, _Library
+from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
+
+
+@pytest.fixture(scope="session")
+def library():
+    return build_library()
+
+
+@pytest.fixture
+def as_bundle(tmp_path, library):
+    """What an engine sees of a bundle with this program."""
+
+    def make(program, options):
+        shutil.copy(library, tmp_path / LIBRARY)
+        (tmp_path / "model.pte").write_bytes(program)
+        manifest = SimpleNamespace(program="model.pte", model=vars(options), labels=range(options.num_classes))
+        return SimpleNamespace(path=tmp_path, manifest=manifest)
+
+    return make
+
+
+def test_agrees_with_the_source_model(model, as_bundle):
+    engine = ExecuTorchEngine(as_bundle(to_executorch(model).buffer, model.options))
+    video = np.random.default_rng(0).standard_normal((2, 3, 4, 32, 32), dtype=np.float32)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(video)).numpy()
+    got = engine.run(video)
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, atol=1e-4, rtol=0)
+    frame_by_frame = np.ascontiguousarray(video.transpose(0, 2, 1, 3, 4)).transpose(0, 2, 1, 3, 4)
+    np.testing.assert_array_equal(engine.run(frame_by_frame), got)
+    engine.close()
+    engine.close()
+
+
+def test_everything_but_the_operators_is_delegated(model):
+    graph = to_executorch(model).exported_program().graph_module.graph
+    left = {str(node.target) for node in graph.nodes if node.op == "call_function"}
+    left -= {"executorch_call_delegate", "<built-in function getitem>"}
+    left = {name for name in left if not name.startswith(("vmp.", "<function alloc"))}
+    # the class token alone goes on to the head
+    assert left <= {"aten.select_copy.int_out"}
+
+
+def test_damaged_program(as_bundle, model):
+    with pytest.raises(BundleError, match=r"model\.pte: cannot load the program"):
+        ExecuTorchEngine(as_bundle(b"not a program" * 100, model.options))
+
+
+def test_threads_are_one_number_a_process(as_bundle, model):
+    bundle = as_bundle(b"", model.options)
+    used = _Library.get(bundle.path / LIBRARY, None).threads
+    with pytest.raises(UsageError, match=f"runs on {used} threads in this process and cannot change to {used + 1}"):
+        ExecuTorchEngine(bundle, threads=used + 1)
+
+
+def test_library_carries_no_path_of_the_building_machine(library):
+    from elftools.elf.elffile import ELFFile
+
+    with library.open("rb") as file:
+        tags = list(ELFFile(file).get_section_by_name(".dynamic").iter_tags())
+    assert not [tag for tag in tags if tag.entry.d_tag in ("DT_RPATH", "DT_RUNPATH")]
+
+
+RUN_WITHOUT_TORCH = """
+import json, sys
+sys.modules["torch"] = None  # importing it now fails
+import numpy as np
+import vmp_edge
+recognizer = vmp_edge.load(sys.argv[1])
+size = recognizer.manifest.image_size
+prediction = recognizer.predict(np.zeros((4, size, size, 3), np.uint8))
+print(json.dumps({"label": prediction.label}))
+"""
+
+
+def test_runs_without_importing_pytorch(tmp_path, checkpoint):
+    from vmp_edge.compile.pipeline import Request, build
+
+    bundle = build(Request(target="host", checkpoint=checkpoint, output=tmp_path / "bundle"))
+    command = [sys.executable, "-c", RUN_WITHOUT_TORCH, str(bundle.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert json.loads(done.stdout)["label"].startswith("class-")
+    assert done.stderr == ""

@@ -1,0 +1,22 @@
+"""The graph that is lowered gives the source model's numbers, with every scan as one node."""
+
+import torch
+
+from vmp_edge.compile import graph
+
+
+def test_inference_form_equals_the_source_model(model):
+    video = torch.randn(1, 3, 4, 32, 32)
+    with torch.no_grad():
+        expected = model(video)
+        got = graph.InferenceModel(model)(graph.fold_frames(video, model.options.tubelet_size))
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_scans_and_convolutions_are_single_nodes(model):
+    targets = [str(node.target) for node in graph.export(model).graph.nodes if node.op == "call_function"]
+    shared = model.options.directions == "shared"
+    assert targets.count("vmp.bi_selective_scan.default") == (model.options.depth if shared else 0)
+    assert targets.count("vmp.selective_scan.default") == (0 if shared else 2 * model.options.depth)
+    assert targets.count("vmp.causal_conv_silu.default") == (1 if shared else 2) * model.options.depth
+    assert not [name for name in targets if "flip" in name or "chunk" in name or "split" in name]
