@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Protocol
 
 import cv2
@@ -30,7 +29,10 @@ _USUAL_FPS = 30.0  # for files that don't say
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame: uint8 (H, W, 3) BGR; its time in seconds; whether it is the first one after a gap in time."""
+    """A frame: uint8 (H, W, 3) BGR; its time in seconds; whether it is the first one after a gap.
+
+    The time is the machine's monotonic clock for a live source, and counts from 0 by the frame rate for a file.
+    """
 
     image: npt.NDArray[np.uint8]
     timestamp: float
@@ -42,7 +44,7 @@ class Source(Protocol):
 
     Attributes:
         name: For messages.
-        live: It goes on by itself, so that frames that are not taken are lost; its timestamps are the monotonic clock.
+        live: It goes on by itself: frames that are not taken in time are lost.
         fps: Frames per second, if it says.
         frame_count: How many frames there will be, if it says.
     """
@@ -109,17 +111,18 @@ class _Retrying:
     The first opening is not retried: a wrong name should be told at once.
     """
 
-    live = True
-    frame_count = None
-
     def __init__(self, name: str, opener: Callable[[], Source], tell: Message) -> None:
         self.name = name
+        self.live = True
+        self.frame_count: int | None = None
         self._opener = opener
         self._tell = tell
         self._closed = threading.Event()
         self._swapping = threading.Lock()
+        self._wait = _FIRST_WAIT
+        self._opened_at = time.monotonic()
         self._source: Source | None = opener()
-        self.fps = self._source.fps
+        self.fps: float | None = self._source.fps
 
     def read(self) -> Frame | None:
         restarted = False
@@ -133,10 +136,7 @@ class _Retrying:
             try:
                 frame = source.read()
             except SourceError as error:
-                source.close()
-                self._source = None
-                if not self._closed.is_set():
-                    self._tell(f"{error}; trying again")
+                self._lost(source, error)
                 continue
             if frame is None:
                 break
@@ -149,21 +149,29 @@ class _Retrying:
             if self._source is not None:
                 self._source.close()
 
+    def _lost(self, source: Source, error: SourceError) -> None:
+        source.close()
+        self._source = None
+        if time.monotonic() - self._opened_at > _LONGEST_WAIT:  # else it comes and goes: wait longer each time
+            self._wait = _FIRST_WAIT
+        if not self._closed.is_set():
+            self._tell(f"{error}; trying again in {self._wait:g} s")
+
     def _reopen(self) -> bool:
         """Tries until the source is back (True) or this is closed (False)."""
-        wait = _FIRST_WAIT
-        while not self._closed.wait(wait):
+        while not self._closed.wait(self._wait):
+            self._wait = min(2 * self._wait, _LONGEST_WAIT)
             try:
                 source = self._opener()
             except SourceError as error:
-                wait = min(2 * wait, _LONGEST_WAIT)
-                self._tell(f"{error}; trying again in {wait:g} s")
+                self._tell(f"{error}; trying again in {self._wait:g} s")
                 continue
             with self._swapping:
                 self._source = source
             if self._closed.is_set():  # closed while it was being opened
                 source.close()
                 return False
+            self._opened_at = time.monotonic()
             self._tell(f"{self.name} is back")
             return True
         return False
@@ -176,9 +184,9 @@ class _Capture:
         self.name = name
         self.live = live
         rate = capture.get(cv2.CAP_PROP_FPS)
-        self.fps = rate if 0 < rate <= 1000 else None
+        self.fps: float | None = rate if 0 < rate <= 1000 else None
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.frame_count = count if not live and count > 0 else None
+        self.frame_count: int | None = count if not live and count > 0 else None
         self._capture = capture
         self._first: npt.NDArray[np.uint8] | None = first
         self._index = 0
@@ -246,7 +254,7 @@ def _camera_hint(what: int | str) -> str:
 def _quieten_opencv() -> None:
     """Keeps OpenCV's and FFmpeg's own warnings off the terminal: what matters is said by SourceError."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.setLogLevel(0)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def _as_bgr(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -260,7 +268,7 @@ def _as_bgr(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def _open_pipeline(pipeline: str) -> Source:
     """Opens a GStreamer pipeline: in OpenCV if it can, else in `gst-launch-1.0`, which pip's OpenCV needs."""
     pipeline = re.sub(r"!\s*appsink\b[^!]*$", "", pipeline.strip()).rstrip("! ")  # the sink is ours to add
-    if cv2.CAP_GSTREAMER in cv2.videoio_registry.getBackends():
+    if cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         sink = "videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=2"
         return _open_capture(f"{pipeline} ! {sink}", "pipeline", live=True, backend=cv2.CAP_GSTREAMER)
     return GstLaunchSource(pipeline)
@@ -279,11 +287,10 @@ class GstLaunchSource:
         SourceError: The pipeline is wrong, or gives no frame.
     """
 
-    live = True
-    frame_count = None
-
     def __init__(self, pipeline: str) -> None:
         self.name = "pipeline"
+        self.live = True
+        self.frame_count: int | None = None
         program = shutil.which("gst-launch-1.0")
         if program is None:
             raise MissingDependencyError(
@@ -320,8 +327,11 @@ class GstLaunchSource:
             self._reader = Y4mReader(self._pipe)
         except SourceError as error:
             self._finish()
-            raise SourceError(f"the pipeline gives no frames ({self._complaint()}): {pipeline}") from error
-        self.fps = self._reader.fps
+            self._pipe.close()
+            raise SourceError(
+                f"the pipeline gives no frames ({self._complaint() or 'it said nothing'}): {pipeline}"
+            ) from error
+        self.fps: float | None = self._reader.fps
 
     def read(self) -> Frame | None:
         """Waits for the next frame; None when the pipeline has come to its end.
@@ -329,19 +339,22 @@ class GstLaunchSource:
         Raises:
             SourceError: The pipeline failed or was killed.
         """
-        try:
-            image = None if self._closed else self._reader.read()
-        except (SourceError, ValueError) as error:  # ValueError: the pipe was closed by `close`
-            self._finish()
-            if self._closed:
-                return None
-            raise SourceError(f"the pipeline broke off ({self._complaint()})") from error
-        if image is not None:
-            return Frame(image, time.monotonic())
-        code = self._finish()
-        if code == 0 or self._closed:
+        if self._pipe.closed:
             return None
-        raise SourceError(f"the pipeline ended with {_exit_words(code)} ({self._complaint()})")
+        broken: SourceError | None = None
+        try:
+            image = self._reader.read()
+            if image is not None:
+                return Frame(image, time.monotonic())
+        except SourceError as error:
+            broken = error
+        code = self._finish()
+        self._pipe.close()
+        if self._closed or (code == 0 and broken is None):
+            return None
+        complaint = self._complaint() or str(broken or "it said nothing")
+        ending = f"signal {-code}" if code < 0 else f"exit code {code}"
+        raise SourceError(f"the pipeline ended with {ending} ({complaint})") from broken
 
     def close(self) -> None:
         """Ends the pipeline; a waiting `read` returns."""
@@ -359,7 +372,7 @@ class GstLaunchSource:
         self._listener.join(timeout=1.0)
         lines = [line for line in self._errors if line]
         errors = [line for line in lines if "ERROR" in line or "WARNING" in line or "erroneous" in line]
-        return (errors or lines or ["it said nothing"])[0][:200]
+        return (errors or lines or [""])[0][:200]
 
     def _finish(self) -> int:
         """Ends the process if it runs, and waits for it; returns its exit code.
@@ -376,12 +389,11 @@ class GstLaunchSource:
         return code
 
 
-def _exit_words(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-
 class Y4mReader:
-    """Reads YUV4MPEG2 with 4:2:0 chroma, what `y4menc` writes, frame by frame.
+    """Reads YUV4MPEG2 with 4:2:0 chroma frame by frame.
+
+    The format packs rows without gaps, but GStreamer's `y4menc` writes its own row padding along when the width is not
+    a multiple of 8: which of the two it is shows in where the second frame begins.
 
     Args:
         stream: Binary, readable, blocking.
@@ -403,8 +415,11 @@ class Y4mReader:
         if not (0 < self.width <= 16384 and 0 < self.height <= 16384 and tags.get("C", "420").startswith("420")):
             raise SourceError(f"unsupported YUV4MPEG2 format: {header[:80]!r}")
         self.fps = _rate(tags.get("F", ""))
-        # OpenCV's I420 needs even sides; odd ones get one more column or row, cut off afterwards.
-        self._chroma = ((self.height + 1) // 2, (self.width + 1) // 2)
+        rows, columns = (self.height + 1) // 2, (self.width + 1) // 2
+        self._packed = _PlaneSizes((self.height, self.width), (rows, columns))
+        self._padded = _PlaneSizes((2 * rows, -(-self.width // 4) * 4), (rows, -(-columns // 4) * 4))
+        self._sizes: _PlaneSizes | None = self._packed if self._packed == self._padded else None
+        self._ahead = b""  # of the next frame's marker
 
     def read(self) -> npt.NDArray[np.uint8] | None:
         """The next frame, uint8 (H, W, 3) BGR; None at the end.
@@ -412,25 +427,56 @@ class Y4mReader:
         Raises:
             SourceError: The stream breaks off within a frame, or is damaged.
         """
-        marker = self._stream.readline(256)
+        marker = self._ahead + self._stream.readline(256)
+        self._ahead = b""
         if not marker:
             return None
         if not marker.startswith(b"FRAME") or not marker.endswith(b"\n"):
             raise SourceError("damaged YUV4MPEG2 stream: a frame does not begin with FRAME")
-        luma = self._plane(self.height, self.width)
-        even = (2 * self._chroma[0], 2 * self._chroma[1])
-        if luma.shape != even:
-            luma = np.pad(luma, ((0, even[0] - self.height), (0, even[1] - self.width)), mode="edge")
-        planes = [luma, self._plane(*self._chroma), self._plane(*self._chroma)]
-        packed = np.concatenate([plane.reshape(-1) for plane in planes]).reshape(even[0] * 3 // 2, even[1])
+        content = self._exactly(self._sizes.total) if self._sizes else self._first()
+        assert self._sizes is not None
+        luma, *chroma = self._sizes.split(np.frombuffer(content, np.uint8))
+        # OpenCV's I420 needs even sides: odd ones get one more row or column, cut off afterwards.
+        (height, width), (rows, columns) = luma.shape, self._packed.chroma
+        luma = np.pad(luma, ((0, max(2 * rows - height, 0)), (0, max(2 * columns - width, 0))), mode="edge")
+        planes = [luma[: 2 * rows, : 2 * columns], *(plane[:, :columns] for plane in chroma)]
+        packed = np.concatenate([plane.reshape(-1) for plane in planes]).reshape(3 * rows, 2 * columns)
         image: npt.NDArray[np.uint8] = cv2.cvtColor(packed, cv2.COLOR_YUV2BGR_I420)
         return image[: self.height, : self.width]
 
-    def _plane(self, height: int, width: int) -> npt.NDArray[np.uint8]:
-        content = self._stream.read(height * width)
-        if len(content) != height * width:
+    def _first(self) -> bytes:
+        """Reads the first frame, finding out whether its rows are padded."""
+        content = self._exactly(self._packed.total)
+        ahead = self._stream.read(5)
+        if ahead in (b"", b"FRAME"):
+            self._sizes, self._ahead = self._packed, ahead
+            return content
+        self._sizes = self._padded
+        return content + ahead + self._exactly(self._padded.total - len(content) - len(ahead))
+
+    def _exactly(self, size: int) -> bytes:
+        content = self._stream.read(size)
+        if len(content) != size:
             raise SourceError("the YUV4MPEG2 stream breaks off within a frame")
-        return np.frombuffer(content, np.uint8).reshape(height, width)
+        return content
+
+
+@dataclass(frozen=True)
+class _PlaneSizes:
+    """Rows and bytes per row of the luma plane and of the two chroma planes."""
+
+    luma: tuple[int, int]
+    chroma: tuple[int, int]
+
+    @property
+    def total(self) -> int:
+        return self.luma[0] * self.luma[1] + 2 * self.chroma[0] * self.chroma[1]
+
+    def split(self, content: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+        first = self.luma[0] * self.luma[1]
+        second = first + self.chroma[0] * self.chroma[1]
+        luma, *chroma = np.split(content, [first, second])
+        return [luma.reshape(self.luma), *(plane.reshape(self.chroma) for plane in chroma)]
 
 
 def _rate(text: str) -> float | None:
@@ -442,12 +488,11 @@ def _rate(text: str) -> float | None:
 
 
 class Paced:
-    """A file played at its own pace, as a camera would: `live`, with the clock's timestamps."""
-
-    live = True
+    """A file played at its own pace, as a camera would: what is not taken in time is lost."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self.live = True
         self.name = source.name
         self.fps = source.fps
         self.frame_count = source.frame_count
@@ -462,29 +507,9 @@ class Paced:
         if self._start is None:
             self._start = time.monotonic() - frame.timestamp
         due = self._start + frame.timestamp
-        if self._closed.wait(max(due - time.monotonic(), 0.0)):
-            return None
-        return Frame(frame.image, frame.timestamp, frame.restarted)
+        return None if self._closed.wait(max(due - time.monotonic(), 0.0)) else frame
 
     def close(self) -> None:
         """Ends it; a waiting `read` returns."""
         self._closed.set()
-        self._source.close()
-
-
-def source_context(source: Source) -> _Closing:
-    """`with source_context(open_source(...)) as source:` closes it at the end."""
-    return _Closing(source)
-
-
-class _Closing:
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    def __enter__(self) -> Source:
-        return self._source
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
         self._source.close()
