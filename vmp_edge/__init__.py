@@ -60,8 +60,12 @@ _MODULES = {
     "open_source": "sources",
 }
 
+_SUBPACKAGES = ("models", "ops")  # need PyTorch, as the attribute's error says where it is missing
+
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
