@@ -103,7 +103,7 @@ class Manifest:
             "labels": list(self.labels),
             "program": self.program,
             "files": {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in self.files.items()},
-            "tools": dict(self.tools),
+            "tools": {name: str(version) for name, version in self.tools.items()},
             "parity": dict(self.parity),
             "accuracy": dict(self.accuracy),
         }

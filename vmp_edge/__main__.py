@@ -1,0 +1,8 @@
+"""`python -m vmp_edge` is `vmp-edge`."""
+
+import sys
+
+from vmp_edge.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

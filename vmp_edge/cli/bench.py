@@ -1,0 +1,131 @@
+"""`vmp-edge bench`: how fast a bundle is on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vmp_edge.cli.output import add_json_option, print_json, progress
+from vmp_edge.errors import UsageError
+from vmp_edge.recognizer import Recognizer, load
+from vmp_edge.stream import Stream
+
+CAMERA = (480, 640, 3)  # what the streaming part pushes: the usual webcam's frame
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "bench",
+        help="measure a bundle's latency, throughput, start-up time and memory",
+        description="Measure a bundle here: the engine alone, and the whole stream from 640x480 frames to results.",
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
+    parser.add_argument("--windows", type=int, default=100, help="how many windows to time, twice (default: 100)")
+    parser.add_argument("--warmup", type=int, default=10, help="how many to run before that (default: 10)")
+    parser.add_argument("--hop", type=int, default=4, help="frames from one window to the next (default: 4)")
+    parser.add_argument("--threads", type=int, help="threads for the engine (default: the bundle's)")
+    add_json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures and prints."""
+    if args.windows < 1 or args.warmup < 0:
+        raise UsageError("--windows must be at least 1 and --warmup at least 0")
+    start = time.perf_counter()
+    with progress("loading"):
+        recognizer = load(args.bundle, args.threads)
+    with recognizer:
+        recognizer.predict_video(np.zeros((1, 3, recognizer.frames, *2 * (recognizer.image_size,)), np.float32))
+        startup = time.perf_counter() - start
+        with progress(f"engine: {args.warmup} + {args.windows} windows"):
+            engine = time_engine(recognizer, args.warmup, args.windows)
+        with progress(f"stream: {args.windows} windows, hop {args.hop}"):
+            stream, frames_per_second = time_stream(recognizer, args.hop, args.windows)
+    result = {
+        "bundle": str(args.bundle),
+        "threads": args.threads,
+        "cpus": len(os.sched_getaffinity(0)),
+        "startup_s": round(startup, 4),
+        "engine_ms": _milliseconds(engine),
+        "stream_ms": _milliseconds(stream),
+        "hop": args.hop,
+        "frames_per_second": round(frames_per_second, 2),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1),
+    }
+    _say(result)
+    if args.json:
+        print_json(result)
+    return 0
+
+
+def time_engine(recognizer: Recognizer, warmup: int, windows: int) -> list[float]:
+    """Seconds of each of `windows` runs of the engine alone, on random video, after `warmup` untimed ones."""
+    shape = (1, 3, recognizer.frames, recognizer.image_size, recognizer.image_size)
+    video = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    for _ in range(warmup):
+        recognizer.predict_video(video)
+    return [_timed(lambda: recognizer.predict_video(video)) for _ in range(windows)]
+
+
+def time_stream(recognizer: Recognizer, hop: int, windows: int) -> tuple[list[float], float]:
+    """Pushes camera frames through a stream until it has given `windows` results.
+
+    Args:
+        recognizer: The loaded bundle.
+        hop: Frames from one window to the next.
+        windows: How many results to time.
+
+    Returns:
+        Seconds of each push that gave a result (the frame's preparation, gathering, engine, smoothing), and how many
+        frames per second the stream can take, all told.
+    """
+    stream = Stream(recognizer, hop=hop, stride=1)
+    frames = np.random.default_rng(0).integers(0, 256, (4, *CAMERA), np.uint8)
+    pushed = 0
+    while stream.push(frames[pushed % 4]) is None:  # fills the ring
+        pushed += 1
+    latencies: list[float] = []
+    pushed, start = 0, time.perf_counter()
+    while len(latencies) < windows:
+        before = time.perf_counter()
+        if stream.push(frames[pushed % 4]) is not None:
+            latencies.append(time.perf_counter() - before)
+        pushed += 1
+    return latencies, pushed / (time.perf_counter() - start)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _milliseconds(seconds: list[float]) -> dict[str, float]:
+    p50, p95 = np.percentile(seconds, (50, 95)) * 1e3
+    return {"p50": round(float(p50), 3), "p95": round(float(p95), 3), "mean": round(float(np.mean(seconds)) * 1e3, 3)}
+
+
+def _say(result: dict[str, Any]) -> None:
+    rows = [
+        ("start-up", f"{result['startup_s']:.2f} s to the first result, the engine's import included"),
+        ("engine", "{p50:.2f} ms median, {p95:.2f} ms p95".format(**result["engine_ms"])),
+        (
+            "stream",
+            "{p50:.2f} ms median, {p95:.2f} ms p95, from a 640x480 frame to a result".format(**result["stream_ms"]),
+        ),
+        ("throughput", f"{result['frames_per_second']:.0f} frames per second at a hop of {result['hop']}"),
+        ("peak memory", f"{result['peak_memory_mb']:.0f} MB of the whole process"),
+    ]
+    for key, value in rows:
+        print(f"{key:>12}  {value}")
+    sys.stdout.flush()

@@ -1,0 +1,55 @@
+"""`vmp-edge info`: what a bundle is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from vmp_edge.bundle import Bundle
+from vmp_edge.cli.output import add_json_option, print_json
+from vmp_edge.manifest import Manifest
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "info", help="say what a bundle is", description="Check a bundle's files and say what it is. Runs nothing."
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
+    add_json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the summary."""
+    bundle = Bundle.open(args.bundle, any_machine=True)
+    if args.json:
+        print_json({"path": str(bundle.path), **bundle.manifest.to_dict()})
+        return 0
+    for key, value in _summary(bundle.manifest):
+        print(f"{key:>14}  {value}")
+    return 0
+
+
+def _summary(manifest: Manifest) -> list[tuple[str, str]]:
+    size = manifest.image_size
+    rate = f", spaced {manifest.frame_rate:g} to the second" if manifest.frame_rate else ""
+    prepared = manifest.preprocessing
+    rows = [
+        ("name", manifest.name),
+        ("target", f"{manifest.target} ({manifest.machine})"),
+        ("engine", f"{manifest.engine}, {manifest.precision}"),
+        ("input", f"{manifest.frames} frames of {size}x{size}{rate}"),
+        ("preprocessing", f"{prepared.resize}, {prepared.interpolation}, mean {prepared.mean}, std {prepared.std}"),
+        ("labels", f"{len(manifest.labels)}: {_shortened(manifest.labels)}"),
+    ]
+    rows += [("file", f"{name}, {entry.size / 1e6:.2f} MB") for name, entry in manifest.files.items()]
+    for title, values in (("parity", manifest.parity), ("accuracy", manifest.accuracy), ("tools", manifest.tools)):
+        told = [f"{key} {value}" for key, value in values.items() if not isinstance(value, (dict, list))]
+        rows.append((title, ", ".join(told) or "not recorded"))
+    return rows
+
+
+def _shortened(labels: tuple[str, ...], most: int = 12) -> str:
+    return ", ".join(labels[:most]) + (", ..." if len(labels) > most else "")

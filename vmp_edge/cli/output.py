@@ -1,0 +1,42 @@
+"""What every command prints the same way: progress and messages to stderr, results to stdout, JSON last."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--json`."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Prints one line of JSON, at once: whoever reads a pipe wants each result when it is there."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+
+
+def message(text: str) -> None:
+    """Tells the user something that is not the result."""
+    print(f"vmp-edge: {text}", file=sys.stderr, flush=True)
+
+
+class progress:  # noqa: N801 - used as a function: with progress("lowering"): ...
+    """Shows what is being done, and how long it took: `with progress("loading"): ...`."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+        if sys.stderr.isatty():
+            print(f"{self._what} ...", end="", file=sys.stderr, flush=True)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        start_of_line = "\r" if sys.stderr.isatty() else ""
+        ending = "failed" if kind is not None else "done"
+        seconds = time.perf_counter() - self._start
+        print(f"{start_of_line}{self._what} ... {ending} ({seconds:.2f} s)", file=sys.stderr, flush=True)

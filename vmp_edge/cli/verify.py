@@ -1,0 +1,82 @@
+"""`vmp-edge verify`: is this bundle whole, and does it compute here what it computed where it was built?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vmp_edge.bundle import check_clip
+from vmp_edge.cli.output import add_json_option, print_json
+from vmp_edge.errors import BundleError
+from vmp_edge.recognizer import Recognizer, load
+
+DEFAULT_TOLERANCE = 1e-3  # between processors, in fp32
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "verify",
+        help="check a bundle's files, run it, and compare with what it gave when it was built",
+        description="Check a bundle's files, run it once, and compare the output with the one recorded at the build.",
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
+    parser.add_argument("--threads", type=int, help="threads for the engine (default: the bundle's)")
+    add_json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verifies and says what was compared."""
+    with load(args.bundle, args.threads) as recognizer:
+        outcome = verify(recognizer)
+    if args.json:
+        print_json({"bundle": str(args.bundle), **outcome})
+    elif outcome["compared"]:
+        print(
+            f"{args.bundle} is whole; its output differs by at most {outcome['max_difference']:.2g} from the recorded "
+            f"one (allowed: {outcome['tolerance']:g})"
+        )
+    else:
+        print(f"{args.bundle} is whole and runs; it has no recorded output to compare with")
+    return 0
+
+
+def verify(recognizer: Recognizer) -> dict[str, Any]:
+    """Runs a bundle on the check clip and compares with the manifest's `parity.check`, if it has one.
+
+    Args:
+        recognizer: A loaded, thus checked, bundle.
+
+    Returns:
+        `compared`, and if so `max_difference` and `tolerance` of the logits.
+
+    Raises:
+        BundleError: The output differs by more than the tolerance, or the recorded one is not valid.
+    """
+    manifest = recognizer.manifest
+    check = manifest.parity.get("check")
+    seed = check.get("seed") if isinstance(check, dict) else None
+    clip = check_clip(seed if isinstance(seed, int) else 0, recognizer.frames, recognizer.image_size)
+    logits = recognizer.predict_video(manifest.preprocessing.clip(clip))[0]
+    if check is None:
+        return {"compared": False}
+    try:
+        expected = np.array(check["logits"], np.float64)
+        tolerance = float(check.get("tolerance", DEFAULT_TOLERANCE))
+        if not isinstance(seed, int) or expected.shape != logits.shape:
+            raise ValueError(f"{expected.shape} logits for {len(logits)} labels, seed {seed!r}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(
+            f"{recognizer.bundle.path} has a wrong parity.check entry ({error}): build it again"
+        ) from error
+    difference = float(np.abs(logits - expected).max())
+    if not difference <= tolerance:
+        raise BundleError(
+            f"{recognizer.bundle.path} is whole, but gives another output here than where it was built (largest "
+            f"difference {difference:.2g}, allowed {tolerance:g}): build it on or for this machine"
+        )
+    return {"compared": True, "max_difference": difference, "tolerance": tolerance}
