@@ -67,6 +67,27 @@ def test_exports_as_a_single_node(case):
     assert nodes == [getattr(torch.ops.vmp, case.operator).default]
 
 
+def test_executorch_emits_the_out_variants():
+    exir = pytest.importorskip("executorch.exir")
+
+    class Module(torch.nn.Module):
+        def forward(self, x, dt, A, B, C, weight):
+            x = ops.causal_conv_silu(x, weight, reverse=True)
+            y = ops.bi_selective_scan(x, dt, A, A, B, C, initial_state="first_input", mask_backward=True)
+            return y + ops.selective_scan(x, dt, A, B, C, reverse=True, initial_state="first_input")
+
+    inputs = ScanCase(1, 5, 6, 4, leave_out=("D", "z", "dt_bias")).inputs()
+    tensors = (*(t for t in inputs.values() if t is not None), torch.rand(6, 4))
+    program = exir.to_edge(torch.export.export(Module(), tensors)).to_executorch()
+    nodes = [node for node in program.exported_program().graph.nodes if "vmp" in str(node.target)]
+    assert [str(node.target) for node in nodes] == [
+        "vmp.causal_conv_silu.out",
+        "vmp.bi_selective_scan.out",
+        "vmp.selective_scan.out",
+    ]
+    assert nodes[1].kwargs["initial_state"] == "first_input" and nodes[1].kwargs["mask_backward"] is True
+
+
 @each_case
 def test_float64_takes_the_reference_and_passes_gradcheck(case):
     assert torch.equal(_call(case, dtype=torch.float64), _call(case, reference, torch.float64))

@@ -19,25 +19,32 @@ struct Chunk {
   int64_t steps;
 };
 
+// Everything that the loop touches is a local variable: the compiler then keeps what fits in registers, and addresses
+// the rest by constant offsets.
 template <int kStates, bool kMasked>
 void advance_states(const Chunk& chunk, const Rates& rates, int64_t n0) {
-  const float* high = rates.high + n0 * kWidth;
-  const float* low = rates.low + n0 * kWidth;
+  Vec h[kStates], high[kStates], low[kStates];
   float* state = chunk.state + n0 * kWidth;
-  Vec h[kStates];
   VMP_UNROLL
-  for (int n = 0; n < kStates; ++n) h[n] = load(state + n * kWidth);
-  for (int64_t s = 0; s < chunk.steps; ++s) {
-    const Vec delta = load(chunk.delta + s * kWidth), u = load(chunk.u + s * kWidth);
-    const float *B = chunk.B[s] + n0, *C = chunk.C[s] + n0;
-    Vec y[2] = {load(chunk.y + s * kWidth), splat(0.0f)};  // two sums, half the latency
+  for (int n = 0; n < kStates; ++n) {
+    h[n] = load(state + n * kWidth);
+    high[n] = load(rates.high + (n0 + n) * kWidth);
+    low[n] = load(rates.low + (n0 + n) * kWidth);
+  }
+  const float *deltas = chunk.delta, *us = chunk.u, *B = chunk.B.first + n0, *C = chunk.C.first + n0;
+  float* ys = chunk.y;
+  const int64_t B_step = chunk.B.step, C_step = chunk.C.step;
+  for (int64_t left = chunk.steps; left > 0; --left) {
+    const Vec delta = load(deltas), u = load(us);
+    Vec y[2] = {load(ys), splat(0.0f)};  // two sums, half the latency
     VMP_UNROLL
     for (int n = 0; n < kStates; ++n) {
-      const Vec decayed = decay_exp2(delta, load(high + n * kWidth), load(low + n * kWidth)) * h[n];
+      const Vec decayed = decay_exp2(delta, high[n], low[n]) * h[n];
       h[n] = mul_add(u, splat(B[n]), decayed);
       y[n & 1] = mul_add(splat(C[n]), kMasked ? decayed : h[n], y[n & 1]);
     }
-    store(chunk.y + s * kWidth, y[0] + y[1]);
+    store(ys, y[0] + y[1]);
+    deltas += kWidth, us += kWidth, ys += kWidth, B += B_step, C += C_step;
   }
   VMP_UNROLL
   for (int n = 0; n < kStates; ++n) store(state + n * kWidth, h[n]);

@@ -13,9 +13,18 @@ constexpr int kBackwardStates = 4;
 
 inline __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
 inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
-inline Vec load(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+// Masked accesses cost several times a plain one on some CPUs.
+inline Vec load(const float* p, int64_t n) {
+  return n == kWidth ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(first_lanes(n), p);
+}
 inline void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
-inline void store(float* p, Vec v, int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
+inline void store(float* p, Vec v, int64_t n) {
+  if (n == kWidth) {
+    _mm512_storeu_ps(p, v);
+  } else {
+    _mm512_mask_storeu_ps(p, first_lanes(n), v);
+  }
+}
 inline Vec splat(float f) { return _mm512_set1_ps(f); }
 inline Vec mul_add(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 inline Vec min(Vec limit, Vec v) { return _mm512_min_ps(limit, v); }
