@@ -85,7 +85,8 @@ class InferenceBlock(nn.Module):
         """(B, L, C) -> (B, L, C)."""
         normed = self.normalise(tokens)
         x, z = self.in_x(normed), self.in_z(normed)
-        return tokens + self.out(self.scan(x, z))
+        out: Tensor = tokens + self.out(self.scan(x, z))
+        return out
 
     def scan(self, x: Tensor, z: Tensor) -> Tensor:
         """Both directions, gated and added up: x, z (B, L, D) -> (B, L, D)."""
@@ -134,7 +135,7 @@ class InferenceModel(nn.Module):
         self.first = nn.Parameter((model.cls_token + model.pos_embed[:, :1]).detach().clone())
         places = model.pos_embed[:, None, 1:] + model.temporal_pos_embedding[:, :, None]
         self.places = nn.Parameter(places.detach().flatten(1, 2).clone())
-        self.blocks = nn.ModuleList(InferenceBlock(block) for block in model.layers)
+        self.blocks = nn.ModuleList(InferenceBlock(block) for block in model.blocks())
         self.normalise = Normalise(options.embed_dim)
         self.head = Linear(model.head.weight * model.norm_f.weight, model.head.bias)
         self.eval().requires_grad_(False)

@@ -20,6 +20,7 @@ from vmp_edge.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from vmp_edge.models import VideoMamba
+    from vmp_edge.models.zoo import ZooModel
 
 DEFAULT_MODEL = "egomotion-nano"
 STAGES = 4
@@ -63,6 +64,7 @@ class Source:
     name: str
     module: VideoMamba
     labels: tuple[str, ...]
+    preprocessing: Preprocessing
     frame_rate: float | None = None
     accuracy: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -109,7 +111,7 @@ def build(request: Request) -> Bundle:
             engine=engine,
             precision=precision,
             frames=options.num_frames,
-            preprocessing=Preprocessing(options.image_size),
+            preprocessing=source.preprocessing,
             labels=source.labels,
             program=lowered.program,
             machine=host_machine() if kind.machine == "host" else kind.machine,
@@ -138,7 +140,7 @@ def load_source(request: Request) -> Source:
         if request.model is not None:
             raise UsageError("give --model or --checkpoint, not both")
         module = models.load_checkpoint(request.checkpoint, request.family, request.frames, request.image_size)
-        return Source(request.checkpoint.stem, module, _labels(request.labels, module.options.num_classes))
+        return _published(request.checkpoint.stem, module, request.labels)
     name = request.model or DEFAULT_MODEL
     if name in zoo.names():
         return _own(zoo.load(name), name, request)
@@ -149,13 +151,18 @@ def load_source(request: Request) -> Source:
     return _untrained(name, given, request.labels)
 
 
-def _own(model: Any, name: str, request: Request) -> Source:
+def _published(name: str, module: VideoMamba, labels: Path | None) -> Source:
+    options = module.options
+    return Source(name, module, _labels(labels, options.num_classes), Preprocessing(options.image_size))
+
+
+def _own(model: ZooModel, name: str, request: Request) -> Source:
     options = model.module.options
     wanted = (request.frames or options.num_frames, request.image_size or options.image_size)
     if wanted != (options.num_frames, options.image_size):
         raise UsageError(f"{name} takes {options.num_frames} frames of {options.image_size} pixels and nothing else")
     labels = model.labels if request.labels is None else _labels(request.labels, options.num_classes)
-    return Source(name, model.module, labels, model.frame_rate, model.accuracy)
+    return Source(name, model.module, labels, model.preprocessing, model.frame_rate, model.accuracy)
 
 
 def _untrained(name: str, given: dict[str, int], labels: Path | None) -> Source:
@@ -171,7 +178,7 @@ def _untrained(name: str, given: dict[str, int], labels: Path | None) -> Source:
         "give trained ones with --checkpoint",
         file=sys.stderr,
     )
-    return Source(name, module, _labels(labels, module.options.num_classes))
+    return _published(name, module, labels)
 
 
 def _labels(path: Path | None, classes: int) -> tuple[str, ...]:

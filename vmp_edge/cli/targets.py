@@ -22,9 +22,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the list."""
-    from vmp_edge.compile import target
+    from vmp_edge.compile.target import load, names
 
-    targets = [target.load(name) for name in target.names()]
+    targets = [load(name) for name in names()]
     for entry in targets:
         print(f"{entry.name}: {entry.description}")
         print(f"  engines: {', '.join(entry.engines)}; precisions: {', '.join(entry.precisions)}")

@@ -178,7 +178,7 @@ def interpolate_positions(state: dict[str, Tensor], options: ModelOptions) -> di
     first, grid = state["pos_embed"][:, :1], state["pos_embed"][:, 1:]
     old = math.isqrt(grid.shape[1])
     if old != side:
-        picture = grid.transpose(1, 2).unflatten(2, (old, old))
+        picture = grid.transpose(1, 2).reshape(1, -1, old, old)
         picture = F.interpolate(picture, size=(side, side), mode="bicubic", align_corners=False)
         state["pos_embed"] = torch.cat([first, picture.flatten(2).transpose(1, 2)], dim=1)
     time = state["temporal_pos_embedding"]

@@ -49,12 +49,8 @@ def embed_patches(video: Tensor, weight: Tensor, bias: Tensor | None, tubelet: i
     Returns:
         (B, T / tubelet, (H / patch) * (W / patch), C).
     """
-    return (
-        F.conv2d(fold_tubelets(video, tubelet), weight, bias, stride=patch)
-        .flatten(2)
-        .transpose(1, 2)
-        .unflatten(0, (video.shape[0], video.shape[2] // tubelet))
-    )
+    patches = F.conv2d(fold_tubelets(video, tubelet), weight, bias, stride=patch).flatten(2).transpose(1, 2)
+    return patches.reshape(video.shape[0], video.shape[2] // tubelet, *patches.shape[1:])
 
 
 def fold_tubelets(video: Tensor, tubelet: int) -> Tensor:
@@ -69,6 +65,9 @@ def fold_tubelets(video: Tensor, tubelet: int) -> Tensor:
 
 class Mixer(nn.Module):
     """The bidirectional Mamba mixer of a block: projection, convolution, both scans, gate, projection."""
+
+    dt_proj: nn.Linear
+    D: nn.Parameter
 
     def __init__(self, options: ModelOptions) -> None:
         super().__init__()
@@ -93,7 +92,8 @@ class Mixer(nn.Module):
             y = self._shared(x, z)
         else:
             y = self._one(x, z, "", False) + self._one(x, z, "_b", True)
-        return self.out_proj(y)
+        out: Tensor = self.out_proj(y)
+        return out
 
     def _shared(self, x: Tensor, z: Tensor) -> Tensor:
         u, dt, B, C = self._scan_inputs(x, "", False)
@@ -203,6 +203,10 @@ class VideoMamba(nn.Module):
         normed: Tensor = self.norm_f(tokens)
         return normed
 
+    def blocks(self) -> list[Block]:
+        """The blocks in order, typed."""
+        return [layer for layer in self.layers if isinstance(layer, Block)]
+
     def embed(self, video: Tensor) -> Tensor:
         """Tokens before the first block, (B, L, C)."""
         expected = (3, self.options.num_frames, self.options.image_size, self.options.image_size)
@@ -220,7 +224,8 @@ def scans_time_first(options: ModelOptions, layer: int) -> bool:
 
 def swap_order(tokens: Tensor, rows: int) -> Tensor:
     """Transpose the (rows, columns) order of all tokens but the first: (B, L, C) -> (B, L, C)."""
-    grid = tokens[:, 1:].unflatten(1, (rows, -1)).transpose(1, 2).flatten(1, 2)
+    batch, _, width = tokens.shape
+    grid = tokens[:, 1:].reshape(batch, rows, -1, width).transpose(1, 2).flatten(1, 2)
     return torch.cat([tokens[:, :1], grid], dim=1)
 
 

@@ -1,4 +1,8 @@
-"""Models of our own, whose weights come with the package."""
+"""Models of our own, whose weights come with the package.
+
+A file holds ``model`` (the state dict), ``options``, ``labels``, ``preprocessing`` (as in a manifest), ``frame_rate``
+and ``accuracy``.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import torch
 from vmp_edge.errors import UsageError
 from vmp_edge.models.checkpoint import load_checkpoint
 from vmp_edge.models.videomamba import VideoMamba
+from vmp_edge.preprocessing import Preprocessing
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -22,12 +27,14 @@ class ZooModel:
     Attributes:
         module: the source model in evaluation mode.
         labels: one name per class, in the order of the logits.
+        preprocessing: how its frames were prepared in training.
         frame_rate: frames per second at which it saw its frames in training, or None.
         accuracy: what was measured, by data set.
     """
 
     module: VideoMamba
     labels: tuple[str, ...]
+    preprocessing: Preprocessing
     frame_rate: float | None
     accuracy: dict[str, Any]
 
@@ -47,9 +54,11 @@ def load(name: str) -> ZooModel:
     if not path.is_file():
         raise UsageError(f"no weights of {name!r} come with the package; there are {', '.join(names()) or 'none'}")
     content = torch.load(path, map_location="cpu", weights_only=True)
+    module = load_checkpoint(path)
     return ZooModel(
-        module=load_checkpoint(path),
+        module=module,
         labels=tuple(content["labels"]),
+        preprocessing=Preprocessing.from_manifest(content["preprocessing"], module.options.image_size),
         frame_rate=content.get("frame_rate"),
         accuracy=content.get("accuracy", {}),
     )
