@@ -86,7 +86,7 @@ inline void pack_rates(const float* A, int64_t states, int64_t lanes, Rates& to)
       const float size = high < 0.0f ? -high : high;
       if (size > steepest) steepest = size;
     }
-    longest[c] = steepest > 0.0f ? 67108864.0f / steepest : 3.0e38f;
+    longest[c] = steepest > 0.0f ? 2097152.0f / steepest : 3.0e38f;
   }
   to.longest = load(longest);
 }

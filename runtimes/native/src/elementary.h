@@ -16,7 +16,7 @@ inline Vec exp2_fraction(Vec r) {
   return mul_add(p, r, splat(1.0f));
 }
 
-// 2^(a * (hi + lo)) for products that are not positive and not below -2^27.
+// 2^(a * (hi + lo)) for products that are not positive and not below -2^21.
 inline Vec decay_exp2(Vec a, Vec hi, Vec lo) {
   Vec k;
   const Vec r = reduce(a, hi, lo, k);

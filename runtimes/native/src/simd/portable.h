@@ -11,7 +11,6 @@ namespace {
 
 typedef float Vec __attribute__((vector_size(16)));
 typedef int32_t Ints __attribute__((vector_size(16)));
-typedef double Wide __attribute__((vector_size(32)));
 constexpr int64_t kWidth = 4;       // channels to a vector
 constexpr int kScanStates = 4;      // states that the forward kernel keeps in registers
 constexpr int kBackwardStates = 4;  // the same for the backward kernel; a power of two
@@ -34,14 +33,15 @@ inline Vec min(Vec limit, Vec v) { return limit < v ? limit : v; }
 inline Vec max(Vec limit, Vec v) { return limit > v ? limit : v; }
 inline Vec abs(Vec v) { return (Vec)((Ints)v & 0x7fffffff); }
 
-// a * (hi + lo) = k + result, k whole; exact but for the last rounding, also where the product is large.
+// The leading half of the significand: the product of two such numbers is exact.
+inline Vec leading(Vec v) { return (Vec)((Ints)v & ~0xfff); }
+
+// a * (hi + lo) = k + result, k whole, for products below 2^22; exact but for the last roundings.
 inline Vec reduce(Vec a, Vec hi, Vec lo, Vec& k) {
   const Vec to_integer = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves no room for a fraction
-  const Vec rounded = (a * hi + to_integer) - to_integer;
-  k = abs(a * hi) < splat(4194304.0f) ? rounded : a * hi;
-  const Wide wide_a = __builtin_convertvector(a, Wide);
-  const Wide product = wide_a * (__builtin_convertvector(hi, Wide) + __builtin_convertvector(lo, Wide));
-  return __builtin_convertvector(product - __builtin_convertvector(k, Wide), Vec);
+  k = (a * hi + to_integer) - to_integer;
+  const Vec a1 = leading(a), a2 = a - a1, hi1 = leading(hi), hi2 = hi - hi1;
+  return (a1 * hi1 - k) + (a1 * hi2 + a2 * hi1) + (a2 * hi2 + a * lo);
 }
 
 inline Vec power_of_two(Ints k) { return (Vec)((k + 127) << 23); }
