@@ -8,9 +8,9 @@ Each is a process of its own with a fixed number of threads, taken in turns so t
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,85 +20,38 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from vmp_edge import models
-from vmp_edge.models.videomamba import Mixer, VideoMamba
+import vmp_edge
+from vmp_edge.bundle import Bundle
 
 VARIANTS = {"published": "a", "source": "b", "executorch": "c"}
+WEIGHTS = "weights.pth"
 RESULTS = Path(__file__).parent / "results" / "model.md"
 
 
-def published_mixer(mixer: Mixer, hidden: Tensor) -> Tensor:
-    """A shared-weights VideoMambaPro mixer in the published layout (B, D, L), with flips and a loop over L."""
-    options = mixer.options
-    length = hidden.shape[1]
-    x, z = (mixer.in_proj.weight @ hidden.transpose(1, 2)).chunk(2, dim=1)
-    conv = mixer.get_submodule("conv1d")
-    c = F.silu(F.conv1d(x, conv.weight, conv.bias, padding=options.d_conv - 1, groups=x.shape[1])[..., :length])
-    states = options.d_state
-    projected = F.linear(c.transpose(1, 2), mixer.get_parameter("x_proj.weight"))
-    dt, B, C = (t.transpose(1, 2) for t in projected.split([options.dt_rank, states, states], dim=-1))
-    delta = F.softplus(mixer.get_parameter("dt_proj.weight") @ dt + mixer.get_parameter("dt_proj.bias")[:, None])
-    u = c if options.scan_input == "conv" else x
-    ahead = published_scan(u, delta, -torch.exp(mixer.A_log), B, C, False)
-    arguments = (t.flip(-1) for t in (u, delta))
-    behind = published_scan(*arguments, -torch.exp(mixer.A_b_log), B.flip(-1), C.flip(-1), options.mask_backward)
-    skip = 2 * u * mixer.get_parameter("D")[:, None]
-    y = (ahead + behind.flip(-1) + skip) * F.silu(z)
-    return mixer.out_proj(y.transpose(1, 2))
-
-
-def published_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, mask: bool) -> Tensor:
-    """Decays and inputs of all tokens at once, then a Python loop: u, delta (B, D, L), B, C (B, N, L) -> (B, D, L)."""
-    decay = torch.exp(torch.einsum("bdl,dn->bdln", delta, A))
-    inputs = torch.einsum("bdl,bnl,bdl->bdln", delta, B, u)
-    h = u[:, :, 0, None].expand(-1, -1, A.shape[1])
-    outputs = []
-    for t in range(u.shape[2]):
-        h = decay[:, :, t] * h + inputs[:, :, t]
-        visible = (h - inputs[:, :, t] if t else torch.zeros_like(h)) if mask else h
-        outputs.append(torch.einsum("bdn,bn->bd", visible, C[:, :, t]))
-    return torch.stack(outputs, dim=2)
-
-
-def published_forward(model: VideoMamba, video: Tensor) -> Tensor:
-    """The whole model with `published_mixer` in its blocks."""
-    tokens = model.embed(video)
-    for layer in model.layers:
-        tokens = tokens + published_mixer(layer.mixer, layer.norm(tokens))
-    return model.head(model.norm_f(tokens)[:, 0])
-
-
 def make_runner(variant: str, bundle: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from video to logits."""
+    """A function from video to logits. Only the variants that run in PyTorch import it, so that memory is each one's."""
     if variant == "executorch":
-        import vmp_edge
-
         return vmp_edge.load(bundle, threads=threads).predict_video
+    import torch
+    from published import published_forward
+
     torch.set_num_threads(threads)
-    model = source_of(bundle)
-    forward = model if variant == "source" else lambda video: published_forward(model, video)
+    model = vmp_edge.models.load_checkpoint(bundle.parent / WEIGHTS)
 
     def run(video: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return forward(torch.from_numpy(video)).numpy()
+            tensor = torch.from_numpy(video)
+            return (published_forward(model, tensor) if variant == "published" else model(tensor)).numpy()
 
     return run
-
-
-def source_of(bundle: Path) -> VideoMamba:
-    """The source model that the bundle was built of."""
-    return models.load_checkpoint(bundle.parent / "weights.pth")
 
 
 def worker(variant: str, bundle: Path, threads: int, repeats: int) -> None:
     """Time one variant; print seconds, peak memory and logits as JSON."""
     run = make_runner(variant, bundle, threads)
-    options = source_options(bundle)
-    shape = (1, 3, options.num_frames, options.image_size, options.image_size)
+    manifest = Bundle.open(bundle).manifest
+    shape = (1, 3, manifest.frames, manifest.image_size, manifest.image_size)
     video = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     logits = run(video)
     seconds = []
@@ -106,26 +59,25 @@ def worker(variant: str, bundle: Path, threads: int, repeats: int) -> None:
         start = time.perf_counter()
         run(video)
         seconds.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "peak": peak, "logits": logits[0].tolist()}))
+    print(json.dumps({"seconds": seconds, "peak": peak_memory(), "logits": logits[0].tolist()}))
 
 
-def source_options(bundle: Path) -> models.ModelOptions:
-    """The options of the model in a bundle."""
-    from vmp_edge.bundle import Bundle
-
-    return models.ModelOptions.from_dict(dict(Bundle.open(bundle).manifest.model))
+def peak_memory() -> float:
+    """Peak resident MB of this process. (getrusage would count what the parent had when it forked.)"""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def build(folder: Path, name: str, frames: int, size: int) -> Path:
     """Weights of a seeded random model, and the bundle made of them."""
-    from vmp_edge.compile.pipeline import Request
-    from vmp_edge.compile.pipeline import build as build_bundle
+    import torch
+
+    from vmp_edge.compile import pipeline
 
     torch.manual_seed(0)
-    model = models.create(name, num_frames=frames, image_size=size)
-    torch.save({"model": model.state_dict(), "options": vars(model.options)}, folder / "weights.pth")
-    return build_bundle(Request(target="host", checkpoint=folder / "weights.pth", output=folder / "host")).path
+    model = vmp_edge.models.create(name, num_frames=frames, image_size=size)
+    torch.save({"model": model.state_dict(), "options": vars(model.options)}, folder / WEIGHTS)
+    return pipeline.build(pipeline.Request("host", checkpoint=folder / WEIGHTS, output=folder / "host")).path
 
 
 def measure(bundle: Path, threads: list[int], rounds: int, repeats: int) -> dict[tuple[str, int], dict[str, list]]:
@@ -195,7 +147,7 @@ def main() -> None:
         "",
         *table(results),
         "",
-        f"{cpu_name()}; PyTorch {torch.__version__}. Made by `{command.strip()}`.",
+        f"{cpu_name()}; PyTorch {importlib.metadata.version('torch')}. Made by `{command.strip()}`.",
         "",
     ]
     args.output.parent.mkdir(parents=True, exist_ok=True)

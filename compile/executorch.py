@@ -37,8 +37,8 @@ def lower(model: VideoMamba, staging: Staging) -> Lowered:
 
 def to_executorch(model: VideoMamba) -> Any:
     """An `ExecutorchProgramManager` of the source model's inference form."""
-    logging.getLogger("executorch").setLevel(logging.ERROR)
-    logging.getLogger("torch").setLevel(logging.ERROR)
+    for name in ("executorch", "torch", "torchao"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the libraries: nothing that a user could mend
         try:
