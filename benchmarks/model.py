@@ -30,7 +30,7 @@ RESULTS = Path(__file__).parent / "results" / "model.md"
 
 
 def make_runner(variant: str, bundle: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from video to logits. Only the variants that run in PyTorch import it, so that memory is each one's."""
+    """A function from video to logits; PyTorch is imported by the variants that run in it, for memory's sake."""
     if variant == "executorch":
         return vmp_edge.load(bundle, threads=threads).predict_video
     import torch
