@@ -7,7 +7,11 @@
 
 #include "kernels.h"
 
+#if defined(__clang__)
+#define VMP_UNROLL _Pragma("unroll")
+#else
 #define VMP_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 namespace {
 

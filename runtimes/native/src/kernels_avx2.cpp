@@ -1,5 +1,5 @@
-#include "simd/avx2.h"
-//
-#define VMP_KERNELS kAvx2
 #define VMP_ISA "avx2"
+#define VMP_KERNELS kAvx2
+#include "simd/avx2.h"
+
 #include "kernels.inc"

@@ -1,5 +1,5 @@
-#include "simd/avx512.h"
-//
-#define VMP_KERNELS kAvx512
 #define VMP_ISA "avx512"
+#define VMP_KERNELS kAvx512
+#include "simd/avx512.h"
+
 #include "kernels.inc"

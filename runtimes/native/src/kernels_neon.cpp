@@ -1,5 +1,5 @@
-#include "simd/neon.h"
-//
-#define VMP_KERNELS kNeon
 #define VMP_ISA "neon"
+#define VMP_KERNELS kNeon
+#include "simd/neon.h"
+
 #include "kernels.inc"

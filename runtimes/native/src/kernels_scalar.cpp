@@ -1,5 +1,5 @@
-#include "simd/portable.h"
-//
-#define VMP_KERNELS kScalar
 #define VMP_ISA "scalar"
+#define VMP_KERNELS kScalar
+#include "simd/portable.h"
+
 #include "kernels.inc"

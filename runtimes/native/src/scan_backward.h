@@ -137,7 +137,8 @@ struct BackwardScratch {
     }
     for (float** piece : {&tile_a, &tile_e}) {
       *piece = scratch.take(kBackwardChunk * kBackwardStates * kWidth);
-      memset(*piece, 0, kBackwardChunk * kBackwardStates * kWidth * sizeof(float));  // the last chunk reads past its end
+      // the lane sums of a short last chunk read past its end
+      memset(*piece, 0, kBackwardChunk * kBackwardStates * kWidth * sizeof(float));
     }
   }
 };

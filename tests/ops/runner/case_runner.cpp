@@ -36,6 +36,7 @@ std::vector<float> read(int64_t count) {
 }
 
 void write(const std::vector<float>& values) {
+  if (values.empty()) return;
   if (std::fwrite(values.data(), sizeof(float), values.size(), output) != values.size()) fail("cannot write");
 }
 
@@ -70,15 +71,18 @@ void run_scan(const Record& r) {
   std::vector<float> y(static_cast<size_t>(activation));
   const vmp_scan_grads grads{rows.out(x.grad_data()), rows.out(dt.grad_data()), rows.out(z.grad_data()), B.grad_data(),
                              C.grad_data(), A.grad_data(), A_b.grad_data(), D.grad_data(), dt_bias.grad_data()};
-  check((both ? vmp_bi_selective_scan : vmp_selective_scan)(&scan, rows.out(y.data()), &threads));
-  check((both ? vmp_bi_selective_scan_backward : vmp_selective_scan_backward)(&scan, rows.in(grad_y), &grads, &threads));
+  const auto forward = both ? vmp_bi_selective_scan : vmp_selective_scan;
+  const auto backward = both ? vmp_bi_selective_scan_backward : vmp_selective_scan_backward;
+  check(forward(&scan, rows.out(y.data()), &threads));
+  check(backward(&scan, rows.in(grad_y), &grads, &threads));
   write(y);
   for (const Array* array : {&x, &dt, &A, &A_b, &B, &C, &D, &z, &dt_bias}) write(array->grad);
 }
 
 void run_conv(const Record& r) {
   const int64_t activation = r.batch * r.length * r.channels;
-  Array x(activation, true), weight(r.channels * r.states, true), bias(r.channels, r.given & 1), grad_y(activation, true);
+  Array x(activation, true), weight(r.channels * r.states, true), bias(r.channels, r.given & 1);
+  Array grad_y(activation, true);
   const Shape rows{r.length, r.channels};
   const vmp_conv conv{r.batch, r.length, r.channels, r.states, rows.in(x), weight.data(), bias.data(),
                       static_cast<int32_t>(r.reverse)};

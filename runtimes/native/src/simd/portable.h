@@ -16,14 +16,22 @@ constexpr int kScanStates = 4;      // states that the forward kernel keeps in r
 constexpr int kBackwardStates = 4;  // the same for the backward kernel; a power of two
 
 // Without n: all lanes. With n: the first n lanes are touched, the others read as zero.
-inline Vec load(const float* p, int64_t n) {
-  Vec v = {};
-  memcpy(&v, p, static_cast<size_t>(n) * sizeof(float));
+inline Vec load(const float* p) {
+  Vec v;
+  memcpy(&v, p, sizeof v);
   return v;
 }
-inline Vec load(const float* p) { return load(p, kWidth); }
-inline void store(float* p, Vec v, int64_t n) { memcpy(p, &v, static_cast<size_t>(n) * sizeof(float)); }
-inline void store(float* p, Vec v) { store(p, v, kWidth); }
+inline Vec load(const float* p, int64_t n) {
+  if (n == kWidth) return load(p);
+  Vec v = {};
+  for (int64_t i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+}
+inline void store(float* p, Vec v) { memcpy(p, &v, sizeof v); }
+inline void store(float* p, Vec v, int64_t n) {
+  if (n == kWidth) return store(p, v);
+  for (int64_t i = 0; i < n; ++i) p[i] = v[i];
+}
 inline Vec splat(float f) { return Vec{f, f, f, f}; }
 
 inline Vec mul_add(Vec a, Vec b, Vec c) { return a * b + c; }  // fused or not
