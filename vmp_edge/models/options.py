@@ -128,12 +128,12 @@ PRESETS: dict[str, ModelOptions] = {
     f"{family}-{size}": ModelOptions(**FAMILIES[family], **SIZES[size]) for family in FAMILIES for size in SIZES
 }
 PRESETS["egomotion-nano"] = ModelOptions(
-    **{**VIDEOMAMBAPRO, "scan_input": "conv"},
+    **{**VIDEOMAMBAPRO, "scan_input": "conv", "scan_order": "temporal_first"},
     embed_dim=96,
-    depth=6,
+    depth=4,
     tubelet_size=2,
     num_frames=8,
-    image_size=96,
+    image_size=64,
     num_classes=10,
 )
 

@@ -1,0 +1,263 @@
+"""Draw a labelled clip: scene layers and foreground objects seen by a moving camera, then the camera's own faults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vmp_edge.calibration.egomotion import textures
+from vmp_edge.calibration.egomotion.camera import LABELS, Array, CameraPath, sample_path
+
+Clip = NDArray[np.uint8]
+
+FRAMES = 8
+SIZE = 112  # side of the pictures that are kept; larger than the model's input, which is scaled down from it
+_CANVAS = 320  # side of the scene that a camera path moves over
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A picture and its opacity, at a depth.
+
+    Attributes:
+        image: (S, S, 3) uint8.
+        alpha: (S, S) float32 in 0 .. 1, or None for an opaque one.
+        gain: parallax, see `CameraPath.homographies`.
+        scale: canvas pixels to a picture width.
+    """
+
+    image: Clip
+    alpha: NDArray[np.float32] | None
+    gain: float
+    scale: float
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """A foreground object that moves by itself.
+
+    Attributes:
+        image: (S, S, 3) uint8.
+        alpha: (S, S) float32.
+        path: (K, 4) per frame: x and y of its middle in picture widths, turn in radians, width in picture widths.
+        follows: whether the camera's motion moves it as well; False for one that the camera, or a hand, keeps.
+    """
+
+    image: Clip
+    alpha: NDArray[np.float32]
+    path: Array
+    follows: bool
+
+
+def generate_clip(label: str, seed: tuple[int, ...], frames: int = FRAMES, size: int = SIZE) -> Clip:
+    """Draw one clip; equal arguments give equal clips.
+
+    Args:
+        label: one of `LABELS`.
+        seed: any non-negative integers: the split and the clip's number, say.
+        frames: T.
+        size: height and width in pixels.
+
+    Returns:
+        uint8 (T, size, size, 3) RGB.
+    """
+    rng = np.random.default_rng([*seed, LABELS.index(label)])
+    path = sample_path(label, rng, frames)
+    while True:
+        layers = _scene(rng)
+        sprites = _cast(rng, frames, 0.75 if label == "still" else 0.5)
+        clip = render(path, layers, sprites, rng, frames, size)
+        if _has_structure(clip[0]) and _has_structure(clip[-1]):
+            return degrade(clip, rng)
+
+
+def _has_structure(frame: Clip) -> bool:
+    """Whether at least a third of the picture is not a blank wall, on which no motion could be seen."""
+    side = frame.shape[0] // 8
+    grey = frame[: 8 * side, : 8 * side].mean(2).reshape(8, side, 8, side)
+    return float(np.quantile(grey.std(axis=(1, 3)), 0.67)) > 6.0
+
+
+def _scene(rng: np.random.Generator) -> list[Layer]:
+    """A far layer, and at times one or two nearer ones with holes in them."""
+    scale = SIZE * np.exp(rng.uniform(np.log(0.7), np.log(1.5)))
+    far = textures.picture(_CANVAS, rng)
+    if rng.random() < 0.5:
+        turn = cv2.getRotationMatrix2D((_CANVAS / 2, _CANVAS / 2), rng.normal(0, 6), 1.0)
+        far = np.asarray(cv2.warpAffine(far, turn, (_CANVAS, _CANVAS), borderMode=cv2.BORDER_REFLECT_101), np.uint8)
+    layers = [Layer(far, None, 1.0, scale)]
+    gain = 1.0
+    for _ in range(rng.choice(3, p=[0.55, 0.3, 0.15])):
+        gain *= rng.uniform(1.1, 1.6)
+        height = textures.fractal(_CANVAS, rng, rng.uniform(0.15, 0.5))
+        alpha = ((height - np.quantile(height, rng.uniform(0.6, 0.9))) * 40).clip(0, 1)
+        layers.append(Layer(textures.picture(_CANVAS, rng), alpha.astype(np.float32), gain, scale))
+    return layers
+
+
+def _cast(rng: np.random.Generator, frames: int, chance: float) -> list[Sprite]:
+    """Up to three foreground objects; a large one fills about a third of the picture."""
+    if rng.random() > chance:
+        return []
+    count = int(rng.integers(1, 4))
+    widest = 1.0 / np.sqrt(count)  # of which the body covers about 60%
+    return [_sprite(rng, frames, np.exp(rng.uniform(np.log(0.12), np.log(widest)))) for _ in range(count)]
+
+
+def _sprite(rng: np.random.Generator, frames: int, width: float) -> Sprite:
+    side = 96
+    alpha = np.zeros((side, side), np.uint8)
+    for _ in range(rng.integers(1, 5)):  # a body of overlapping ellipses
+        middle = (rng.uniform(0.35, 0.65, 2) * side).astype(int).tolist()
+        axes = (rng.uniform(0.12, 0.34, 2) * side).astype(int).tolist()
+        cv2.ellipse(alpha, middle, axes, rng.uniform(0, 180), 0, 360, 255, -1)
+    soft = cv2.GaussianBlur(alpha, (5, 5), 0).astype(np.float32) / 255
+    times = np.arange(frames + 1.0)
+    speed = rng.choice([0.0, 1.0], p=[0.15, 0.85]) * np.exp(rng.uniform(np.log(0.005), np.log(0.07)))
+    heading = rng.uniform(0, 2 * np.pi)
+    middle = times[:, None] - frames / 2
+    place = rng.uniform(-0.35, 0.35, 2) + middle * speed * np.array([np.cos(heading), np.sin(heading)])
+    place += rng.normal(0, rng.choice([0.0, 0.008]), place.shape)
+    turn = rng.uniform(0, 2 * np.pi) + middle[:, 0] * rng.normal(0, 0.03)
+    swell = width * np.exp(middle[:, 0] * rng.normal(0, 0.015))
+    path = np.column_stack([place, turn, swell])
+    image = textures.picture(side, rng)
+    return Sprite(image, soft, path, bool(rng.random() < 0.5))
+
+
+def render(
+    path: CameraPath,
+    layers: list[Layer],
+    sprites: list[Sprite],
+    rng: np.random.Generator,
+    frames: int,
+    size: int,
+) -> Clip:
+    """Look at the scene along the path; with motion blur, a frame is the mean of pictures within its exposure."""
+    blurred = rng.random() < 0.6
+    exposure = np.linspace(0, rng.uniform(0.15, 0.9), 4) if blurred else np.zeros(1)
+    times = (np.arange(frames)[:, None] + exposure).ravel()
+    views = [layer_maps(path, layer, times, size) for layer in layers]
+    camera = path.homographies(times)
+    clip = np.empty((len(times), size, size, 3), np.float32)
+    for i, time in enumerate(times):
+        frame = warp(layers[0].image, views[0][i], size).astype(np.float32)
+        for layer, maps in zip(layers[1:], views[1:], strict=True):
+            assert layer.alpha is not None
+            frame = _blend(frame, warp(layer.image, maps[i], size), warp(layer.alpha, maps[i], size))
+        for sprite in sprites:
+            to_sprite = _sprite_map(sprite, float(time), camera[i] if sprite.follows else np.eye(3), size)
+            alpha = cv2.warpPerspective(sprite.alpha, to_sprite, (size, size), flags=_INVERSE)
+            frame = _blend(frame, warp(sprite.image, to_sprite, size), alpha)
+        clip[i] = frame
+    clip = clip.reshape(frames, len(exposure), size, size, 3).mean(1)
+    return np.asarray(clip.round(), np.uint8)
+
+
+_INVERSE = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+
+
+def warp(image: NDArray[np.generic], to_image: Array, size: int) -> NDArray[np.generic]:
+    """Sample ``image`` at ``to_image`` (3, 3) of every output pixel; what lies beyond its border is mirrored."""
+    flags, border = _INVERSE, cv2.BORDER_REFLECT_101
+    return np.asarray(cv2.warpPerspective(image, to_image, (size, size), flags=flags, borderMode=border))
+
+
+def _blend(under: NDArray[np.float32], over: NDArray[np.generic], alpha: NDArray[np.generic]) -> NDArray[np.float32]:
+    return np.asarray(under + (over - under) * alpha[..., None], np.float32)
+
+
+def layer_maps(path: CameraPath, layer: Layer, times: Array, size: int) -> Array:
+    """Output pixels to the layer's pixels, (N, 3, 3)."""
+    middle = (layer.image.shape[0] - 1) / 2
+    to_canvas = np.array([[layer.scale, 0, middle], [0, layer.scale, middle], [0, 0, 1]])
+    return np.asarray(to_canvas @ path.homographies(times, layer.gain) @ from_pixels(size))
+
+
+def from_pixels(size: int) -> Array:
+    """Pixels to picture widths from the middle, (3, 3)."""
+    middle = (size - 1) / 2
+    return np.array([[1 / size, 0, -middle / size], [0, 1 / size, -middle / size], [0, 0, 1]])
+
+
+def _sprite_map(sprite: Sprite, time: float, camera: Array, size: int) -> Array:
+    """Output pixels to the sprite's pixels, (3, 3)."""
+    knots = np.arange(len(sprite.path), dtype=np.float64)
+    x, y, turn, width = (float(np.interp(time, knots, sprite.path[:, k])) for k in range(4))
+    side = sprite.image.shape[0]
+    cos, sin = np.cos(turn) / width * side, np.sin(turn) / width * side
+    to_sprite = np.array([[cos, sin, side / 2], [-sin, cos, side / 2], [0, 0, 1]])
+    moved = np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1]])
+    return np.asarray(to_sprite @ moved @ camera @ from_pixels(size))
+
+
+def degrade(clip: Clip, rng: np.random.Generator) -> Clip:
+    """The faults of cameras and codecs: focus, exposure, noise, overlays, dropped frames, compression."""
+    clip = _soften(clip, rng)
+    clip = _expose(clip, rng)
+    if rng.random() < 0.6:
+        sigma = rng.choice([rng.uniform(1, 8), rng.uniform(8, 22)], p=[0.8, 0.2])
+        grain = rng.standard_normal(clip.shape, np.float32) * sigma
+        clip = np.asarray((clip + grain).clip(0, 255), np.uint8)
+    if rng.random() < 0.15:
+        _overlay(clip, rng)
+    if rng.random() < 0.10:  # a camera that repeats a frame instead of delivering a new one
+        repeated = int(rng.integers(1, len(clip)))
+        clip[repeated] = clip[repeated - 1]
+    if rng.random() < 0.4:
+        clip = _compress(clip, int(rng.integers(20, 90)))
+    return np.repeat(clip.mean(3, keepdims=True).astype(np.uint8), 3, axis=3) if rng.random() < 0.1 else clip
+
+
+def _soften(clip: Clip, rng: np.random.Generator) -> Clip:
+    """A low-resolution source, or a lens out of focus."""
+    size = clip.shape[1]
+    kind = rng.random()
+    if kind < 0.25:
+        small = max(8, int(size * rng.uniform(0.35, 0.8)))
+        down = (cv2.resize(f, (small, small), interpolation=cv2.INTER_AREA) for f in clip)
+        return np.stack([cv2.resize(f, (size, size), interpolation=cv2.INTER_LINEAR) for f in down]).astype(np.uint8)
+    if kind < 0.4:
+        sigma = size * rng.uniform(0.004, 0.016)
+        return np.stack([cv2.GaussianBlur(f, (0, 0), sigma) for f in clip]).astype(np.uint8)
+    return clip
+
+
+def _expose(clip: Clip, rng: np.random.Generator) -> Clip:
+    """Automatic exposure that drifts, or a lamp that flickers."""
+    count = len(clip)
+    gains = np.ones(count)
+    if rng.random() < 0.3:
+        gains *= np.linspace(1.0, np.exp(rng.normal(0, 0.2)), count)
+    if rng.random() < 0.15:
+        gains *= np.exp(rng.normal(0, rng.uniform(0.02, 0.08), count))
+    if rng.random() < 0.1:  # too dark
+        gains *= rng.uniform(0.35, 0.7)
+    if (gains == 1).all():
+        return clip
+    return np.asarray((clip * gains[:, None, None, None]).clip(0, 255), np.uint8)
+
+
+def _overlay(clip: Clip, rng: np.random.Generator) -> None:
+    """Writing or bars that stay in place, as surveillance and broadcast pictures have; drawn onto ``clip``."""
+    size, tint = clip.shape[1], textures.colour(rng)
+    x, y = int(rng.integers(2, size // 2)), int(rng.choice([size // 9, size - size // 20]))
+    text = "".join(chr(c) for c in rng.integers(48, 91, rng.integers(4, 14)))
+    bar = int(size * rng.uniform(0.04, 0.1)) if rng.random() < 0.4 else 0
+    scale = size / 112 * rng.uniform(0.25, 0.45)
+    for frame in clip:
+        if bar:
+            frame[:bar] = frame[-bar:] = 0
+        cv2.putText(frame, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, tint, 1, cv2.LINE_AA)
+
+
+def _compress(clip: Clip, quality: int) -> Clip:
+    """Every frame through JPEG: blocks and ringing that don't move with the scene."""
+    frames = []
+    for frame in clip:
+        _, coded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        frames.append(cv2.imdecode(coded, cv2.IMREAD_COLOR))
+    return np.stack(frames).astype(np.uint8)

@@ -1,0 +1,152 @@
+"""Pools of labelled clips on disk, drawn once by all cores, and the batches that training makes of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vmp_edge.calibration.egomotion import symmetry
+from vmp_edge.calibration.egomotion.camera import LABELS
+from vmp_edge.calibration.egomotion.clips import FRAMES, Clip, generate_clip
+from vmp_edge.preprocessing import Preprocessing
+
+# What the model is fed with: the shorter side of a picture is scaled to its size, so that a turn stays a turn.
+IMAGE_SIZE = 64
+PREPROCESSING = Preprocessing(IMAGE_SIZE, resize="crop")
+SPLITS = {"train": 0, "validation": 1, "test": 2}  # the first number of a clip's seed
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Clips in memory or on disk.
+
+    Attributes:
+        clips: uint8 (N, T, S, S, 3), possibly memory-mapped.
+        labels: int64 (N,), indices into `LABELS`.
+    """
+
+    clips: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+
+def draw(split: str, index: int) -> tuple[Clip, int]:
+    """Clip number ``index`` of a split, at the model's size; labels take turns.
+
+    Returns:
+        uint8 (T, S, S, 3) and the label's index.
+    """
+    label = index % len(LABELS)
+    clip = generate_clip(LABELS[label], (SPLITS[split], index))
+    return shrink(clip, IMAGE_SIZE), label
+
+
+def shrink(clip: Clip, size: int) -> Clip:
+    """Scale square frames down as `PREPROCESSING` does."""
+    return np.stack([cv2.resize(f, (size, size), interpolation=cv2.INTER_AREA) for f in clip]).astype(np.uint8)
+
+
+def make_pool(split: str, count: int, path: Path, workers: int | None = None) -> Pool:
+    """Draw a pool, or open the one that an earlier run has finished.
+
+    Args:
+        split: a key of `SPLITS`.
+        count: number of clips.
+        path: where the ``.npy`` file goes; it appears under this name only when complete.
+        workers: processes; all cores if None.
+    """
+    from tqdm import tqdm
+
+    labels = np.arange(count) % len(LABELS)
+    shape = (count, FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3)
+    if path.exists():
+        clips = np.load(path, mmap_mode="r")
+        if clips.shape == shape:
+            return Pool(clips, labels)
+    partial = path.with_suffix(".partial")
+    clips = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+    tasks = [(split, i) for i in range(count)]
+    with multiprocessing.get_context("spawn").Pool(workers or os.cpu_count(), _single_threaded) as processes:
+        drawn = processes.imap(_draw, tasks, chunksize=16)
+        for i, clip in enumerate(tqdm(drawn, total=count, desc=f"{split} clips", unit="clip")):
+            clips[i] = clip
+    clips.flush()
+    partial.replace(path)
+    return Pool(np.load(path, mmap_mode="r"), labels)
+
+
+def _single_threaded() -> None:
+    cv2.setNumThreads(1)
+
+
+def _draw(task: tuple[str, int]) -> Clip:
+    return draw(*task)[0]
+
+
+def normalise(clips: Tensor) -> Tensor:
+    """Clips to what the model takes, with the numbers of `PREPROCESSING`.
+
+    Args:
+        clips: uint8 or float (B, T, S, S, 3), 0 .. 255.
+
+    Returns:
+        float32 (B, 3, T, S, S).
+    """
+    mean, std = (255 * torch.tensor(values) for values in (PREPROCESSING.mean, PREPROCESSING.std))
+    return ((clips.float() - mean) / std).permute(0, 4, 1, 2, 3).contiguous()
+
+
+def training_batches(pool: Pool, batch: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """One pass over the pool in random order; every batch is transformed anew.
+
+    Yields:
+        float32 (B, 3, T, S, S) and int64 (B,).
+    """
+    order = rng.permutation(len(pool))
+    for start in range(0, len(order) - batch + 1, batch):
+        chosen = np.sort(order[start : start + batch])
+        clips, labels = torch.from_numpy(pool.clips[chosen]), torch.from_numpy(pool.labels[chosen])
+        yield augment(clips, labels, rng)
+
+
+def augment(clips: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Transform each quarter of a batch by its own random symmetries, and shift colours and contrast.
+
+    Args:
+        clips: uint8 (B, T, S, S, 3).
+        labels: (B,).
+        rng: source of all randomness.
+
+    Returns:
+        Normalised float32 (B, 3, T, S, S), and the labels that are right for it.
+    """
+    parts = []
+    for part, names in zip(clips.chunk(4), labels.chunk(4), strict=False):
+        for name in symmetry.SYMMETRIES:
+            if rng.random() < 0.5:
+                part, names = symmetry.apply(name, part, names)
+        parts.append((part, names))
+    video = normalise(torch.cat([p for p, _ in parts]))
+    count = len(video)
+    gain = torch.from_numpy(np.exp(rng.normal(0, 0.2, (count, 3, 1, 1, 1)))).float()
+    offset = torch.from_numpy(rng.normal(0, 0.2, (count, 3, 1, 1, 1))).float()
+    video = video[:, torch.from_numpy(rng.permutation(3))]
+    return video * gain + offset, torch.cat([n for _, n in parts])
+
+
+def evaluation_batches(pool: Pool, batch: int = 100) -> Iterator[tuple[Tensor, Tensor]]:
+    """The pool in its order, as it is."""
+    for start in range(0, len(pool), batch):
+        part = slice(start, start + batch)
+        yield normalise(torch.from_numpy(np.ascontiguousarray(pool.clips[part]))), torch.from_numpy(pool.labels[part])
