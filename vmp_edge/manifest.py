@@ -127,7 +127,7 @@ class Manifest:
             BundleError: What is wrong with it, in one line that does not name the file.
         """
         try:
-            loaded = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            loaded = yaml.safe_load(text)  # not libyaml's CSafeLoader: deep nesting crashes it
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             raise BundleError(f"is not valid YAML ({_first_line(error)})") from error
         return cls._from_entry(_Entry(loaded, ""))

@@ -1,0 +1,43 @@
+"""A small engine in numpy: does the picture get brighter or darker? It needs the frames, and their order in time."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import numpy as np
+
+from vmp_edge import engines
+from vmp_edge.errors import BundleError
+
+LABELS = ("brighter", "darker", "steady")
+
+
+class BrightnessEngine:
+    """Logits from the slope of the frames' mean brightness; the program is JSON with a gain, and an offset."""
+
+    gate = threading.Event()  # tests close it to make the engine slow
+    gate.set()
+
+    def __init__(self, bundle, threads):
+        program = json.loads(bundle.program.read_text())
+        self.threads = threads
+        self.gain, self.offset = program["gain"], program.get("offset", 0.0)
+        self.fails_after = program.get("fails_after")
+        self.runs = 0
+
+    def run(self, video):
+        self.gate.wait()
+        self.runs += 1
+        if self.fails_after is not None and self.runs > self.fails_after:
+            raise BundleError("the engine broke")
+        brightness = video.mean(axis=(1, 3, 4))
+        slope = (brightness[:, -1] - brightness[:, 0]) * self.gain
+        return np.stack([slope, -slope, np.full_like(slope, 0.5 + self.offset)], axis=1).astype(np.float32)
+
+    def close(self):
+        self.gain = float("nan")
+
+
+def register():
+    engines.register("brightness", "brightness_engine:BrightnessEngine")

@@ -1,0 +1,46 @@
+"""Small bundles for the tests, in the numpy engine beside this file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import brightness_engine
+import numpy as np
+
+from vmp_edge.bundle import Manifest, staged_bundle
+from vmp_edge.preprocessing import Preprocessing
+
+SUPPORT = Path(__file__).parent
+FRAMES, SIZE = 4, 16
+
+brightness_engine.register()
+
+
+def make_manifest(**changes):
+    manifest = Manifest(
+        name="brightness",
+        model={"num_classes": 3, "num_frames": FRAMES, "image_size": SIZE},
+        target="host",
+        engine="brightness",
+        precision="fp32",
+        frames=FRAMES,
+        preprocessing=Preprocessing(SIZE),
+        labels=brightness_engine.LABELS,
+        program="model.json",
+        machine="any",
+        tools={"numpy": np.__version__},
+    )
+    return replace(manifest, **changes)
+
+
+def write_bundle(path, manifest=None, **program):
+    with staged_bundle(path) as staging:
+        staging.add("model.json", json.dumps({"gain": 5.0, **program}).encode())
+        staging.seal(manifest or make_manifest())
+    return path
+
+
+def grey(value, height=24, width=32):
+    return np.full((height, width, 3), value, np.uint8)

@@ -1,0 +1,65 @@
+"""`import vmp_edge` on a device: no torch, no compiler, and nothing slow."""
+
+import json
+import subprocess
+import sys
+
+from bundles import SUPPORT
+
+BLOCKED = ("torch", "torchvision", "executorch", "torchao", "tvm", "onnx", "onnxruntime", "pygame", "matplotlib")
+
+PRELUDE = f"""
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {BLOCKED!r}:
+            raise ImportError(f"{{name}} must not be imported here")
+sys.meta_path.insert(0, Block())
+sys.path.insert(0, {str(SUPPORT)!r})
+"""
+
+
+def run_python(code, *arguments):
+    command = [sys.executable, "-c", PRELUDE + code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    loaded = json.loads(run_python("import vmp_edge, json; print(json.dumps(sorted(sys.modules)))"))
+    heavy = {"cv2", "numpy", "yaml", *BLOCKED} & set(loaded)
+    assert not heavy, "these are to be imported when they are needed"
+
+
+def test_every_public_name_works_without_torch():
+    code = """
+import vmp_edge
+assert all(getattr(vmp_edge, name) is not None for name in vmp_edge.__all__)
+assert set(vmp_edge.__all__) <= set(dir(vmp_edge))
+print(vmp_edge.load.__module__)
+"""
+    assert run_python(code).strip() == "vmp_edge.recognizer"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    run_python("import vmp_edge; assert not hasattr(vmp_edge, 'nonsense')")
+
+
+def test_recognising_needs_no_torch(bundle, video):
+    code = """
+import brightness_engine
+brightness_engine.register()
+from vmp_edge.cli import main
+sys.exit(main(["run", sys.argv[1], "--source", sys.argv[2], "--headless", "--json"]))
+"""
+    summary = json.loads(run_python(code, bundle, video).splitlines()[-1])["summary"]
+    assert summary["frames"] == 60
+
+
+def test_help_of_every_command_needs_no_torch():
+    code = """
+from vmp_edge.cli import COMMANDS, main
+assert all(main([command, "--help"]) == 0 for command in COMMANDS)
+"""
+    assert "usage: vmp-edge build" in run_python(code)
