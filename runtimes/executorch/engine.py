@@ -110,22 +110,35 @@ class ExecuTorchEngine:
         folded = np.ascontiguousarray(video.transpose(0, 2, 1, 3, 4), dtype=np.float32).reshape(
             batch, frames // self._tubelet, self._tubelet * channels, height, width
         )
-        logits = np.empty((batch, self._classes), np.float32)
-        shape = (ctypes.c_int32 * 4)(*folded.shape[1:])
-        for clip, out in zip(folded, logits, strict=True):
-            failed = self._library.c.vmp_program_run(
-                self._program,
-                clip.ctypes.data_as(FLOATS),
-                shape,
-                len(shape),
-                out.ctypes.data_as(FLOATS),
-                out.size,
-                self._error,
-                ERROR_SIZE,
-            )
-            if failed:
-                raise VmpError(f"ExecuTorch: {self._reason()}")
-        return logits
+        return np.stack([self.execute(clip, self._classes) for clip in folded])
+
+    def execute(self, inputs: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
+        """Run the program on its one input, as it takes it.
+
+        Args:
+            inputs: float32, C-contiguous, of the program's shape.
+            count: how many numbers the program gives.
+
+        Returns:
+            float32 (count,).
+
+        Raises:
+            VmpError: the program failed.
+        """
+        output = np.empty(count, np.float32)
+        failed = self._library.c.vmp_program_run(
+            self._program,
+            inputs.ctypes.data_as(FLOATS),
+            (ctypes.c_int32 * inputs.ndim)(*inputs.shape),
+            inputs.ndim,
+            output.ctypes.data_as(FLOATS),
+            count,
+            self._error,
+            ERROR_SIZE,
+        )
+        if failed:
+            raise VmpError(f"ExecuTorch: {self._reason()}")
+        return output
 
     def close(self) -> None:
         """Free the program; `run` must not be called afterwards."""

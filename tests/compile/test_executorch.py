@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from vmp_edge import ops
 from vmp_edge.errors import BundleError, UsageError
+from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, error
 
 pytest.importorskip("executorch", reason="needs executorch")
 
@@ -58,6 +60,33 @@ def test_everything_but_the_operators_is_delegated(model):
     left = {name for name in left if not name.startswith(("vmp.", "<function alloc"))}
     # the class token alone goes on to the head
     assert left <= {"aten.select_copy.int_out"}
+
+
+class OneOperator(torch.nn.Module):
+    """A case's operator with all inputs but x as constants."""
+
+    def __init__(self, case):
+        super().__init__()
+        self.operator, self.options = getattr(ops, case.operator), case.options()
+        self.rest = [name for name, t in case.inputs().items() if name != "x" and t is not None]
+        for name in self.rest:
+            self.register_buffer(name, case.inputs()[name].contiguous())
+
+    def forward(self, x):
+        return self.operator(x, **{name: getattr(self, name) for name in self.rest}, **self.options)
+
+
+@pytest.mark.parametrize("case", [*SCAN_CASES, *CONV_CASES], ids=lambda case: case.name)
+def test_operators_agree_with_the_reference(case, as_bundle):
+    """The scan's case list through ExecuTorch's out variants."""
+    from executorch.exir import to_edge
+
+    x = case.inputs()["x"].contiguous()
+    with torch.no_grad():
+        program = to_edge(torch.export.export(OneOperator(case), (x,), strict=False)).to_executorch()
+    engine = ExecuTorchEngine(as_bundle(program.buffer, SimpleNamespace(num_classes=x.numel(), tubelet_size=1)))
+    y = engine.execute(x.numpy(), x.numel())
+    assert error(case, torch.from_numpy(y).reshape(x.shape)) <= case.tolerance
 
 
 def test_damaged_program(as_bundle, model):
