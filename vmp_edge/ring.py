@@ -80,8 +80,8 @@ class Window:
             first = newest - (self.frames - 1) * self.stride
             return list(range(first, newest + 1, self.stride)) if first >= 0 else None
         period = 1.0 / self.fps
-        if newest < 0 or timestamps[0] > timestamps[newest] - (self.frames - 1.5) * period:
-            return None  # the oldest frame is more than half a period younger than the first one should be
+        if newest < 0 or timestamps[0] > timestamps[newest] - (self.frames - 1.05) * period:  # 0.05: rounding, jitter
+            return None
         times = np.asarray(timestamps)
         wanted = times[newest] - period * np.arange(self.frames - 1, -1, -1)
         after = np.clip(np.searchsorted(times, wanted), 1, max(newest, 1))
@@ -132,7 +132,7 @@ class FrameRing:
         self._writing = threading.Lock()  # one frame is prepared at a time, so that they stay in order
         self._reading = threading.Lock()
         self._pushed = self._dropped = 0
-        self._read_at: int | None = None  # how many frames came in up to the last window's newest
+        self._read_at: int | None = None  # how many frames had come in when the last window was picked
         self._last_timestamp = -math.inf
         self._closed = False
 
@@ -166,17 +166,14 @@ class FrameRing:
                 )
             self._last_timestamp = timestamp
             slot = self._reserve(timestamp)
-            if slot is None:
-                with self._changed:
-                    self._pushed += 1
-            else:
+            if slot is not None:
                 try:
                     self.preprocessing.frame(frame, self._slots[slot], bgr)
                 except BaseException:
                     with self._changed:
                         self._free.append(slot)
                     raise
-                self._commit(slot, timestamp)
+            self._commit(slot, timestamp)
 
     def due(self) -> bool:
         """Whether a window is complete that ends `hop` frames or more after the last one that was read."""
@@ -230,24 +227,29 @@ class FrameRing:
                 return None
             return self._free.pop()
 
-    def _commit(self, slot: int, timestamp: float) -> None:
+    def _commit(self, slot: int | None, timestamp: float) -> None:
         with self._changed:
-            # Only now: until the new frame is whole, the oldest one is needed for a window.
-            if len(self._kept) == self.window.capacity:
-                oldest = self._kept.popleft()
-                self._dropped += not oldest.seen
-                if oldest.slot not in self._pinned:  # else `_unpin` frees it
-                    self._free.append(oldest.slot)
-            self._kept.append(_Kept(self._pushed, timestamp, slot))
+            if slot is not None:
+                # Only now: until the new frame is whole, the oldest one is needed for a window.
+                if len(self._kept) == self.window.capacity:
+                    self._let_oldest_go()
+                self._kept.append(_Kept(self._pushed, timestamp, slot))
             self._pushed += 1
             if self._due():
                 self._changed.notify_all()
 
+    def _let_oldest_go(self) -> None:
+        oldest = self._kept.popleft()
+        late = self._read_at is None or self._pushed >= self._read_at + self.window.hop
+        self._dropped += late and not oldest.seen  # if not late, a long hop leaves it out by choice
+        if oldest.slot not in self._pinned:  # else `_unpin` frees it
+            self._free.append(oldest.slot)
+
     def _due(self) -> bool:
-        if not self._kept:
-            return False
-        if self._read_at is not None and self._kept[-1].sequence + 1 - self._read_at < self.window.hop:
-            return False
+        if self._read_at is not None:
+            nothing_new = not self._kept or self._kept[-1].sequence < self._read_at
+            if nothing_new or self._pushed - self._read_at < self.window.hop:
+                return False
         return self._select() is not None
 
     def _select(self) -> list[int] | None:
@@ -261,11 +263,11 @@ class FrameRing:
                 return None
             chosen = [self._kept[index] for index in indices]
             self._pinned = {kept.slot for kept in chosen}
-            # What lies between windows by the caller's own choice of hop was not dropped.
-            first = min(chosen[0].sequence, chosen[-1].sequence + 1 - self.window.hop)
+            # What a long hop leaves out between windows by choice was not dropped either.
+            first = min(chosen[0].sequence, self._pushed - self.window.hop)
             for kept in self._kept:
                 kept.seen |= kept.sequence >= first
-            self._read_at = chosen[-1].sequence + 1
+            self._read_at = self._pushed
             return chosen
 
     def _unpin(self) -> None:

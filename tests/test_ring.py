@@ -1,0 +1,359 @@
+"""Windows are the frames they should be, and threads never see a torn or repeated one."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from bundles import grey
+
+from vmp_edge.errors import UsageError
+from vmp_edge.preprocessing import Preprocessing
+from vmp_edge.ring import FrameRing, Window
+
+SIZE = 8
+PIXELS = Preprocessing(SIZE, mean=(0, 0, 0), std=(1 / 255,) * 3)  # a value is its pixel
+
+
+def numbered(sequence):
+    """A frame that says which one it is: its number in the three channels, all over."""
+    frame = np.empty((SIZE, SIZE, 3), np.uint8)
+    frame[...] = (sequence & 255, sequence >> 8 & 255, sequence >> 16 & 255)
+    return frame
+
+
+def numbers(out):
+    """The numbers of a gathered window's frames, (3, T, S, S); fails if any of them is torn."""
+    whole = np.rint(out).astype(np.int64)
+    assert (whole == whole[:, :, :1, :1]).all(), "a frame was written over while it was gathered"
+    red, green, blue = whole[:, :, 0, 0]
+    return (red + (green << 8) + (blue << 16)).tolist()
+
+
+def make_ring(frames, **window):
+    if "fps" in window:
+        window.setdefault("stride", None)
+    return FrameRing(PIXELS, Window(frames, **window)), np.full((3, frames, SIZE, SIZE), np.nan, np.float32)
+
+
+# Which frames make up a window
+
+
+def test_stride_takes_every_so_many_th_frame():
+    window = Window(4, stride=3)
+    assert window.capacity == 10
+    assert window.select([0.0] * 9) is None
+    assert window.select([0.0] * 10) == [0, 3, 6, 9]
+    assert window.select([0.0] * 12) == [2, 5, 8, 11]
+
+
+def nearest(times, wanted):
+    return [min(range(len(times)), key=lambda i: (abs(times[i] - time), times[i])) for time in wanted]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_fps_takes_the_frames_nearest_in_time(seed):
+    rng = np.random.default_rng(seed)
+    fps, camera = rng.uniform(2, 40), rng.uniform(2, 120)
+    times = np.cumsum(rng.uniform(0.5, 1.5, 300) / camera).tolist()
+    window = Window(8, stride=None, fps=fps)
+    chosen = window.select(times)
+    wanted = [times[-1] - index / fps for index in range(7, -1, -1)]
+    if times[0] > wanted[0] + 0.05 / fps:
+        assert chosen is None
+    else:
+        found = np.array(times)[chosen]
+        best = np.array(times)[nearest(times, wanted)]
+        np.testing.assert_allclose(np.abs(found - wanted), np.abs(best - wanted), atol=1e-9)
+        assert chosen[-1] == len(times) - 1
+
+
+def test_fps_waits_until_the_frames_reach_back_far_enough():
+    window = Window(4, stride=None, fps=10.0)
+    times = [index / 30 for index in range(20)]
+    ready = [window.select(times[: n + 1]) is not None for n in range(20)]
+    assert ready.index(True) == 9  # 0.3 s lie between the first and the tenth
+    assert all(ready[9:])
+    assert window.select([]) is None
+    assert Window(1, stride=None, fps=10.0).select([5.0]) == [0]
+
+
+def test_a_slow_camera_repeats_frames():
+    assert Window(6, stride=None, fps=25.0).select([0.0, 0.1, 0.2]) == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"frames": 0},
+        {"frames": 4, "stride": 0},
+        {"frames": 4, "hop": 0},
+        {"frames": 4, "fps": 10.0},
+        {"frames": 4, "stride": None},
+        {"frames": 4, "stride": None, "fps": 0.0},
+        {"frames": 4, "stride": None, "fps": float("nan")},
+    ],
+)
+def test_impossible_windows_are_refused(options):
+    with pytest.raises(UsageError):
+        Window(**options)
+
+
+# The ring
+
+
+def test_windows_slide_by_the_hop():
+    ring, out = make_ring(4, stride=2, hop=3)
+    ends = []
+    for sequence in range(30):
+        ring.push(numbered(sequence), sequence / 30)
+        if ring.due():
+            window = ring.read(out)
+            assert numbers(out) == list(window.sequences) == [sequence - 6, sequence - 4, sequence - 2, sequence]
+            assert window.timestamps[-1] == sequence / 30
+            ends.append(sequence)
+    assert ends == list(range(6, 30, 3))
+    assert ring.pushed == 30 and ring.dropped == 0
+
+
+def test_frames_that_no_window_reached_over_count_as_dropped():
+    ring, out = make_ring(4, hop=1)
+    for sequence in range(20):
+        ring.push(numbered(sequence), sequence)
+    assert ring.dropped == 16, "0 to 15 are gone unseen"
+    assert ring.read(out).sequences == (16, 17, 18, 19)
+    for sequence in range(20, 24):
+        ring.push(numbered(sequence), sequence)
+    assert ring.dropped == 16, "16 to 19 were seen"
+
+
+@pytest.mark.parametrize("window", [{"stride": 1}, {"stride": 3}, {"fps": 1.0}, {"fps": 2.0}])
+def test_what_a_long_hop_leaves_out_was_not_dropped(window):
+    ring, out = make_ring(2, hop=10, **window)
+    for sequence in range(50):
+        ring.push(numbered(sequence), sequence)
+        if ring.due():
+            ring.read(out)
+    assert ring.dropped == 0
+
+
+def test_reading_too_early_gives_nothing_and_writes_nothing():
+    ring, out = make_ring(4)
+    ring.push(numbered(1), 0.0)
+    assert ring.read(out) is None and not ring.due()
+    assert np.isnan(out).all()
+
+
+def test_fps_passes_over_frames_that_come_too_close():
+    """120 frames per second for a window of 10 per second: a few slots must do, and nothing is dropped by that."""
+    ring, out = make_ring(8, fps=10.0, hop=4)
+    read = 0
+    for sequence in range(600):
+        ring.push(numbered(sequence), sequence / 120)
+        if ring.due():
+            window = ring.read(out)
+            assert numbers(out) == list(window.sequences)
+            steps = np.diff(window.timestamps)
+            assert np.abs(steps - 0.1).max() <= 0.26 * 0.1
+            read += 1
+    assert ring.pushed == 600 and ring.dropped == 0
+    assert 120 <= read <= 150  # a hop of 4 frames, once the first 0.7 s are there
+    assert len(ring._slots) < 50
+
+
+def test_clear_leaves_no_window_over_the_gap():
+    ring, out = make_ring(4, hop=1)
+    for sequence in range(6):
+        ring.push(numbered(sequence), 100 + sequence)
+    ring.read(out)
+    ring.clear()
+    assert not ring.due() and ring.read(out) is None
+    for sequence in range(4):
+        assert not ring.due()
+        ring.push(numbered(sequence), sequence)  # time may start again
+    assert ring.due() and ring.read(out) is not None
+    assert numbers(out) == [0, 1, 2, 3]
+    assert ring.pushed == 10
+
+
+def test_time_must_not_run_backwards():
+    ring, _ = make_ring(4)
+    ring.push(numbered(0), 5.0)
+    ring.push(numbered(1), 5.0)
+    with pytest.raises(UsageError, match="backwards"):
+        ring.push(numbered(2), 4.9)
+    with pytest.raises(UsageError, match="backwards"):
+        ring.push(numbered(2), float("nan"))
+    assert ring.pushed == 2
+
+
+def test_a_frame_that_is_none_costs_no_slot():
+    ring, out = make_ring(2)
+    for _ in range(100):
+        with pytest.raises(UsageError):
+            ring.push(grey(1).astype(np.float32), 0.0)
+    ring.push(numbered(0), 1.0)
+    ring.push(numbered(1), 2.0)
+    assert ring.read(out) is not None
+
+
+def test_a_frame_that_fails_while_it_is_prepared_costs_no_slot(monkeypatch):
+    ring, out = make_ring(2)
+
+    def fail(*arguments):
+        raise MemoryError
+
+    for _ in range(100):
+        with monkeypatch.context() as patch, pytest.raises(MemoryError):
+            patch.setattr(Preprocessing, "frame", fail)
+            ring.push(numbered(0), 0.0)
+    ring.push(numbered(0), 1.0)
+    ring.push(numbered(1), 2.0)
+    assert numbers((ring.read(out), out)[1]) == [0, 1]
+
+
+def test_wait_wakes_for_a_window_and_for_the_end():
+    ring, _ = make_ring(2)
+    assert ring.wait(timeout=0.01) is False
+    woken = []
+    waiter = threading.Thread(target=lambda: woken.append(ring.wait()))
+    waiter.start()
+    ring.push(numbered(0), 0.0)
+    ring.push(numbered(1), 1.0)
+    waiter.join(timeout=10)
+    assert woken == [True]
+    ring.clear()
+    waiter = threading.Thread(target=lambda: woken.append(ring.wait()))
+    waiter.start()
+    ring.close()
+    waiter.join(timeout=10)
+    assert woken == [True, False]
+
+
+# Threads
+
+
+class Hammer:
+    """A thread that repeats something until it is stopped, and keeps what it failed with."""
+
+    def __init__(self, work):
+        self._work = work
+        self._stop = threading.Event()
+        self._failure = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        try:
+            while not self._stop.is_set():
+                self._work()
+        except BaseException as error:
+            self._failure = error
+
+    def stop(self):
+        self._stop.set()
+        self._thread.join(timeout=60)
+        assert not self._thread.is_alive()
+        if self._failure is not None:
+            raise self._failure
+
+
+@pytest.fixture
+def eager_switching():
+    """Threads take turns as often as they can."""
+    import sys
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize("window", [{"stride": 1}, {"stride": 3}, {"fps": 100.0}])
+@pytest.mark.usefixtures("eager_switching")
+def test_a_reader_never_sees_a_torn_frame_while_another_thread_pushes(window):
+    ring, out = make_ring(8, hop=1, **window)
+    sequence = 0
+
+    def push():
+        nonlocal sequence
+        ring.push(numbered(sequence), sequence / 300)
+        sequence += 1
+
+    writer = Hammer(push)
+    last, windows = -1, 0
+    deadline = time.monotonic() + 60
+    while windows < 1500 and time.monotonic() < deadline:
+        if not ring.wait(timeout=1.0):
+            continue
+        read = ring.read(out)
+        found = numbers(out)
+        assert found == list(read.sequences), "the pixels are those of the frames it says"
+        assert found == sorted(found) and found[-1] > last, "windows go forward"
+        if "stride" in window:
+            assert set(np.diff(found)) == {window["stride"]}
+        last, windows = found[-1], windows + 1
+    writer.stop()
+    assert windows == 1500
+    assert ring.pushed == sequence
+    assert ring.dropped <= sequence
+
+
+@pytest.mark.usefixtures("eager_switching")
+def test_many_writers_readers_and_clears_at_once():
+    ring, _ = make_ring(4, stride=2, hop=1)
+    clock = threading.Lock()
+    pushed = 0
+
+    def push():
+        nonlocal pushed
+        with clock:  # one clock, so that time does not run backwards between the writers
+            ring.push(numbered(pushed), time.monotonic())
+            pushed += 1
+
+    windows = [0, 0]
+
+    def read(index, out):
+        if ring.read(out) is not None:
+            found = numbers(out)
+            assert set(np.diff(found)) == {2}
+            windows[index] += 1
+
+    buffers = [np.empty((3, 4, SIZE, SIZE), np.float32) for _ in windows]
+    hammers = [Hammer(push), Hammer(push)]
+    hammers += [Hammer(lambda i=i: read(i, buffers[i])) for i in range(2)]
+    hammers += [Hammer(lambda: (ring.clear(), time.sleep(0.002)))]
+    deadline = time.monotonic() + 60
+    while min(windows) < 300 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for hammer in hammers:
+        hammer.stop()
+    assert min(windows) >= 300
+    assert ring.pushed == pushed
+    kept = [entry.slot for entry in ring._kept]
+    assert sorted(kept + ring._free) == list(range(len(ring._slots))), "no slot was lost or is used twice"
+
+
+@pytest.mark.usefixtures("eager_switching")
+def test_pushing_never_waits_for_a_window_being_gathered():
+    ring, _ = make_ring(4, hop=1)
+    for sequence in range(4):
+        ring.push(numbered(sequence), sequence)
+    gathering, pushed_enough = threading.Event(), threading.Event()
+
+    class SlowBuffer(np.ndarray):
+        """Gathering into it stops halfway until the writer has gone round the whole ring several times."""
+
+        def __setitem__(self, key, value):
+            gathering.set()
+            assert pushed_enough.wait(timeout=30)
+            super().__setitem__(key, value)
+
+    out = np.zeros((3, 4, SIZE, SIZE), np.float32).view(SlowBuffer)
+    reader = Hammer(lambda: (ring.read(out), reader._stop.set()))
+    assert gathering.wait(timeout=30)
+    for sequence in range(4, 100):
+        ring.push(numbered(sequence), sequence)
+    pushed_enough.set()
+    reader.stop()
+    assert numbers(np.asarray(out)) == [0, 1, 2, 3], "the window is the one that was picked"
