@@ -1,7 +1,8 @@
 """Time the scan and the convolution: native kernels, a plain C loop, PyTorch; one thread, one run, one table.
 
-Every repeat times all contenders one after the other, so that a busy machine slows them alike; the table has medians
-and ratios to the plain C loop. All are given the same inputs, and their results are compared before they are timed.
+Times are CPU times of the one thread, so that waiting for other programs does not count. Every repeat times all
+contenders one after the other, so that a machine that is slow for a while is so for all; the table has medians and
+ratios to the plain C loop. All are given the same inputs, and their results are compared before they are timed.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def conv_contenders(shape: Shape, isas: list[str]) -> Contenders:
 
 
 def measure(contenders: Contenders, repeats: int) -> dict[str, float]:
-    """Median seconds of each, interleaved; slow ones (over a second) are repeated less."""
+    """Median CPU seconds of each, interleaved; slow ones (over a second) are repeated less."""
     results = {name: run() for name, run in contenders.items()}  # warms up, too
     first = next(iter(results))
     for name, result in results.items():
@@ -155,9 +156,9 @@ def measure(contenders: Contenders, repeats: int) -> dict[str, float]:
         for name, run in contenders.items():
             if repeat >= 3 and statistics.median(times[name]) > 1:
                 continue
-            start = time.perf_counter()
+            start = time.thread_time()
             run()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(time.thread_time() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -240,10 +241,11 @@ def report(results: dict[str, list[tuple[Shape, dict[str, float]]]], isas: list[
     command = shlex.join(["python", "benchmarks/scan.py", *sys.argv[1:]])
     parts = [
         "# Scan and convolution, one thread\n",
-        f"Milliseconds, median of interleaved repeats, batch 1, {STATES} states, float32. Made by `{command}` on "
-        f"{machine()}.\n",
-        "Scans include softplus, skip term and gate. `plain C` is `plain_scan.c` with `-O3` and `expf`; `PyTorch` is "
-        "the reference loop, which is timed at the smallest shape only.\n",
+        f"Milliseconds of CPU time, median of interleaved repeats, batch 1, {STATES} states, float32. "
+        f"Made by `{command}` on {machine()}.\n",
+        "Scans include softplus, skip term, gate and the allocation of the output, whose first touch is what makes the "
+        "largest shapes slower for each element. `plain C` is `plain_scan.c` with `-O3` and `expf`; `PyTorch` is the "
+        "reference loop, which is timed at the smallest shape only.\n",
         table("One direction (ratio to plain C)", results["scan"], ["plain C", "PyTorch", *isas], "plain C"),
         table("Both directions", results["both directions"], ["PyTorch", *isas], None),
         table("Gradient of both directions", results["gradient of both"], isas, None),
