@@ -1,0 +1,53 @@
+"""What `pip install` puts where."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The names of the files in the wheel of this checkout, built outside of it."""
+    pytest.importorskip("scikit_build_core", reason="needs scikit-build-core, of the extra `test`")
+    folder = tmp_path_factory.mktemp("wheel")
+    build = f"--config-settings=build-dir={folder / 'build'}"
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", build, "-w", str(folder)]
+    subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
+    return zipfile.ZipFile(next(folder.glob("*.whl"))).namelist()
+
+
+def test_nothing_but_the_package_is_at_the_top(wheel):
+    assert {name.split("/")[0] for name in wheel if ".dist-info/" not in name} == {"vmp_edge"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "py.typed",
+        "compile/targets/host.yaml",
+        "compile/build.py",
+        "calibration/__init__.py",
+        "apps/webcam.py",
+        "models/weights/egomotion-nano.pth",
+        "runtimes/native/libvmp_ops.so",
+        "runtimes/native/include/vmp_ops.h",
+        "runtimes/native/CMakeLists.txt",  # the sources go along: bundles' libraries are built from them
+        "runtimes/executorch/CMakeLists.txt",
+        "runtimes/executorch/src/runner.cpp",
+    ],
+)
+def test_the_package_is_complete(wheel, name):
+    assert f"vmp_edge/{name}" in wheel
+
+
+def test_one_wheel_serves_every_python(wheel):
+    assert not [name for name in wheel if "cpython" in name]
+
+
+def test_no_leftovers(wheel):
+    assert not [name for name in wheel if "__pycache__" in name or "/build/" in name]
