@@ -452,7 +452,10 @@ class Y4mReader:
             self._sizes, self._ahead = self._packed, ahead
             return content
         self._sizes = self._padded
-        return content + ahead + self._exactly(self._padded.total - len(content) - len(ahead))
+        content += ahead
+        content += self._exactly(max(self._padded.total - len(content), 0))
+        self._ahead = content[self._padded.total :]  # there may be less padding than was read ahead
+        return content[: self._padded.total]
 
     def _exactly(self, size: int) -> bytes:
         content = self._stream.read(size)
