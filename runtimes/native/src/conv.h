@@ -32,16 +32,18 @@ inline Vec weigh(const Taps& taps, int64_t count, const Rows<const float>& x, in
   return sum;
 }
 
+// A span of rows is walked block by block: its rows, and the pages that they lie on, stay near.
 void conv_range(const ConvJob& job, int64_t begin, int64_t end) {
   const vmp_conv& conv = *job.conv;
   const int64_t spans = (conv.length + vmp::kConvSpan - 1) / vmp::kConvSpan;
-  for (int64_t column = 0; column < conv.channels; column += kWidth) {
-    const int64_t lanes = smaller(kWidth, conv.channels - column);
-    const Taps taps = pack_taps(conv, column, lanes);
-    for (int64_t task = begin; task < end; ++task) {
-      const auto x = rows(conv.x, task / spans, column, conv.length, conv.reverse);
-      const auto y = rows(job.y, task / spans, column, conv.length, conv.reverse);
-      const int64_t from = task % spans * vmp::kConvSpan, to = smaller(from + vmp::kConvSpan, conv.length);
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t item = task / spans, from = task % spans * vmp::kConvSpan;
+    const int64_t to = smaller(from + vmp::kConvSpan, conv.length);
+    for (int64_t column = 0; column < conv.channels; column += kWidth) {
+      const int64_t lanes = smaller(kWidth, conv.channels - column);
+      const Taps taps = pack_taps(conv, column, lanes);
+      const auto x = rows(conv.x, item, column, conv.length, conv.reverse);
+      const auto y = rows(job.y, item, column, conv.length, conv.reverse);
       for (int64_t s = from; s < to; ++s) store(y[s], vec_silu(weigh(taps, conv.taps, x, s, lanes)), lanes);
     }
   }

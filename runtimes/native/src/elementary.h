@@ -17,11 +17,13 @@ inline Vec exp2_fraction(Vec r) {
 }
 
 // 2^(a * (hi + lo)) for products that are not positive and not below -2^21.
+#ifndef VMP_OWN_DECAY_EXP2
 inline Vec decay_exp2(Vec a, Vec hi, Vec lo) {
   Vec k;
   const Vec r = reduce(a, hi, lo, k);
   return scale_down(exp2_fraction(r), k);
 }
+#endif
 
 inline Vec vec_exp(Vec v) {
   Vec k;
