@@ -1,0 +1,341 @@
+"""The command line: what each command prints, and how each failure ends."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import yaml
+from brightness_engine import BrightnessEngine
+from bundles import SUPPORT, write_bundle
+
+from vmp_edge.cli import COMMANDS, main
+from vmp_edge.live import Options, play
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(capsys, *arguments):
+    """Runs a command; returns its exit code, its lines on stdout, and on stderr."""
+    code = main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return code, out.splitlines(), err.splitlines()
+
+
+def last_json(lines):
+    return json.loads(lines[-1])
+
+
+# Every command
+
+
+def test_help_and_version(capsys):
+    for command in COMMANDS:
+        assert main([command, "--help"]) == 0
+    assert main(["--version"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"usage: vmp-edge {command}" in out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["run"], ["bench", "b", "--windows", "many"]])
+def test_wrong_usage_is_2(capsys, arguments):
+    assert main(arguments) == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "bench", "verify", "info"])
+def test_no_bundle_is_1_and_one_line(capsys, tmp_path, command):
+    code, out, err = run(capsys, command, tmp_path / "nothing")
+    assert code == 1 and out == []
+    assert [line for line in err if line.startswith("vmp-edge: ")] == err[-1:] and "does not exist" in err[-1]
+    code, out, err = run(capsys, command, tmp_path / "nothing", "--json")
+    assert code == 1 and last_json(out)["error"] in err[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--hop", "0"],
+        ["run", "--fps", "-1"],
+        ["run", "--stride", "0"],
+        ["run", "--threads", "0"],
+        ["run", "--max-frames", "0"],
+        ["run", "--duration", "0"],
+        ["run", "--smoothing", "-1"],
+        ["run", "--record", "a.gif"],
+        ["bench", "--windows", "0"],
+        ["bench", "--hop", "0"],
+    ],
+)
+def test_options_out_of_range_are_2_and_one_line(capsys, bundle, video, arguments):
+    command, *options = arguments
+    source = ["--source", video, "--headless"] if command == "run" else []
+    code, out, err = run(capsys, command, bundle, *source, *options)
+    assert code == 2 and out == [] and err[-1].startswith("vmp-edge: ")
+
+
+def test_a_bug_is_not_swallowed(capsys, bundle, monkeypatch):
+    monkeypatch.setattr(BrightnessEngine, "run", lambda self, video: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["verify", str(bundle)])
+
+
+# info
+
+
+def test_info(capsys, bundle):
+    code, out, _ = run(capsys, "info", bundle)
+    text = "\n".join(out)
+    assert code == 0
+    assert all(word in text for word in ("brightness", "4 frames of 16x16", "brighter, darker, steady", "model.json"))
+    code, out, _ = run(capsys, "info", bundle, "--json")
+    found = last_json(out)
+    assert found["labels"] == ["brighter", "darker", "steady"] and found["path"] == str(bundle)
+    assert {key: found[key] for key in yaml.safe_load((bundle / "manifest.yaml").read_text())} == yaml.safe_load(
+        (bundle / "manifest.yaml").read_text()
+    )
+
+
+# verify
+
+
+def test_verify_repeats_the_recorded_output(capsys, bundle):
+    code, out, _ = run(capsys, "verify", bundle, "--json")
+    found = last_json(out)
+    assert code == 0 and found["compared"] and found["max_difference"] <= 1e-6
+    assert "is whole" in run(capsys, "verify", bundle)[1][0]
+
+
+def test_verify_without_a_record_says_so(capsys, tmp_path):
+    code, out, _ = run(capsys, "verify", write_bundle(tmp_path / "b"))
+    assert code == 0 and "no recorded output" in out[0]
+
+
+@pytest.mark.parametrize(
+    ("check", "told"),
+    [
+        ({"seed": 7, "logits": [0.0, 0.0, 1.0]}, "another output"),
+        ({"seed": 7, "logits": [0.0, float("nan"), 0.5]}, "another output"),
+        ({"seed": 7, "logits": [0.0]}, "wrong parity.check"),
+        ({"seed": "x", "logits": [0.0, 0.0, 0.5]}, "wrong parity.check"),
+        ({"logits": [0.0, 0.0, 0.5]}, "wrong parity.check"),
+        ({"seed": 7}, "wrong parity.check"),
+        (["seed"], "wrong parity.check"),
+    ],
+)
+def test_verify_fails_on_another_output(capsys, bundle, check, told):
+    manifest = yaml.safe_load((bundle / "manifest.yaml").read_text())
+    manifest["parity"]["check"] = check
+    (bundle / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+    code, _, err = run(capsys, "verify", bundle)
+    assert code == 1 and told in err[-1]
+
+
+def test_verify_fails_on_a_damaged_file(capsys, bundle):
+    (bundle / "model.json").write_bytes(b"{}")
+    code, _, err = run(capsys, "verify", bundle)
+    assert code == 1 and "copy the bundle again" in err[-1]
+
+
+# bench
+
+
+def test_bench_measures(capsys, bundle):
+    code, out, err = run(capsys, "bench", bundle, "--windows", 5, "--warmup", 1, "--json")
+    found = last_json(out)
+    assert code == 0
+    assert 0 < found["engine_ms"]["p50"] <= found["engine_ms"]["p95"]
+    assert 0 < found["stream_ms"]["p50"] <= found["stream_ms"]["p95"]
+    assert found["frames_per_second"] > 0 and found["startup_s"] > 0 and found["peak_memory_mb"] > 1
+    assert any(line.startswith("engine: 1 + 5 windows") for line in err), "progress"
+    assert any("frames per second" in line for line in out)
+
+
+# run
+
+
+def results_of(lines):
+    return [json.loads(line) for line in lines[:-1]], last_json(lines)["summary"]
+
+
+def test_run_recognises_every_window_of_a_file(capsys, bundle, video):
+    code, out, _ = run(capsys, "run", bundle, "--source", video, "--headless", "--json", "--hop", 2)
+    results, summary = results_of(out)
+    assert code == 0
+    assert [result["frame"] for result in results] == list(range(3, 60, 2))
+    assert [result["time"] for result in results] == [round(frame / 30, 3) for frame in range(3, 60, 2)]
+    labels = {result["frame"]: result["label"] for result in results}
+    assert all(labels[frame] == "brighter" for frame in range(3, 30, 2))
+    assert all(labels[frame] == "darker" for frame in range(41, 60, 2))
+    assert (summary["frames"], summary["windows"], summary["dropped"]) == (60, len(results), 0)
+    assert sum(summary["labels"].values()) == len(results) and not summary["interrupted"]
+    for result in results:
+        assert result["top"][0][1] == max(score for _, score in result["top"])
+        assert result["latency_ms"] > 0
+
+
+def test_run_prints_changes_of_label_and_a_summary(capsys, bundle, video):
+    code, out, _ = run(capsys, "run", bundle, "--source", video, "--headless")
+    assert code == 0
+    assert [line.split()[2] for line in out[:2]] == ["brighter", "darker"]
+    assert out[2].startswith("60 frames from") and "shown: brighter" in out[4]
+
+
+def test_run_stops_where_it_should(capsys, bundle, video):
+    for limit in (["--max-frames", 20], ["--duration", 20 / 30]):
+        _, out, _ = run(capsys, "run", bundle, "--source", video, "--headless", "--json", *limit)
+        assert last_json(out)["summary"]["frames"] == 20
+    code, out, _ = run(capsys, "run", bundle, "--source", video, "--headless", "--max-frames", 2)
+    assert code == 0 and "too few for a window" in out[-1]
+
+
+def test_run_records_with_the_overlay(capsys, bundle, video, tmp_path):
+    record = tmp_path / "out.mp4"
+    code, out, _ = run(capsys, "run", bundle, "--source", video, "--headless", "--json", "--record", record)
+    assert code == 0 and last_json(out)["summary"]["recorded"] == str(record)
+    capture = cv2.VideoCapture(str(record))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 60 and capture.get(cv2.CAP_PROP_FPS) == 30
+    capture.set(cv2.CAP_PROP_POS_FRAMES, 20)
+    picture = capture.read()[1]
+    assert picture.std() > 10, "the file's own frames are grey all over"
+
+
+def test_run_at_a_files_own_pace_takes_threads(capsys, bundle, video):
+    code, out, _ = run(capsys, "run", bundle, "--source", video, "--headless", "--json", "--realtime")
+    results, summary = results_of(out)
+    assert code == 0 and summary["frames"] == 60 and summary["seconds"] >= 59 / 30
+    assert results and results[0]["label"] == "brighter" and results[-1]["label"] == "darker"
+
+
+def test_run_drops_frames_when_the_engine_is_too_slow(capsys, bundle, video, monkeypatch):
+    import time
+
+    engine_run = BrightnessEngine.run
+
+    def slow(self, clip):
+        time.sleep(0.5)
+        return engine_run(self, clip)
+
+    monkeypatch.setattr(BrightnessEngine, "run", slow)
+    _, out, _ = run(capsys, "run", bundle, "--source", video, "--headless", "--json", "--realtime")
+    summary = last_json(out)["summary"]
+    assert summary["frames"] == 60 and summary["dropped"] > 10 and summary["windows"] < 10
+
+
+def test_no_screen_falls_back_to_headless_and_says_so(capsys, bundle, video, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    code, out, err = run(capsys, "run", bundle, "--source", video, "--json")
+    assert code == 0 and "pygame" in err[0] and err[0].endswith("running headless")
+    assert last_json(out)["summary"]["frames"] == 60
+
+
+def test_the_window_can_be_closed(capsys, bundle, video, monkeypatch):
+    pygame = pytest.importorskip("pygame", reason="the window needs pygame, the extra `display`")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    shown = []
+
+    def press_q_at_the_tenth(prediction, seconds):
+        shown.append(prediction)
+        if len(shown) == 3:
+            pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_q))
+
+    for realtime in (False, True):
+        shown.clear()
+        options = Options(bundle, str(video), realtime=realtime)
+        summary = play(options, press_q_at_the_tenth, print)
+        assert 3 <= summary.windows < 12 and summary.frames < 60 and summary.interrupted is None
+
+
+def test_a_source_that_cannot_be_opened_is_1(capsys, bundle):
+    code, _, err = run(capsys, "run", bundle, "--source", "nothing.mp4", "--headless")
+    assert code == 1 and "nothing.mp4 does not exist" in err[-1]
+
+
+def test_an_engine_that_fails_midway_is_1_in_either_way(capsys, tmp_path, video):
+    path = write_bundle(tmp_path / "b", fails_after=2)
+    for options in ([], ["--realtime"]):
+        record = tmp_path / "out.mp4"
+        code, out, err = run(
+            capsys, "run", path, "--source", video, "--headless", "--json", "--record", record, *options
+        )
+        assert code == 1 and err[-1] == "vmp-edge: the engine broke" and last_json(out) == {"error": "the engine broke"}
+        assert not record.exists() and not list(tmp_path.glob(".out*"))
+
+
+# In a process of its own
+
+PROGRAM = f"""
+import sys
+sys.path.insert(0, {str(SUPPORT)!r})
+import brightness_engine
+brightness_engine.register()
+"""
+
+
+def start(code, *arguments, **options):
+    command = [sys.executable, "-c", PROGRAM + code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+RUN = "from vmp_edge.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.fixture
+def endless(tmp_path):
+    """Options to run on a source that does not end: the stand-in for GStreamer."""
+    program = tmp_path / "bin" / "gst-launch-1.0"
+    program.parent.mkdir()
+    program.write_bytes((SUPPORT / "fake_gst_launch.py").read_bytes())
+    program.chmod(0o755)
+    code = "import cv2; cv2.videoio_registry.hasBackend = lambda backend: False\n" + RUN
+    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    return code, {"env": {**os.environ, "PATH": path}}
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_ends_with_a_summary_and_a_whole_recording(bundle, tmp_path, endless, number, expected):
+    code, options = endless
+    record = tmp_path / "out.mp4"
+    arguments = ["run", bundle, "--source", "endless ! x", "--headless", "--json", "--record", record]
+    process = start(code, *arguments, **options)
+    for _ in range(5):
+        assert "label" in json.loads(process.stdout.readline())
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    summary = last_json(out.splitlines())["summary"]
+    assert process.returncode == expected and err == "vmp-edge: stopped\n"
+    assert summary["interrupted"] and summary["recorded"] == str(record)
+    capture = cv2.VideoCapture(str(record))
+    assert capture.read()[0] and not list(tmp_path.glob(".out*"))
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(bundle, endless):
+    code, options = endless
+    process = start(code, "run", bundle, "--source", "endless ! x", "--headless", "--json", **options)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 1
+    assert process.stderr.read() == ""
+
+
+def test_webcam_app_is_the_same_as_run(bundle, video):
+    code = f"sys.argv[0] = 'webcam.py'; import runpy; runpy.run_path({str(ROOT / 'apps' / 'webcam.py')!r}, "
+    code += "run_name='__main__')"
+    process = start(code, "--bundle", bundle, "--source", video, "--headless", "--json")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert last_json(out.splitlines())["summary"]["frames"] == 60
+    process = start(code, "--bundle", "nothing")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and err.startswith("vmp-edge: nothing does not exist") and err.count("\n") == 1
+
+
+def test_python_m_vmp_edge_is_the_command_line():
+    assert importlib.util.find_spec("vmp_edge.__main__") is not None
+    done = subprocess.run([sys.executable, "-m", "vmp_edge", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("vmp-edge ")
