@@ -1,4 +1,4 @@
-// exp, softplus and SiLU over the vector type of the including translation unit. Largest relative error below 4e-7.
+// exp, softplus and SiLU over the vector type of the including translation unit. Largest relative error below 6e-7.
 // The polynomials are our own minimax fits (iteratively reweighted least squares in float64).
 #pragma once
 
