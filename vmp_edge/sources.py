@@ -254,7 +254,8 @@ def _camera_hint(what: int | str) -> str:
 def _quieten_opencv() -> None:
     """Keeps OpenCV's and FFmpeg's own warnings off the terminal: what matters is said by SourceError."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    logging: Any = cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2  # OpenCV 5 moved it
+    logging.setLogLevel(0)
 
 
 def _as_bgr(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
