@@ -243,9 +243,9 @@ def report(results: dict[str, list[tuple[Shape, dict[str, float]]]], isas: list[
         "# Scan and convolution, one thread\n",
         f"Milliseconds of CPU time, median of interleaved repeats, batch 1, {STATES} states, float32. "
         f"Made by `{command}` on {machine()}.\n",
-        "Scans include softplus, skip term, gate and the allocation of the output. Its first touch and main memory make the "
-        "largest shapes (output over 32 MB) slower for each element. `plain C` is `plain_scan.c` with `-O3` and `expf`; `PyTorch` is the "
-        "reference loop, which is timed at the smallest shape only.\n",
+        "Scans include softplus, skip term, gate and the allocation of the output. Its first touch and main memory "
+        "make the largest shapes (output over 32 MB) slower for each element. `plain C` is `plain_scan.c` with `-O3` "
+        "and `expf`; `PyTorch` is the reference loop, which is timed at the smallest shape only.\n",
         table("One direction (ratio to plain C)", results["scan"], ["plain C", "PyTorch", *isas], "plain C"),
         table("Both directions", results["both directions"], ["PyTorch", *isas], None),
         table("Gradient of both directions", results["gradient of both"], isas, None),
