@@ -63,3 +63,18 @@ from vmp_edge.cli import COMMANDS, main
 assert all(main([command, "--help"]) == 0 for command in COMMANDS)
 """
     assert "usage: vmp-edge build" in run_python(code)
+
+
+def test_what_needs_torch_says_so():
+    code = """
+import vmp_edge
+sys.modules["torch"] = None
+for name in ("models", "ops"):
+    try:
+        getattr(vmp_edge, name)
+    except vmp_edge.MissingDependencyError as error:
+        assert "pip install 'vmp-edge[compile]'" in str(error)
+    else:
+        raise AssertionError(name)
+"""
+    run_python(code)

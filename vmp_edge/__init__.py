@@ -60,17 +60,28 @@ _MODULES = {
     "open_source": "sources",
 }
 
-_SUBPACKAGES = ("models", "ops")  # need PyTorch, as the attribute's error says where it is missing
+_SUBPACKAGES = ("models", "ops")
 
 
 def __getattr__(name: str) -> Any:
     if name in _SUBPACKAGES:
-        return importlib.import_module(f"{__name__}.{name}")
+        return _import_with_torch(f"{__name__}.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def _import_with_torch(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        if error.name != "torch":
+            raise
+        raise MissingDependencyError(
+            f"{name} needs PyTorch, which is not installed; run: pip install 'vmp-edge[compile]'"
+        ) from error
 
 
 def __dir__() -> list[str]:

@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-from vmp_edge.errors import MissingDependencyError
-
-try:
-    import torch as _torch  # noqa: F401
-except ImportError as error:
-    raise MissingDependencyError(
-        "vmp_edge.models needs PyTorch, which is not installed; run: pip install 'vmp-edge[compile]'"
-    ) from error
-
 from vmp_edge.models.checkpoint import load_checkpoint
 from vmp_edge.models.options import FAMILIES, PRESETS, ModelOptions, preset
 from vmp_edge.models.videomamba import VideoMamba, create
