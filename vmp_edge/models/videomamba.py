@@ -66,6 +66,8 @@ def fold_tubelets(video: Tensor, tubelet: int) -> Tensor:
 class Mixer(nn.Module):
     """The bidirectional Mamba mixer of a block: projection, convolution, both scans, gate, projection."""
 
+    conv1d: nn.Conv1d
+    x_proj: nn.Linear
     dt_proj: nn.Linear
     D: nn.Parameter
 
