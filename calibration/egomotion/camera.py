@@ -123,7 +123,7 @@ def sample_path(label: str, rng: np.random.Generator, frames: int = 8) -> Camera
     times = np.arange(frames * _SUBSTEPS + 1) / _SUBSTEPS
     knots = np.zeros((len(times), 4))
     if label == "shake":
-        knots += _shake(times, rng)
+        knots += shake(times, rng)
     elif label != "still":
         axis, sign = DIRECTIONS[label]
         slow, fast = SPEEDS[axis]
@@ -149,7 +149,7 @@ def _drift(times: Array, axis: int, speed: float, rng: np.random.Generator) -> A
     return np.outer(travelled, direction)
 
 
-def _shake(times: Array, rng: np.random.Generator) -> Array:
+def shake(times: Array, rng: np.random.Generator) -> Array:
     """Two to four waves of 2.5 to 6.5 Hz along a random direction, without net drift."""
     angle = rng.uniform(0, 2 * np.pi)
     main = np.array([np.cos(angle), np.sin(angle), rng.normal(0, 0.5), rng.normal(0, 0.1)])

@@ -50,10 +50,10 @@ class Recipe:
         seed: of order, augmentation and initial weights; the pools have seeds of their own.
     """
 
-    clips: int = 20000
+    clips: int = 10000
     validation: int = 1000
     epochs: int = 12
-    batch: int = 32
+    batch: int = 25
     learning_rate: float = 2.5e-3
     weight_decay: float = 0.05
     smoothing: float = 0.05
