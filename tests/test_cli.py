@@ -68,6 +68,7 @@ def test_no_bundle_is_1_and_one_line(capsys, tmp_path, command):
         ["run", "--duration", "0"],
         ["run", "--smoothing", "-1"],
         ["run", "--record", "a.gif"],
+        ["run", "--top", "0"],
         ["bench", "--windows", "0"],
         ["bench", "--hop", "0"],
     ],
@@ -249,6 +250,12 @@ def test_the_window_can_be_closed(capsys, bundle, video, monkeypatch):
         options = Options(bundle, str(video), realtime=realtime)
         summary = play(options, press_q_at_the_tenth, print)
         assert 3 <= summary.windows < 12 and summary.frames < 60 and summary.interrupted is None
+
+
+def test_a_source_too_slow_for_the_window_is_told(capsys, bundle, video):
+    _, _, err = run(capsys, "run", bundle, "--source", video, "--headless", "--fps", 60)
+    assert "has 30 frames per second, the window takes 60" in err[0]
+    assert run(capsys, "run", bundle, "--source", video, "--headless", "--fps", 30)[2] == []
 
 
 def test_a_source_that_cannot_be_opened_is_1(capsys, bundle):

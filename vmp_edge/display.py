@@ -80,7 +80,11 @@ class Display:
         self._pygame.display.quit()
 
     def _open(self, width: int, height: int) -> None:
+        """Opens the window in the picture's size, or smaller in its shape if the screen is smaller."""
         try:
+            screen_width, screen_height = self._pygame.display.get_desktop_sizes()[0]
+            scale = min(1.0, 0.9 * screen_width / width, 0.9 * screen_height / height)
+            width, height = max(1, int(width * scale)), max(1, int(height * scale))
             self._screen = self._pygame.display.set_mode((width, height), self._pygame.RESIZABLE)
         except self._pygame.error as error:
             raise DisplayError(f"the window cannot be opened ({error})") from error

@@ -68,6 +68,8 @@ class Options:
             raise UsageError(f"the duration must be positive, not {self.duration}")
         if self.max_frames is not None and self.max_frames < 1:
             raise UsageError(f"the number of frames must be at least 1, not {self.max_frames}")
+        if self.top < 1:
+            raise UsageError(f"at least 1 score must be shown, not {self.top}")
 
 
 @dataclass
@@ -132,6 +134,9 @@ def play(
         if options.record is not None:
             recorder = stack.enter_context(Recorder(options.record, source.fps or _RECORDING_FPS))
         stream = Stream(recognizer, options.hop, options.stride, options.fps, options.smoothing, bgr=True)
+        wanted = stream.window.fps
+        if wanted is not None and source.fps is not None and source.fps < 0.9 * wanted:
+            on_message(f"{source.name} has {source.fps:g} frames per second, the window takes {wanted:g}: some repeat")
         session = _Session(options, source, stream, _View(stream, display, recorder, options.top), on_prediction)
         summary = session.run()
         if recorder is not None and (path := recorder.finish()) is not None:

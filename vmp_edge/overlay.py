@@ -32,9 +32,9 @@ def draw(
         A new picture, enlarged by a whole factor if the given one is too small to write on.
     """
     factor = -(-_MIN_HEIGHT // image.shape[0])
-    canvas = (
-        cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR) if factor > 1 else image.copy()
-    )
+    canvas: npt.NDArray[np.uint8] = image.copy()
+    if factor > 1:
+        canvas = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
     _draw_panel(_Sheet(canvas), prediction, statistics, top)
     return canvas
 
@@ -48,7 +48,7 @@ class _Sheet:
     @property
     def unit(self) -> float:
         height, width = self.canvas.shape[:2]
-        return min(height / 360, width / 340)
+        return float(min(height / 360, width / 340))
 
     def px(self, length: float) -> int:
         return round(length * self.unit)

@@ -18,7 +18,7 @@ from vmp_edge.manifest import Manifest
 from vmp_edge.preprocessing import check_clip_shape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays don't compare to one truth
 class Prediction:
     """What was recognised.
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmp_edge.errors import UsageError, VmpError
+from vmp_edge.sources import quieten_opencv
 
 _CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 
@@ -39,6 +40,7 @@ class Recorder:
             raise RecordingError(f"cannot record to {path}: {path.parent} is not a folder that can be written to")
         if path.is_dir():
             raise RecordingError(f"cannot record to {path}: it is a folder")
+        quieten_opencv()
         self.path = path
         self._fps = fps
         self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")

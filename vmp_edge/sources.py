@@ -24,6 +24,7 @@ from vmp_edge.errors import MissingDependencyError, SourceError
 Message = Callable[[str], None]
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 10.0  # seconds before a vanished camera is tried again, doubling
+_TIMEOUT_MS = 10_000  # for a network stream to open or to give its next frame
 _USUAL_FPS = 30.0  # for files that don't say
 
 
@@ -225,8 +226,10 @@ def _open_capture(what: int | str, name: str, live: bool | None, backend: int = 
         live: None to find out: what has no number of frames is live.
         backend: OpenCV's.
     """
-    _quieten_opencv()
-    capture = cv2.VideoCapture(what, backend)
+    quieten_opencv()
+    timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT_MS]
+    is_url = isinstance(what, str) and "://" in what and backend == cv2.CAP_ANY
+    capture = cv2.VideoCapture(what, cv2.CAP_FFMPEG, timeouts) if is_url else cv2.VideoCapture(what, backend)
     found, image = capture.read() if capture.isOpened() else (False, None)
     if not found or image is None:
         opened = capture.isOpened()
@@ -251,7 +254,7 @@ def _camera_hint(what: int | str) -> str:
     return ": does another program use it?"
 
 
-def _quieten_opencv() -> None:
+def quieten_opencv() -> None:
     """Keeps OpenCV's and FFmpeg's own warnings off the terminal: what matters is said by SourceError."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     logging: Any = cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2  # OpenCV 5 moved it
