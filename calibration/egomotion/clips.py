@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -160,13 +161,13 @@ def render(
 _INVERSE = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
-def warp(image: NDArray[np.generic], to_image: Array, size: int) -> NDArray[np.generic]:
+def warp(image: NDArray[Any], to_image: Array, size: int) -> NDArray[Any]:
     """Sample ``image`` at ``to_image`` (3, 3) of every output pixel; what lies beyond its border is mirrored."""
     flags, border = _INVERSE, cv2.BORDER_REFLECT_101
     return np.asarray(cv2.warpPerspective(image, to_image, (size, size), flags=flags, borderMode=border))
 
 
-def _blend(under: NDArray[np.float32], over: NDArray[np.generic], alpha: NDArray[np.generic]) -> NDArray[np.float32]:
+def _blend(under: NDArray[np.float32], over: NDArray[Any], alpha: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(under + (over - under) * alpha[..., None], np.float32)
 
 
@@ -259,5 +260,5 @@ def _compress(clip: Clip, quality: int) -> Clip:
     frames = []
     for frame in clip:
         _, coded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        frames.append(cv2.imdecode(coded, cv2.IMREAD_COLOR))
-    return np.stack(frames).astype(np.uint8)
+        frames.append(np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8))
+    return np.stack(frames)

@@ -149,4 +149,4 @@ def evaluation_batches(pool: Pool, batch: int = 100) -> Iterator[tuple[Tensor, T
     """The pool in its order, as it is."""
     for start in range(0, len(pool), batch):
         part = slice(start, start + batch)
-        yield normalise(torch.from_numpy(np.ascontiguousarray(pool.clips[part]))), torch.from_numpy(pool.labels[part])
+        yield normalise(torch.from_numpy(np.array(pool.clips[part]))), torch.from_numpy(pool.labels[part])

@@ -1,7 +1,7 @@
 """Measure a trained egomotion-nano: ``python -m vmp_edge.calibration.egomotion.evaluate DIR [--footage FOLDER]``.
 
 Measures it on procedural clips that training never drew, and on real video where a folder of it is given. Writes
-``accuracy.json``, ``egomotion-confusion.png`` and ``egomotion-curves.png`` into DIR; ``--release`` puts the weights,
+``accuracy.json`` and pictures (confusion, curves, example clips) into DIR; ``--release`` puts the weights,
 with what was measured inside, and the pictures where the project keeps them.
 """
 
@@ -68,6 +68,19 @@ def plot_confusion(tables: dict[str, Confusion], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def plot_examples(pool: Pool, path: Path) -> None:
+    """The first clip of each label, a row each, named."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 9), layout="constrained")
+    for row, axes in enumerate(figure.subplots(len(LABELS), 1)):
+        axes.imshow(np.concatenate(list(pool.clips[row]), axis=1))
+        axes.set_xticks([])
+        axes.set_yticks([pool.clips.shape[2] / 2], [LABELS[row]], fontsize=8)
+        axes.tick_params(length=0)
+    figure.savefig(path, dpi=80, bbox_inches="tight")
+
+
 def plot_curves(history: list[dict[str, float]], path: Path) -> None:
     """Loss and accuracy over the epochs."""
     from matplotlib.figure import Figure
@@ -107,6 +120,7 @@ def evaluate(folder: Path, footage: Path | None, clips: int) -> dict[str, Any]:
         measured["footage"] = {**summary(tables["real footage"]), "selection": counts}
     (folder / "accuracy.json").write_text(json.dumps(measured, indent=1) + "\n")
     plot_confusion(tables, folder / "egomotion-confusion.png")
+    plot_examples(pool, folder / "egomotion-clips.png")
     if (folder / "history.json").is_file():
         plot_curves(json.loads((folder / "history.json").read_text())["epochs"], folder / "egomotion-curves.png")
     return measured

@@ -17,6 +17,7 @@ All of it is only the start: every weight is trained.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def initialise(model: VideoMamba, video: Tensor, rng: np.random.Generator) -> No
     options = model.options
     with torch.no_grad():
         model.patch_embed.proj.weight.copy_(gabor_filters(model, rng))
-        nn.init.zeros_(model.patch_embed.proj.bias)
+        nn.init.zeros_(model.patch_embed.get_parameter("proj.bias"))
         spread = model.patch_embed(video).pow(2).mean((0, 1, 2)).sqrt()
         model.patch_embed.proj.weight.div_(spread[:, None, None, None, None])
         nn.init.normal_(model.pos_embed, std=0.3)
@@ -72,7 +73,7 @@ def gabor_filters(model: VideoMamba, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(filters).float()
 
 
-def _pooling(mixer: nn.Module) -> None:
+def _pooling(mixer: Any) -> None:
     """A scan that carries a mean of the tokens to the class token."""
     inner, rank = mixer.x_proj.in_features, mixer.dt_proj.in_features
     nn.init.normal_(mixer.in_proj.weight, std=mixer.in_proj.in_features**-0.5)
@@ -83,12 +84,12 @@ def _pooling(mixer: nn.Module) -> None:
     mixer.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
 
 
-def _energy(mixer: nn.Module) -> None:
+def _energy(mixer: Any) -> None:
     """SiLU(g) SiLU(g) + SiLU(-g) SiLU(-g) per filter g, summed over phases; opposite directions subtracted."""
     same = torch.eye(mixer.in_proj.in_features)
     rectified = torch.cat([same, -same])
     opponent = torch.tensor([[1, 1, -1, -1], [-1, -1, 1, 1], [0.3, 0.3, 0, 0], [0, 0, 0.3, 0.3]])
-    groups = torch.block_diag(*[0.7 * opponent] * (len(same) // 4))
+    groups = torch.kron(torch.eye(len(same) // 4), 0.7 * opponent)
     mixer.in_proj.weight.mul_(0.1).add_(torch.cat([rectified, rectified]))
     mixer.x_proj.weight.mul_(0.03)
     mixer.conv1d.weight.mul_(0.1)[:, :, -1] += 1

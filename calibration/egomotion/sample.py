@@ -86,7 +86,7 @@ def town(rng: np.random.Generator) -> textures.Image:
     clouds = cv2.GaussianBlur(textures.fractal(size, rng, 0.5), (0, 0), 3)
     blue = np.linspace(0, 1, size)[:, None, None] * np.array([70, 60, 30]) + np.array([110, 150, 200])
     white = (2.2 * clouds - 0.9).clip(0, 1)[..., None]
-    image = (blue + (245 - blue) * white).astype(np.uint8)
+    image: textures.Image = (blue + (245 - blue) * white).astype(np.uint8)
     hills = horizon - 60 - (110 * np.interp(np.arange(size), np.linspace(0, size, 9), rng.random(9))).astype(int)
     for x in range(size):
         image[hills[x] :, x] = (96, 122, 92)
@@ -171,7 +171,7 @@ def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rng, segments = np.random.default_rng(SEED), script()
     partial = folder / f"{NAME}.partial.mp4"
-    writer = cv2.VideoWriter(str(partial), cv2.VideoWriter_fourcc(*"mp4v"), RATE, (WIDTH, HEIGHT))
+    writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), RATE, (WIDTH, HEIGHT))
     for frame in frames(rng, segments):
         writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     writer.release()
