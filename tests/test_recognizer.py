@@ -73,7 +73,7 @@ def test_videos_come_in_batches(recognizer):
     for index in range(3):
         np.testing.assert_allclose(together[index], recognizer.predict_video(video[index : index + 1])[0], rtol=1e-5)
     turned = np.asfortranarray(video)
-    np.testing.assert_array_equal(recognizer.predict_video(turned), together)
+    np.testing.assert_allclose(recognizer.predict_video(turned), together, atol=1e-6)  # sums run in another order
 
 
 @pytest.mark.parametrize("shape", [(3, FRAMES, SIZE, SIZE), (1, 3, FRAMES + 1, SIZE, SIZE), (1, 1, FRAMES, SIZE, SIZE)])

@@ -20,7 +20,7 @@ class Engine(Protocol):
         """Executes the model.
 
         Args:
-            video: float32 (B, 3, T, S, S), C-contiguous, normalised. The engine may read it in place, and does not
+            video: float32 (B, 3, T, S, S), normalised; any strides. The engine may read it in place, and does not
                 keep it after returning.
 
         Returns:

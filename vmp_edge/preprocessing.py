@@ -110,14 +110,14 @@ class Preprocessing:
             out: float32 (1, 3, T, S, S) to write into; made when not given.
 
         Returns:
-            The video, float32 (1, 3, T, S, S).
+            The video, float32 (1, 3, T, S, S), `out` or one as `empty_video` makes it.
 
         Raises:
             UsageError: The clip has another shape or dtype.
         """
         check_clip_shape(clip)
         if out is None:
-            out = np.empty((1, 3, len(clip), self.image_size, self.image_size), np.float32)
+            out = empty_video(len(clip), self.image_size)
         for index, frame in enumerate(clip):
             self.frame(frame, out[0, :, index])
         return out
@@ -151,6 +151,14 @@ class Preprocessing:
         method = cv2.INTER_AREA if self.interpolation == "area" and shrinks else cv2.INTER_LINEAR
         scaled: npt.NDArray[np.uint8] = cv2.resize(frame, (width, height), interpolation=method)
         return scaled
+
+
+def empty_video(frames: int, image_size: int) -> npt.NDArray[np.float32]:
+    """Memory for one video, float32 (1, 3, T, S, S), in which each frame lies in one piece.
+
+    Frames are written into it one by one, and engines that take frame after frame read it where it is.
+    """
+    return np.empty((1, frames, 3, image_size, image_size), np.float32).transpose(0, 2, 1, 3, 4)
 
 
 def check_frame(frame: object) -> None:

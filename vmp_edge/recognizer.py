@@ -15,7 +15,7 @@ from vmp_edge import engines
 from vmp_edge.bundle import Bundle
 from vmp_edge.errors import BundleError, UsageError
 from vmp_edge.manifest import Manifest
-from vmp_edge.preprocessing import check_clip_shape
+from vmp_edge.preprocessing import check_clip_shape, empty_video
 
 
 @dataclass(frozen=True, eq=False)  # arrays don't compare to one truth
@@ -55,7 +55,7 @@ class Recognizer:
         self.bundle = bundle
         self._engine: engines.Engine | None = engine
         self._lock = threading.Lock()
-        self._video = np.empty((1, 3, self.frames, self.image_size, self.image_size), np.float32)
+        self._video = empty_video(self.frames, self.image_size)
 
     @property
     def manifest(self) -> Manifest:
@@ -100,7 +100,7 @@ class Recognizer:
         """Runs the engine on what is prepared already.
 
         Args:
-            video: float32 (B, 3, T, S, S), normalised.
+            video: float32 (B, 3, T, S, S), normalised; any strides.
 
         Returns:
             Logits, float32 (B, classes).
@@ -114,7 +114,7 @@ class Recognizer:
             found = f"{video.dtype} {video.shape}" if isinstance(video, np.ndarray) else type(video).__name__
             raise UsageError(f"a video for this bundle is float32 (batch, {str(expected)[1:]}, not {found}")
         with self._lock:
-            return self._run(np.ascontiguousarray(video))
+            return self._run(video)
 
     def interpret(self, scores: npt.NDArray[np.float32], latency: float) -> Prediction:
         """Puts the label to scores (classes,)."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmp_edge.errors import UsageError
+from vmp_edge.preprocessing import empty_video
 from vmp_edge.recognizer import Prediction, Recognizer, softmax
 from vmp_edge.ring import FrameRing, Window
 from vmp_edge.smoothing import DEFAULT_SMOOTHING, Smoother, Smoothing
@@ -82,8 +83,7 @@ class Stream:
         self.bgr = bgr
         self._ring = FrameRing(recognizer.manifest.preprocessing, self.window)
         self._smoother = Smoother(smoothing) if smoothing is not None else None
-        size = recognizer.image_size
-        self._video = np.empty((1, 3, recognizer.frames, size, size), np.float32)
+        self._video = empty_video(recognizer.frames, recognizer.image_size)
         self._lock = threading.Lock()  # over what follows
         self._epoch = 0  # counts resets: a result from before one is not shown after it
         self._windows = 0
