@@ -1,8 +1,8 @@
-"""Start the model as a motion detector, so that half an hour on a laptop's processor is enough to train it.
+"""Start the model as a motion detector, so that half an hour on two cores is enough to train it.
 
-From the published initialisation, a model this small stays at chance for as long as we have patience. What the
-features have to be is known, though (Adelson and Bergen, "Spatiotemporal energy models for the perception of motion",
-1985): Gabor filters that drift, in quadrature, squared; and the difference between opposite drifts. So:
+From the published initialisation it learns several times more slowly (the model's card has the numbers). What the
+features have to be is known: Gabor filters that drift, in quadrature, squared, and the difference between opposite
+drifts (Adelson and Bergen, "Spatiotemporal energy models for the perception of motion", 1985). So:
 
 * the patch embedding starts as drifting Gabor filters, four channels to a group: two phases in each of two opposite
   directions;
