@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from vmp_edge.bundle import Bundle
 from vmp_edge.errors import BundleError, VmpError
-from vmp_edge.models import ModelOptions, VideoMamba
+from vmp_edge.models import load_checkpoint
 
 
 class TorchEngine:
@@ -43,10 +40,6 @@ class TorchEngine:
 
 def _load(bundle: Bundle) -> torch.nn.Module:
     try:
-        content: Any = torch.load(bundle.program, map_location="cpu", weights_only=True)
-        module = VideoMamba(ModelOptions(**content["options"]))
-        module.load_state_dict(content["model"])
-    except (VmpError, pickle.UnpicklingError, RuntimeError, KeyError, TypeError, OSError, EOFError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BundleError(f"{bundle.program} is not a program of the engine 'torch' ({reason})") from error
-    return module.eval()
+        return load_checkpoint(bundle.program)
+    except VmpError as error:
+        raise BundleError(f"{bundle.program} is not a program of the engine 'torch' ({error})") from error
