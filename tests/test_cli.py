@@ -13,6 +13,7 @@ import pytest
 import yaml
 from brightness_engine import BrightnessEngine
 from bundles import SUPPORT, write_bundle
+from processes import heed_interrupts
 
 from vmp_edge.cli import COMMANDS, main
 from vmp_edge.live import Options, play
@@ -286,7 +287,8 @@ brightness_engine.register()
 
 def start(code, *arguments, **options):
     command = [sys.executable, "-c", PROGRAM + code, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, preexec_fn=heed_interrupts, **pipes, **options)
 
 
 RUN = "from vmp_edge.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import heed_interrupts
 
 import vmp_edge
 from vmp_edge.bundle import Bundle, Staging
@@ -160,7 +161,8 @@ def test_full_disk(capfd, tmp_path, checkpoint, monkeypatch):
 def test_a_stopped_build_leaves_nothing(tmp_path, checkpoint, how):
     output = tmp_path / "bundle"
     command = [sys.executable, "-m", "vmp_edge", "build", "--target", "host", "--checkpoint", str(checkpoint)]
-    process = subprocess.Popen([*command, "--output", str(output)], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    command += ["--output", str(output)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=heed_interrupts)
     assert process.stderr is not None
     seen = ""
     while "[2/4]" not in seen:
