@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vmp_edge.ops import _native, reference
+from vmp_edge.ops import _native, _openmp, reference
 
 _SCAN_INPUTS = "Tensor B, Tensor C, Tensor? D=None, Tensor? z=None, Tensor? dt_bias=None"
 _SCAN_OPTIONS = 'bool reverse=False, str initial_state="zero", bool mask_diagonal=False'
@@ -200,7 +200,7 @@ def _address(tensor: Tensor | None) -> int | None:
 
 
 def _threads() -> _native.Threads:
-    return _native.Threads(torch.get_num_threads())
+    return _native.threads(torch.get_num_threads(), _openmp.gomp_parallel())
 
 
 def _native_scan_struct(a: ScanArguments) -> _native.Scan:

@@ -6,12 +6,12 @@ import ctypes
 import functools
 import importlib
 import os
-from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_uint32, c_void_p
 from pathlib import Path
 
 from vmp_edge.errors import MissingDependencyError, UsageError
 
-ABI = 2
+ABI = 3
 MAX_TAPS = 16
 _FILE = "libvmp_ops.so"
 
@@ -26,6 +26,12 @@ class Threads(Structure):
     """vmp_threads of vmp_ops.h."""
 
     _fields_ = [("num_threads", c_int32), ("parallel_for", c_void_p), ("pool", c_void_p)]
+
+
+class OpenMP(Structure):
+    """vmp_openmp of vmp_ops.h."""
+
+    _fields_ = [("parallel", c_void_p), ("num_threads", c_uint32)]
 
 
 class Scan(Structure):
@@ -127,6 +133,21 @@ def load() -> ctypes.CDLL:
         function.restype = c_char_p
     library.vmp_ops_isa.restype = c_char_p
     return library
+
+
+def threads(count: int, gomp_parallel: int | None) -> Threads:
+    """How a call spreads over threads.
+
+    Args:
+        count: how many.
+        gomp_parallel: address of the GOMP_parallel of an OpenMP runtime to use; None for the library's own pool.
+    """
+    if gomp_parallel is None or count == 1:
+        return Threads(count)
+    team = OpenMP(gomp_parallel, count)
+    spread = Threads(count, ctypes.cast(load().vmp_parallel_for_openmp, c_void_p), ctypes.addressof(team))
+    spread.team = team  # lives as long as what points to it
+    return spread
 
 
 def check(code: int) -> None:

@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-#define VMP_OPS_ABI 2 /* changes whenever a struct or a signature below does */
+#define VMP_OPS_ABI 3 /* changes whenever a struct or a signature below does */
 
 enum {
   VMP_OK = 0,
@@ -55,6 +55,14 @@ typedef struct {
   vmp_parallel_for_fn parallel_for; /* null: the library's own pool */
   void* pool;                       /* handed to parallel_for */
 } vmp_threads;
+
+/* A parallel_for on an OpenMP runtime that the process has already, PyTorch's say, whose threads go on spinning for a
+ * while after each of its own parallel regions: a second pool would have to share the cores with them. `pool` points to
+ * a vmp_openmp. Not for a forked child of a process that used it: OpenMP runtimes do not survive that. */
+typedef struct {
+  void (*parallel)(void (*member)(void*), void* data, unsigned num_threads, unsigned flags); /* its GOMP_parallel */
+  uint32_t num_threads;
+} vmp_openmp;
 
 typedef struct {
   int64_t batch, length, channels, states; /* each at least 1 */
@@ -116,6 +124,8 @@ VMP_API int vmp_bi_selective_scan_backward(const vmp_scan* scan, vmp_input grad_
                                            const vmp_threads* threads);
 VMP_API int vmp_causal_conv_silu_backward(const vmp_conv* conv, vmp_input grad_y, const vmp_conv_grads* grads,
                                           const vmp_threads* threads);
+
+VMP_API void vmp_parallel_for_openmp(void* pool, int64_t count, vmp_range_fn range, void* job);
 
 /* The elementary functions inside, over n elements: what the accuracy tests call. */
 VMP_API int vmp_exp(const float* in, float* out, int64_t n);

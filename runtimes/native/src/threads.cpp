@@ -11,6 +11,25 @@
 namespace vmp {
 namespace {
 
+// How many pieces to cut tasks into: several for each thread evens out their speeds.
+int64_t pieces_for(int64_t count, int64_t threads) { return count < 4 * threads ? count : 4 * threads; }
+
+// Tasks that whoever works on them takes piece by piece.
+struct Pieces {
+  vmp_range_fn range;
+  void* job;
+  int64_t count, pieces;
+  std::atomic<int64_t> next{0};
+
+  void work() {
+    for (;;) {
+      const int64_t piece = next.fetch_add(1, std::memory_order_relaxed);
+      if (piece >= pieces) return;
+      range(job, piece * count / pieces, (piece + 1) * count / pieces);
+    }
+  }
+};
+
 // Threads that live as long as the process, started when first asked for. One call uses them at a time; another call
 // meanwhile runs on its own thread alone. Deliberately never destroyed: nothing has to be joined at exit.
 class Pool {
@@ -20,18 +39,15 @@ class Pool {
     if (!only.owns_lock()) return range(job, 0, count);
     const int helpers = grow(threads - 1);
     if (helpers == 0) return range(job, 0, count);
+    Pieces pieces{range, job, count, pieces_for(count, threads)};
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      range_ = range;
-      job_ = job;
-      count_ = count;
-      pieces_ = count < 4 * threads ? count : 4 * threads;  // several for each thread evens out their speeds
-      next_.store(0, std::memory_order_relaxed);
+      pieces_ = &pieces;
       wanted_ = busy_ = helpers;
       ++round_;
     }
     wake_.notify_all();
-    work();
+    pieces.work();
     std::unique_lock<std::mutex> lock(mutex_);
     done_.wait(lock, [&] { return busy_ == 0; });
   }
@@ -54,23 +70,17 @@ class Pool {
   void serve(int index) {
     uint64_t seen = 0;
     for (;;) {
+      Pieces* pieces = nullptr;
       {
         std::unique_lock<std::mutex> lock(mutex_);
         wake_.wait(lock, [&] { return round_ != seen; });
         seen = round_;
         if (index >= wanted_) continue;
+        pieces = pieces_;
       }
-      work();
+      pieces->work();
       std::lock_guard<std::mutex> lock(mutex_);
       if (--busy_ == 0) done_.notify_one();
-    }
-  }
-
-  void work() {
-    for (;;) {
-      const int64_t piece = next_.fetch_add(1, std::memory_order_relaxed);
-      if (piece >= pieces_) return;
-      range_(job_, piece * count_ / pieces_, (piece + 1) * count_ / pieces_);
     }
   }
 
@@ -78,10 +88,7 @@ class Pool {
   std::condition_variable wake_, done_;
   uint64_t round_ = 0;
   int started_ = 0, wanted_ = 0, busy_ = 0;
-  vmp_range_fn range_ = nullptr;
-  void* job_ = nullptr;
-  int64_t count_ = 0, pieces_ = 0;
-  std::atomic<int64_t> next_{0};
+  Pieces* pieces_ = nullptr;
 };
 
 std::atomic<Pool*> the_pool{nullptr};
@@ -112,3 +119,10 @@ void run_parallel(const vmp_threads* threads, int64_t count, vmp_range_fn range,
 }
 
 }  // namespace vmp
+
+extern "C" VMP_API void vmp_parallel_for_openmp(void* pool, int64_t count, vmp_range_fn range, void* job) {
+  const auto* team = static_cast<const vmp_openmp*>(pool);
+  if (team->num_threads <= 1 || count <= 1) return range(job, 0, count);
+  vmp::Pieces pieces{range, job, count, vmp::pieces_for(count, team->num_threads)};
+  team->parallel([](void* data) { static_cast<vmp::Pieces*>(data)->work(); }, &pieces, team->num_threads, 0);
+}
