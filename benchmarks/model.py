@@ -40,7 +40,7 @@ def make_runner(variant: str, bundle: Path, threads: int) -> Callable[[np.ndarra
     model = vmp_edge.models.load_checkpoint(bundle.parent / WEIGHTS)
 
     def run(video: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
+        with torch.no_grad():  # as the published evaluation does
             tensor = torch.from_numpy(video)
             return (published_forward(model, tensor) if variant == "published" else model(tensor)).numpy()
 
