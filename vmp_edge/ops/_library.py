@@ -1,18 +1,20 @@
 """The ``vmp::`` operators of PyTorch: schemas, shape rules, kernels and gradients.
 
-Which kernel runs is decided in `_runs_natively` alone. Importing this module registers the operators; the native
-library is loaded at the first call that needs it.
+Which kernel runs is decided in `_kernels_for` alone. Importing this module registers the operators; the native and the
+CUDA library are loaded at the first call that needs them.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from ctypes import CDLL
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from vmp_edge.ops import _native, _openmp, reference
+from vmp_edge.ops import _cuda, _native, _openmp, reference
 
 _SCAN_INPUTS = "Tensor B, Tensor C, Tensor? D=None, Tensor? z=None, Tensor? dt_bias=None"
 _SCAN_OPTIONS = 'bool reverse=False, str initial_state="zero", bool mask_diagonal=False'
@@ -169,9 +171,15 @@ def _require_kind(a: Arguments) -> None:
             raise ValueError(f"all tensors must be floating point; one is {tensor.dtype}")
 
 
-def _runs_natively(x: Tensor) -> bool:
-    """The native kernels compute in float32; half precision goes through it and back. The rest is the reference's."""
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float16, torch.bfloat16)
+def _kernels_for(a: Arguments) -> str:
+    """``"native"``, ``"cuda"`` or ``"reference"``; the first two compute in float32 and take half precision."""
+    if a.x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return "reference"
+    if a.x.device.type == "cpu":
+        return "native"
+    if a.x.device.type == "cuda" and isinstance(a, ScanArguments) and a.A.shape[1] <= _cuda.MAX_STATES:
+        return "cuda" if _cuda_supports(a.x.device) else "reference"
+    return "reference"
 
 
 # ---------------------------------------------------------------------------------------------- native kernels
@@ -262,6 +270,59 @@ def _like(grads: Sequence[Tensor], a: Arguments) -> list[Tensor]:
     return [grad.to(given.dtype) for grad, given in zip(grads, a.tensors(), strict=True)]
 
 
+# ------------------------------------------------------------------------------------------------ CUDA kernels
+
+
+@functools.cache
+def _cuda_supports(device: torch.device) -> bool:
+    library = _cuda.load()
+    if library is None:
+        return False
+    with torch.cuda.device(device):
+        return bool(library.vmp_cuda_supported() == 0)
+
+
+def _cuda_ready(a: ScanArguments) -> ScanArguments:
+    """Activations of one dtype, x's if they agree on it, with columns side by side; the rest float32, contiguous."""
+    activations = {t.dtype for t in a.tensors() if t.dim() == 3}
+    dtype = a.x.dtype if len(activations) == 1 else torch.float32
+
+    def ready(tensor: Tensor) -> Tensor:
+        if tensor.dim() < 3:
+            return tensor.to(torch.float32).contiguous()
+        tensor = tensor.to(dtype)
+        return tensor if tensor.stride(2) == 1 or tensor.shape[2] == 1 else tensor.contiguous()
+
+    return a.mapped(ready)
+
+
+def _cuda_scan_struct(a: ScanArguments) -> _cuda.Scan:
+    return _cuda.Scan(
+        *a.x.shape, a.A.shape[1],
+        _view(a.x), _view(a.dt), _view(a.B), _view(a.C), _view(a.z),
+        _address(a.A), _address(a.A_b), _address(a.D), _address(a.dt_bias),
+        _cuda.DTYPES[str(a.x.dtype).removeprefix("torch.")], a.reverse, a.initial_state == "first_input", a.mask,
+    )  # fmt: skip
+
+
+def _cuda_scan_by(library: CDLL, a: ScanArguments, stream: int) -> Tensor:
+    """The scan by a library with the interface of vmp_cuda.h, queued on a stream of the tensors' device."""
+    ready = _cuda_ready(a)  # kept until the call returns, afterwards by PyTorch's allocator for the stream
+    struct = _cuda_scan_struct(ready)
+    y = _empty_like(ready.x)
+    workspace = torch.empty(_cuda.workspace_bytes(library, struct), dtype=torch.uint8, device=y.device)
+    code = library.vmp_cuda_selective_scan(struct, _view(y), workspace.data_ptr(), workspace.numel(), stream)
+    _cuda.check(library, code)
+    return y.to(a.x.dtype)
+
+
+def _cuda_scan(a: ScanArguments) -> Tensor:
+    library = _cuda.load()
+    assert library is not None  # `_kernels_for` has looked
+    with torch.cuda.device(a.x.device):
+        return _cuda_scan_by(library, a, torch.cuda.current_stream().cuda_stream)
+
+
 # ------------------------------------------------------------------------------------------- reference kernels
 
 
@@ -289,14 +350,17 @@ def _reference_backward(grad_y: Tensor, a: Arguments) -> list[Tensor]:
 
 
 def _forward(a: Arguments) -> Tensor:
-    if not _runs_natively(a.x):
-        return _reference(a).contiguous()
-    return _native_conv(a) if isinstance(a, ConvArguments) else _native_scan(a)
+    kernels = _kernels_for(a)
+    if isinstance(a, ConvArguments):
+        return _native_conv(a) if kernels == "native" else _reference(a).contiguous()
+    if kernels == "cuda":
+        return _cuda_scan(a)
+    return _native_scan(a) if kernels == "native" else _reference(a).contiguous()
 
 
 def _backward(grad_y: Tensor, a: Arguments) -> list[Tensor]:
-    if not _runs_natively(a.x):
-        return _reference_backward(grad_y, a)
+    if _kernels_for(a) != "native":
+        return _reference_backward(grad_y, a)  # on CUDA, too: it computes the scan again, step by step
     return _native_conv_backward(grad_y, a) if isinstance(a, ConvArguments) else _native_scan_backward(grad_y, a)
 
 

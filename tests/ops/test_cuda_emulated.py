@@ -1,0 +1,190 @@
+"""The CUDA kernels without a GPU: the same source compiled as C++, thread by thread, on the one case list."""
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from vmp_edge.ops import _cuda, _library, reference
+from vmp_edge.ops.cases import SCAN_CASES, ScanCase, error
+
+HERE = Path(__file__).parent
+SOURCES = HERE.parents[1] / "runtimes" / "cuda"
+DEVICES = {"a100": (80, 108), "orin": (87, 16), "orin-nano": (87, 8), "h200": (90, 132), "thor": (110, 20)}
+HALF = {torch.float16: 2**-10, torch.bfloat16: 2**-7}  # twice the rounding of the output
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("g++") is None, reason="not installed: g++"),
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="the emulation is for x86-64"),
+]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cuda") / "libvmp_cuda_emulated.so"
+    flags = ["-x", "c++", "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-shared", "-fPIC"]
+    folders = ["-I", HERE / "emulation", "-I", SOURCES / "include"]
+    command = ["g++", *flags, "-fvisibility=hidden", *folders, SOURCES / "src" / "scan.cu", "-o", path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return _cuda.open_library(path)
+
+
+@pytest.fixture(params=DEVICES)
+def device(request, library):
+    library.vmp_emulate(*DEVICES[request.param], 0)
+    yield request.param
+    library.vmp_emulate(*DEVICES["orin"], 0)
+
+
+def _arguments(case, dtype=torch.float32):
+    """Half precision is for the activations; the parameters stay as they are."""
+    inputs = {n: t if t is None or t.dim() < 3 else t.to(dtype) for n, t in case.inputs().items()}
+    parse = _library._bi_arguments if case.direction == "both" else _library._scan_arguments
+    return parse(**inputs, **case.options())
+
+
+def _scan(library, case, dtype=torch.float32):
+    return _library._cuda_scan_by(library, _arguments(case, dtype), 0)
+
+
+@pytest.mark.parametrize("case", SCAN_CASES, ids=lambda case: case.name)
+def test_matches_the_float64_reference(case, library, device):
+    assert error(case, _scan(library, case)) <= case.tolerance
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("case", [c for c in SCAN_CASES if c.dt == "usual"], ids=lambda case: case.name)
+def test_half_precision_activations(case, dtype, library):
+    y = _scan(library, case, dtype)
+    a = _arguments(case, dtype)
+    wide = _library._reference(a.mapped(torch.Tensor.double))
+    magnitude = _library._reference(_arguments_of_magnitudes(a))
+    assert y.dtype == dtype
+    assert float(((y.double() - wide).abs() / (magnitude + torch.finfo(dtype).tiny)).max()) <= HALF[dtype]
+
+
+def _arguments_of_magnitudes(a):
+    sizes = {n: getattr(a, n).abs() for n in ("x", "B", "C")} | {"D": None if a.D is None else a.D.abs()}
+    return a._replace(**sizes).mapped(torch.Tensor.double)._replace(z=None)
+
+
+ORDER_CASES = [
+    ScanCase(2, 67, 70, 16, "both", "first_input", True),
+    ScanCase(1, 130, 40, 33, "both", "first_input"),
+    ScanCase(2, 97, 20, 64, "backward", "zero", True),
+    ScanCase(1, 200, 9, 20, "forward", "first_input"),
+]
+
+
+@pytest.mark.parametrize("case", ORDER_CASES, ids=lambda case: case.name)
+def test_the_order_of_threads_and_blocks_does_not_matter(case, library):
+    try:
+        runs = []
+        for backwards in (0, 1):
+            library.vmp_emulate(*DEVICES["h200"], backwards)
+            runs.append(_scan(library, case))
+    finally:
+        library.vmp_emulate(*DEVICES["orin"], 0)
+    assert error(case, runs[0]) <= case.tolerance
+    assert torch.equal(*runs)
+
+
+def _struct(case):
+    return _library._cuda_scan_struct(_library._cuda_ready(_arguments(case)))
+
+
+def test_chunks_are_short_for_a_small_batch_and_long_for_a_full_gpu(library):
+    library.vmp_emulate(*DEVICES["orin"], 0)
+
+    def chunks(batch):
+        case = ScanCase(batch, 1569, 384, 16, "both")
+        struct = _cuda.Scan(batch, case.length, case.channels, case.states, A_b=1)
+        count, rest = divmod(_cuda.workspace_bytes(library, struct), 2 * batch * 384 * (16 + 1) * 4)
+        assert rest == 0
+        return count
+
+    assert [chunks(batch) for batch in (1, 2, 8)] == [33, 17, 17]
+
+
+def test_one_chunk_needs_no_workspace(library, device):
+    assert _cuda.workspace_bytes(library, _struct(ScanCase(2, 16, 40, 16, "both"))) == 0
+
+
+@pytest.mark.parametrize("case", ORDER_CASES, ids=lambda case: case.name)
+def test_nothing_beside_the_outputs_is_written_and_the_workspace_needs_no_initial_value(case, library, device):
+    a = _library._cuda_ready(_arguments(case))
+    struct = _library._cuda_scan_struct(a)
+    size = _cuda.workspace_bytes(library, struct) // 4
+    workspace = torch.full((size + 64,), torch.nan)
+    workspace[size:] = 7
+    rows = torch.full((case.batch, case.length + 2, case.channels + 5), 7.0)
+    y = rows[:, 1:-1, 2:-3]
+    _cuda.check(library, library.vmp_cuda_selective_scan(struct, _library._view(y), workspace.data_ptr(), 4 * size, 0))
+    assert error(case, y) <= case.tolerance
+    assert bool((workspace[size:] == 7).all())
+    y.fill_(7)
+    assert bool((rows == 7).all())
+
+
+def test_not_a_number_is_not_hidden(library, device):
+    case = ScanCase(1, 60, 20, 16)
+    a = _arguments(case)
+    a.dt[0, 3, 5] = torch.nan
+    y = _library._cuda_scan_by(library, a, 0)
+    assert torch.isnan(y[0, 3:, 5]).all()
+    assert torch.isfinite(y[0, :3]).all() and torch.isfinite(y[0, :, :5]).all() and torch.isfinite(y[0, :, 6:]).all()
+
+
+def test_a_rate_of_zero_keeps_the_state_over_the_longest_steps(library, device):
+    a = _arguments(ScanCase(1, 150, 3, 2, leave_out=("D", "z", "dt_bias")))
+    a = a._replace(A=torch.zeros(3, 2), x=torch.zeros(1, 150, 3), dt=torch.full((1, 150, 3), 3e38))
+    a.x[:, 0] = 1
+    a = a._replace(initial_state="first_input", B=torch.zeros(1, 150, 2))
+    torch.testing.assert_close(_library._cuda_scan_by(library, a, 0), reference.selective_scan(
+        a.x, a.dt, a.A, a.B, a.C, initial_state="first_input"))  # fmt: skip
+
+
+def test_activations_of_several_dtypes_are_computed_in_float32(library):
+    case = ScanCase(1, 60, 20, 16, "both")
+    a = _arguments(case)
+    mixed = a._replace(x=a.x.half())
+    y = _library._cuda_scan_by(library, mixed, 0)
+    assert y.dtype == torch.float16
+    assert torch.equal(y, _library._cuda_scan_by(library, a._replace(x=a.x.half().float()), 0).half())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"batch": 0}, {"length": 0}, {"channels": -1}, {"states": 65}, {"dtype": 3}, {"batch": 2**40}, {"channels": 2**62},
+     {"A": None}, {"x": _cuda.View()}],
+    ids=str,
+)  # fmt: skip
+def test_refuses_what_is_out_of_range(change, library):
+    struct = _struct(ScanCase(1, 16, 4, 4))
+    for name, value in change.items():
+        setattr(struct, name, value)
+    code = library.vmp_cuda_selective_scan(struct, _library._view(torch.empty(1, 16, 4)), None, 0, None)
+    assert code == 1 and b"out of range" in library.vmp_cuda_error(code)
+
+
+def test_refuses_a_workspace_that_is_too_small(library):
+    case = ORDER_CASES[0]
+    struct = _struct(case)
+    y = torch.empty(case.batch, case.length, case.channels)
+    workspace = torch.empty(_cuda.workspace_bytes(library, struct) // 4)
+    arguments = (struct, _library._view(y), workspace.data_ptr(), 4 * workspace.numel() - 1, 0)
+    assert library.vmp_cuda_selective_scan(*arguments) == 2
+    assert library.vmp_cuda_selective_scan(struct, _library._view(y), None, 1 << 40, 0) == 2
+
+
+def test_refuses_a_device_without_code(library):
+    library.vmp_emulate(75, 40, 0)
+    try:
+        with pytest.raises(RuntimeError, match="emulated CUDA error"):
+            _scan(library, ScanCase(1, 16, 4, 4))
+    finally:
+        library.vmp_emulate(*DEVICES["orin"], 0)
