@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 EXTRAS := compile,display,train,test,dev
-NATIVE := $(shell find runtimes -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name CMakeLists.txt)
+NATIVE := $(shell find runtimes -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name '*.cu' -o -name CMakeLists.txt)
 
 .PHONY: help setup demo test lint bench clean
 
