@@ -58,7 +58,7 @@ def report(usage: dict[int, dict[str, Usage]], compiler: str) -> str:
     lines = [
         "# Registers of the CUDA scan",
         "",
-        "Registers of a thread, and bytes spilled to memory where there are any, by `ptxas -v`. Both directions: blocks "
+        "Registers of a thread, and bytes spilled to memory if there are any, by `ptxas -v`. Both directions: blocks "
         "of 128 threads (`carry_states`: 64).",
         f"Made by `python benchmarks/cuda_registers.py` with {compiler}. Compiled, not run.",
         "",
@@ -75,6 +75,9 @@ def report(usage: dict[int, dict[str, Usage]], compiler: str) -> str:
 def main() -> int:
     """Compile for every architecture and write the table; 1 if a kernel spills."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--architectures", nargs="+", type=int, default=architectures(), help="default: all of the table"
+    )
     parser.add_argument("--output", type=Path, default=OUTPUT, help="Markdown table to write")
     arguments = parser.parse_args()
     nvcc = shutil.which("nvcc")
@@ -83,7 +86,7 @@ def main() -> int:
         return 1
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
     release = re.search(r"V([\d.]+)", version)
-    usage = {sm: compile_for(nvcc, sm) for sm in architectures()}
+    usage = {sm: compile_for(nvcc, sm) for sm in arguments.architectures}
     partial = arguments.output.with_suffix(".partial")
     partial.write_text(report(usage, f"nvcc {release[1] if release else 'unknown'}"))
     partial.replace(arguments.output)

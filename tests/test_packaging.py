@@ -37,6 +37,8 @@ def test_nothing_but_the_package_is_at_the_top(wheel):
         "runtimes/native/libvmp_ops.so",
         "runtimes/native/include/vmp_ops.h",
         "runtimes/native/CMakeLists.txt",  # the sources go along: bundles' libraries are built from them
+        "runtimes/cuda/include/vmp_cuda.h",
+        "runtimes/cuda/src/scan.cu",
         "runtimes/executorch/CMakeLists.txt",
         "runtimes/executorch/src/runner.cpp",
     ],

@@ -2,7 +2,8 @@
 
 Activations are (B, L, D), channels last. What the operators compute is defined by `reference`, which has the same
 functions. On a CPU they run natively (AVX-512, AVX2, NEON or portable code, picked at run time) in float32, with
-native gradients; float16 and bfloat16 are computed in float32. float64 and other devices take the reference path.
+native gradients; float16 and bfloat16 are computed in float32. On NVIDIA GPUs the scans have CUDA kernels where they
+were built (docs/cuda.md), their gradients and the convolution not. float64 and the rest take the reference path.
 Each is one `torch.library` operator (``vmp::``), so that exported programs have one node for it.
 """
 

@@ -220,8 +220,8 @@ template <typename T>
 __global__ void __launch_bounds__(kLanes) carry_states(const Job job) {
   constexpr int kAhead = 8;  // chunks whose summaries are loaded at once: the carry itself waits for no memory
   const vmp_cuda_scan& scan = job.scan;
-  const int64_t blocks = (scan.channels + kLanes - 1) / kLanes;
-  const int64_t channel = blockIdx.x % blocks * kLanes + threadIdx.x, item = blockIdx.x / blocks;
+  const unsigned blocks = (scan.channels + kLanes - 1) / kLanes;
+  const int64_t channel = static_cast<int64_t>(blockIdx.x % blocks) * kLanes + threadIdx.x, item = blockIdx.x / blocks;
   if (channel >= scan.channels) return;
   const Direction direction = direction_of(scan, blockIdx.z);
   const float rate = direction.A[channel * scan.states + blockIdx.y] * kLog2e;
@@ -468,7 +468,8 @@ int make_plan(const vmp_cuda_scan* scan, Plan* plan) {
 int vmp_cuda_abi(void) { return VMP_CUDA_ABI; }
 
 const char* vmp_cuda_error(int code) {
-  if (code >= VMP_CUDA_ERROR_RUNTIME) return cudaGetErrorString(static_cast<cudaError_t>(code - VMP_CUDA_ERROR_RUNTIME));
+  const int runtime = code - VMP_CUDA_ERROR_RUNTIME;
+  if (runtime >= 0) return cudaGetErrorString(static_cast<cudaError_t>(runtime));
   switch (code) {
     case VMP_CUDA_OK: return "no error";
     case VMP_CUDA_ERROR_ARGUMENT: return "a size is out of range or a needed pointer is null";
