@@ -15,6 +15,11 @@ needs_kernels = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def full_float32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # of the convolution's reference
+
+
 def _inputs(case, dtype=torch.float32, copies=1):
     """On the GPU, in the memory layout of the case; the batch repeated. Parameters stay float32."""
     moved = {}
