@@ -103,7 +103,7 @@ def build(request: Request) -> Bundle:
             source = load_source(request)
         options = source.module.options
         with stage(2, f"lower {source.name} for {engine}"):
-            lowered = lowering.find(engine)(source.module, staging)
+            lowered = lowering.find(engine)(source.module, staging, kind)
         manifest = Manifest(
             name=source.name,
             model=dataclasses.asdict(options),
@@ -118,6 +118,7 @@ def build(request: Request) -> Bundle:
             tools={"vmp-edge": __version__, **lowered.tools},
             accuracy=source.accuracy,
             frame_rate=source.frame_rate,
+            cpu_features=lowered.cpu_features,
             threads=request.threads,
         )
         with stage(3, "run the bundle and compare it with the source model"):
