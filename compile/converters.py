@@ -67,6 +67,7 @@ class _Converters:
         }
         self.functions: dict[str, tvm.ir.GlobalVar] = {}
         self.patches: dict[Node, relax.Var] = {}
+        self.scales: dict[Node, relax.Var] = {}
 
     def convert(self) -> tvm.IRModule:
         converters: dict[str, Callable[[Node, Any], relax.Var]] = {
@@ -74,6 +75,7 @@ class _Converters:
             "add.Tensor": self.add,
             "conv2d.default": self.patch_embedding,
             "transpose.int": self.transpose,
+            "select.int": self.select,
             "selective_scan.default": self.selective_scan,
             "bi_selective_scan.default": self.bi_selective_scan,
             "causal_conv_silu.default": self.causal_conv_silu,
@@ -124,7 +126,9 @@ class _Converters:
         x, scale = importer.env[source], None
         if found := normalised(source):  # type: ignore[arg-type]
             x = importer.env[found[0]]
-            scale = self.inverse_rms(importer, x, found[1])
+            if source not in self.scales:  # type: ignore[comparison-overlap]
+                self.scales[source] = self.inverse_rms(importer, x, found[1])  # type: ignore[index]
+            scale = self.scales[source]  # type: ignore[index]
         return self.gemm(importer, x, self.parameters[weight.name], bias, scale, residual)  # type: ignore[union-attr]
 
     def inverse_rms(self, importer: Any, x: relax.Var, epsilon: float) -> relax.Var:
@@ -175,6 +179,13 @@ class _Converters:
         axes = list(range(len(sizes(x))))
         axes[first], axes[second] = axes[second], axes[first]  # type: ignore
         return importer.block_builder.emit(relax.op.permute_dims(x, axes))
+
+    def select(self, node: Node, importer: Any) -> relax.Var:
+        """One place along an axis; TVM's own converter makes a gather of it."""
+        source, axis, index = node.args
+        x, emit = importer.env[source], importer.block_builder.emit
+        cut = emit(relax.op.strided_slice(x, [axis], [index], [index + 1]))  # type: ignore[operator]
+        return emit(relax.op.squeeze(cut, [axis]))
 
     def selective_scan(self, node: Node, importer: Any) -> relax.Var:
         return self.native(node, importer, "vmp_selective_scan", [*_options(node, "reverse"), *_start(node, "mask_diagonal")])
