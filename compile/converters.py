@@ -40,14 +40,19 @@ def is_call(node: Any, name: str) -> bool:
     return isinstance(node, Node) and node.op == "call_function" and getattr(node.target, "__name__", "") == name
 
 
+def inputs(node: Node) -> list[Any]:
+    """What an operator is called with: nodes, numbers, lists, None."""
+    return list(node.args)
+
+
 def normalised(node: Node) -> tuple[Node, float] | None:
     """x and epsilon if a node is what `graph.Normalise` makes: x * rsqrt(mean(x * x) + epsilon)."""
-    if not is_call(node, "mul.Tensor") or not is_call(node.args[1], "rsqrt.default"):
+    if not is_call(node, "mul.Tensor") or not is_call(inputs(node)[1], "rsqrt.default"):
         return None
-    x, (shifted, *_) = node.args[0], node.args[1].args  # type: ignore[union-attr]
-    if not is_call(shifted, "add.Tensor") or not is_call(shifted.args[0], "linear.default"):  # type: ignore[union-attr]
+    x, (shifted, *_) = inputs(node)[0], inputs(node)[1].args
+    if not is_call(shifted, "add.Tensor") or not is_call(shifted.args[0], "linear.default"):
         return None
-    squares, epsilon = shifted.args[0].args[0], shifted.args[1]  # type: ignore[union-attr]
+    squares, epsilon = shifted.args[0].args[0], shifted.args[1]
     if not is_call(squares, "mul.Tensor") or tuple(squares.args) != (x, x) or not isinstance(epsilon, float):
         return None
     assert isinstance(x, Node)
@@ -107,7 +112,7 @@ class _Converters:
         shape = sizes(x)
         rows = int(np.prod(shape[:-1]))
         gemm = Gemm(
-            rows, *weight.shape, self.tile, scale is not None, bias is not None, residual is not None
+            rows, weight.shape[0], weight.shape[1], self.tile, scale is not None, bias is not None, residual is not None
         )
         arguments = [self.reshape(importer, x, (rows, gemm.k)), relax.const(gemm.pack(weight))]
         arguments += [scale] if scale is not None else []
@@ -121,15 +126,15 @@ class _Converters:
         return x if sizes(x) == shape else importer.block_builder.emit(relax.op.reshape(x, shape))
 
     def linear(self, node: Node, importer: Any, residual: relax.Var | None = None) -> relax.Var:
-        source, weight, *rest = node.args
-        bias = self.parameters[rest[0].name] if rest and rest[0] is not None else None  # type: ignore[union-attr]
+        source, weight, *rest = inputs(node)
+        bias = self.parameters[rest[0].name] if rest and rest[0] is not None else None
         x, scale = importer.env[source], None
-        if found := normalised(source):  # type: ignore[arg-type]
+        if found := normalised(source):
             x = importer.env[found[0]]
-            if source not in self.scales:  # type: ignore[comparison-overlap]
-                self.scales[source] = self.inverse_rms(importer, x, found[1])  # type: ignore[index]
-            scale = self.scales[source]  # type: ignore[index]
-        return self.gemm(importer, x, self.parameters[weight.name], bias, scale, residual)  # type: ignore[union-attr]
+            if source not in self.scales:
+                self.scales[source] = self.inverse_rms(importer, x, found[1])
+            scale = self.scales[source]
+        return self.gemm(importer, x, self.parameters[weight.name], bias, scale, residual)
 
     def inverse_rms(self, importer: Any, x: relax.Var, epsilon: float) -> relax.Var:
         """What `graph.Normalise` multiplies the rows of x (..., K) by, (rows)."""
@@ -137,34 +142,32 @@ class _Converters:
         rows, width = int(np.prod(shape[:-1])), shape[-1]
         flat = self.reshape(importer, x, (rows, width))
         name = f"inverse_rms_{rows}x{width}"
-        return self.call(
-            importer, name, lambda: inverse_rms(rows, width, self.tile.lanes, epsilon), [flat], (rows,)
-        )
+        return self.call(importer, name, lambda: inverse_rms(rows, width, self.tile.lanes, epsilon), [flat], (rows,))
 
     def add(self, node: Node, importer: Any) -> relax.Var:
         """A sum; where it is a linear layer's only use, the layer adds its other side."""
-        left, right = node.args
-        if is_call(right, "linear.default") and len(right.users) == 1 and isinstance(left, Node):  # type: ignore[union-attr]
+        left, right = inputs(node)
+        if is_call(right, "linear.default") and len(right.users) == 1 and isinstance(left, Node):
             residual = importer.env[left]
             if sizes(residual) == sizes(importer.env[right]):
-                return self.linear(right, importer, residual)  # type: ignore[arg-type]
+                return self.linear(right, importer, residual)
         value = importer.env[right] if isinstance(right, Node) else relax.const(right, "float32")
         return importer.block_builder.emit(relax.op.add(importer.env[left], value))
 
     def patch_embedding(self, node: Node, importer: Any) -> relax.Var:
         """A convolution whose kernel is its stride: a product over the patches, put back where a convolution has it."""
-        source, weight_node, bias_node, stride = node.args[:4]
-        weight = self.parameters[weight_node.name]  # type: ignore[union-attr]
+        source, weight_node, bias_node, stride = inputs(node)[:4]
+        weight = self.parameters[weight_node.name]
         x, emit = importer.env[source], importer.block_builder.emit
         steps, channels, height, width = sizes(x)
         out, _, patch, across = weight.shape
-        if list(stride) != [patch, across] or patch != across or height % patch or width % patch:  # type: ignore[call-overload]
+        if list(stride) != [patch, across] or patch != across or height % patch or width % patch:
             raise BuildError("lowering to TVM: a convolution that is not a patch embedding")
         down, along = height // patch, width // patch
         split = emit(relax.op.reshape(x, (steps, channels, down, patch, along, patch)))
         order = emit(relax.op.permute_dims(split, (0, 2, 4, 1, 3, 5)))
         rows = emit(relax.op.reshape(order, (steps, down * along, channels * patch * patch)))
-        bias = self.parameters[bias_node.name]  # type: ignore[union-attr]
+        bias = self.parameters[bias_node.name]
         tokens = self.gemm(importer, rows, np.ascontiguousarray(weight.reshape(out, -1)), bias)
         self.patches[node] = tokens
         back = emit(relax.op.permute_dims(tokens, (0, 2, 1)))
@@ -172,23 +175,25 @@ class _Converters:
 
     def transpose(self, node: Node, importer: Any) -> relax.Var:
         """A transpose; after a flattened patch embedding it only undoes what made that a convolution's result."""
-        source, first, second = node.args
-        if is_call(source, "flatten.using_ints") and source.args[0] in self.patches:  # type: ignore
-            return self.patches[source.args[0]]  # type: ignore
+        source, first, second = inputs(node)
+        if is_call(source, "flatten.using_ints") and source.args[0] in self.patches:
+            return self.patches[source.args[0]]
         x = importer.env[source]
         axes = list(range(len(sizes(x))))
-        axes[first], axes[second] = axes[second], axes[first]  # type: ignore
+        axes[first], axes[second] = axes[second], axes[first]
         return importer.block_builder.emit(relax.op.permute_dims(x, axes))
 
     def select(self, node: Node, importer: Any) -> relax.Var:
         """One place along an axis; TVM's own converter makes a gather of it."""
-        source, axis, index = node.args
+        source, axis, index = inputs(node)
         x, emit = importer.env[source], importer.block_builder.emit
-        cut = emit(relax.op.strided_slice(x, [axis], [index], [index + 1]))  # type: ignore[operator]
+        cut = emit(relax.op.strided_slice(x, [axis], [index], [index + 1]))
         return emit(relax.op.squeeze(cut, [axis]))
 
     def selective_scan(self, node: Node, importer: Any) -> relax.Var:
-        return self.native(node, importer, "vmp_selective_scan", [*_options(node, "reverse"), *_start(node, "mask_diagonal")])
+        return self.native(
+            node, importer, "vmp_selective_scan", [*_options(node, "reverse"), *_start(node, "mask_diagonal")]
+        )
 
     def bi_selective_scan(self, node: Node, importer: Any) -> relax.Var:
         return self.native(node, importer, "vmp_bi_selective_scan", _start(node, "mask_backward"))

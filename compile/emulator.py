@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import shutil
 import subprocess
 import sys
@@ -98,5 +97,5 @@ def runtime_libraries(machine: str) -> Path:
                 for member in set(WHEELS.values()) & set(content.namelist()):
                     (ready / Path(member).name).write_bytes(content.read(member))
         if not folder.is_dir():  # somebody else may have been faster
-            os.rename(ready, folder)
+            ready.rename(folder)
     return folder

@@ -74,7 +74,7 @@ def to_library(model: VideoMamba, kind: Target, path: Path) -> None:
     executable = tvm.compile(module, target=machine, relax_pipeline=pipeline)
 
     def link(output: str, objects: list[str], **_: object) -> None:
-        _link(compiler, output, objects, archives)
+        link_library(compiler, output, objects, archives)
 
     executable.export_library(str(path), fcompile=link)
 
@@ -92,7 +92,7 @@ def cross_compiler(machine: str) -> str:
     return name
 
 
-def _link(compiler: str, output: str, objects: list[str], archives: list[Path]) -> None:
+def link_library(compiler: str, output: str, objects: list[str], archives: list[Path]) -> None:
     """Objects and archives to a shared library that exports what TVM looks up by name and nothing of the kernels."""
     operators, *others = map(str, archives)
     command = [compiler, "-shared", "-fPIC", "-o", output, *objects]

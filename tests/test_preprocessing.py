@@ -88,7 +88,11 @@ def test_a_clip_is_its_frames():
     clip = RNG.integers(0, 256, (3, 20, 30, 3), np.uint8)
     preprocessing = Preprocessing(16, "crop")
     video = preprocessing.clip(clip)
-    assert video.shape == (1, 3, 3, 16, 16) and video.dtype == np.float32 and video.transpose(0, 2, 1, 3, 4).flags.c_contiguous
+    assert (
+        video.shape == (1, 3, 3, 16, 16)
+        and video.dtype == np.float32
+        and video.transpose(0, 2, 1, 3, 4).flags.c_contiguous
+    )
     for index, frame in enumerate(clip):
         np.testing.assert_array_equal(video[0, :, index], prepared(preprocessing, frame))
     out = np.empty_like(video)

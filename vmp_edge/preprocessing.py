@@ -158,7 +158,8 @@ def empty_video(frames: int, image_size: int) -> npt.NDArray[np.float32]:
 
     Frames are written into it one by one, and engines that take frame after frame read it where it is.
     """
-    return np.empty((1, frames, 3, image_size, image_size), np.float32).transpose(0, 2, 1, 3, 4)
+    video: npt.NDArray[np.float32] = np.empty((1, frames, 3, image_size, image_size), np.float32)
+    return video.transpose(0, 2, 1, 3, 4)
 
 
 def check_frame(frame: object) -> None:

@@ -102,7 +102,9 @@ class TvmEngine:
             self._main: Any = self._machine["main"]
             self._tensor: Any = ffi.from_dlpack(self._input)
         except Exception as error:  # tvm_ffi raises what the C++ side names: there is no common class
-            raise BundleError(f"{bundle.program}: cannot be loaded ({one_line(error)}); build the bundle again") from error
+            raise BundleError(
+                f"{bundle.program}: cannot be loaded ({one_line(error)}); build the bundle again"
+            ) from error
 
     def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits of a batch of clips.
