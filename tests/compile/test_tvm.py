@@ -247,7 +247,7 @@ def test_a_cpu_that_lacks_something_is_told(tmp_path, checkpoint):
 
 def test_no_target_fits_this_cpu(monkeypatch):
     monkeypatch.setattr(target, "missing_cpu_features", lambda needed: list(needed))
-    with pytest.raises(UsageError, match="TVM has no target for this CPU .*choose another --engine"):
+    with pytest.raises(UsageError, match=r"TVM has no target for this CPU .*choose another --engine"):
         target.native()
 
 
@@ -262,7 +262,7 @@ def test_a_damaged_library_is_one_line(as_bundle, model):
 def test_a_wrong_video_is_one_line(as_bundle, model):
     engine = TvmEngine(as_bundle(model), threads=1)
     engine._tensor = tvm_ffi.from_dlpack(np.zeros((1, 2, 3, 4), np.float32))
-    with pytest.raises(VmpError, match="^TVM: ") as caught:
+    with pytest.raises(VmpError, match=r"^TVM: ") as caught:
         engine.run(random_video())
     assert "\n" not in str(caught.value)
 
