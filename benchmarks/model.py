@@ -1,7 +1,8 @@
-"""Time a whole model three ways in one run, and write the table.
+"""Time a whole model four ways in one run, and write the table.
 
 (a) published: the arithmetic as the VideoMambaPro code has it, a Python loop over the tokens, on this repository's
-    weights; (b) source: the source model with the native operators; (c) executorch: the bundle of `--target host`.
+    weights; (b) source: the source model with the native operators; (c) executorch: the bundle of `--target host`;
+    (d) tvm: the bundle of `--target host --engine tvm`.
 Each is a process of its own with a fixed number of threads, taken in turns so that a noisy moment hits all of them.
 """
 
@@ -24,20 +25,21 @@ import numpy as np
 import vmp_edge
 from vmp_edge.bundle import Bundle
 
-VARIANTS = {"published": "a", "source": "b", "executorch": "c"}
+VARIANTS = {"published": "a", "source": "b", "executorch": "c", "tvm": "d"}
+ENGINES = ("executorch", "tvm")
 WEIGHTS = "weights.pth"
 RESULTS = Path(__file__).parent / "results" / "model.md"
 
 
-def make_runner(variant: str, bundle: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+def make_runner(variant: str, folder: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     """A function from video to logits; PyTorch is imported by the variants that run in it, for memory's sake."""
-    if variant == "executorch":
-        return vmp_edge.load(bundle, threads=threads).predict_video
+    if variant in ENGINES:
+        return vmp_edge.load(folder / variant, threads=threads).predict_video
     import torch
     from published import published_forward
 
     torch.set_num_threads(threads)
-    model = vmp_edge.models.load_checkpoint(bundle.parent / WEIGHTS)
+    model = vmp_edge.models.load_checkpoint(folder / WEIGHTS)
 
     def run(video: np.ndarray) -> np.ndarray:
         with torch.no_grad():  # as the published evaluation does
@@ -47,10 +49,10 @@ def make_runner(variant: str, bundle: Path, threads: int) -> Callable[[np.ndarra
     return run
 
 
-def worker(variant: str, bundle: Path, threads: int, repeats: int) -> None:
+def worker(variant: str, folder: Path, threads: int, repeats: int) -> None:
     """Time one variant; print seconds, peak memory and logits as JSON."""
-    run = make_runner(variant, bundle, threads)
-    manifest = Bundle.open(bundle).manifest
+    run = make_runner(variant, folder, threads)
+    manifest = Bundle.open(folder / ENGINES[0]).manifest
     shape = (1, 3, manifest.frames, manifest.image_size, manifest.image_size)
     video = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     logits = run(video)
@@ -68,8 +70,8 @@ def peak_memory() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def build(folder: Path, name: str, frames: int, size: int) -> Path:
-    """Weights of a seeded random model, and the bundle made of them."""
+def build(folder: Path, name: str, frames: int, size: int) -> dict[str, float]:
+    """Weights of a seeded random model, and each engine's bundle; the seconds that a build took, its check included."""
     import torch
 
     from vmp_edge.compile import pipeline
@@ -77,10 +79,15 @@ def build(folder: Path, name: str, frames: int, size: int) -> Path:
     torch.manual_seed(0)
     model = vmp_edge.models.create(name, num_frames=frames, image_size=size)
     torch.save({"model": model.state_dict(), "options": vars(model.options)}, folder / WEIGHTS)
-    return pipeline.build(pipeline.Request("host", checkpoint=folder / WEIGHTS, output=folder / "host")).path
+    seconds = {}
+    for engine in ENGINES:
+        start = time.perf_counter()
+        pipeline.build(pipeline.Request("host", checkpoint=folder / WEIGHTS, output=folder / engine, engine=engine))
+        seconds[engine] = time.perf_counter() - start
+    return seconds
 
 
-def measure(bundle: Path, threads: list[int], rounds: int, repeats: int) -> dict[tuple[str, int], dict[str, list]]:
+def measure(folder: Path, threads: list[int], rounds: int, repeats: int) -> dict[tuple[str, int], dict[str, list]]:
     """All variants and thread counts in turns."""
     results: dict[tuple[str, int], dict[str, list]] = {}
     for number in range(rounds):
@@ -88,7 +95,7 @@ def measure(bundle: Path, threads: list[int], rounds: int, repeats: int) -> dict
             for variant in VARIANTS:
                 print(f"round {number + 1}/{rounds}: {variant}, threads {count}", file=sys.stderr, flush=True)
                 times = 1 if variant == "published" else repeats
-                command = [sys.executable, __file__, "--worker", variant, str(bundle), str(count), str(times)]
+                command = [sys.executable, __file__, "--worker", variant, str(folder), str(count), str(times)]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 answer = json.loads(done.stdout.splitlines()[-1])
                 entry = results.setdefault((variant, count), {"seconds": [], "peak": [], "logits": []})
@@ -135,8 +142,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS, help="the table (default: %(default)s)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bundle = build(Path(folder), args.model, args.frames, args.image_size)
-        results = measure(bundle, args.threads, args.rounds, args.repeats)
+        built = build(Path(folder), args.model, args.frames, args.image_size)
+        results = measure(Path(folder), args.threads, args.rounds, args.repeats)
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "executorch", "apache-tvm"))
     command = "python benchmarks/model.py " + " ".join(sys.argv[1:])
     lines = [
         "# Whole model",
@@ -144,10 +152,11 @@ def main() -> None:
         f"{args.model}, {args.frames} frames of {args.image_size}x{args.image_size}, batch 1, float32. Medians of one "
         "run; ratios within it.",
         "Peak MB is the process's, with Python and all that the variant imports.",
+        "Built and checked in: " + ", ".join(f"{engine} {seconds:.0f} s" for engine, seconds in built.items()) + ".",
         "",
         *table(results),
         "",
-        f"{cpu_name()}; PyTorch {importlib.metadata.version('torch')}. Made by `{command.strip()}`.",
+        f"{cpu_name()}; {versions}. Made by `{command.strip()}`.",
         "",
     ]
     args.output.parent.mkdir(parents=True, exist_ok=True)

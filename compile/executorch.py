@@ -10,19 +10,22 @@ from typing import Any
 from vmp_edge.bundle import Staging
 from vmp_edge.compile import graph
 from vmp_edge.compile.lowering import Lowered
+from vmp_edge.compile.target import Target
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.models import VideoMamba
-from vmp_edge.runtimes.executorch.library import INSTALL_HINT, LIBRARY, build_library
+from vmp_edge.runtimes.building import INSTALL_HINT
+from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
 
 PROGRAM = "model.pte"
 
 
-def lower(model: VideoMamba, staging: Staging) -> Lowered:
+def lower(model: VideoMamba, staging: Staging, kind: Target) -> Lowered:
     """Write ``model.pte`` and the library with its operators into a bundle.
 
     Args:
         model: the source model.
         staging: the bundle that is being made.
+        kind: the target; the program is the same for every CPU.
 
     Raises:
         MissingDependencyError: executorch or what builds its operators is not installed.

@@ -10,9 +10,14 @@ from vmp_edge.errors import UsageError
 
 if TYPE_CHECKING:
     from vmp_edge.bundle import Staging
+    from vmp_edge.compile.target import Target
     from vmp_edge.models import VideoMamba
 
-MODULES = {"executorch": "vmp_edge.compile.executorch", "torch": "vmp_edge.compile.torch"}
+MODULES = {
+    "executorch": "vmp_edge.compile.executorch",
+    "torch": "vmp_edge.compile.torch",
+    "tvm": "vmp_edge.compile.tvm",
+}
 
 
 @dataclass(frozen=True)
@@ -22,17 +27,19 @@ class Lowered:
     Attributes:
         program: the file in the bundle that the engine executes.
         tools: name and version of what made it.
+        cpu_features: what it needs of a CPU beyond the architecture, as the manifest has it.
     """
 
     program: str
     tools: dict[str, str]
+    cpu_features: tuple[str, ...] = ()
 
 
 class Lower(Protocol):
     """A lowering: adds the program, and all that it needs on the device, to a bundle."""
 
-    def __call__(self, model: VideoMamba, staging: Staging) -> Lowered:
-        """Lower `model` into `staging`."""
+    def __call__(self, model: VideoMamba, staging: Staging, kind: Target) -> Lowered:
+        """Lower `model` for the target `kind` into `staging`."""
         ...
 
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmp_edge import engines
 from vmp_edge.bundle import Bundle, check_clip
+from vmp_edge.engines import Engine
 from vmp_edge.errors import BuildError
 
 if TYPE_CHECKING:
@@ -20,13 +20,14 @@ CLIPS = 3  # of each kind
 CHECK_SEED = 1
 
 
-def measure(bundle: Bundle, model: VideoMamba, threads: int | None) -> dict[str, Any]:
+def measure(bundle: Bundle, engine: Engine, model: VideoMamba, clips: int = CLIPS) -> dict[str, Any]:
     """Run a bundle beside its source model on random and on real-looking clips.
 
     Args:
-        bundle: the bundle, whose engine runs here.
+        bundle: the bundle.
+        engine: runs it, and is closed afterwards.
         model: the source model.
-        threads: for the engine.
+        clips: of each kind.
 
     Returns:
         The manifest's ``parity`` entry: the largest difference of any logit, its tolerance, the number of clips, and a
@@ -38,10 +39,9 @@ def measure(bundle: Bundle, model: VideoMamba, threads: int | None) -> dict[str,
     import torch
 
     manifest = bundle.manifest
-    engine = engines.create(bundle, threads)
     largest = 0.0
     try:
-        for seed in range(CLIPS):
+        for seed in range(clips):
             for video in (_random_video(seed, bundle), manifest.preprocessing.clip(moving_scene(seed, bundle))):
                 with torch.no_grad():
                     expected = model(torch.from_numpy(video)).numpy()
@@ -60,7 +60,7 @@ def measure(bundle: Bundle, model: VideoMamba, threads: int | None) -> dict[str,
     return {
         "max_difference": float(f"{largest:.3g}"),
         "tolerance": tolerance,
-        "clips": 2 * CLIPS,
+        "clips": 2 * clips,
         "check": {"seed": CHECK_SEED, "logits": [float(value) for value in logits], "tolerance": 10 * tolerance},
     }
 

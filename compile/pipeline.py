@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmp_edge import __version__
+from vmp_edge import __version__, engines
 from vmp_edge.bundle import Bundle, staged_bundle
 from vmp_edge.compile import lowering, parity, target
-from vmp_edge.errors import UsageError
+from vmp_edge.compile.target import Target
+from vmp_edge.errors import MissingDependencyError, UsageError
 from vmp_edge.manifest import Manifest, host_machine
 from vmp_edge.preprocessing import Preprocessing
 
@@ -103,7 +104,7 @@ def build(request: Request) -> Bundle:
             source = load_source(request)
         options = source.module.options
         with stage(2, f"lower {source.name} for {engine}"):
-            lowered = lowering.find(engine)(source.module, staging)
+            lowered = lowering.find(engine)(source.module, staging, kind)
         manifest = Manifest(
             name=source.name,
             model=dataclasses.asdict(options),
@@ -118,13 +119,34 @@ def build(request: Request) -> Bundle:
             tools={"vmp-edge": __version__, **lowered.tools},
             accuracy=source.accuracy,
             frame_rate=source.frame_rate,
+            cpu_features=lowered.cpu_features,
             threads=request.threads,
         )
         with stage(3, "run the bundle and compare it with the source model"):
-            measured = parity.measure(staging.seal(manifest), source.module, request.threads)
+            measured = compare(staging.seal(manifest), kind, source.module, request.threads)
         with stage(4, f"write {output}"):
             staging.seal(dataclasses.replace(manifest, parity=measured))
-    return Bundle.open(output)
+    return Bundle.open(output, any_machine=True)
+
+
+def compare(bundle: Bundle, kind: Target, module: VideoMamba, threads: int | None) -> dict[str, Any]:
+    """The manifest's ``parity`` entry: measured here, or under an emulator, or the reason why it was not.
+
+    Raises:
+        BuildError: the bundle differs too much from its source model.
+    """
+    if target.runs_here(kind):
+        return parity.measure(bundle, engines.create(bundle, threads), module)
+    try:
+        if bundle.manifest.engine != "tvm" or bundle.manifest.machine == host_machine():
+            raise MissingDependencyError(f"this machine cannot run {kind.name}")
+        from vmp_edge.compile.emulator import EmulatedEngine
+
+        emulated = EmulatedEngine(bundle)
+    except MissingDependencyError as error:
+        return {"not_run": f"{error}"}
+    # one clip of each kind: an emulator takes some thirty times as long
+    return {**parity.measure(bundle, emulated, module, clips=1), "emulator": emulated.emulator}
 
 
 def load_source(request: Request) -> Source:

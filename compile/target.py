@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from vmp_edge.errors import UsageError
+from vmp_edge.manifest import host_machine, missing_cpu_features
 
 FOLDER = Path(__file__).parent / "targets"
 
@@ -25,6 +26,9 @@ class Target:
         engine: what executes its bundles unless the user says otherwise.
         engines: all that can.
         precisions: those that can be asked for, the default first.
+        cpu_features: what its CPUs have beyond the architecture, as Linux names it in /proc/cpuinfo.
+        llvm: TVM's LLVM target but its kind, ``{"mtriple": ..., "mcpu": ...}``; None where `native` chooses.
+        simd: the registers that TVM's matrix products are tiled for, a key of `vmp_edge.compile.gemm.TILES`.
         verified: what was verified, by the machine that it was verified on.
     """
 
@@ -35,6 +39,9 @@ class Target:
     engines: tuple[str, ...]
     precisions: tuple[str, ...]
     verified: dict[str, str]
+    cpu_features: tuple[str, ...] = ()
+    llvm: dict[str, str] | None = None
+    simd: str | None = None
 
 
 def names() -> list[str]:
@@ -59,7 +66,29 @@ def load(name: str) -> Target:
         engines=tuple(entry["engines"]),
         precisions=tuple(entry["precisions"]),
         verified=entry["verified"],
+        cpu_features=tuple(entry.get("cpu_features", ())),
+        llvm=entry.get("llvm"),
+        simd=entry.get("simd"),
     )
+
+
+def native() -> Target:
+    """The most demanding target with an ``llvm`` entry that this machine satisfies.
+
+    Raises:
+        UsageError: there is none.
+    """
+    kinds = [load(name) for name in names()]
+    fitting = [kind for kind in kinds if kind.llvm and runs_here(kind)]
+    if not fitting:
+        known = ", ".join(kind.name for kind in kinds if kind.llvm)
+        raise UsageError(f"TVM has no target for this CPU (it has {known}); choose another --engine")
+    return max(fitting, key=lambda kind: len(kind.cpu_features))
+
+
+def runs_here(target: Target) -> bool:
+    """Whether this machine can run a target's bundles."""
+    return target.machine in ("host", host_machine()) and not missing_cpu_features(target.cpu_features)
 
 
 def check_choice(target: Target, engine: str, precision: str) -> None:

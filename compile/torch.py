@@ -9,17 +9,19 @@ import torch
 
 from vmp_edge.bundle import Staging
 from vmp_edge.compile.lowering import Lowered
+from vmp_edge.compile.target import Target
 from vmp_edge.models import VideoMamba
 
 PROGRAM = "model.pth"
 
 
-def lower(model: VideoMamba, staging: Staging) -> Lowered:
+def lower(model: VideoMamba, staging: Staging, kind: Target) -> Lowered:
     """Write ``model.pth``, which `vmp_edge.models.load_checkpoint` reads too.
 
     Args:
         model: the source model.
         staging: the bundle that is being made.
+        kind: the target; PyTorch runs on any.
     """
     buffer = io.BytesIO()
     torch.save({"model": model.state_dict(), "options": dataclasses.asdict(model.options)}, buffer)

@@ -41,6 +41,9 @@ def test_nothing_but_the_package_is_at_the_top(wheel):
         "runtimes/cuda/src/scan.cu",
         "runtimes/executorch/CMakeLists.txt",
         "runtimes/executorch/src/runner.cpp",
+        "runtimes/tvm/CMakeLists.txt",
+        "runtimes/tvm/src/operators.cpp",
+        "compile/targets/arm64.yaml",
     ],
 )
 def test_the_package_is_complete(wheel, name):

@@ -141,7 +141,7 @@ def test_an_unknown_engine_is_told_with_those_there_are(tmp_path):
         load(engine_bundle(tmp_path / "b", "abacus"))
 
 
-@pytest.mark.parametrize("engine", ["tvm", "onnxruntime"])
+@pytest.mark.parametrize("engine", ["onnxruntime"])
 def test_engines_of_later_versions_are_told_apart(tmp_path, engine):
     with pytest.raises(BundleError, match="not available in this version"):
         load(engine_bundle(tmp_path / "b", engine))

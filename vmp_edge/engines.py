@@ -52,7 +52,7 @@ class EngineEntry:
 _ENGINES: dict[str, EngineEntry] = {
     "executorch": EngineEntry("vmp_edge.runtimes.executorch.engine:ExecuTorchEngine", "compile"),
     "torch": EngineEntry("vmp_edge.runtimes.torch.engine:TorchEngine", "compile"),
-    "tvm": EngineEntry(None, "tvm"),
+    "tvm": EngineEntry("vmp_edge.runtimes.tvm.engine:TvmEngine", "tvm"),
     "onnxruntime": EngineEntry(None, "onnxruntime"),
 }
 

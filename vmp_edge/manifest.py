@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -25,6 +26,21 @@ def host_machine() -> str:
     """The machine that this is, in the manifest's words: `x86_64`, `aarch64`, ..."""
     name = platform.machine().lower()
     return _MACHINE_ALIASES.get(name, name)
+
+
+def cpu_features() -> frozenset[str]:
+    """What this CPU can do beyond its architecture, as Linux names it; nothing where that cannot be read."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    found = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return frozenset(found.partition(":")[2].split())
+
+
+def missing_cpu_features(needed: Sequence[str]) -> list[str]:
+    """Those that this CPU lacks."""
+    return [name for name in needed if name not in cpu_features()]
 
 
 def is_plain_name(name: str) -> bool:
@@ -59,6 +75,7 @@ class Manifest:
         parity: Largest differences from the source model, and `check`, a reference output that `verify` repeats.
         accuracy: What was measured, if it was.
         frame_rate: Frames per second at which the model saw its frames in training; None if it doesn't matter.
+        cpu_features: What it needs of a CPU beyond the architecture, as Linux names it in /proc/cpuinfo: `avx2`, ...
         threads: How many threads the engine uses when the caller does not say; None leaves it to the engine.
         files: Size and hash of each file in the bundle but the manifest itself.
     """
@@ -77,6 +94,7 @@ class Manifest:
     parity: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     frame_rate: float | None = None
+    cpu_features: tuple[str, ...] = ()
     threads: int | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
 
@@ -107,6 +125,8 @@ class Manifest:
             "parity": dict(self.parity),
             "accuracy": dict(self.accuracy),
         }
+        if self.cpu_features:
+            entries["cpu_features"] = list(self.cpu_features)
         if self.threads is not None:
             entries["threads"] = self.threads
         return entries
@@ -155,6 +175,7 @@ class Manifest:
             parity=entry.mapping("parity"),
             accuracy=entry.mapping("accuracy"),
             frame_rate=video.number("frame_rate") if "frame_rate" in video.values else None,
+            cpu_features=entry.texts("cpu_features") if "cpu_features" in entry.values else (),
             threads=entry.integer("threads", minimum=1) if "threads" in entry.values else None,
             files={name: _file_entry(name, files.entry(name)) for name in files.values},
         )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmp_edge.cli.output import add_json_option, print_json
+from vmp_edge.manifest import ANY_MACHINE, host_machine, missing_cpu_features
 
 if TYPE_CHECKING:
     from vmp_edge.bundle import Bundle
@@ -66,7 +68,16 @@ def _say(bundle: Bundle) -> None:
     megabytes = sum(entry.size for entry in manifest.files.values()) / 1e6
     print(
         f"{bundle.path}: {manifest.name} for {manifest.target}, {manifest.engine} {manifest.precision}, "
-        f"{megabytes:.1f} MB, at most {manifest.parity['max_difference']:.1e} from the source model",
+        f"{megabytes:.1f} MB, {_parity(manifest.parity)}",
         file=sys.stderr,
     )
-    print(f"run it: vmp-edge run {bundle.path} --source 0", file=sys.stderr)
+    here = manifest.machine in (ANY_MACHINE, host_machine()) and not missing_cpu_features(manifest.cpu_features)
+    where = "" if here else f"on a {manifest.target} machine, "
+    print(f"run it: {where}vmp-edge run {bundle.path} --source 0", file=sys.stderr)
+
+
+def _parity(parity: Mapping[str, Any]) -> str:
+    if "not_run" in parity:
+        return f"NOT compared with the source model: {parity['not_run']}"
+    where = f" (under {parity['emulator']})" if "emulator" in parity else ""
+    return f"at most {parity['max_difference']:.1e} from the source model{where}"

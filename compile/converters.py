@@ -1,0 +1,223 @@
+"""From the exported graph to Relax: vmp's own converters for all that takes time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tvm
+from torch.export import ExportedProgram
+from torch.fx import Node
+from tvm import relax
+from tvm.relax.frontend.torch import from_exported_program
+
+from vmp_edge.compile.gemm import Gemm, Tile
+from vmp_edge.compile.rms import inverse_rms
+from vmp_edge.errors import BuildError
+
+Array = npt.NDArray[np.float32]
+
+
+def to_relax(program: ExportedProgram, tile: Tile) -> tvm.IRModule:
+    """A program of `graph.export` as a Relax module whose function is ``main``.
+
+    Linear layers and the patch embedding become generated matrix products, with norms, biases and residuals inside
+    them; scans and convolutions become calls of the native kernels by name. The rest, additions of positions and
+    changes of order, is left to TVM.
+
+    Args:
+        program: what was exported.
+        tile: the matrix products' register tile.
+    """
+    module = _Converters(program, tile).convert()
+    return relax.transform.DeadCodeElimination(["main"])(module)  # what went into the products
+
+
+def is_call(node: Any, name: str) -> bool:
+    """Whether a node calls an operator, ``linear.default`` say."""
+    return isinstance(node, Node) and node.op == "call_function" and getattr(node.target, "__name__", "") == name
+
+
+def inputs(node: Node) -> list[Any]:
+    """What an operator is called with: nodes, numbers, lists, None."""
+    return list(node.args)
+
+
+def normalised(node: Node) -> tuple[Node, float] | None:
+    """x and epsilon if a node is what `graph.Normalise` makes: x * rsqrt(mean(x * x) + epsilon)."""
+    if not is_call(node, "mul.Tensor") or not is_call(inputs(node)[1], "rsqrt.default"):
+        return None
+    x, (shifted, *_) = inputs(node)[0], inputs(node)[1].args
+    if not is_call(shifted, "add.Tensor") or not is_call(shifted.args[0], "linear.default"):
+        return None
+    squares, epsilon = shifted.args[0].args[0], shifted.args[1]
+    if not is_call(squares, "mul.Tensor") or tuple(squares.args) != (x, x) or not isinstance(epsilon, float):
+        return None
+    assert isinstance(x, Node)
+    return x, epsilon
+
+
+class _Converters:
+    """Converters of one program, with its parameters and the functions that they have made so far."""
+
+    def __init__(self, program: ExportedProgram, tile: Tile) -> None:
+        self.program, self.tile = program, tile
+        tensors = {**dict(program.named_parameters()), **dict(program.named_buffers()), **program.constants}
+        self.parameters = {
+            spec.arg.name: tensors[spec.target].detach().numpy()
+            for spec in program.graph_signature.input_specs
+            if spec.target in tensors
+        }
+        self.functions: dict[str, tvm.ir.GlobalVar] = {}
+        self.patches: dict[Node, relax.Var] = {}
+        self.scales: dict[Node, relax.Var] = {}
+
+    def convert(self) -> tvm.IRModule:
+        converters: dict[str, Callable[[Node, Any], relax.Var]] = {
+            "linear.default": self.linear,
+            "add.Tensor": self.add,
+            "conv2d.default": self.patch_embedding,
+            "transpose.int": self.transpose,
+            "select.int": self.select,
+            "selective_scan.default": self.selective_scan,
+            "bi_selective_scan.default": self.bi_selective_scan,
+            "causal_conv_silu.default": self.causal_conv_silu,
+        }
+        return from_exported_program(
+            self.program,
+            custom_convert_map=converters,
+            run_ep_decomposition=False,  # it would take linear layers apart
+            unwrap_unit_return_tuple=True,
+        )
+
+    def call(self, importer: Any, name: str, make: Callable[[], Any], arguments: list[Any], shape: Any) -> relax.Var:
+        """Call a TIR function, made when it is first asked for."""
+        if name not in self.functions:
+            self.functions[name] = importer.block_builder.add_func(make(), name)
+        result = relax.call_tir(self.functions[name], arguments, out_ty=relax.TensorType(shape, "float32"))
+        return importer.block_builder.emit(result)
+
+    def gemm(
+        self,
+        importer: Any,
+        x: relax.Var,
+        weight: Array,
+        bias: Array | None = None,
+        scale: relax.Var | None = None,
+        residual: relax.Var | None = None,
+    ) -> relax.Var:
+        """scale * (x @ weight^T) + bias + residual: x (..., K), weight (N, K) -> (..., N)."""
+        shape = sizes(x)
+        rows = int(np.prod(shape[:-1]))
+        gemm = Gemm(
+            rows, weight.shape[0], weight.shape[1], self.tile, scale is not None, bias is not None, residual is not None
+        )
+        arguments = [self.reshape(importer, x, (rows, gemm.k)), relax.const(gemm.pack(weight))]
+        arguments += [scale] if scale is not None else []
+        arguments += [relax.const(bias)] if bias is not None else []
+        arguments += [self.reshape(importer, residual, (rows, gemm.n))] if residual is not None else []
+        result = self.call(importer, gemm.name, gemm.function, arguments, (rows, gemm.n))
+        return self.reshape(importer, result, (*shape[:-1], gemm.n))
+
+    def reshape(self, importer: Any, x: relax.Var, shape: tuple[int, ...]) -> relax.Var:
+        """The same numbers in another shape; nothing where it is that shape."""
+        return x if sizes(x) == shape else importer.block_builder.emit(relax.op.reshape(x, shape))
+
+    def linear(self, node: Node, importer: Any, residual: relax.Var | None = None) -> relax.Var:
+        source, weight, *rest = inputs(node)
+        bias = self.parameters[rest[0].name] if rest and rest[0] is not None else None
+        x, scale = importer.env[source], None
+        if found := normalised(source):
+            x = importer.env[found[0]]
+            if source not in self.scales:
+                self.scales[source] = self.inverse_rms(importer, x, found[1])
+            scale = self.scales[source]
+        return self.gemm(importer, x, self.parameters[weight.name], bias, scale, residual)
+
+    def inverse_rms(self, importer: Any, x: relax.Var, epsilon: float) -> relax.Var:
+        """What `graph.Normalise` multiplies the rows of x (..., K) by, (rows)."""
+        shape = sizes(x)
+        rows, width = int(np.prod(shape[:-1])), shape[-1]
+        flat = self.reshape(importer, x, (rows, width))
+        name = f"inverse_rms_{rows}x{width}"
+        return self.call(importer, name, lambda: inverse_rms(rows, width, self.tile.lanes, epsilon), [flat], (rows,))
+
+    def add(self, node: Node, importer: Any) -> relax.Var:
+        """A sum; where it is a linear layer's only use, the layer adds its other side."""
+        left, right = inputs(node)
+        if is_call(right, "linear.default") and len(right.users) == 1 and isinstance(left, Node):
+            residual = importer.env[left]
+            if sizes(residual) == sizes(importer.env[right]):
+                return self.linear(right, importer, residual)
+        value = importer.env[right] if isinstance(right, Node) else relax.const(right, "float32")
+        return importer.block_builder.emit(relax.op.add(importer.env[left], value))
+
+    def patch_embedding(self, node: Node, importer: Any) -> relax.Var:
+        """A convolution whose kernel is its stride: a product over the patches, put back where a convolution has it."""
+        source, weight_node, bias_node, stride = inputs(node)[:4]
+        weight = self.parameters[weight_node.name]
+        x, emit = importer.env[source], importer.block_builder.emit
+        steps, channels, height, width = sizes(x)
+        out, _, patch, across = weight.shape
+        if list(stride) != [patch, across] or patch != across or height % patch or width % patch:
+            raise BuildError("lowering to TVM: a convolution that is not a patch embedding")
+        down, along = height // patch, width // patch
+        split = emit(relax.op.reshape(x, (steps, channels, down, patch, along, patch)))
+        order = emit(relax.op.permute_dims(split, (0, 2, 4, 1, 3, 5)))
+        rows = emit(relax.op.reshape(order, (steps, down * along, channels * patch * patch)))
+        bias = self.parameters[bias_node.name]
+        tokens = self.gemm(importer, rows, np.ascontiguousarray(weight.reshape(out, -1)), bias)
+        self.patches[node] = tokens
+        back = emit(relax.op.permute_dims(tokens, (0, 2, 1)))
+        return emit(relax.op.reshape(back, (steps, out, down, along)))
+
+    def transpose(self, node: Node, importer: Any) -> relax.Var:
+        """A transpose; after a flattened patch embedding it only undoes what made that a convolution's result."""
+        source, first, second = inputs(node)
+        if is_call(source, "flatten.using_ints") and source.args[0] in self.patches:
+            return self.patches[source.args[0]]
+        x = importer.env[source]
+        axes = list(range(len(sizes(x))))
+        axes[first], axes[second] = axes[second], axes[first]
+        return importer.block_builder.emit(relax.op.permute_dims(x, axes))
+
+    def select(self, node: Node, importer: Any) -> relax.Var:
+        """One place along an axis; TVM's own converter makes a gather of it."""
+        source, axis, index = inputs(node)
+        x, emit = importer.env[source], importer.block_builder.emit
+        cut = emit(relax.op.strided_slice(x, [axis], [index], [index + 1]))
+        return emit(relax.op.squeeze(cut, [axis]))
+
+    def selective_scan(self, node: Node, importer: Any) -> relax.Var:
+        return self.native(
+            node, importer, "vmp_selective_scan", [*_options(node, "reverse"), *_start(node, "mask_diagonal")]
+        )
+
+    def bi_selective_scan(self, node: Node, importer: Any) -> relax.Var:
+        return self.native(node, importer, "vmp_bi_selective_scan", _start(node, "mask_backward"))
+
+    def causal_conv_silu(self, node: Node, importer: Any) -> relax.Var:
+        return self.native(node, importer, "vmp_causal_conv_silu", _options(node, "reverse"))
+
+    def native(self, node: Node, importer: Any, name: str, options: list[int]) -> relax.Var:
+        """Call an operator of ``runtimes/tvm/src/operators.cpp``; its result is of its first argument's shape."""
+        arguments = [importer.env[argument] for argument in node.args]
+        arguments += [relax.prim_value(option) for option in options]
+        call = relax.call_dps_packed(name, arguments, out_ty=relax.TensorType(sizes(arguments[0]), "float32"))
+        return importer.block_builder.emit(call)
+
+
+def sizes(x: relax.Var) -> tuple[int, ...]:
+    """The shape of a tensor in the graph: always known."""
+    return tuple(int(size) for size in x.ty.shape)
+
+
+def _options(node: Node, *names: str) -> list[int]:
+    return [int(bool(node.kwargs.get(name, False))) for name in names]
+
+
+def _start(node: Node, mask: str) -> list[int]:
+    """Whether the state starts at the first input, and the mask."""
+    return [int(node.kwargs.get("initial_state", "zero") == "first_input"), *_options(node, mask)]

@@ -1,0 +1,149 @@
+"""The TVM engine: a bundle's ``model.so`` in TVM's runtime, without its compiler and without PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vmp_edge.bundle import Bundle
+from vmp_edge.errors import BundleError, MissingDependencyError, VmpError
+from vmp_edge.manifest import missing_cpu_features
+from vmp_edge.runtimes.tvm.library import INSTALL_HINT, runtime_library
+
+ALIGNMENT = 64  # bytes: generated code loads whole vectors
+POOLED_ALLOCATOR = 2  # tvm::runtime::memory::AllocatorType::kPooled
+ALL_CORES = 0  # tvm's affinity mode that names no kind of core
+CPU = 1  # DLPack's device type
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """tvm_ffi imports PyTorch, where it is installed, only for its tensors: not needed, and 200 MB."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
+@functools.cache
+def _runtime() -> ModuleType:
+    """tvm_ffi with TVM's runtime loaded.
+
+    Raises:
+        MissingDependencyError: one of them is not installed, or cannot be loaded.
+    """
+    # Our threads may move: on shared and on asymmetric machines pinned ones wait for each other.
+    os.environ.setdefault("TVM_BIND_THREADS", "0")
+    try:
+        with _without_torch():
+            import tvm_ffi
+        ctypes.CDLL(str(runtime_library()), mode=ctypes.RTLD_GLOBAL)
+    except (ImportError, OSError) as error:
+        raise MissingDependencyError(f"TVM's runtime cannot be loaded ({error}); {INSTALL_HINT}") from error
+    module: ModuleType = tvm_ffi
+    return module
+
+
+_pools = threading.local()
+
+
+def _use_threads(count: int) -> None:
+    """Set the size of TVM's thread pool, of which each calling thread has its own."""
+    if getattr(_pools, "threads", None) == count:
+        return
+    if not hasattr(_pools, "threads"):  # read when the pool is made: the most that it can ever have
+        os.environ["TVM_NUM_THREADS"] = str(max(count, len(os.sched_getaffinity(0))))
+    _runtime().get_global_func("runtime.config_threadpool")(ALL_CORES, count)
+    _pools.threads = count
+
+
+class TvmEngine:
+    """Runs a bundle's ``model.so``.
+
+    Args:
+        bundle: a bundle whose engine is ``tvm``.
+        threads: CPU threads; None for all cores.
+
+    Raises:
+        BundleError: the library cannot be loaded, or needs a CPU that this one is not.
+        MissingDependencyError: TVM's runtime is not installed.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+        missing = missing_cpu_features(bundle.manifest.cpu_features)
+        if missing:
+            raise BundleError(
+                f"{bundle.path} needs a CPU with {', '.join(missing)}, which this one lacks: build a bundle for this "
+                "machine's target"
+            )
+        model = bundle.manifest.model
+        tubelet, side = int(model["tubelet_size"]), bundle.manifest.image_size
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._input = aligned(bundle.manifest.frames // tubelet, 3 * tubelet, side, side)
+        ffi = _runtime()
+        try:
+            library = ffi.load_module(str(bundle.program), keep_module_alive=False)
+            self._machine: Any = library["vm_load_executable"]()
+            self._machine["vm_initialization"](CPU, 0, POOLED_ALLOCATOR)
+            self._main: Any = self._machine["main"]
+            self._tensor: Any = ffi.from_dlpack(self._input)
+        except Exception as error:  # tvm_ffi raises what the C++ side names: there is no common class
+            raise BundleError(
+                f"{bundle.program}: cannot be loaded ({one_line(error)}); build the bundle again"
+            ) from error
+
+    def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Logits of a batch of clips.
+
+        Args:
+            video: float32 (B, 3, T, H, W), normalised; any strides.
+
+        Returns:
+            float32 (B, classes).
+
+        Raises:
+            VmpError: the program failed.
+        """
+        _use_threads(self._threads)
+        logits = []
+        steps, channels, height, width = self._input.shape
+        by_frame = self._input.reshape(steps * channels // 3, 3, height, width)
+        for clip in video:
+            np.copyto(by_frame, clip.transpose(1, 0, 2, 3))
+            try:
+                logits.append(np.from_dlpack(self._main(self._tensor)).copy())
+            except Exception as error:
+                raise VmpError(f"TVM: {one_line(error)}") from error
+        return np.concatenate(logits)
+
+    def close(self) -> None:
+        """Free the program; `run` must not be called afterwards."""
+        self._main = self._machine = self._tensor = None
+
+
+def aligned(*shape: int) -> npt.NDArray[np.float32]:
+    """An uninitialised float32 array that starts where TVM wants arrays to start."""
+    size = int(np.prod(shape)) * 4
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(np.float32).reshape(shape)
+
+
+def one_line(error: Exception) -> str:
+    """The last line of an error's text: TVM puts a C++ stack trace before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

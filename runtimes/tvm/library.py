@@ -1,0 +1,90 @@
+"""Where TVM's runtime is, and building what is linked against tvm-ffi's headers: the operators and the runner."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from vmp_edge.errors import MissingDependencyError
+from vmp_edge.runtimes.building import cache_folder, cmake_build, fingerprint, source_folder
+
+INSTALL_HINT = "run: pip install 'vmp-edge[tvm]'"
+ARCHIVES = ("libvmp_tvm.a", "native/libvmp_ops_static.a")
+RUNNER = "vmp_tvm_runner"
+
+
+def package_folder(name: str) -> Path:
+    """An installed package's folder, found without importing it (importing tvm loads a whole compiler).
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    spec = importlib.util.find_spec(name)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(folder) / "lib").is_dir():
+            return Path(folder)
+    raise MissingDependencyError(f"the tvm engine needs {name}; {INSTALL_HINT}")
+
+
+def runtime_library() -> Path:
+    """``libtvm_runtime.so`` of the installed wheel.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    path = package_folder("tvm") / "lib" / "libtvm_runtime.so"
+    if not path.is_file():
+        raise MissingDependencyError(f"{path} is missing: TVM is not installed whole; {INSTALL_HINT}")
+    return path
+
+
+def build_operators(toolchain: str | None = None) -> list[Path]:
+    """The archives that a bundle's library is linked with, in the linker's order, from the cache or built now.
+
+    Args:
+        toolchain: another machine's, a file in ``runtimes/native/cmake``.
+
+    Raises:
+        MissingDependencyError: tvm-ffi, CMake, Ninja or a C++ compiler is not there.
+        BuildError: the compiler failed; the text names the log.
+    """
+    return _build(ARCHIVES, ["vmp_tvm", "vmp_ops_static"], toolchain, package_folder("tvm_ffi") / "lib")
+
+
+def build_runner(toolchain: str | None = None, libraries: Path | None = None) -> Path:
+    """The program that runs a bundle's library without Python, from the cache or built now.
+
+    Args:
+        toolchain: as in `build_operators`.
+        libraries: the folder of that machine's ``libtvm_ffi.so``.
+
+    Raises:
+        MissingDependencyError, BuildError: as `build_operators`.
+    """
+    return _build([RUNNER], [RUNNER], toolchain, libraries or package_folder("tvm_ffi") / "lib")[0]
+
+
+def _build(files: list[str] | tuple[str, ...], targets: list[str], toolchain: str | None, lib: Path) -> list[Path]:
+    include = package_folder("tvm_ffi") / "include"
+    native = source_folder("native")
+    versions = [f"tvm-ffi {importlib.metadata.version('apache-tvm-ffi')}", toolchain or "", *targets]
+    folder = cache_folder() / f"tvm-{fingerprint(versions, source_folder('tvm'), native)}"
+    finished = [folder / Path(file).name for file in files]
+    if all(path.is_file() for path in finished):
+        return finished
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "build.log"
+    options = [f"-DTVM_FFI_INCLUDE={include}", f"-DTVM_FFI_LIBRARY={lib / 'libtvm_ffi.so'}"]
+    options += [f"-DCMAKE_TOOLCHAIN_FILE={native / 'cmake' / toolchain}"] if toolchain else []
+    with tempfile.TemporaryDirectory(prefix="vmp-edge-") as build:
+        cmake_build(source_folder("tvm"), Path(build), targets, options, log)
+        for file, path in zip(files, finished, strict=True):
+            beside = path.with_suffix(f".{os.getpid()}")
+            shutil.copy2(Path(build) / file, beside)
+            beside.replace(path)
+    log.unlink()
+    return finished
