@@ -16,7 +16,7 @@ OUTPUT = HERE / "results" / "cuda_registers.md"
 TYPES = {"f": "fp32", "6__half": "fp16", "13__nv_bfloat16": "bf16"}  # as mangled
 
 _KERNEL = re.compile(
-    r"Compiling entry function '_ZN8vmp_cuda\d+(\w+?)I(f|6__half|13__nv_bfloat16)(?:Li(\d+)ELi(\d+))?E"
+    r"Compiling entry function '_ZN8vmp_cuda\d+(\w+?)_kernelI(f|6__half|13__nv_bfloat16)(?:Li(\d+)ELi(\d+))?E"
 )
 _SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
 _REGISTERS = re.compile(r"Used (\d+) registers")

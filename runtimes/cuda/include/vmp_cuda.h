@@ -10,7 +10,12 @@
 #ifndef VMP_CUDA_H
 #define VMP_CUDA_H
 
+#ifdef __CUDACC_RTC__ /* has no such header */
+typedef int int32_t;
+typedef long long int64_t;
+#else
 #include <stdint.h>
+#endif
 
 #define VMP_CUDA_API __attribute__((visibility("default")))
 
@@ -60,6 +65,8 @@ typedef struct {
   int32_t mask;                            /* leave a step's own contribution out; with A_b: backwards only */
 } vmp_cuda_scan;
 
+#ifndef __CUDACC_RTC__ /* which compiles no host code */
+
 VMP_CUDA_API int vmp_cuda_abi(void);
 VMP_CUDA_API const char* vmp_cuda_error(int code); /* one line, static */
 
@@ -73,6 +80,8 @@ VMP_CUDA_API int vmp_cuda_scan_workspace(const vmp_cuda_scan* scan, int64_t* byt
  * to 16 bytes, needs no initial value and is in use until the stream has passed the call; `stream` is a cudaStream_t. */
 VMP_CUDA_API int vmp_cuda_selective_scan(const vmp_cuda_scan* scan, vmp_cuda_output y, void* workspace,
                                          int64_t workspace_bytes, void* stream);
+
+#endif /* __CUDACC_RTC__ */
 
 #ifdef __cplusplus
 }

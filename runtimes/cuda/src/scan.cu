@@ -1,342 +1,24 @@
-// The forward scan, chunked over the sequence so that a small batch fills the GPU. Three kernels:
-//
-//   summarise_chunks  walks each chunk from a zero state: its end state, and the sum of its step sizes, which is all
-//                     that its decay needs: the product of exp(delta A) over a chunk is exp(A sum(delta));
-//   carry_states      turns the end states of the chunks into the true ones, chunk after chunk;
-//   replay_chunks     walks each chunk again from its true start state and writes y.
-//
-// A thread is one channel and up to kStatesPerThread states of it, in registers; with more states, neighbouring lanes
-// share a channel. threadIdx.y is the direction: both walk the same chunk in one block, from its two ends. "Scanned"
-// indices count in the direction's own order.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+// Launching the scan of scan.cuh, behind the C interface.
 #include <cuda_runtime.h>
 
-#include <cfloat>
-
-#include "tuning.h"
-#include "vmp_cuda.h"
+#include "scan.cuh"
 
 namespace vmp_cuda {
 
-constexpr float kLog2e = 1.44269504f;
-
-struct Job {
-  vmp_cuda_scan scan;
-  vmp_cuda_output y;
-  int chunk, chunks;    // steps of a chunk; how many
-  int channel_blocks;   // how many blocks make up the channels
-  float* delta_sums;    // (directions, batch, chunks, channels)
-  float* states;        // (directions, batch, chunks, states, channels), at the chunks' ends
-};
-
-// ------------------------------------------------------------------------------------------- elementary functions
-
-__device__ inline float to_float(float v) { return v; }
-__device__ inline float to_float(__half v) { return __half2float(v); }
-__device__ inline float to_float(__nv_bfloat16 v) { return __bfloat162float(v); }
-
-__device__ inline void store(float* to, float v) { *to = v; }
-__device__ inline void store(__half* to, float v) { *to = __float2half(v); }
-__device__ inline void store(__nv_bfloat16* to, float v) { *to = __float2bfloat16(v); }
-
-// Relatively accurate for very negative v too, and v itself for large ones.
-__device__ inline float softplus(float v) { return fmaxf(v, 0.0f) + log1pf(expf(-fabsf(v))); }
-__device__ inline float silu(float v) { return v / (1.0f + expf(-v)); }
-
-// ------------------------------------------------------------------------------------------------ where a thread is
-
-struct Direction {
-  const float* A;
-  bool reverse, masked;
-};
-
-__device__ inline Direction direction_of(const vmp_cuda_scan& scan, int index) {
-  const bool both = scan.A_b != nullptr;
-  if (index == 0) return {scan.A, !both && scan.reverse, !both && scan.mask};
-  return {scan.A_b, true, scan.mask != 0};
-}
-
-template <int kGroups>  // threads that share a channel
-struct Place {
-  int direction, group, lane;  // lane: the channel within the block
-  int64_t item, channel;       // channel: one that exists, so that every thread may load
-  bool writes;                 // false past the last channel
-  int chunk, steps;            // of this block
-  bool reverse, first, last;   // the chunk comes first, last in scanned order
-
-  __device__ explicit Place(const Job& job, const Direction& d) {
-    const int64_t channels = job.scan.channels;
-    int64_t block = blockIdx.x;
-    direction = threadIdx.y;
-    group = threadIdx.x % kGroups;
-    lane = threadIdx.x / kGroups;
-    const int64_t wanted = block % job.channel_blocks * (kLanes / kGroups) + lane;
-    block /= job.channel_blocks;
-    writes = wanted < channels;
-    channel = writes ? wanted : channels - 1;
-    chunk = block % job.chunks;
-    item = block / job.chunks;
-    const int64_t left = job.scan.length - static_cast<int64_t>(chunk) * job.chunk;
-    steps = left < job.chunk ? left : job.chunk;
-    reverse = d.reverse;
-    first = chunk == (reverse ? job.chunks - 1 : 0);
-    last = chunk == (reverse ? 0 : job.chunks - 1);
-  }
-};
-
-__device__ inline int64_t summary_index(const Job& job, int direction, int64_t item, int chunk) {
-  return (direction * job.scan.batch + item) * job.chunks + chunk;
-}
-
-__device__ inline float* states_of(const Job& job, int direction, int64_t item, int chunk, int64_t channel) {
-  return job.states + summary_index(job, direction, item, chunk) * job.scan.states * job.scan.channels + channel;
-}
-
-__device__ inline float* delta_sum_of(const Job& job, int direction, int64_t item, int chunk, int64_t channel) {
-  return job.delta_sums + summary_index(job, direction, item, chunk) * job.scan.channels + channel;
+template <typename T, int kStates, int kGroups>
+__global__ void __launch_bounds__(2 * kLanes, kCompiled.summarise_blocks) summarise_chunks_kernel(const Job job) {
+  summarise_chunks<T, kStates, kGroups>(job);
 }
 
 template <typename T>
-__device__ float start_state(const Job& job, int64_t item, int64_t channel, bool reverse) {
-  const vmp_cuda_scan& scan = job.scan;
-  if (!scan.first_input) return 0.0f;
-  const int64_t row = reverse ? scan.length - 1 : 0;
-  return to_float(static_cast<const T*>(scan.x.data)[item * scan.x.batch_stride + row * scan.x.row_stride + channel]);
+__global__ void __launch_bounds__(kLanes) carry_states_kernel(const Job job) {
+  carry_states<T>(job);
 }
-
-// ---------------------------------------------------------------------------------------------- walking a chunk
-
-// One column of an activation, from the chunk's first scanned row on.
-template <typename T>
-struct Column {
-  T* row;
-  int64_t step;
-
-  template <int kGroups, typename Array>
-  __device__ static Column at(const Array& array, const Job& job, const Place<kGroups>& p) {
-    const int64_t row = static_cast<int64_t>(p.chunk) * job.chunk + (p.reverse ? p.steps - 1 : 0);
-    T* data = static_cast<T*>(array.data);
-    return {data + p.item * array.batch_stride + row * array.row_stride + p.channel,
-            p.reverse ? -array.row_stride : array.row_stride};
-  }
-};
-
-// Rows of B or C of the chunk as float32, in memory order, padded with zeros to `width` states.
-template <typename T, int kWidth>
-__device__ void stage(const vmp_cuda_input& array, const Job& job, int64_t item, int chunk, int steps, float* rows) {
-  const T* data = static_cast<const T*>(array.data) + item * array.batch_stride +
-                  static_cast<int64_t>(chunk) * job.chunk * array.row_stride;
-  const int states = job.scan.states;
-  for (int i = threadIdx.y * kLanes + threadIdx.x; i < steps * kWidth; i += blockDim.y * kLanes) {
-    const int column = i % kWidth;
-    rows[i] = column < states ? to_float(data[i / kWidth * array.row_stride + column]) : 0.0f;
-  }
-}
-
-enum class Output { kNothing, kState, kDecayed };
-
-// The states of one thread. Those past the last one have rate, B and C zero: they are never seen.
-template <int kStates>
-struct States {
-  float h[kStates], rate[kStates];  // rate: A log2(e)
-
-  template <int kGroups>
-  __device__ States(const Job& job, const Direction& direction, const Place<kGroups>& p) {
-    const int n0 = p.group * kStates, states = job.scan.states;
-    const float* A = direction.A + p.channel * states + n0;
-#pragma unroll
-    for (int n = 0; n < kStates; ++n) rate[n] = n0 + n < states ? A[n] * kLog2e : 0.0f;
-  }
-
-  __device__ void fill(float value) {
-#pragma unroll
-    for (int n = 0; n < kStates; ++n) h[n] = value;
-  }
-
-  // Of sum_n C h, this thread's part.
-  template <Output kOutput>
-  __device__ float advance(float delta, float u, const float* B, const float* C) {
-    float sum[2] = {0.0f, 0.0f};  // two, half the latency
-#pragma unroll
-    for (int n = 0; n < kStates; n += 4) {
-      const float4 b4 = *reinterpret_cast<const float4*>(B + n);
-      const float4 c4 = kOutput == Output::kNothing ? float4{} : *reinterpret_cast<const float4*>(C + n);
-      const float b[4] = {b4.x, b4.y, b4.z, b4.w}, c[4] = {c4.x, c4.y, c4.z, c4.w};
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float decayed = exp2f(delta * rate[n + i]) * h[n + i];
-        h[n + i] = fmaf(u, b[i], decayed);
-        if (kOutput != Output::kNothing) {
-          sum[i & 1] = fmaf(c[i], kOutput == Output::kState ? h[n + i] : decayed, sum[i & 1]);
-        }
-      }
-    }
-    return sum[0] + sum[1];
-  }
-};
-
-// --------------------------------------------------------------------------------------------------- the kernels
-
-extern __shared__ float4 shared_memory[];  // float4 for its alignment
 
 template <typename T, int kStates, int kGroups>
-__global__ void __launch_bounds__(2 * kLanes, kCompiled.summarise_blocks) summarise_chunks(const Job job) {
-  constexpr int kWidth = kStates * kGroups;
-  const vmp_cuda_scan& scan = job.scan;
-  const Direction direction = direction_of(scan, threadIdx.y);
-  const Place<kGroups> p(job, direction);
-  float* B = reinterpret_cast<float*>(shared_memory);  // (steps, kWidth)
-  stage<T, kWidth>(scan.B, job, p.item, p.chunk, p.steps, B);
-  __syncthreads();
-  if (p.last) return;  // nothing comes after it
-
-  States<kStates> states(job, direction, p);
-  states.fill(0.0f);
-  auto x = Column<const T>::at(scan.x, job, p), dt = Column<const T>::at(scan.dt, job, p);
-  const float bias = scan.dt_bias ? scan.dt_bias[p.channel] : 0.0f;
-  float delta_sum = 0.0f;
-#pragma unroll 1
-  for (int i = 0; i < p.steps; ++i) {
-    const int t = p.reverse ? p.steps - 1 - i : i;
-    const float delta = softplus(to_float(*dt.row) + bias);
-    delta_sum += delta;
-    states.template advance<Output::kNothing>(delta, delta * to_float(*x.row), B + t * kWidth + p.group * kStates,
-                                              nullptr);
-    x.row += x.step, dt.row += dt.step;
-  }
-  if (!p.writes) return;
-  if (p.group == 0) *delta_sum_of(job, p.direction, p.item, p.chunk, p.channel) = delta_sum;
-  float* ends = states_of(job, p.direction, p.item, p.chunk, p.channel);
-#pragma unroll
-  for (int n = 0; n < kStates; ++n) {
-    const int state = p.group * kStates + n;
-    if (state < scan.states) ends[state * scan.channels] = states.h[n];
-  }
+__global__ void __launch_bounds__(2 * kLanes, kCompiled.replay_blocks) replay_chunks_kernel(const Job job) {
+  replay_chunks<T, kStates, kGroups>(job);
 }
-
-// A thread is one channel and state; blockIdx.y the state, blockIdx.z the direction.
-template <typename T>
-__global__ void __launch_bounds__(kLanes) carry_states(const Job job) {
-  constexpr int kAhead = 8;  // chunks whose summaries are loaded at once: the carry itself waits for no memory
-  const vmp_cuda_scan& scan = job.scan;
-  const unsigned blocks = (scan.channels + kLanes - 1) / kLanes;
-  const int64_t channel = static_cast<int64_t>(blockIdx.x % blocks) * kLanes + threadIdx.x, item = blockIdx.x / blocks;
-  if (channel >= scan.channels) return;
-  const Direction direction = direction_of(scan, blockIdx.z);
-  const float rate = direction.A[channel * scan.states + blockIdx.y] * kLog2e;
-  float h = start_state<T>(job, item, channel, direction.reverse);
-  for (int begin = 0; begin < job.chunks - 1; begin += kAhead) {
-    float delta[kAhead], end[kAhead];
-    float* slot[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (begin + i >= job.chunks - 1) break;
-      const int chunk = direction.reverse ? job.chunks - 1 - begin - i : begin + i;
-      slot[i] = states_of(job, blockIdx.z, item, chunk, channel) + blockIdx.y * scan.channels;
-      end[i] = *slot[i];
-      delta[i] = *delta_sum_of(job, blockIdx.z, item, chunk, channel);
-    }
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (begin + i >= job.chunks - 1) break;
-      // a sum may overflow where no step does, and infinity times a rate of zero is not a number
-      h = fmaf(exp2f(fminf(delta[i], FLT_MAX) * rate), h, end[i]);
-      *slot[i] = h;
-    }
-  }
-}
-
-// y of one direction's steps; kept in shared memory for the other direction, or finished with what that one left.
-template <typename T, int kStates, int kGroups>
-struct Replay {
-  const Job& job;
-  const Place<kGroups>& p;
-  States<kStates>& states;
-  const float *B, *C;  // (steps, kWidth)
-  float* partial;      // (steps, channels of the block); null for one direction
-  Column<const T> x, dt, z;
-  Column<T> y;
-  float bias, skip;
-
-  template <bool kMasked, bool kFinish>
-  __device__ void walk(int begin, int end) {
-    constexpr int kWidth = kStates * kGroups;
-#pragma unroll 1
-    for (int i = begin; i < end; ++i) {
-      const int t = p.reverse ? p.steps - 1 - i : i;
-      const int row = t * kWidth + p.group * kStates;
-      const float input = to_float(*x.row), delta = softplus(to_float(*dt.row) + bias);
-      float sum = states.template advance<kMasked ? Output::kDecayed : Output::kState>(delta, delta * input, B + row,
-                                                                                        C + row);
-#pragma unroll
-      for (int offset = 1; offset < kGroups; offset *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-      if (kMasked && p.first && i == 0) sum = 0.0f;
-      if (kFinish) {
-        finish(partial ? sum + partial[t * (kLanes / kGroups) + p.lane] : sum, input);
-      } else if (p.group == 0) {
-        partial[t * (kLanes / kGroups) + p.lane] = sum;
-      }
-      x.row += x.step, dt.row += dt.step, z.row += z.step, y.row += y.step;
-    }
-  }
-
-  __device__ void finish(float sum, float input) {
-    if (p.group != 0 || !p.writes) return;
-    sum = fmaf(skip, input, sum);
-    if (job.scan.z.data) sum *= silu(to_float(*z.row));
-    store(y.row, sum);
-  }
-
-  template <bool kFinish>
-  __device__ void walk(bool masked, int begin, int end) {
-    if (masked) {
-      walk<true, kFinish>(begin, end);
-    } else {
-      walk<false, kFinish>(begin, end);
-    }
-  }
-};
-
-template <typename T, int kStates, int kGroups>
-__global__ void __launch_bounds__(2 * kLanes, kCompiled.replay_blocks) replay_chunks(const Job job) {
-  constexpr int kWidth = kStates * kGroups;
-  const vmp_cuda_scan& scan = job.scan;
-  const bool both = scan.A_b != nullptr;
-  const Direction direction = direction_of(scan, threadIdx.y);
-  const Place<kGroups> p(job, direction);
-  float* B = reinterpret_cast<float*>(shared_memory);
-  float* C = B + job.chunk * kWidth;
-  float* partial = both ? C + job.chunk * kWidth : nullptr;
-  stage<T, kWidth>(scan.B, job, p.item, p.chunk, p.steps, B);
-  stage<T, kWidth>(scan.C, job, p.item, p.chunk, p.steps, C);
-
-  States<kStates> states(job, direction, p);
-  if (p.first) {
-    states.fill(start_state<T>(job, p.item, p.channel, p.reverse));
-  } else {
-    const float* start = states_of(job, p.direction, p.item, p.chunk + (p.reverse ? 1 : -1), p.channel);
-#pragma unroll
-    for (int n = 0; n < kStates; ++n) {
-      const int state = p.group * kStates + n;
-      states.h[n] = state < scan.states ? start[state * scan.channels] : 0.0f;
-    }
-  }
-  const auto x = Column<const T>::at(scan.x, job, p), dt = Column<const T>::at(scan.dt, job, p);
-  const auto z = scan.z.data ? Column<const T>::at(scan.z, job, p) : x;
-  const float bias = scan.dt_bias ? scan.dt_bias[p.channel] : 0.0f;
-  const float skip = scan.D ? scan.D[p.channel] * (both ? 2.0f : 1.0f) : 0.0f;
-  Replay<T, kStates, kGroups> replay{job, p, states, B, C, partial, x, dt, z, Column<T>::at(job.y, job, p), bias, skip};
-
-  // Each direction leaves the half of the chunk that it meets first to the other one, which gets there second.
-  const int left = !both ? 0 : p.reverse ? p.steps / 2 : (p.steps + 1) / 2;
-  __syncthreads();
-  replay.template walk<false>(direction.masked, 0, left);
-  __syncthreads();
-  replay.template walk<true>(direction.masked, left, p.steps);
-}
-
-// ------------------------------------------------------------------------------------------------------- launching
 
 template <typename... Parameters>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared, cudaStream_t stream,
@@ -351,26 +33,20 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t
 
 int directions_of(const vmp_cuda_scan& scan) { return scan.A_b ? 2 : 1; }
 
-template <int kWidth>
-int64_t shared_bytes(const vmp_cuda_scan& scan, int channels, int chunk) {
-  const int partial = scan.A_b ? channels : 0;
-  return static_cast<int64_t>(chunk) * (2 * kWidth + partial) * sizeof(float);
-}
-
 // The kernels of one activation type and one way to spread the states: kGroups threads of kStates each.
 template <typename T, int kStates, int kGroups>
 struct Kernels {
-  static constexpr int kChannels = kLanes / kGroups, kWidth = kStates * kGroups;
+  static constexpr int kChannels = kLanes / kGroups;
 
   static int64_t shared(const vmp_cuda_scan& scan, int chunk) {
-    return shared_bytes<kWidth>(scan, kChannels, chunk);
+    return replay_floats<kStates, kGroups>(chunk, directions_of(scan)) * sizeof(float);
   }
 
   static int64_t channel_blocks(const vmp_cuda_scan& scan) { return (scan.channels + kChannels - 1) / kChannels; }
 
   static cudaError_t supported() {
     cudaFuncAttributes attributes;
-    return cudaFuncGetAttributes(&attributes, replay_chunks<T, kStates, kGroups>);
+    return cudaFuncGetAttributes(&attributes, replay_chunks_kernel<T, kStates, kGroups>);
   }
 
   static cudaError_t run(Job job, cudaStream_t stream) {
@@ -378,14 +54,14 @@ struct Kernels {
     job.channel_blocks = channel_blocks(scan);
     const dim3 grid(scan.batch * job.chunks * job.channel_blocks), block(kLanes, directions_of(scan));
     if (job.chunks > 1) {
-      const int64_t staged = static_cast<int64_t>(job.chunk) * kWidth * sizeof(float);
-      cudaError_t error = launch(summarise_chunks<T, kStates, kGroups>, grid, block, staged, stream, job);
+      const int64_t staged = staged_floats<kStates, kGroups>(job.chunk) * sizeof(float);
+      cudaError_t error = launch(summarise_chunks_kernel<T, kStates, kGroups>, grid, block, staged, stream, job);
       if (error != cudaSuccess) return error;
       const dim3 carry(scan.batch * ((scan.channels + kLanes - 1) / kLanes), scan.states, directions_of(scan));
-      error = launch(carry_states<T>, carry, dim3(kLanes), 0, stream, job);
+      error = launch(carry_states_kernel<T>, carry, dim3(kLanes), 0, stream, job);
       if (error != cudaSuccess) return error;
     }
-    return launch(replay_chunks<T, kStates, kGroups>, grid, block, shared(scan, job.chunk), stream, job);
+    return launch(replay_chunks_kernel<T, kStates, kGroups>, grid, block, shared(scan, job.chunk), stream, job);
   }
 };
 
@@ -424,11 +100,11 @@ cudaError_t choose_chunk(const vmp_cuda_scan& scan, const Dispatch& kernels, int
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
   if (error != cudaSuccess) return error;
-  const Tuning* tuning = tuning_of(10 * major + minor);
-  if (!tuning) return cudaErrorNoKernelImageForDevice;
-  *chunk = tuning->shortest_chunk;
-  const int64_t enough = static_cast<int64_t>(processors) * tuning->blocks;
-  for (int longer = 2 * *chunk; longer <= tuning->longest_chunk; longer *= 2) {
+  const Tuning tuning = tuning_of(10 * major + minor);
+  if (tuning.sm == 0) return cudaErrorNoKernelImageForDevice;
+  *chunk = tuning.shortest_chunk;
+  const int64_t enough = static_cast<int64_t>(processors) * tuning.blocks;
+  for (int longer = 2 * *chunk; longer <= tuning.longest_chunk; longer *= 2) {
     const int64_t blocks = scan.batch * kernels.channel_blocks(scan) * ((scan.length + longer - 1) / longer);
     if (blocks < enough || kernels.shared(scan, longer) > kSharedBytes) break;
     *chunk = longer;

@@ -12,31 +12,30 @@ struct Tuning {
   int replay_blocks;     // 5 leave 96, 4 leave 128: as many as the compiler needs to spill nothing
 };
 
-// The kernels are compiled for each of these; a device takes the last row of its own major version that is not newer.
-constexpr Tuning kTunings[] = {
-    {80, 24, 96, 8, 8, 5},   // A100: 108 SMs, 40 MB of L2
-    {87, 24, 96, 8, 8, 5},   // Orin: 16 SMs (8 in NX and Nano), 2 MB of L2
-    {90, 16, 64, 8, 8, 5},   // H100, H200: 132 SMs, 50 MB of L2
-    {110, 24, 96, 8, 8, 4},  // Thor: 20 SMs
-};
-
 constexpr int kLanes = 64;              // threads of a block and direction: as many channels, fewer with many states
 constexpr int kStatesPerThread = 16;    // at most
 constexpr int kSharedBytes = 48 << 10;  // of a block, without asking for more
 
-// The row of a compute capability; null where the library has no code.
-constexpr const Tuning* tuning_of(int sm) {
-  const Tuning* found = nullptr;
-  for (const Tuning& row : kTunings) {
-    if (row.sm <= sm && row.sm / 10 == sm / 10) found = &row;
+// The row of a compute capability, the last of its own major version that is not newer; sm is 0 where the library has
+// no code. The kernels are compiled for each row.
+__host__ __device__ constexpr Tuning tuning_of(int sm) {
+  constexpr Tuning rows[] = {
+    {80, 24, 96, 8, 8, 5},   // A100: 108 SMs, 40 MB of L2
+    {87, 24, 96, 8, 8, 5},   // Orin: 16 SMs (8 in NX and Nano), 2 MB of L2
+    {90, 16, 64, 8, 8, 5},   // H100, H200: 132 SMs, 50 MB of L2
+    {110, 24, 96, 8, 8, 4},  // Thor: 20 SMs
+  };
+  Tuning found{};
+  for (const Tuning& row : rows) {
+    if (row.sm <= sm && row.sm / 10 == sm / 10) found = row;
   }
   return found;
 }
 
 #ifdef __CUDA_ARCH__
-constexpr Tuning kCompiled = *tuning_of(__CUDA_ARCH__ / 10);
+constexpr Tuning kCompiled = tuning_of(__CUDA_ARCH__ / 10);
 #else
-constexpr Tuning kCompiled = kTunings[0];  // the host's pass compiles no kernels
+constexpr Tuning kCompiled = tuning_of(80);  // the host's pass compiles no kernels
 #endif
 
 }  // namespace vmp_cuda

@@ -16,8 +16,10 @@
 #include <vector>
 
 #define __device__
+#define __host__
 #define __global__
 #define __shared__
+#define __forceinline__ inline
 #define __launch_bounds__(...)
 
 struct alignas(16) float4 {
