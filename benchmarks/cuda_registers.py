@@ -16,7 +16,7 @@ OUTPUT = HERE / "results" / "cuda_registers.md"
 TYPES = {"f": "fp32", "6__half": "fp16", "13__nv_bfloat16": "bf16"}  # as mangled
 
 _KERNEL = re.compile(
-    r"Compiling entry function '_ZN8vmp_cuda\d+(\w+?)_kernelI(f|6__half|13__nv_bfloat16)(?:Li(\d+)ELi(\d+))?E"
+    r"Compiling entry function '_ZN8vmp_cuda\d+(\w+?)_kernelI(f|6__half|13__nv_bfloat16)(?:Li(\d+)E)?(?:Li(\d+)E)?E"
 )
 _SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
 _REGISTERS = re.compile(r"Used (\d+) registers")
@@ -32,19 +32,25 @@ def architectures() -> list[int]:
 
 def compile_for(nvcc: str, sm: int) -> dict[str, Usage]:
     """By kernel; the options are those of runtimes/cuda/CMakeLists.txt."""
-    with tempfile.TemporaryDirectory() as folder:
-        options = ["-std=c++17", "-O3", "-ftz=true", f"-arch=sm_{sm}", "-cubin", "-Xptxas", "-v"]
-        files = ["-I", str(SOURCES / "include"), str(SOURCES / "src" / "scan.cu"), "-o", str(Path(folder) / "cubin")]
-        done = subprocess.run([nvcc, *options, *files], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr)
+    options = ["-std=c++17", "-O3", "-ftz=true", f"-arch=sm_{sm}", "-cubin", "-Xptxas", "-v"]
+    messages = ""
+    for source in sorted((SOURCES / "src").glob("*.cu")):
+        with tempfile.TemporaryDirectory() as folder:
+            files = ["-I", str(SOURCES / "include"), str(source), "-o", str(Path(folder) / "cubin")]
+            done = subprocess.run([nvcc, *options, *files], capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        messages += done.stderr
+    return parse(messages)
+
+
+def parse(messages: str) -> dict[str, Usage]:
+    """By kernel, from what ptxas writes."""
     usage: dict[str, Usage] = {}
     kernel, spilled = "", 0
-    for line in done.stderr.splitlines():
+    for line in messages.splitlines():
         if match := _KERNEL.search(line):
-            name, dtype, states, groups = match.groups()
-            spread = f", {states} states x {groups} threads" if states else ""
-            kernel = f"`{name}` {TYPES[dtype]}{spread}"
+            kernel = label(*match.groups())
         elif match := _SPILLS.search(line):
             spilled = sum(map(int, match.groups()))
         elif match := _REGISTERS.search(line):
@@ -52,14 +58,20 @@ def compile_for(nvcc: str, sm: int) -> dict[str, Usage]:
     return usage
 
 
+def label(name: str, dtype: str, size: str | None, groups: str | None) -> str:
+    """What the table calls a kernel; `size` is its states of a thread, or its taps."""
+    spread = f", {size} states x {groups} threads" if groups else f", {size} taps" if size else ""
+    return f"`{name}` {TYPES[dtype]}{spread}"
+
+
 def report(usage: dict[int, dict[str, Usage]], compiler: str) -> str:
     """The whole Markdown file."""
     kernels = sorted({kernel for kernels in usage.values() for kernel in kernels})
     lines = [
-        "# Registers of the CUDA scan",
+        "# Registers of the CUDA kernels",
         "",
-        "Registers of a thread, and bytes spilled to memory if there are any, by `ptxas -v`. Both directions: blocks "
-        "of 128 threads (`carry_states`: 64).",
+        "Registers of a thread, and bytes spilled to memory if there are any, by `ptxas -v`. The scan of both "
+        "directions: blocks of 128 threads (`carry_states`: 64); the convolution: of 256.",
         f"Made by `python benchmarks/cuda_registers.py` with {compiler}. Compiled, not run.",
         "",
         f"| kernel | {' | '.join(f'sm_{sm}' for sm in usage)} |",
@@ -82,7 +94,7 @@ def main() -> int:
     arguments = parser.parse_args()
     nvcc = shutil.which("nvcc")
     if nvcc is None:
-        print("scan registers: nvcc is not installed; install the CUDA toolkit, 13 or later", file=sys.stderr)
+        print("CUDA registers: nvcc is not installed; install the CUDA toolkit, 13 or later", file=sys.stderr)
         return 1
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
     release = re.search(r"V([\d.]+)", version)

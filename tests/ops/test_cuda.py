@@ -5,13 +5,13 @@ import torch
 
 from vmp_edge import ops
 from vmp_edge.ops import _cuda, _library
-from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, ScanCase, error
+from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, ConvCase, ScanCase, error
 
 if not torch.cuda.is_available():
     pytest.skip("needs an NVIDIA GPU and a PyTorch with CUDA", allow_module_level=True)
 needs_kernels = pytest.mark.skipif(
     _cuda.library_path() is None or not _library._cuda_supports(torch.device("cuda", 0)),
-    reason="the CUDA scan was not built, or not for this GPU",
+    reason="the CUDA kernels were not built, or not for this GPU",
 )
 
 
@@ -40,6 +40,8 @@ def _run(case, inputs):
 def test_cuda_tensors_take_the_kernels():
     a = _library._scan_arguments(**_inputs(ScanCase(1, 5, 4, 4)))
     assert _library._kernels_for(a) == "cuda"
+    a = _library._conv_arguments(**_inputs(ConvCase(1, 5, 4, 4)))
+    assert _library._kernels_for(a) == "cuda"
 
 
 @pytest.mark.parametrize("case", SCAN_CASES + CONV_CASES, ids=lambda case: case.name)
@@ -50,7 +52,7 @@ def test_matches_the_float64_reference(case):
 
 
 @needs_kernels
-@pytest.mark.parametrize("case", SCAN_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", SCAN_CASES + CONV_CASES, ids=lambda case: case.name)
 def test_matches_where_the_batch_fills_the_gpu(case):
     y = _run(case, _inputs(case, copies=200))
     assert error(case, y[-case.batch :].cpu()) <= case.tolerance
@@ -59,7 +61,7 @@ def test_matches_where_the_batch_fills_the_gpu(case):
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("case", [c for c in SCAN_CASES if c.dt == "usual"], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [c for c in SCAN_CASES if c.dt == "usual"] + CONV_CASES, ids=lambda case: case.name)
 def test_half_precision_is_computed_in_float32(case, dtype):
     inputs = _inputs(case, dtype)
     y = _run(case, inputs)
@@ -68,7 +70,11 @@ def test_half_precision_is_computed_in_float32(case, dtype):
     assert torch.equal(y, wide.to(dtype))
 
 
-GRAPH_CASES = [ScanCase(2, 401, 100, 16, "both", "first_input", True), ScanCase(1, 401, 30, 33, "backward")]
+GRAPH_CASES = [
+    ScanCase(2, 401, 100, 16, "both", "first_input", True),
+    ScanCase(1, 401, 30, 33, "backward"),
+    ConvCase(2, 401, 100, 4, reverse=True),
+]
 
 
 @needs_kernels
@@ -103,7 +109,9 @@ def test_runs_on_the_current_stream():
     assert torch.equal(y, expected)
 
 
-@pytest.mark.parametrize("case", [ScanCase(2, 9, 6, 4, "both", "first_input", True)], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [ScanCase(2, 9, 6, 4, "both", "first_input", True), ConvCase(2, 9, 6, 4)], ids=lambda case: case.name
+)
 def test_gradients_are_those_of_the_cpu(case):
     gradients = []
     for device in ("cpu", "cuda"):

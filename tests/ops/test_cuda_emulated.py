@@ -2,18 +2,25 @@
 
 import platform
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
+from cuda_sources import CUDA, compile_emulated
 
 from vmp_edge.ops import _cuda, _library, reference
-from vmp_edge.ops.cases import SCAN_CASES, ScanCase, error
+from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, ConvCase, ScanCase, error
 
-HERE = Path(__file__).parent
-SOURCES = HERE.parents[1] / "runtimes" / "cuda"
 DEVICES = {"a100": (80, 108), "orin": (87, 16), "orin-nano": (87, 8), "h200": (90, 132), "thor": (110, 20)}
+
+PARSERS = {
+    "selective_scan": _library._scan_arguments,
+    "bi_selective_scan": _library._bi_arguments,
+    "causal_conv_silu": _library._conv_arguments,
+}
+# several blocks of steps and of channels, and every length around a run of steps
+LONG_CONV_CASES = [ConvCase(2, 401, 130, taps, reverse) for taps in (4, 7) for reverse in (False, True)]
+LONG_CONV_CASES += [ConvCase(1, length, 3, 4, length % 2 == 0) for length in (15, 16, 17, 20, 31, 32, 33, 65)]
+HALF_CASES = [case for case in SCAN_CASES if case.dt == "usual"] + CONV_CASES + LONG_CONV_CASES
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="not installed: g++"),
@@ -24,23 +31,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     path = tmp_path_factory.mktemp("cuda") / "libvmp_cuda_emulated.so"
-    flags = [
-        "-x",
-        "c++",
-        "-std=c++17",
-        "-O2",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-Wno-unknown-pragmas",
-        "-shared",
-        "-fPIC",
-    ]
-    folders = ["-I", HERE / "emulation", "-I", SOURCES / "include"]
-    command = ["g++", *flags, "-fvisibility=hidden", *folders, SOURCES / "src" / "scan.cu", "-o", path]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return _cuda.open_library(path)
+    return _cuda.open_library(compile_emulated(sorted((CUDA / "src").glob("*.cu")), path))
 
 
 @pytest.fixture(params=DEVICES)
@@ -53,26 +44,30 @@ def device(request, library):
 def _arguments(case, dtype=torch.float32):
     """Half precision is for the activations; the parameters stay as they are."""
     inputs = {n: t if t is None or t.dim() < 3 else t.to(dtype) for n, t in case.inputs().items()}
-    parse = _library._bi_arguments if case.direction == "both" else _library._scan_arguments
-    return parse(**inputs, **case.options())
+    return PARSERS[case.operator](**inputs, **case.options())
 
 
-def _scan(library, case, dtype=torch.float32):
-    return _library._cuda_scan_by(library, _arguments(case, dtype), 0)
+def _compute(library, a):
+    by = _library._cuda_conv_by if isinstance(a, _library.ConvArguments) else _library._cuda_scan_by
+    return by(library, a, 0)
 
 
-@pytest.mark.parametrize("case", SCAN_CASES, ids=lambda case: case.name)
+def _run(library, case):
+    return _compute(library, _arguments(case))
+
+
+@pytest.mark.parametrize("case", SCAN_CASES + CONV_CASES + LONG_CONV_CASES, ids=lambda case: case.name)
 def test_matches_the_float64_reference(case, library, device):
-    assert error(case, _scan(library, case)) <= case.tolerance
+    assert error(case, _run(library, case)) <= case.tolerance
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("case", [c for c in SCAN_CASES if c.dt == "usual"], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", HALF_CASES, ids=lambda case: case.name)
 def test_half_precision_is_computed_in_float32(case, dtype, library):
-    y = _scan(library, case, dtype)
-    rounded = _arguments(case, dtype).mapped(torch.Tensor.float)
+    a = _arguments(case, dtype)
+    y = _compute(library, a)
     assert y.dtype == dtype
-    assert torch.equal(y, _library._cuda_scan_by(library, rounded, 0).to(dtype))
+    assert torch.equal(y, _compute(library, a.mapped(torch.Tensor.float)).to(dtype))
 
 
 ORDER_CASES = [
@@ -81,15 +76,16 @@ ORDER_CASES = [
     ScanCase(2, 97, 20, 64, "backward", "zero", True),
     ScanCase(1, 200, 9, 20, "forward", "first_input"),
 ]
+CONV_CASE = LONG_CONV_CASES[1]
 
 
-@pytest.mark.parametrize("case", ORDER_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*ORDER_CASES, CONV_CASE], ids=lambda case: case.name)
 def test_the_order_of_threads_and_blocks_does_not_matter(case, library):
     try:
         runs = []
         for backwards in (0, 1):
             library.vmp_emulate(*DEVICES["h200"], backwards)
-            runs.append(_scan(library, case))
+            runs.append(_run(library, case))
     finally:
         library.vmp_emulate(*DEVICES["orin"], 0)
     assert error(case, runs[0]) <= case.tolerance
@@ -133,6 +129,34 @@ def test_nothing_beside_the_outputs_is_written_and_the_workspace_needs_no_initia
     assert bool((rows == 7).all())
 
 
+def test_the_convolution_writes_nothing_beside_its_output(library):
+    case = CONV_CASE
+    a = _library._cuda_ready(_arguments(case))
+    rows = torch.full((case.batch, case.length + 2, case.channels + 5), 7.0)
+    y = rows[:, 1:-1, 2:-3]
+    _cuda.check(library, library.vmp_cuda_causal_conv_silu(_library._cuda_conv_struct(a), _library._view(y), None))
+    assert error(case, y) <= case.tolerance
+    y.fill_(7)
+    assert bool((rows == 7).all())
+
+
+@pytest.mark.parametrize("taps", [3, 4, 5, 16])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_not_a_number_is_seen_by_as_many_steps_as_there_are_taps(taps, reverse, library):
+    a = _arguments(ConvCase(1, 60, 5, taps, reverse))
+    a.x[0, 30, 2] = torch.nan
+    seen = torch.isnan(_compute(library, a))
+    expected = torch.zeros_like(seen)
+    expected[0, slice(31 - taps, 31) if reverse else slice(30, 30 + taps), 2] = True
+    assert torch.equal(seen, expected)
+
+
+def test_the_convolution_of_very_negative_numbers_is_zero(library):
+    x = torch.tensor([-80.0, -1e3, -1e30, -3e38]).repeat(1, 5, 1)
+    y = _compute(library, _library._conv_arguments(x, torch.ones(4, 1)))
+    torch.testing.assert_close(y, torch.nn.functional.silu(x), rtol=1e-5, atol=1e-37)
+
+
 def test_not_a_number_is_not_hidden(library, device):
     case = ScanCase(1, 60, 20, 16)
     a = _arguments(case)
@@ -174,6 +198,22 @@ def test_refuses_what_is_out_of_range(change, library):
     assert code == 1 and b"out of range" in library.vmp_cuda_error(code)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"batch": 0}, {"length": -1}, {"channels": 0}, {"taps": 0}, {"taps": 17}, {"dtype": -1}, {"batch": 2**40},
+     {"length": 2**62}, {"channels": 2**63 - 1}, {"batch": 2**31 - 1, "length": 65}, {"weight": None},
+     {"x": _cuda.View()}],
+    ids=str,
+)  # fmt: skip
+def test_refuses_a_convolution_out_of_range(change, library):
+    struct = _library._cuda_conv_struct(_arguments(ConvCase(1, 16, 4, 4)))
+    for name, value in change.items():
+        setattr(struct, name, value)
+    y = _library._view(torch.empty(1, 16, 4))
+    assert library.vmp_cuda_causal_conv_silu(struct, y, None) == 1
+    assert library.vmp_cuda_causal_conv_silu(struct, _cuda.View(), None) == 1
+
+
 def test_refuses_a_workspace_that_is_too_small(library):
     case = ORDER_CASES[0]
     struct = _struct(case)
@@ -188,6 +228,6 @@ def test_refuses_a_device_without_code(library):
     library.vmp_emulate(75, 40, 0)
     try:
         with pytest.raises(RuntimeError, match="emulated CUDA error"):
-            _scan(library, ScanCase(1, 16, 4, 4))
+            _run(library, ScanCase(1, 16, 4, 4))
     finally:
         library.vmp_emulate(*DEVICES["orin"], 0)

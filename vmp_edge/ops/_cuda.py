@@ -1,4 +1,4 @@
-"""The CUDA scan by ctypes: structs, signatures and where the library is. Knows no tensor library."""
+"""The CUDA kernels by ctypes: structs, signatures and where the library is. Knows no tensor library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.ops._native import View
 
-ABI = 1
+ABI = 2
 MAX_STATES = 64
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 _FILE = "libvmp_cuda.so"
@@ -29,10 +29,22 @@ class Scan(Structure):
     ]
 
 
+class Conv(Structure):
+    """vmp_cuda_conv of vmp_cuda.h."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("batch", "length", "channels", "taps")),
+        ("x", View),
+        *((name, c_void_p) for name in ("weight", "bias")),
+        *((name, c_int32) for name in ("dtype", "reverse")),
+    ]
+
+
 _SIGNATURES = {
     "vmp_cuda_supported": (),
     "vmp_cuda_scan_workspace": (POINTER(Scan), POINTER(c_int64)),
     "vmp_cuda_selective_scan": (POINTER(Scan), View, c_void_p, c_int64, c_void_p),
+    "vmp_cuda_causal_conv_silu": (POINTER(Conv), View, c_void_p),
 }
 
 
@@ -54,7 +66,7 @@ def open_library(path: Path) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
-        raise MissingDependencyError(f"the CUDA scan library {path} cannot be loaded ({error}); {rebuild}") from error
+        raise MissingDependencyError(f"the CUDA library {path} cannot be loaded ({error}); {rebuild}") from error
     if library.vmp_cuda_abi() != ABI:
         raise MissingDependencyError(f"{path} is of version {library.vmp_cuda_abi()}, not {ABI}; {rebuild}")
     for name, arguments in _SIGNATURES.items():
@@ -84,7 +96,7 @@ def check(library: ctypes.CDLL, code: int) -> None:
         RuntimeError: always but for success; callers validate, so it is a bug or the device's failure.
     """
     if code:
-        raise RuntimeError(f"the CUDA scan failed: {library.vmp_cuda_error(code).decode()}")
+        raise RuntimeError(f"a CUDA kernel failed: {library.vmp_cuda_error(code).decode()}")
 
 
 def workspace_bytes(library: ctypes.CDLL, scan: Scan) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from ctypes import CDLL
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -83,6 +83,7 @@ class ConvArguments(NamedTuple):
 
 
 Arguments = ScanArguments | ConvArguments
+_Arguments = TypeVar("_Arguments", ScanArguments, ConvArguments)
 
 
 def _scan_arguments(
@@ -177,9 +178,9 @@ def _kernels_for(a: Arguments) -> str:
         return "reference"
     if a.x.device.type == "cpu":
         return "native"
-    if a.x.device.type == "cuda" and isinstance(a, ScanArguments) and a.A.shape[1] <= _cuda.MAX_STATES:
-        return "cuda" if _cuda_supports(a.x.device) else "reference"
-    return "reference"
+    if a.x.device.type != "cuda" or (isinstance(a, ScanArguments) and a.A.shape[1] > _cuda.MAX_STATES):
+        return "reference"
+    return "cuda" if _cuda_supports(a.x.device) else "reference"
 
 
 # ---------------------------------------------------------------------------------------------- native kernels
@@ -282,7 +283,7 @@ def _cuda_supports(device: torch.device) -> bool:
         return bool(library.vmp_cuda_supported() == 0)
 
 
-def _cuda_ready(a: ScanArguments) -> ScanArguments:
+def _cuda_ready(a: _Arguments) -> _Arguments:
     """Activations of one dtype, x's if they agree on it, with columns side by side; the rest float32, contiguous."""
     activations = {t.dtype for t in a.tensors() if t.dim() == 3}
     dtype = a.x.dtype if len(activations) == 1 else torch.float32
@@ -296,12 +297,16 @@ def _cuda_ready(a: ScanArguments) -> ScanArguments:
     return a.mapped(ready)
 
 
+def _cuda_dtype(a: Arguments) -> int:
+    return _cuda.DTYPES[str(a.x.dtype).removeprefix("torch.")]
+
+
 def _cuda_scan_struct(a: ScanArguments) -> _cuda.Scan:
     return _cuda.Scan(
         *a.x.shape, a.A.shape[1],
         _view(a.x), _view(a.dt), _view(a.B), _view(a.C), _view(a.z),
         _address(a.A), _address(a.A_b), _address(a.D), _address(a.dt_bias),
-        _cuda.DTYPES[str(a.x.dtype).removeprefix("torch.")], a.reverse, a.initial_state == "first_input", a.mask,
+        _cuda_dtype(a), a.reverse, a.initial_state == "first_input", a.mask,
     )  # fmt: skip
 
 
@@ -316,11 +321,26 @@ def _cuda_scan_by(library: CDLL, a: ScanArguments, stream: int) -> Tensor:
     return y.to(a.x.dtype)
 
 
-def _cuda_scan(a: ScanArguments) -> Tensor:
+def _cuda_conv_struct(a: ConvArguments) -> _cuda.Conv:
+    return _cuda.Conv(
+        *a.x.shape, a.weight.shape[1], _view(a.x), _address(a.weight), _address(a.bias), _cuda_dtype(a), a.reverse
+    )  # fmt: skip
+
+
+def _cuda_conv_by(library: CDLL, a: ConvArguments, stream: int) -> Tensor:
+    """The convolution, as `_cuda_scan_by`."""
+    ready = _cuda_ready(a)
+    y = _empty_like(ready.x)
+    _cuda.check(library, library.vmp_cuda_causal_conv_silu(_cuda_conv_struct(ready), _view(y), stream))
+    return y
+
+
+def _cuda_forward(a: Arguments) -> Tensor:
     library = _cuda.load()
     assert library is not None  # `_kernels_for` has looked
     with torch.cuda.device(a.x.device):
-        return _cuda_scan_by(library, a, torch.cuda.current_stream().cuda_stream)
+        stream = torch.cuda.current_stream().cuda_stream
+        return _cuda_conv_by(library, a, stream) if isinstance(a, ConvArguments) else _cuda_scan_by(library, a, stream)
 
 
 # ------------------------------------------------------------------------------------------- reference kernels
@@ -351,11 +371,11 @@ def _reference_backward(grad_y: Tensor, a: Arguments) -> list[Tensor]:
 
 def _forward(a: Arguments) -> Tensor:
     kernels = _kernels_for(a)
-    if isinstance(a, ConvArguments):
-        return _native_conv(a) if kernels == "native" else _reference(a).contiguous()
     if kernels == "cuda":
-        return _cuda_scan(a)
-    return _native_scan(a) if kernels == "native" else _reference(a).contiguous()
+        return _cuda_forward(a)
+    if kernels == "reference":
+        return _reference(a).contiguous()
+    return _native_conv(a) if isinstance(a, ConvArguments) else _native_scan(a)
 
 
 def _backward(grad_y: Tensor, a: Arguments) -> list[Tensor]:

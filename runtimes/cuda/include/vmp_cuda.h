@@ -1,11 +1,11 @@
-/* The selective scan on NVIDIA GPUs: a plain C interface over CUDA, no other dependencies.
+/* The selective scan and the causal convolution on NVIDIA GPUs: a plain C interface over CUDA, no other dependencies.
  *
  * Every pointer but the structs themselves is to device memory of the current device. Activations are (batch, length,
  * channels), channels last and contiguous; batches and rows may lie at any stride. Work is queued on the stream that
  * is given and nothing is allocated, synchronised or kept, so that calls can be captured into a CUDA graph. Functions
  * return VMP_CUDA_OK, one of the codes below, or VMP_CUDA_ERROR_RUNTIME plus a cudaError_t.
  *
- * The recurrence and its options are described in vmp_edge/ops/reference.py.
+ * The recurrence, the convolution and their options are described in vmp_edge/ops/reference.py.
  */
 #ifndef VMP_CUDA_H
 #define VMP_CUDA_H
@@ -23,8 +23,9 @@ typedef long long int64_t;
 extern "C" {
 #endif
 
-#define VMP_CUDA_ABI 1 /* changes whenever a struct or a signature below does */
+#define VMP_CUDA_ABI 2 /* changes whenever a struct or a signature below does */
 #define VMP_CUDA_MAX_STATES 64
+#define VMP_CUDA_MAX_TAPS 16
 
 enum {
   VMP_CUDA_OK = 0,
@@ -65,6 +66,15 @@ typedef struct {
   int32_t mask;                            /* leave a step's own contribution out; with A_b: backwards only */
 } vmp_cuda_scan;
 
+typedef struct {
+  int64_t batch, length, channels, taps; /* each at least 1; taps at most VMP_CUDA_MAX_TAPS */
+  vmp_cuda_input x;                      /* (batch, length, channels) */
+  const float* weight;                   /* (channels, taps), the last one for the step itself */
+  const float* bias;                     /* (channels) or null */
+  int32_t dtype;                         /* of x and y; sums are float32 always */
+  int32_t reverse;                       /* a step sees those after it, not those before it */
+} vmp_cuda_conv;
+
 #ifndef __CUDACC_RTC__ /* which compiles no host code */
 
 VMP_CUDA_API int vmp_cuda_abi(void);
@@ -80,6 +90,9 @@ VMP_CUDA_API int vmp_cuda_scan_workspace(const vmp_cuda_scan* scan, int64_t* byt
  * to 16 bytes, needs no initial value and is in use until the stream has passed the call; `stream` is a cudaStream_t. */
 VMP_CUDA_API int vmp_cuda_selective_scan(const vmp_cuda_scan* scan, vmp_cuda_output y, void* workspace,
                                          int64_t workspace_bytes, void* stream);
+
+/* y (batch, length, channels), not overlapping x: SiLU(the convolution of each channel along the sequence + bias). */
+VMP_CUDA_API int vmp_cuda_causal_conv_silu(const vmp_cuda_conv* conv, vmp_cuda_output y, void* stream);
 
 #endif /* __CUDACC_RTC__ */
 

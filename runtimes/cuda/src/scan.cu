@@ -1,6 +1,5 @@
 // Launching the scan of scan.cuh, behind the C interface.
-#include <cuda_runtime.h>
-
+#include "launch.h"
 #include "scan.cuh"
 
 namespace vmp_cuda {
@@ -18,17 +17,6 @@ __global__ void __launch_bounds__(kLanes) carry_states_kernel(const Job job) {
 template <typename T, int kStates, int kGroups>
 __global__ void __launch_bounds__(2 * kLanes, kCompiled.replay_blocks) replay_chunks_kernel(const Job job) {
   replay_chunks<T, kStates, kGroups>(job);
-}
-
-template <typename... Parameters>
-cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared, cudaStream_t stream,
-                   const Job& job) {
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
-  config.blockDim = block;
-  config.dynamicSmemBytes = shared;
-  config.stream = stream;
-  return cudaLaunchKernelEx(&config, kernel, job);
 }
 
 int directions_of(const vmp_cuda_scan& scan) { return scan.A_b ? 2 : 1; }
@@ -49,7 +37,7 @@ struct Kernels {
     return cudaFuncGetAttributes(&attributes, replay_chunks_kernel<T, kStates, kGroups>);
   }
 
-  static cudaError_t run(Job job, cudaStream_t stream) {
+  static cudaError_t run(Job job, void* stream) {
     const vmp_cuda_scan& scan = job.scan;
     job.channel_blocks = channel_blocks(scan);
     const dim3 grid(scan.batch * job.chunks * job.channel_blocks), block(kLanes, directions_of(scan));
@@ -69,7 +57,7 @@ struct Kernels {
 struct Dispatch {
   int64_t (*shared)(const vmp_cuda_scan&, int chunk);
   int64_t (*channel_blocks)(const vmp_cuda_scan&);
-  cudaError_t (*run)(Job, cudaStream_t);
+  cudaError_t (*run)(Job, void* stream);
 };
 
 template <typename T, int kStates, int kGroups>
@@ -120,18 +108,17 @@ struct Plan {
 
 int make_plan(const vmp_cuda_scan* scan, Plan* plan) {
   if (!scan || scan->batch < 1 || scan->length < 1 || scan->channels < 1 || scan->states < 1 ||
-      scan->states > VMP_CUDA_MAX_STATES || scan->dtype < VMP_CUDA_FLOAT32 || scan->dtype > VMP_CUDA_BFLOAT16) {
+      scan->states > VMP_CUDA_MAX_STATES || !is_dtype(scan->dtype)) {
     return VMP_CUDA_ERROR_ARGUMENT;
   }
   plan->kernels = dispatch(*scan);
   const cudaError_t error = choose_chunk(*scan, plan->kernels, &plan->chunk);
-  if (error != cudaSuccess) return VMP_CUDA_ERROR_RUNTIME + error;
+  if (error != cudaSuccess) return status_of(error);
   plan->chunks = (scan->length + plan->chunk - 1) / plan->chunk;
   const int64_t columns = scan->channels * scan->batch;
-  // a grid has at most 2^31 - 1 blocks; the first comparison keeps the second from overflowing
-  const int64_t most_blocks = INT32_MAX;
-  if (plan->chunks > most_blocks || columns / scan->batch != scan->channels || columns > most_blocks ||
-      scan->batch * plan->kernels.channel_blocks(*scan) > most_blocks / plan->chunks) {
+  // the first comparisons keep the last one from overflowing
+  if (plan->chunks > kMostBlocks || columns / scan->batch != scan->channels || columns > kMostBlocks ||
+      scan->batch * plan->kernels.channel_blocks(*scan) > kMostBlocks / plan->chunks) {
     return VMP_CUDA_ERROR_ARGUMENT;
   }
   plan->sums = plan->chunks > 1 ? directions_of(*scan) * plan->chunks * columns : 0;
@@ -155,10 +142,7 @@ const char* vmp_cuda_error(int code) {
 }
 
 int vmp_cuda_supported(void) {
-  const cudaError_t error = vmp_cuda::Kernels<float, vmp_cuda::kStatesPerThread, 1>::supported();
-  if (error == cudaSuccess) return VMP_CUDA_OK;
-  cudaGetLastError();  // it must not show up in somebody else's check
-  return VMP_CUDA_ERROR_RUNTIME + error;
+  return vmp_cuda::status_of(vmp_cuda::Kernels<float, vmp_cuda::kStatesPerThread, 1>::supported());
 }
 
 int vmp_cuda_scan_workspace(const vmp_cuda_scan* scan, int64_t* bytes) {
@@ -180,8 +164,5 @@ int vmp_cuda_selective_scan(const vmp_cuda_scan* scan, vmp_cuda_output y, void* 
   if (plan.bytes > 0 && (!workspace || workspace_bytes < plan.bytes)) return VMP_CUDA_ERROR_WORKSPACE;
   float* sums = static_cast<float*>(workspace);
   const vmp_cuda::Job job{*scan, y, plan.chunk, static_cast<int>(plan.chunks), 0, sums, sums + plan.sums};
-  const cudaError_t error = plan.kernels.run(job, static_cast<cudaStream_t>(stream));
-  if (error == cudaSuccess) return VMP_CUDA_OK;
-  cudaGetLastError();
-  return VMP_CUDA_ERROR_RUNTIME + error;
+  return vmp_cuda::status_of(plan.kernels.run(job, stream));
 }

@@ -16,6 +16,10 @@ constexpr int kLanes = 64;              // threads of a block and direction: as 
 constexpr int kStatesPerThread = 16;    // at most
 constexpr int kSharedBytes = 48 << 10;  // of a block, without asking for more
 
+// Of the convolution. With 4 taps, a run of 16 steps loads 3 more, which a neighbour in the block has in the L1 cache.
+constexpr int kConvSteps = 16;  // of a thread
+constexpr int kConvRuns = 4;    // of a block, each of kLanes threads
+
 // The row of a compute capability, the last of its own major version that is not newer; sm is 0 where the library has
 // no code. The kernels are compiled for each row.
 __host__ __device__ constexpr Tuning tuning_of(int sm) {

@@ -2,7 +2,7 @@
 //
 // Each thread of a block is a fiber that runs until it waits at a barrier. A block runs to its end before the next one
 // starts, in the order of vmp_emulate: results that depend on the order of threads or blocks have a race. Shared memory
-// starts as NaNs, so that what is read before it is written shows.
+// that is sized at the launch starts as NaNs, so that what is read before it is written shows.
 #pragma once
 
 #include <ucontext.h>
@@ -11,14 +11,16 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
+#include <functional>
 #include <limits>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #define __device__
 #define __host__
 #define __global__
-#define __shared__
+#define __shared__ thread_local  // static within a function, too, and `extern` is allowed; it is one for all fibers
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 
@@ -47,10 +49,10 @@ struct cudaLaunchConfig_t {
 
 constexpr size_t kSharedLimit = 48 << 10;
 namespace vmp_cuda {
-inline float4 shared_memory[kSharedLimit / sizeof(float4)];
+inline thread_local float4 shared_memory[kSharedLimit / sizeof(float4)];
 }
 
-inline dim3 threadIdx, blockIdx, blockDim;  // of the thread that runs
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;  // of the thread that runs
 
 namespace emulation {
 
@@ -75,8 +77,7 @@ struct Block {
   std::vector<Barrier> warps;
   Barrier all;
   ucontext_t scheduler;
-  void (*call)(const void* kernel);
-  const void* kernel;
+  std::function<void()> kernel;
 };
 
 inline Block* block;
@@ -105,7 +106,7 @@ inline void leave(Barrier& barrier) {
 }
 
 inline void enter() {
-  block->call(block->kernel);
+  block->kernel();
   leave(block->all);
   leave(block->warps[current / 32]);
   block->threads[current].done = true;
@@ -163,32 +164,45 @@ inline float __shfl_xor_sync(unsigned, float value, int mask) {
   return other;
 }
 
-template <typename Job>
-cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Job), const Job& job) {
-  if (config->dynamicSmemBytes > kSharedLimit) return cudaErrorInvalidConfiguration;
-  struct Call {
-    void (*kernel)(Job);
-    const Job* job;
-  } call{kernel, &job};
-  emulation::Block block;
+namespace emulation {
+
+inline cudaError_t launch(std::function<void()> kernel, dim3 grid, dim3 threads, size_t shared_bytes) {
+  if (shared_bytes > kSharedLimit) return cudaErrorInvalidConfiguration;
+  Block block;
   emulation::block = &block;
-  blockDim = config->blockDim;
-  block.kernel = &call;
-  block.call = [](const void* kernel) {
-    const Call& call = *static_cast<const Call*>(kernel);
-    call.kernel(*call.job);
-  };
+  blockDim = threads;
+  gridDim = grid;
+  block.kernel = std::move(kernel);
   const unsigned csr = _mm_getcsr();
   _mm_setcsr(csr | 0x8040);  // subnormal numbers are zero, as with nvcc -ftz=true
-  const dim3 grid = config->gridDim;
   const int64_t count = static_cast<int64_t>(grid.x) * grid.y * grid.z;
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t at = emulation::backwards ? count - 1 - i : i;
+    const int64_t at = backwards ? count - 1 - i : i;
     blockIdx = dim3(at % grid.x, at / grid.x % grid.y, at / grid.x / grid.y);
-    emulation::run(block);
+    run(block);
   }
   _mm_setcsr(csr);
   return cudaSuccess;
+}
+
+template <typename... Parameters, size_t... kIndex>
+void call(void (*kernel)(Parameters...), void** arguments, std::index_sequence<kIndex...>) {
+  kernel(*static_cast<Parameters*>(arguments[kIndex])...);
+}
+
+}  // namespace emulation
+
+template <typename Job>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Job), const Job& job) {
+  return emulation::launch([=] { kernel(job); }, config->gridDim, config->blockDim, config->dynamicSmemBytes);
+}
+
+// `arguments` has the address of each parameter's value.
+template <typename... Parameters>
+cudaError_t cudaLaunchKernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, void** arguments,
+                             size_t shared_bytes = 0, cudaStream_t = nullptr) {
+  const auto indices = std::index_sequence_for<Parameters...>{};
+  return emulation::launch([=] { emulation::call(kernel, arguments, indices); }, grid, block, shared_bytes);
 }
 
 inline cudaError_t cudaGetDevice(int* device) {
