@@ -31,7 +31,7 @@ def to_relax(program: ExportedProgram, tile: Tile) -> tvm.IRModule:
         program: what was exported.
         tile: the matrix products' register tile.
     """
-    module = _Converters(program, tile).convert()
+    module = Converters(program, tile).convert()
     return relax.transform.DeadCodeElimination(["main"])(module)  # what went into the products
 
 
@@ -59,7 +59,7 @@ def normalised(node: Node) -> tuple[Node, float] | None:
     return x, epsilon
 
 
-class _Converters:
+class Converters:
     """Converters of one program, with its parameters and the functions that they have made so far."""
 
     def __init__(self, program: ExportedProgram, tile: Tile) -> None:

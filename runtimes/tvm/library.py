@@ -42,6 +42,14 @@ def runtime_library() -> Path:
     return path
 
 
+def load_cuda_runtime() -> None:
+    import ctypes
+    ctypes.CDLL("/tmp/proto/libcuda.so.1", mode=ctypes.RTLD_GLOBAL)
+    ctypes.CDLL("/usr/local/cuda-13.0/lib/libcudart.so.13", mode=ctypes.RTLD_GLOBAL)
+    ctypes.CDLL(str(package_folder("tvm") / "lib" / "libtvm_runtime.so"), mode=ctypes.RTLD_GLOBAL)
+    ctypes.CDLL(str(package_folder("tvm") / "lib" / "libtvm_runtime_cuda.so"), mode=ctypes.RTLD_GLOBAL)
+
+
 def build_operators(toolchain: str | None = None) -> list[Path]:
     """The archives that a bundle's library is linked with, in the linker's order, from the cache or built now.
 

@@ -1,0 +1,146 @@
+"""Lowering to TVM for NVIDIA GPUs: one shared library with the host's code, the GPU's machine code and the weights."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tvm
+import tvm_ffi
+from tvm import relax
+from tvm.s_tir import dlight
+
+from vmp_edge.compile import graph
+from vmp_edge.compile.cuda import kernels
+from vmp_edge.compile.cuda.converters import to_relax
+from vmp_edge.compile.cuda.kernels import Gpu, Operation
+from vmp_edge.compile.cuda.toolchain import Compiler
+from vmp_edge.runtimes.tvm.library import load_cuda_runtime
+
+if TYPE_CHECKING:
+    from vmp_edge.models import VideoMamba
+
+DTYPES = {"fp32": "float32", "fp16": "float16"}
+CALLBACK = "tvm_callback_cuda_compile"
+TAGS = [f"{index}.{axis}" for index in ("blockIdx", "threadIdx") for axis in "xyz"]
+# What every GPU from sm_80 on has; TVM's schedules ask.
+LIMITS = {
+    "max_threads_per_block": 1024,
+    "max_shared_memory_per_block": 48 << 10,
+    "thread_warp_size": 32,
+    "registers_per_block": 65536,
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a library is made for.
+
+    Attributes:
+        architectures: compute capabilities with machine code inside; the first is that of `gpu`.
+        gpu: what kernels are tuned for.
+        host: TVM's LLVM target of the CPU but its kind.
+    """
+
+    architectures: tuple[int, ...]
+    gpu: Gpu
+    host: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The CUDA C++ that a library was made of: the hand-written kernels' and TVM's own."""
+
+    written: str
+    generated: str
+
+
+def compile_module(model: VideoMamba, device: Device, precision: str, compiler: Compiler) -> tuple[relax.VMExecutable, Sources]:
+    """Compile a model's inference form.
+
+    Args:
+        model: the source model.
+        device: what for.
+        precision: ``fp32``; or ``fp16``, with sums, states and the stream of tokens in float32.
+        compiler: makes the machine code.
+
+    Raises:
+        MissingDependencyError: TVM's CUDA runtime cannot be loaded.
+        BuildError: the kernels do not compile.
+    """
+    load_cuda_runtime()
+    module, operations = to_relax(graph.export(model), device.gpu, DTYPES[precision])
+    written = kernels.source_of(operations)
+    cubin = compiler.compile(written, device.architectures)
+    module = module.with_attr("external_mods", [device_module(operations, cubin)])
+    machine = tvm.target.Target(
+        {"kind": "cuda", "arch": f"sm_{device.gpu.sm}", **LIMITS, "host": {"kind": "llvm", **device.host}}
+    )
+    generated: list[str] = []
+    config = {"relax.backend.use_cuda_graph": True}
+    with _compiling_by(compiler, device.architectures, generated), tvm.transform.PassContext(config=config), machine:
+        executable = tvm.compile(module, target=machine, relax_pipeline=pipeline(machine))
+    return executable, Sources(written, "\n".join(generated))
+
+
+@contextlib.contextmanager
+def _compiling_by(compiler: Compiler, architectures: tuple[int, ...], sources: list[str]) -> Iterator[None]:
+    """TVM asks this compiler for the machine code of its own kernels; their source is kept."""
+
+    def compile_source(code: str) -> bytes:
+        sources.append(code)
+        return compiler.compile(code, architectures)
+
+    before = tvm_ffi.get_global_func(CALLBACK)
+    tvm_ffi.register_global_func(CALLBACK, compile_source, override=True)
+    try:
+        yield
+    finally:
+        tvm_ffi.register_global_func(CALLBACK, before, override=True)
+
+
+def device_module(operations: Sequence[Operation], cubin: bytes) -> tvm.runtime.Module:
+    """The hand-written kernels as a module that TIR calls by name."""
+    kernels = {
+        launch.name: {
+            "name": launch.name,
+            "arg_types": ["handle"] * len(operation.buffers),
+            "launch_param_tags": TAGS,
+        }
+        for operation in operations
+        for launch in operation.launches
+    }
+    metadata = json.dumps({"tvm_version": tvm.__version__, "func_info": kernels})
+    table = tvm_ffi.get_global_func("runtime.LoadMetaDataFromJSON")(metadata)
+    return tvm_ffi.get_global_func("ffi.Module.create.cuda")(cubin, "cubin", table, {})
+
+
+def pipeline(machine: tvm.target.Target) -> tvm.transform.Pass:
+    """From Relax to what the virtual machine runs, with CUDA graphs.
+
+    TVM's own pipeline but for dlight's rule for matrix-vector products, which fails in TVM 0.27: ours are kernels.
+    """
+    rules = (dlight.gpu.Reduction(), dlight.gpu.GeneralReduction(), dlight.gpu.Fallback())
+    passes = relax.transform
+
+    @tvm.transform.module_pass(opt_level=0)
+    def run(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+        with machine:
+            return tvm.transform.Sequential(
+                [
+                    passes.LegalizeOps(),
+                    passes.AnnotateTIROpPattern(),
+                    passes.FoldConstant(),
+                    passes.FuseOps(),
+                    passes.FuseTIR(),
+                    dlight.ApplyDefaultSchedule(*rules),
+                    *relax.backend.cuda.pipeline.dataflow_lower_passes(machine),
+                    *relax.backend.cuda.pipeline.finalize_passes(machine),
+                ]
+            )(module)
+
+    return run

@@ -1,0 +1,242 @@
+"""CUDA compilers: nvcc, or NVRTC from PyPI for devices whose CUDA is older than this machine's; and what they made."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from vmp_edge.errors import BuildError, MissingDependencyError
+from vmp_edge.runtimes.building import source_folder
+
+Version = tuple[int, int]
+OPTIONS = ("-std=c++17", "-ftz=true")  # as runtimes/cuda/CMakeLists.txt has them
+NVRTC_PACKAGES = ("nvidia-cuda-nvrtc-cu12", "nvidia-cuda-runtime-cu12", "nvidia-cuda-cccl-cu12")
+EM_CUDA = 190
+NEWER_FLAGS = 8  # ELF ABI version from which on the architecture is in the flags' second byte, not in the first
+JETPACKS: dict[str, Version] = {"6": (12, 6), "7": (13, 0)}  # NVIDIA's release notes: the CUDA of each
+
+
+class Compiler(Protocol):
+    """What makes machine code of CUDA C++."""
+
+    version: Version
+
+    def compile(self, source: str, architectures: Sequence[int]) -> bytes:
+        """A cubin, or for several architectures a fat binary of them, without PTX.
+
+        Raises:
+            BuildError: the source does not compile.
+        """
+        ...
+
+
+def find(newest: Version | None = None) -> Compiler:
+    """A compiler whose code the device's CUDA can load.
+
+    Args:
+        newest: the device's CUDA; a driver refuses what a newer major version made. None takes any.
+
+    Raises:
+        MissingDependencyError: there is none at all.
+        BuildError: there are only newer ones.
+    """
+    nvcc = find_nvcc()
+    if nvcc and (newest is None or nvcc.version <= newest):
+        return nvcc
+    nvrtc = find_nvrtc()
+    if nvrtc and (newest is None or nvrtc.version <= newest):
+        return nvrtc
+    if nvcc is None:
+        raise MissingDependencyError(
+            "building for NVIDIA GPUs needs nvcc, which is not on the PATH: install the CUDA toolkit, or set CUDACXX to "
+            "its nvcc"
+        )
+    assert newest is not None
+    raise BuildError(
+        f"nvcc is of CUDA {dotted(nvcc.version)}, newer than the device's {dotted(newest)}: its code would not load "
+        "there; run: pip install 'vmp-edge[jetpack6]', or set CUDACXX to an older nvcc"
+    )
+
+
+def dotted(version: Version) -> str:
+    """``(12, 6)`` as ``12.6``."""
+    return ".".join(map(str, version))
+
+
+def include_folders() -> list[Path]:
+    """Where the hand-written kernels are."""
+    return [source_folder("cuda") / "src", source_folder("cuda") / "include"]
+
+
+# ------------------------------------------------------------------------------------------------------------- nvcc
+
+
+@dataclass(frozen=True)
+class Nvcc:
+    """A CUDA toolkit's compiler."""
+
+    path: str
+    version: Version
+
+    def compile(self, source: str, architectures: Sequence[int]) -> bytes:
+        """As `Compiler`."""
+        kind = ["-cubin", f"-arch=sm_{architectures[0]}"]
+        if len(architectures) > 1:
+            kind = ["-fatbin", "--no-compress", *(f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures)]
+        with tempfile.TemporaryDirectory(prefix="vmp-edge-") as folder:
+            code, result = Path(folder) / "kernels.cu", Path(folder) / "kernels.bin"
+            code.write_text(source)
+            includes = [f"-I{path}" for path in include_folders()]
+            command = [self.path, *OPTIONS, "-O3", *kind, *includes, str(code), "-o", str(result)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise BuildError(f"nvcc: {first_error(done.stderr)}")
+            return result.read_bytes()
+
+
+def find_nvcc() -> Nvcc | None:
+    """``$CUDACXX``, or nvcc on the PATH or where NVIDIA's installers put it.
+
+    Raises:
+        BuildError: it is there, but does not run.
+    """
+    path = os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+    if not path:
+        return None
+    try:
+        text = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise BuildError(f"{path} does not run ({error}); set CUDACXX to a working nvcc") from error
+    release = re.search(r"release (\d+)\.(\d+)", text)
+    if not release:
+        raise BuildError(f"{path} is not nvcc: it names no release; set CUDACXX to a working nvcc")
+    return Nvcc(path, (int(release[1]), int(release[2])))
+
+
+def first_error(text: str) -> str:
+    """The first line of a compiler's output that says error, or its last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
+    return next((line for line in lines if "error" in line), lines[-1])
+
+
+# ------------------------------------------------------------------------------------------------------------ NVRTC
+
+
+@dataclass(frozen=True)
+class Nvrtc:
+    """NVIDIA's compiler as a library, of PyPI's packages: one architecture at a time, no host code."""
+
+    library: str
+    includes: tuple[str, ...]
+    version: Version
+
+    def compile(self, source: str, architectures: Sequence[int]) -> bytes:
+        """As `Compiler`, for one architecture."""
+        if len(architectures) != 1:
+            raise BuildError("NVRTC compiles for one architecture; install the CUDA toolkit's nvcc for several")
+        nvrtc = _load_nvrtc(self.library)
+        program = ctypes.c_void_p()
+        # no host headers: what TVM's generated code takes from them
+        text = "\n".join(line for line in source.splitlines() if line.strip() != "#include <cuda.h>")
+        _check(nvrtc, nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernels.cu", 0, None, None))
+        try:
+            folders = [*map(str, include_folders()), *self.includes]
+            options = [*OPTIONS, f"--gpu-architecture=sm_{architectures[0]}", "-default-device"]
+            options += [f"-I{folder}" for folder in folders]
+            flags = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+            if nvrtc.nvrtcCompileProgram(program, len(options), flags):
+                log = _sized(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program)
+                raise BuildError(f"NVRTC: {first_error(log.decode(errors='replace'))}")
+            return _sized(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
+        finally:
+            nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def find_nvrtc() -> Nvrtc | None:
+    """NVRTC of the extra ``jetpack6``; None where it is not installed."""
+    try:
+        major, minor = importlib.metadata.version(NVRTC_PACKAGES[0]).split(".")[:2]
+        spec = importlib.util.find_spec("nvidia")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    roots = [Path(root) for root in (spec.submodule_search_locations or [])] if spec else []
+    libraries = [path for root in roots for path in root.glob("cuda_nvrtc/lib/libnvrtc.so.*")]
+    includes = [str(path) for root in roots for path in sorted(root.glob("cuda_*/include"))]
+    if not libraries or not includes:
+        return None
+    return Nvrtc(str(libraries[0]), tuple(includes), (int(major), int(minor)))
+
+
+@functools.cache
+def _load_nvrtc(path: str) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(path)
+    except OSError as error:
+        raise MissingDependencyError(f"{path} cannot be loaded ({error}); reinstall 'vmp-edge[jetpack6]'") from error
+    library.nvrtcGetErrorString.restype = ctypes.c_char_p
+    return library
+
+
+def _check(nvrtc: ctypes.CDLL, code: int) -> None:
+    if code:
+        raise BuildError(f"NVRTC: {nvrtc.nvrtcGetErrorString(code).decode()}")
+
+
+def _sized(size: ctypes._NamedFuncPointer, content: ctypes._NamedFuncPointer, program: ctypes.c_void_p) -> bytes:
+    count = ctypes.c_size_t()
+    size(program, ctypes.byref(count))
+    data = ctypes.create_string_buffer(count.value)
+    content(program, data)
+    return data.raw
+
+
+# ------------------------------------------------------------------------------------------------- what is inside
+
+
+def architectures_inside(data: bytes) -> list[int]:
+    """The architecture of each cubin in a file, whatever that is, in the file's order.
+
+    NVIDIA documents no format; a cubin is an ELF file of machine 190, and where its flags have the architecture was read
+    off files of CUDA 12.6 and 13.0.
+    """
+    found = []
+    at = data.find(b"\x7fELF")
+    while at >= 0:
+        header = data[at : at + 64]
+        if len(header) == 64 and struct.unpack_from("<H", header, 18)[0] == EM_CUDA:
+            (flags,) = struct.unpack_from("<I", header, 48)
+            found.append(flags >> 8 & 0xFF if header[8] >= NEWER_FLAGS else flags & 0xFF)
+        at = data.find(b"\x7fELF", at + 4)
+    return found
+
+
+def check_inside(path: Path, architectures: Sequence[int], pieces: int) -> None:
+    """That a library has machine code for each architecture.
+
+    Args:
+        path: the library.
+        architectures: compute capabilities, 10 * major + minor.
+        pieces: how many modules of device code it should have, each for all architectures.
+
+    Raises:
+        BuildError: it has not: TVM puts source text inside, without a word, where its CUDA runtime is not loaded.
+    """
+    inside = architectures_inside(path.read_bytes())
+    for sm in architectures:
+        if inside.count(sm) < pieces:
+            raise BuildError(
+                f"{path.name} has {inside.count(sm)} of {pieces} modules of machine code for sm_{sm} inside; reinstall "
+                "vmp-edge[tvm] and build again"
+            )
