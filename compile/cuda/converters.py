@@ -50,6 +50,7 @@ class CudaConverters(Converters):
         self.columns: dict[Node, tuple[relax.Var, View]] = {}  # nodes that are columns of a wider product
         self.cast: dict[Node, relax.Var] = {}
         self.normal: dict[Node, relax.Var] = {}
+        self.flat: dict[relax.Var, relax.Var] = {}  # (..., K) and the rows that it was made of
 
     # ------------------------------------------------------------------------------------------ reading and launching
 
@@ -65,9 +66,15 @@ class CudaConverters(Converters):
         return self.rows(importer, x), View(sizes(x)[-1])
 
     def rows(self, importer: Any, x: relax.Var) -> relax.Var:
-        """x (..., K) as (rows, K)."""
+        """x (..., K) as (rows, K): what it was made of, if it was."""
         shape = sizes(x)
-        return self.reshape(importer, x, (int(np.prod(shape[:-1])), shape[-1]))
+        return self.flat[x] if x in self.flat else self.reshape(importer, x, (int(np.prod(shape[:-1])), shape[-1]))
+
+    def shaped(self, importer: Any, rows: relax.Var, shape: tuple[int, ...]) -> relax.Var:
+        """(rows, K) as (..., K)."""
+        x = self.reshape(importer, rows, shape)
+        self.flat[x] = rows
+        return x
 
     def launch(self, importer: Any, key: Any, make: Callable[[str], Operation], arguments: list[Any]) -> relax.Var:
         """Call an operation, made when its key is first seen; its first output."""
@@ -100,7 +107,7 @@ class CudaConverters(Converters):
         width = len(self.parameters[weight.name])
         emit = importer.block_builder.emit  # for readers that are not ours, and gone if there are none
         cut = emit(relax.op.strided_slice(wide, [1], [view.offset], [view.offset + width]))
-        return self.reshape(importer, cut, (*sizes(importer.env[source])[:-1], width))
+        return self.shaped(importer, cut, (*sizes(importer.env[source])[:-1], width))
 
     def one_linear(
         self,
@@ -118,7 +125,7 @@ class CudaConverters(Converters):
             ours = all(is_call(user, reader) for user in node.users for reader in [_reader(user)])
             out = self.dtype if ours and residual is None else "float32"
         shape = (*sizes(importer.env[source])[:-1], len(weight))
-        return self.reshape(importer, self.product(importer, x, view, weight, bias, residual, out), shape)
+        return self.shaped(importer, self.product(importer, x, view, weight, bias, residual, out), shape)
 
     def product(
         self,
@@ -160,7 +167,7 @@ class CudaConverters(Converters):
         x = importer.block_builder.emit(relax.op.astype(x, self.dtype)) if self.dtype != "float32" else x
         x = self.rows(importer, x)
         product = self.product(importer, x, View(shape[-1]), weight, bias, None, "float32")
-        return self.reshape(importer, product, (*shape[:-1], len(weight)))
+        return self.shaped(importer, product, (*shape[:-1], len(weight)))
 
     # ------------------------------------------------------------------------------------------ scan and convolution
 
@@ -195,7 +202,7 @@ class CudaConverters(Converters):
         )
         arguments = [rows for rows, _ in read.values()] + [importer.env[parameters[name]] for name in given]
         y = self.launch(importer, ("scan", config), lambda name: config.operation(name, self.gpu), arguments)
-        return self.reshape(importer, y, shape)
+        return self.shaped(importer, y, shape)
 
     def causal_conv_silu(self, node: Node, importer: Any) -> relax.Var:
         source, weight, bias = inputs(node)[:3]
@@ -210,7 +217,7 @@ class CudaConverters(Converters):
             lambda name: kernels.conv(name, shape[-2], shape[-1], view, width, bias is not None, reverse, self.dtype),
             arguments,
         )
-        return self.reshape(importer, y, shape)
+        return self.shaped(importer, y, shape)
 
 
 def _reader(node: Node) -> str:
