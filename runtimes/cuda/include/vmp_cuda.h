@@ -87,7 +87,8 @@ VMP_CUDA_API int vmp_cuda_supported(void);
 VMP_CUDA_API int vmp_cuda_scan_workspace(const vmp_cuda_scan* scan, int64_t* bytes);
 
 /* y (batch, length, channels), not overlapping any input; with A_b the sum of both directions. `workspace` is aligned
- * to 16 bytes, needs no initial value and is in use until the stream has passed the call; `stream` is a cudaStream_t. */
+ * to 16 bytes, needs no initial value and is in use until the stream has passed the call; `stream` is a cudaStream_t.
+ */
 VMP_CUDA_API int vmp_cuda_selective_scan(const vmp_cuda_scan* scan, vmp_cuda_output y, void* workspace,
                                          int64_t workspace_bytes, void* stream);
 
