@@ -19,13 +19,14 @@ from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
 PROGRAM = "model.pte"
 
 
-def lower(model: VideoMamba, staging: Staging, kind: Target) -> Lowered:
+def lower(model: VideoMamba, staging: Staging, kind: Target, precision: str) -> Lowered:
     """Write ``model.pte`` and the library with its operators into a bundle.
 
     Args:
         model: the source model.
         staging: the bundle that is being made.
         kind: the target; the program is the same for every CPU.
+        precision: fp32, the only one.
 
     Raises:
         MissingDependencyError: executorch or what builds its operators is not installed.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from vmp_edge.engines import Engine
 from vmp_edge.errors import UsageError
 
 if TYPE_CHECKING:
-    from vmp_edge.bundle import Staging
+    from vmp_edge.bundle import Bundle, Staging
     from vmp_edge.compile.target import Target
     from vmp_edge.models import VideoMamba
 
@@ -28,18 +30,29 @@ class Lowered:
         program: the file in the bundle that the engine executes.
         tools: name and version of what made it.
         cpu_features: what it needs of a CPU beyond the architecture, as the manifest has it.
+        libraries, gpu: what it needs of the device, as the manifest has it.
+        emulate: what runs the bundle on a machine that is not its target; None where nothing does.
     """
 
     program: str
     tools: dict[str, str]
     cpu_features: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+    gpu: dict[str, Any] = field(default_factory=dict)
+    emulate: Callable[[Bundle], EmulatedEngine] | None = None
+
+
+class EmulatedEngine(Engine, Protocol):
+    """An engine with the name of what it runs under."""
+
+    emulator: str
 
 
 class Lower(Protocol):
     """A lowering: adds the program, and all that it needs on the device, to a bundle."""
 
-    def __call__(self, model: VideoMamba, staging: Staging, kind: Target) -> Lowered:
-        """Lower `model` for the target `kind` into `staging`."""
+    def __call__(self, model: VideoMamba, staging: Staging, kind: Target, precision: str) -> Lowered:
+        """Lower `model` for the target `kind` in a precision into `staging`."""
         ...
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vmp_edge import __version__, engines
 from vmp_edge.bundle import Bundle, staged_bundle
 from vmp_edge.compile import lowering, parity, target
+from vmp_edge.compile.lowering import Lowered
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import MissingDependencyError, UsageError
 from vmp_edge.manifest import Manifest, host_machine
@@ -42,6 +43,8 @@ class Request:
         output: the bundle's folder; None is ``build/<target>``.
         engine: None takes the target's.
         precision: None takes the target's first.
+        device: of a target with GPUs, the one that kernels are tuned for; None takes the target's first.
+        jetpack: of a Jetson target, NVIDIA's system on the device; None takes what the compiler's code needs.
         threads: that the bundle uses unless its user says otherwise; None leaves it to the engine.
     """
 
@@ -55,6 +58,8 @@ class Request:
     output: Path | None = None
     engine: str | None = None
     precision: str | None = None
+    device: str | None = None
+    jetpack: str | None = None
     threads: int | None = None
 
 
@@ -93,7 +98,7 @@ def build(request: Request) -> Bundle:
         BuildError: the bundle differs from the source model by more than its precision allows, or cannot be written;
             nothing is left behind.
     """
-    kind = target.load(request.target)
+    kind = target.choose(target.load(request.target), request.device, request.jetpack)
     engine, precision = request.engine or kind.engine, request.precision or kind.precisions[0]
     target.check_choice(kind, engine, precision)
     if request.threads is not None and request.threads < 1:
@@ -104,7 +109,7 @@ def build(request: Request) -> Bundle:
             source = load_source(request)
         options = source.module.options
         with stage(2, f"lower {source.name} for {engine}"):
-            lowered = lowering.find(engine)(source.module, staging, kind)
+            lowered = lowering.find(engine)(source.module, staging, kind, precision)
         manifest = Manifest(
             name=source.name,
             model=dataclasses.asdict(options),
@@ -120,16 +125,20 @@ def build(request: Request) -> Bundle:
             accuracy=source.accuracy,
             frame_rate=source.frame_rate,
             cpu_features=lowered.cpu_features,
+            libraries=lowered.libraries,
+            gpu=lowered.gpu,
             threads=request.threads,
         )
         with stage(3, "run the bundle and compare it with the source model"):
-            measured = compare(staging.seal(manifest), kind, source.module, request.threads)
+            measured = compare(staging.seal(manifest), kind, lowered, source.module, request.threads)
         with stage(4, f"write {output}"):
             staging.seal(dataclasses.replace(manifest, parity=measured))
     return Bundle.open(output, any_machine=True)
 
 
-def compare(bundle: Bundle, kind: Target, module: VideoMamba, threads: int | None) -> dict[str, Any]:
+def compare(
+    bundle: Bundle, kind: Target, lowered: Lowered, module: VideoMamba, threads: int | None
+) -> dict[str, Any]:
     """The manifest's ``parity`` entry: measured here, or under an emulator, or the reason why it was not.
 
     Raises:
@@ -138,11 +147,9 @@ def compare(bundle: Bundle, kind: Target, module: VideoMamba, threads: int | Non
     if target.runs_here(kind):
         return parity.measure(bundle, engines.create(bundle, threads), module)
     try:
-        if bundle.manifest.engine != "tvm" or bundle.manifest.machine == host_machine():
+        if lowered.emulate is None:
             raise MissingDependencyError(f"this machine cannot run {kind.name}")
-        from vmp_edge.compile.emulator import EmulatedEngine
-
-        emulated = EmulatedEngine(bundle)
+        emulated = lowered.emulate(bundle)
     except MissingDependencyError as error:
         return {"not_run": f"{error}"}
     # one clip of each kind: an emulator takes some thirty times as long

@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from vmp_edge.errors import UsageError
+from vmp_edge.errors import MissingDependencyError, UsageError
 from vmp_edge.manifest import host_machine, missing_cpu_features
 
 FOLDER = Path(__file__).parent / "targets"
+
+
+@dataclass(frozen=True)
+class GpuDevice:
+    """A GPU that a target's bundles run on.
+
+    Attributes:
+        architecture: compute capability, 10 * major + minor.
+        processors: streaming multiprocessors, which kernels are tuned for.
+        memory_gb: gigabytes of memory.
+    """
+
+    architecture: int
+    processors: int
+    memory_gb: int
+
+
+@dataclass(frozen=True)
+class GpuTarget:
+    """The NVIDIA GPUs of a target.
+
+    Attributes:
+        architectures: compute capabilities that a bundle has machine code for.
+        devices: by name; a bundle runs on all of them and is tuned for one.
+        jetpacks: NVIDIA's systems for Jetson that can be asked for, by their major version; none elsewhere.
+        device: the one that a bundle is tuned for, a key of `devices`.
+        jetpack: what was asked for; None takes whatever the compiler's code needs.
+    """
+
+    architectures: tuple[int, ...]
+    devices: dict[str, GpuDevice]
+    jetpacks: tuple[str, ...]
+    device: str
+    jetpack: str | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +64,7 @@ class Target:
         llvm: TVM's LLVM target but its kind, ``{"mtriple": ..., "mcpu": ...}``; None where `native` chooses.
         simd: the registers that TVM's matrix products are tiled for, a key of `vmp_edge.compile.gemm.TILES`.
         verified: what was verified, by the machine that it was verified on.
+        gpu: its NVIDIA GPUs; None where the CPU does the work.
     """
 
     name: str
@@ -42,6 +77,7 @@ class Target:
     cpu_features: tuple[str, ...] = ()
     llvm: dict[str, str] | None = None
     simd: str | None = None
+    gpu: GpuTarget | None = None
 
 
 def names() -> list[str]:
@@ -69,7 +105,31 @@ def load(name: str) -> Target:
         cpu_features=tuple(entry.get("cpu_features", ())),
         llvm=entry.get("llvm"),
         simd=entry.get("simd"),
+        gpu=_gpu(entry["gpu"]) if "gpu" in entry else None,
     )
+
+
+def _gpu(entry: dict[str, Any]) -> GpuTarget:
+    devices = {name: GpuDevice(**values) for name, values in entry["devices"].items()}
+    jetpacks = tuple(str(version) for version in entry.get("jetpacks", ()))
+    return GpuTarget(tuple(entry["architectures"]), devices, jetpacks, device=next(iter(devices)))
+
+
+def choose(target: Target, device: str | None, jetpack: str | None) -> Target:
+    """A target with the device that a bundle is tuned for, and its JetPack.
+
+    Raises:
+        UsageError: the target has no such device or JetPack; the text says what it has.
+    """
+    asked = {"--device": device, "--jetpack": jetpack}
+    has = {"--device": tuple(target.gpu.devices), "--jetpack": target.gpu.jetpacks} if target.gpu else {}
+    for option, value in asked.items():
+        if value is not None and value not in has.get(option, ()):
+            known = ", ".join(has.get(option, ())) or "none"
+            raise UsageError(f"{option} is {value!r}; target {target.name} has {known}")
+    if target.gpu is None:
+        return target
+    return replace(target, gpu=replace(target.gpu, device=device or target.gpu.device, jetpack=jetpack))
 
 
 def native() -> Target:
@@ -78,7 +138,7 @@ def native() -> Target:
     Raises:
         UsageError: there is none.
     """
-    kinds = [load(name) for name in names()]
+    kinds = [kind for kind in map(load, names()) if kind.gpu is None]
     fitting = [kind for kind in kinds if kind.llvm and runs_here(kind)]
     if not fitting:
         known = ", ".join(kind.name for kind in kinds if kind.llvm)
@@ -88,7 +148,17 @@ def native() -> Target:
 
 def runs_here(target: Target) -> bool:
     """Whether this machine can run a target's bundles."""
-    return target.machine in ("host", host_machine()) and not missing_cpu_features(target.cpu_features)
+    fits = target.machine in ("host", host_machine()) and not missing_cpu_features(target.cpu_features)
+    return fits and (target.gpu is None or _has_gpu(target.gpu))
+
+
+def _has_gpu(gpu: GpuTarget) -> bool:
+    from vmp_edge.runtimes.tvm.cuda import find_gpu
+
+    try:
+        return find_gpu().runs(gpu.architectures)
+    except MissingDependencyError:
+        return False
 
 
 def check_choice(target: Target, engine: str, precision: str) -> None:

@@ -15,13 +15,14 @@ from vmp_edge.models import VideoMamba
 PROGRAM = "model.pth"
 
 
-def lower(model: VideoMamba, staging: Staging, kind: Target) -> Lowered:
+def lower(model: VideoMamba, staging: Staging, kind: Target, precision: str) -> Lowered:
     """Write ``model.pth``, which `vmp_edge.models.load_checkpoint` reads too.
 
     Args:
         model: the source model.
         staging: the bundle that is being made.
         kind: the target; PyTorch runs on any.
+        precision: fp32, the only one.
     """
     buffer = io.BytesIO()
     torch.save({"model": model.state_dict(), "options": dataclasses.asdict(model.options)}, buffer)

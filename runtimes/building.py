@@ -39,7 +39,7 @@ def fingerprint(versions: Sequence[str], *folders: Path) -> str:
     digest.update(f"{' '.join(versions)} {platform.machine()} {platform.libc_ver()}".encode())
     for folder in folders:
         for path in sorted(folder.rglob("*")):
-            if path.suffix in (".h", ".cpp", ".inc", ".txt", ".cmake"):
+            if path.suffix in (".h", ".cpp", ".inc", ".txt", ".cmake", ".map"):
                 digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -76,6 +76,9 @@ class Manifest:
         accuracy: What was measured, if it was.
         frame_rate: Frames per second at which the model saw its frames in training; None if it doesn't matter.
         cpu_features: What it needs of a CPU beyond the architecture, as Linux names it in /proc/cpuinfo: `avx2`, ...
+        libraries: Of which libraries of the device its program has need, for `vmp-edge doctor` to look for.
+        gpu: What it needs of a GPU: `architectures` that it has machine code for, `cuda` of the compiler, and the
+            `device` that it is tuned for; empty where the CPU does the work.
         threads: How many threads the engine uses when the caller does not say; None leaves it to the engine.
         files: Size and hash of each file in the bundle but the manifest itself.
     """
@@ -95,6 +98,8 @@ class Manifest:
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     frame_rate: float | None = None
     cpu_features: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+    gpu: Mapping[str, Any] = field(default_factory=dict)
     threads: int | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
 
@@ -127,6 +132,10 @@ class Manifest:
         }
         if self.cpu_features:
             entries["cpu_features"] = list(self.cpu_features)
+        if self.libraries:
+            entries["libraries"] = list(self.libraries)
+        if self.gpu:
+            entries["gpu"] = dict(self.gpu)
         if self.threads is not None:
             entries["threads"] = self.threads
         return entries
@@ -176,6 +185,8 @@ class Manifest:
             accuracy=entry.mapping("accuracy"),
             frame_rate=video.number("frame_rate") if "frame_rate" in video.values else None,
             cpu_features=entry.texts("cpu_features") if "cpu_features" in entry.values else (),
+            libraries=entry.texts("libraries") if "libraries" in entry.values else (),
+            gpu=_gpu(entry.entry("gpu")) if "gpu" in entry.values else {},
             threads=entry.integer("threads", minimum=1) if "threads" in entry.values else None,
             files={name: _file_entry(name, files.entry(name)) for name in files.values},
         )
@@ -257,6 +268,13 @@ def _preprocessing(entry: Mapping[str, Any], image_size: int) -> Preprocessing:
         return Preprocessing.from_manifest(entry, image_size)
     except UsageError as error:
         raise BundleError(f"has a wrong preprocessing entry: {error}") from error
+
+
+def _gpu(entry: _Entry) -> dict[str, Any]:
+    architectures = entry.values.get("architectures")
+    if not isinstance(architectures, list) or not architectures or not all(type(sm) is int for sm in architectures):
+        raise BundleError("needs a list of whole numbers for 'gpu.architectures'")
+    return {"architectures": architectures, "cuda": entry.text("cuda"), "device": entry.text("device")}
 
 
 def _file_entry(name: object, entry: _Entry) -> FileEntry:

@@ -22,11 +22,7 @@ TILE_COLUMNS, THREADS = 64, 128  # of gemm.cuh
 TILE_ROWS = (64, 32, 16)
 NORMALISE_WARPS = 4  # of rms.cuh
 HEADERS = ("scan.cuh", "conv.cuh", "gemm.cuh", "rms.cuh")
-PREAMBLE = """#ifndef VMP_SHARED
-#define VMP_SHARED __shared__ __align__(32)
-#endif
-using namespace vmp_cuda;
-"""
+SHARED = "__shared__ __align__(32)"  # what wmma's loads ask for
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ class Operation:
         return (*self.inputs, *self.outputs)
 
     def source(self) -> str:
-        """The kernels, in CUDA C++, over `HEADERS` and `PREAMBLE`."""
+        """The kernels, in CUDA C++, over `HEADERS`."""
         const = {buffer.name: "const " for buffer in self.inputs}
         parameters = ", ".join(
             f"{const.get(buffer.name, '')}{TYPES[buffer.dtype]}* __restrict__ {buffer.name}" for buffer in self.buffers
@@ -137,7 +133,7 @@ class Operation:
 def source_of(operations: Sequence[Operation]) -> str:
     """CUDA C++ of all their kernels; its headers are in ``runtimes/cuda``."""
     headers = "".join(f'#include "{header}"\n' for header in HEADERS)
-    return headers + PREAMBLE + "".join(operation.source() for operation in operations)
+    return headers + "using namespace vmp_cuda;\n" + "".join(operation.source() for operation in operations)
 
 
 def gemm(name: str, m: int, n: int, view: View, k: int, dtype: str, out: str, extras: Sequence[str], gpu: Gpu) -> Operation:
@@ -158,7 +154,7 @@ def gemm(name: str, m: int, n: int, view: View, k: int, dtype: str, out: str, ex
     kind = TYPES[dtype]
     bias, residual = (extra if extra in extras else "nullptr" for extra in ("bias", "residual"))
     body = (
-        f"  VMP_SHARED char memory[gemm_bytes<{kind}, {rows}>()];\n"
+        f"  {SHARED} char memory[gemm_bytes<{kind}, {rows}>()];\n"
         f"  gemm<{kind}, {TYPES[out]}, {rows}, {str(whole).lower()}>(Gemm{{a + {view.offset}, w, {bias}, {residual}, y, "
         f"{view.stride}, {m}, {n}, {k}}}, memory);\n"
     )
@@ -217,7 +213,7 @@ class Scan:
         grid, block = (plan.chunks * plan.channel_blocks, 1, 1), (LANES, plan.directions, 1)
 
         def walk(kernel: str, floats: str) -> Launch:
-            body = f"  VMP_SHARED float4 memory[({floats} + 3) / 4];\n{job}  {kernel}_chunks{walker}(job, memory);\n"
+            body = f"  {SHARED} float4 memory[({floats} + 3) / 4];\n{job}  {kernel}_chunks{walker}(job, memory);\n"
             bounds = f"{LANES * plan.directions}, kCompiled.{kernel}_blocks * {2 // plan.directions}"
             return Launch(f"{name}_{kernel}", bounds, body, grid, block)
 

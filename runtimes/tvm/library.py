@@ -1,4 +1,4 @@
-"""Where TVM's runtime is, and building what is linked against tvm-ffi's headers: the operators and the runner."""
+"""Where TVM's runtime is, and building what belongs to it: operators, the runner, what stands in for CUDA."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from vmp_edge.runtimes.building import cache_folder, cmake_build, fingerprint, s
 INSTALL_HINT = "run: pip install 'vmp-edge[tvm]'"
 ARCHIVES = ("libvmp_tvm.a", "native/libvmp_ops_static.a")
 RUNNER = "vmp_tvm_runner"
+CUDART = "libcudart.so.13"
+CUDA_DRIVER = "libcuda.so.1"
 
 
 def package_folder(name: str) -> Path:
@@ -42,12 +44,40 @@ def runtime_library() -> Path:
     return path
 
 
-def load_cuda_runtime() -> None:
-    import ctypes
-    ctypes.CDLL("/tmp/proto/libcuda.so.1", mode=ctypes.RTLD_GLOBAL)
-    ctypes.CDLL("/usr/local/cuda-13.0/lib/libcudart.so.13", mode=ctypes.RTLD_GLOBAL)
-    ctypes.CDLL(str(package_folder("tvm") / "lib" / "libtvm_runtime.so"), mode=ctypes.RTLD_GLOBAL)
-    ctypes.CDLL(str(package_folder("tvm") / "lib" / "libtvm_runtime_cuda.so"), mode=ctypes.RTLD_GLOBAL)
+def cuda_library() -> Path:
+    """``libtvm_runtime_cuda.so`` of the installed wheel.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    path = runtime_library().parent / "libtvm_runtime_cuda.so"
+    if not path.is_file():
+        raise MissingDependencyError(f"{path} is missing: TVM's wheel for this machine has no CUDA; {INSTALL_HINT}")
+    return path
+
+
+def build_cudart(toolchain: str | None = None) -> Path:
+    """The CUDA runtime of a bundle for GPUs (``src/cudart.cpp``), from the cache or built now.
+
+    Args:
+        toolchain: as in `build_operators`.
+
+    Raises:
+        MissingDependencyError, BuildError: as `build_operators`.
+    """
+    return _build([CUDART], ["vmp_cudart"], toolchain, package_folder("tvm_ffi") / "lib")[0]
+
+
+def build_cuda_driver(toolchain: str | None = None) -> Path:
+    """A ``libcuda.so.1`` without a GPU (``runtimes/cuda/emulation``), from the cache or built now.
+
+    Args:
+        toolchain: as in `build_operators`.
+
+    Raises:
+        MissingDependencyError, BuildError: as `build_operators`.
+    """
+    return _build([CUDA_DRIVER], ["vmp_cuda_driver"], toolchain, package_folder("tvm_ffi") / "lib")[0]
 
 
 def build_operators(toolchain: str | None = None) -> list[Path]:
@@ -78,9 +108,9 @@ def build_runner(toolchain: str | None = None, libraries: Path | None = None) ->
 
 def _build(files: list[str] | tuple[str, ...], targets: list[str], toolchain: str | None, lib: Path) -> list[Path]:
     include = package_folder("tvm_ffi") / "include"
-    native = source_folder("native")
+    native, emulation = source_folder("native"), source_folder("cuda") / "emulation"
     versions = [f"tvm-ffi {importlib.metadata.version('apache-tvm-ffi')}", toolchain or "", *targets]
-    folder = cache_folder() / f"tvm-{fingerprint(versions, source_folder('tvm'), native)}"
+    folder = cache_folder() / f"tvm-{fingerprint(versions, source_folder('tvm'), native, emulation)}"
     finished = [folder / Path(file).name for file in files]
     if all(path.is_file() for path in finished):
         return finished

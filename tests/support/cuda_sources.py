@@ -5,7 +5,7 @@ from pathlib import Path
 
 CUDA = Path(__file__).parents[2] / "runtimes" / "cuda"
 INCLUDES = [CUDA / "include", CUDA / "src"]
-_EMULATION = Path(__file__).parent / "cuda_emulation"
+_EMULATION = CUDA / "emulation"
 _WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
 
 

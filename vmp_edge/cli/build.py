@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 EPILOG = """examples:
   vmp-edge build --target host                                   our own egomotion-nano
   vmp-edge build --target host --model videomambapro-tiny        random weights, for timing
+  vmp-edge build --target jetson-orin --jetpack 7 --device nx    for a Jetson, on a machine without a GPU
   vmp-edge build --target host --checkpoint k400.pth --family videomambapro --labels k400.txt --frames 16
 """
 
@@ -47,6 +48,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="the bundle's folder (default: build/TARGET)")
     parser.add_argument("--engine", help="what executes the bundle (default: the target's)")
     parser.add_argument("--precision", help="fp32, ... (default: the target's first)")
+    parser.add_argument("--device", help="of a target with GPUs, what to tune for: agx, nx, ... (default: its first)")
+    parser.add_argument("--jetpack", help="of a Jetson target, the system on the device: 6 or 7")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads on the device (default: all cores)")
     add_json_option(parser)
     parser.set_defaults(run=run)

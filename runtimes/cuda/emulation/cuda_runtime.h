@@ -6,7 +6,9 @@
 #pragma once
 
 #include <ucontext.h>
+#ifdef __SSE__
 #include <xmmintrin.h>
+#endif
 
 #include <cmath>
 #include <cstdint>
@@ -22,6 +24,7 @@
 #define __global__
 #define __shared__ thread_local  // static within a function, too, and `extern` is allowed; it is one for all fibers
 #define __forceinline__ inline
+#define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
 
 struct alignas(16) float4 {
@@ -166,6 +169,19 @@ inline float __shfl_xor_sync(unsigned, float value, int mask) {
 
 namespace emulation {
 
+// While it lives, subnormal numbers are zero, as with nvcc -ftz=true.
+struct Subnormals {
+#ifdef __SSE__
+  unsigned before = _mm_getcsr();
+  Subnormals() { _mm_setcsr(before | 0x8040); }
+  ~Subnormals() { _mm_setcsr(before); }
+#elif defined(__aarch64__)
+  uint64_t before = __builtin_aarch64_get_fpcr64();
+  Subnormals() { __builtin_aarch64_set_fpcr64(before | 1 << 24); }
+  ~Subnormals() { __builtin_aarch64_set_fpcr64(before); }
+#endif
+};
+
 inline cudaError_t launch(std::function<void()> kernel, dim3 grid, dim3 threads, size_t shared_bytes) {
   if (shared_bytes > kSharedLimit) return cudaErrorInvalidConfiguration;
   Block block;
@@ -173,15 +189,13 @@ inline cudaError_t launch(std::function<void()> kernel, dim3 grid, dim3 threads,
   blockDim = threads;
   gridDim = grid;
   block.kernel = std::move(kernel);
-  const unsigned csr = _mm_getcsr();
-  _mm_setcsr(csr | 0x8040);  // subnormal numbers are zero, as with nvcc -ftz=true
+  const Subnormals as_zero;
   const int64_t count = static_cast<int64_t>(grid.x) * grid.y * grid.z;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t at = backwards ? count - 1 - i : i;
     blockIdx = dim3(at % grid.x, at / grid.x % grid.y, at / grid.x / grid.y);
     run(block);
   }
-  _mm_setcsr(csr);
   return cudaSuccess;
 }
 

@@ -8,7 +8,6 @@
 #include "cuda_fp16.h"
 #include "cuda_runtime.h"
 
-#define VMP_SHARED alignas(32) static
 #define __restrict__
 
 template <typename... Parameters>

@@ -1,0 +1,95 @@
+"""TVM's CUDA runtime in this process, and the GPU that it finds."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmp_edge.errors import MissingDependencyError
+from vmp_edge.runtimes.tvm.library import cuda_library
+
+DRIVER = "libcuda.so.1"
+DEVICE = 2  # DLPack's device type of CUDA
+_MAJOR, _MINOR, _PROCESSORS = 75, 76, 16  # CUdevice_attribute
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first GPU of this machine.
+
+    Attributes:
+        name: NVIDIA's.
+        architecture: compute capability, 10 * major + minor.
+        processors: streaming multiprocessors.
+        driver: the CUDA version of its driver, (major, minor).
+    """
+
+    name: str
+    architecture: int
+    processors: int
+    driver: tuple[int, int]
+
+    def runs(self, architectures: tuple[int, ...]) -> bool:
+        """Whether one of these machine codes is for it: of its major version, and not newer."""
+        return any(sm // 10 == self.architecture // 10 and sm <= self.architecture for sm in architectures)
+
+
+def load_driver() -> ctypes.CDLL:
+    """NVIDIA's driver.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        return ctypes.CDLL(DRIVER, mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise MissingDependencyError(
+            f"no NVIDIA driver ({DRIVER} cannot be loaded): install it; on Jetson, JetPack brings it"
+        ) from error
+
+
+def find_gpu() -> Gpu:
+    """The first GPU of this machine.
+
+    Raises:
+        MissingDependencyError: there is none, or no driver.
+    """
+    driver = load_driver()
+    count, version = ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        raise MissingDependencyError("the NVIDIA driver finds no GPU: nvidia-smi says why (tegrastats on Jetson)")
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    name = ctypes.create_string_buffer(128)
+    driver.cuDeviceGetName(name, len(name), 0)
+    value = ctypes.c_int()
+
+    def attribute(which: int) -> int:
+        driver.cuDeviceGetAttribute(ctypes.byref(value), which, 0)
+        return value.value
+
+    return Gpu(
+        name.value.decode(errors="replace"),
+        10 * attribute(_MAJOR) + attribute(_MINOR),
+        attribute(_PROCESSORS),
+        (version.value // 1000, version.value % 1000 // 10),
+    )
+
+
+@functools.cache
+def load_runtime(cudart: Path) -> None:
+    """Load TVM's CUDA runtime, and before it the CUDA runtime that it asks for.
+
+    Args:
+        cudart: a bundle's ``libcudart.so.13``. Where one is loaded already, PyTorch's say, that one serves.
+
+    Raises:
+        MissingDependencyError: one of them, or the driver, cannot be loaded.
+    """
+    load_driver()
+    try:
+        for library in (cudart, cuda_library()):
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise MissingDependencyError(f"TVM's CUDA runtime cannot be loaded ({error}); reinstall apache-tvm") from error
