@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
 
 from vmp_edge.compile.gemm import Gemm, Tile
-from vmp_edge.compile.rms import inverse_rms
 from vmp_edge.errors import BuildError
 
 Array = npt.NDArray[np.float32]
@@ -59,6 +59,21 @@ def normalised(node: Node) -> tuple[Node, float] | None:
     return x, epsilon
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Some columns of a tensor (..., row): what a product wrote beside the results of others.
+
+    Attributes:
+        whole: the tensor.
+        first: of its columns.
+        count: of columns.
+    """
+
+    whole: relax.Var
+    first: int
+    count: int
+
+
 class _Converters:
     """Converters of one program, with its parameters and the functions that they have made so far."""
 
@@ -72,7 +87,7 @@ class _Converters:
         }
         self.functions: dict[str, tvm.ir.GlobalVar] = {}
         self.patches: dict[Node, relax.Var] = {}
-        self.scales: dict[Node, relax.Var] = {}
+        self.columns: dict[Node, Columns] = {}
 
     def convert(self) -> tvm.IRModule:
         converters: dict[str, Callable[[Node, Any], relax.Var]] = {
@@ -102,52 +117,71 @@ class _Converters:
     def gemm(
         self,
         importer: Any,
-        x: relax.Var,
+        x: Columns,
         weight: Array,
         bias: Array | None = None,
-        scale: relax.Var | None = None,
+        epsilon: float | None = None,
         residual: relax.Var | None = None,
     ) -> relax.Var:
-        """scale * (x @ weight^T) + bias + residual: x (..., K), weight (N, K) -> (..., N)."""
-        shape = sizes(x)
-        rows = int(np.prod(shape[:-1]))
-        gemm = Gemm(
-            rows, weight.shape[0], weight.shape[1], self.tile, scale is not None, bias is not None, residual is not None
-        )
-        arguments = [self.reshape(importer, x, (rows, gemm.k)), relax.const(gemm.pack(weight))]
-        arguments += [scale] if scale is not None else []
+        """normalise(x) @ weight^T + bias + residual: x (..., K), weight (N, K) -> (..., N)."""
+        *outer, row = sizes(x.whole)
+        rows, (n, k) = int(np.prod(outer)), weight.shape
+        part = {} if row == k else {"row": row, "first": x.first}
+        extras = {"epsilon": epsilon, "bias": bias is not None, "residual": residual is not None}
+        gemm = Gemm(rows, n, k, self.tile, **part, **extras)
+        arguments = [self.reshape(importer, x.whole, (rows, row)), relax.const(gemm.pack(weight))]
         arguments += [relax.const(bias)] if bias is not None else []
-        arguments += [self.reshape(importer, residual, (rows, gemm.n))] if residual is not None else []
-        result = self.call(importer, gemm.name, gemm.function, arguments, (rows, gemm.n))
-        return self.reshape(importer, result, (*shape[:-1], gemm.n))
+        arguments += [self.reshape(importer, residual, (rows, n))] if residual is not None else []
+        result = self.call(importer, gemm.name, gemm.function, arguments, (rows, n))
+        return self.reshape(importer, result, (*outer, n))
 
     def reshape(self, importer: Any, x: relax.Var, shape: tuple[int, ...]) -> relax.Var:
         """The same numbers in another shape; nothing where it is that shape."""
         return x if sizes(x) == shape else importer.block_builder.emit(relax.op.reshape(x, shape))
 
-    def linear(self, node: Node, importer: Any, residual: relax.Var | None = None) -> relax.Var:
-        source, weight, *rest = inputs(node)
-        bias = self.parameters[rest[0].name] if rest and rest[0] is not None else None
-        x, scale = importer.env[source], None
-        if found := normalised(source):
-            x = importer.env[found[0]]
-            if source not in self.scales:
-                self.scales[source] = self.inverse_rms(importer, x, found[1])
-            scale = self.scales[source]
-        return self.gemm(importer, x, self.parameters[weight.name], bias, scale, residual)
+    def source(self, node: Node, importer: Any) -> Columns:
+        """Where a node's result lies: in a tensor of its own, or among others'."""
+        if node in self.columns:
+            return self.columns[node]
+        x = importer.env[node]
+        return Columns(x, 0, sizes(x)[-1])
 
-    def inverse_rms(self, importer: Any, x: relax.Var, epsilon: float) -> relax.Var:
-        """What `graph.Normalise` multiplies the rows of x (..., K) by, (rows)."""
-        shape = sizes(x)
-        rows, width = int(np.prod(shape[:-1])), shape[-1]
-        flat = self.reshape(importer, x, (rows, width))
-        name = f"inverse_rms_{rows}x{width}"
-        return self.call(importer, name, lambda: inverse_rms(rows, width, self.tile.lanes, epsilon), [flat], (rows,))
+    def linear(self, node: Node, importer: Any, residual: relax.Var | None = None) -> relax.Var:
+        """A linear layer; those without a bias that read the same are one product, whose columns they share."""
+        source, weight, *rest = inputs(node)
+        if node in self.columns:
+            return importer.env[node]
+        epsilon = None
+        x = source
+        if found := normalised(source):
+            x, epsilon = found
+        columns = self.source(x, importer)
+        bias = self.parameters[rest[0].name] if rest and rest[0] is not None else None
+        together = [user for user in source.users if is_call(user, "linear.default") and len(user.args) == 2]
+        if bias is not None or len(together) < 2:
+            return self.gemm(importer, columns, self.parameters[weight.name], bias, epsilon, residual)
+        return self.linears(together, importer, columns, epsilon)[node]
+
+    def linears(self, nodes: list[Node], importer: Any, x: Columns, epsilon: float | None) -> dict[Node, relax.Var]:
+        """Several layers as one product. The results by themselves are for who cannot read columns, else removed."""
+        weights = [self.parameters[inputs(node)[1].name] for node in nodes]
+        total = sum(len(weight) for weight in weights)
+        fill = -total % self.tile.lanes  # whole vectors to the end
+        merged = np.concatenate([*weights, np.zeros((fill, weights[0].shape[1]), np.float32)])
+        whole = self.gemm(importer, x, merged, epsilon=epsilon)
+        results, first = {}, 0
+        for node, weight in zip(nodes, weights, strict=True):
+            self.columns[node] = Columns(whole, first, len(weight))
+            cut = relax.op.strided_slice(whole, [-1], [first], [first + len(weight)])
+            results[node] = importer.env[node] = importer.block_builder.emit(cut)
+            first += len(weight)
+        return results
 
     def add(self, node: Node, importer: Any) -> relax.Var:
         """A sum; where it is a linear layer's only use, the layer adds its other side."""
         left, right = inputs(node)
-        if is_call(right, "linear.default") and len(right.users) == 1 and isinstance(left, Node):
+        alone = is_call(right, "linear.default") and len(right.users) == 1 and right not in self.columns
+        if alone and isinstance(left, Node):
             residual = importer.env[left]
             if sizes(residual) == sizes(importer.env[right]):
                 return self.linear(right, importer, residual)
@@ -168,7 +202,8 @@ class _Converters:
         order = emit(relax.op.permute_dims(split, (0, 2, 4, 1, 3, 5)))
         rows = emit(relax.op.reshape(order, (steps, down * along, channels * patch * patch)))
         bias = self.parameters[bias_node.name]
-        tokens = self.gemm(importer, rows, np.ascontiguousarray(weight.reshape(out, -1)), bias)
+        flat = np.ascontiguousarray(weight.reshape(out, -1))
+        tokens = self.gemm(importer, Columns(rows, 0, flat.shape[1]), flat, bias)
         self.patches[node] = tokens
         back = emit(relax.op.permute_dims(tokens, (0, 2, 1)))
         return emit(relax.op.reshape(back, (steps, out, down, along)))
@@ -191,21 +226,38 @@ class _Converters:
         return emit(relax.op.squeeze(cut, [axis]))
 
     def selective_scan(self, node: Node, importer: Any) -> relax.Var:
-        return self.native(
-            node, importer, "vmp_selective_scan", [*_options(node, "reverse"), *_start(node, "mask_diagonal")]
-        )
+        options = [*_options(node, "reverse"), *_start(node, "mask_diagonal")]
+        return self.native(node, importer, "vmp_selective_scan", (0, 1, 3, 4, 6), options)
 
     def bi_selective_scan(self, node: Node, importer: Any) -> relax.Var:
-        return self.native(node, importer, "vmp_bi_selective_scan", _start(node, "mask_backward"))
+        return self.native(node, importer, "vmp_bi_selective_scan", (0, 1, 4, 5, 7), _start(node, "mask_backward"))
 
     def causal_conv_silu(self, node: Node, importer: Any) -> relax.Var:
-        return self.native(node, importer, "vmp_causal_conv_silu", _options(node, "reverse"))
+        return self.native(node, importer, "vmp_causal_conv_silu", (0,), _options(node, "reverse"))
 
-    def native(self, node: Node, importer: Any, name: str, options: list[int]) -> relax.Var:
-        """Call an operator of ``runtimes/tvm/src/operators.cpp``; its result is of its first argument's shape."""
-        arguments = [importer.env[argument] for argument in node.args]
-        arguments += [relax.prim_value(option) for option in options]
-        call = relax.call_dps_packed(name, arguments, out_ty=relax.TensorType(sizes(arguments[0]), "float32"))
+    def native(self, node: Node, importer: Any, name: str, wide: tuple[int, ...], options: list[int]) -> relax.Var:
+        """Call an operator of ``runtimes/tvm/src/operators.cpp``; its result is of its first argument's shape.
+
+        Args:
+            node: the call.
+            importer: TVM's.
+            name: of the function.
+            wide: which arguments may be columns of a wider tensor.
+            options: the last arguments.
+        """
+        arguments: list[Any] = [
+            relax.op.null_value() if argument is None else importer.env[argument] for argument in node.args
+        ]
+        firsts = []
+        for place in wide:
+            argument, first = node.args[place], 0
+            if isinstance(argument, Node):
+                columns = self.source(argument, importer)
+                arguments[place], first = columns.whole, columns.first
+            firsts.append(first)
+        arguments += [relax.prim_value(option) for option in firsts + options]
+        shape = sizes(importer.env[node.args[0]])
+        call = relax.call_dps_packed(name, arguments, out_ty=relax.TensorType(shape, "float32"))
         return importer.block_builder.emit(call)
 
 
