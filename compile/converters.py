@@ -1,8 +1,10 @@
-"""From the exported graph to Relax: vmp's own converters for all that takes time."""
+"""From the exported graph to Relax: what the lowerings to TVM share."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,26 +15,10 @@ from torch.fx import Node
 from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
 
-from vmp_edge.compile.gemm import Gemm, Tile
-from vmp_edge.compile.rms import inverse_rms
 from vmp_edge.errors import BuildError
 
 Array = npt.NDArray[np.float32]
-
-
-def to_relax(program: ExportedProgram, tile: Tile) -> tvm.IRModule:
-    """A program of `graph.export` as a Relax module whose function is ``main``.
-
-    Linear layers and the patch embedding become generated matrix products, with norms, biases and residuals inside
-    them; scans and convolutions become calls of the native kernels by name. The rest, additions of positions and
-    changes of order, is left to TVM.
-
-    Args:
-        program: what was exported.
-        tile: the matrix products' register tile.
-    """
-    module = Converters(program, tile).convert()
-    return relax.transform.DeadCodeElimination(["main"])(module)  # what went into the products
+READERS = ("linear.default", "selective_scan.default", "bi_selective_scan.default", "causal_conv_silu.default")
 
 
 def is_call(node: Any, name: str) -> bool:
@@ -59,11 +45,28 @@ def normalised(node: Node) -> tuple[Node, float] | None:
     return x, epsilon
 
 
-class Converters:
+@dataclass(frozen=True)
+class Columns:
+    """Some columns of a tensor (..., row): what a product wrote beside the results of others.
+
+    Attributes:
+        whole: the tensor.
+        first: of its columns.
+        count: of columns.
+    """
+
+    whole: relax.Var
+    first: int
+    count: int
+
+
+class Converters(ABC):
     """Converters of one program, with its parameters and the functions that they have made so far."""
 
-    def __init__(self, program: ExportedProgram, tile: Tile) -> None:
-        self.program, self.tile = program, tile
+    granularity = 1  # to a multiple of which the columns of several layers are filled up
+
+    def __init__(self, program: ExportedProgram) -> None:
+        self.program = program
         tensors = {**dict(program.named_parameters()), **dict(program.named_buffers()), **program.constants}
         self.parameters = {
             spec.arg.name: tensors[spec.target].detach().numpy()
@@ -72,12 +75,14 @@ class Converters:
         }
         self.functions: dict[str, tvm.ir.GlobalVar] = {}
         self.patches: dict[Node, relax.Var] = {}
-        self.scales: dict[Node, relax.Var] = {}
+        self.columns: dict[Node, Columns] = {}
 
     def convert(self) -> tvm.IRModule:
+        """The program as a Relax module."""
         converters: dict[str, Callable[[Node, Any], relax.Var]] = {
             "linear.default": self.linear,
             "add.Tensor": self.add,
+            "mul.Tensor": self.multiply,
             "conv2d.default": self.patch_embedding,
             "transpose.int": self.transpose,
             "select.int": self.select,
@@ -92,67 +97,106 @@ class Converters:
             unwrap_unit_return_tuple=True,
         )
 
-    def call(self, importer: Any, name: str, make: Callable[[], Any], arguments: list[Any], shape: Any) -> relax.Var:
-        """Call a TIR function, made when it is first asked for."""
-        if name not in self.functions:
-            self.functions[name] = importer.block_builder.add_func(make(), name)
-        result = relax.call_tir(self.functions[name], arguments, out_ty=relax.TensorType(shape, "float32"))
-        return importer.block_builder.emit(result)
-
+    @abstractmethod
     def gemm(
         self,
         importer: Any,
-        x: relax.Var,
+        x: Columns,
         weight: Array,
         bias: Array | None = None,
-        scale: relax.Var | None = None,
+        epsilon: float | None = None,
         residual: relax.Var | None = None,
+        internal: bool = False,
     ) -> relax.Var:
-        """scale * (x @ weight^T) + bias + residual: x (..., K), weight (N, K) -> (..., N)."""
-        shape = sizes(x)
-        rows = int(np.prod(shape[:-1]))
-        gemm = Gemm(
-            rows, weight.shape[0], weight.shape[1], self.tile, scale is not None, bias is not None, residual is not None
-        )
-        arguments = [self.reshape(importer, x, (rows, gemm.k)), relax.const(gemm.pack(weight))]
-        arguments += [scale] if scale is not None else []
-        arguments += [relax.const(bias)] if bias is not None else []
-        arguments += [self.reshape(importer, residual, (rows, gemm.n))] if residual is not None else []
-        result = self.call(importer, gemm.name, gemm.function, arguments, (rows, gemm.n))
-        return self.reshape(importer, result, (*shape[:-1], gemm.n))
+        """normalise(x) @ weight^T + bias + residual: x (..., K), weight (N, K) -> (..., N).
+
+        Args:
+            importer: TVM's.
+            x: what is multiplied.
+            weight: the layer's.
+            bias: (N).
+            epsilon: of the norm; None where there is none.
+            residual: (..., N).
+            internal: whether only our own kernels read the result.
+        """
+
+    @abstractmethod
+    def selective_scan(self, node: Node, importer: Any) -> relax.Var:
+        """One direction's scan."""
+
+    @abstractmethod
+    def bi_selective_scan(self, node: Node, importer: Any) -> relax.Var:
+        """Both directions' scan."""
+
+    @abstractmethod
+    def causal_conv_silu(self, node: Node, importer: Any) -> relax.Var:
+        """The convolution and its SiLU."""
 
     def reshape(self, importer: Any, x: relax.Var, shape: tuple[int, ...]) -> relax.Var:
         """The same numbers in another shape; nothing where it is that shape."""
         return x if sizes(x) == shape else importer.block_builder.emit(relax.op.reshape(x, shape))
 
-    def linear(self, node: Node, importer: Any, residual: relax.Var | None = None) -> relax.Var:
-        source, weight, *rest = inputs(node)
-        bias = self.parameters[rest[0].name] if rest and rest[0] is not None else None
-        x, scale = importer.env[source], None
-        if found := normalised(source):
-            x = importer.env[found[0]]
-            if source not in self.scales:
-                self.scales[source] = self.inverse_rms(importer, x, found[1])
-            scale = self.scales[source]
-        return self.gemm(importer, x, self.parameters[weight.name], bias, scale, residual)
+    def source(self, node: Node, importer: Any) -> Columns:
+        """Where a node's result lies: in a tensor of its own, or among others'."""
+        if node in self.columns:
+            return self.columns[node]
+        x = importer.env[node]
+        return Columns(x, 0, sizes(x)[-1])
 
-    def inverse_rms(self, importer: Any, x: relax.Var, epsilon: float) -> relax.Var:
-        """What `graph.Normalise` multiplies the rows of x (..., K) by, (rows)."""
-        shape = sizes(x)
-        rows, width = int(np.prod(shape[:-1])), shape[-1]
-        flat = self.reshape(importer, x, (rows, width))
-        name = f"inverse_rms_{rows}x{width}"
-        return self.call(importer, name, lambda: inverse_rms(rows, width, self.tile.lanes, epsilon), [flat], (rows,))
+    def linear(self, node: Node, importer: Any, residual: relax.Var | None = None) -> relax.Var:
+        """A linear layer; those without a bias that read the same are one product, whose columns they share."""
+        source, weight, *rest = inputs(node)
+        if node in self.columns:
+            return importer.env[node]
+        epsilon = None
+        x = source
+        if found := normalised(source):
+            x, epsilon = found
+        columns = self.source(x, importer)
+        bias = self.parameters[rest[0].name] if rest and rest[0] is not None else None
+        together = [user for user in source.users if is_call(user, "linear.default") and len(user.args) == 2]
+        if bias is not None or len(together) < 2:
+            internal = residual is None and all(any(is_call(user, name) for name in READERS) for user in node.users)
+            return self.gemm(importer, columns, self.parameters[weight.name], bias, epsilon, residual, internal)
+        return self.linears(together, importer, columns, epsilon)[node]
+
+    def linears(self, nodes: list[Node], importer: Any, x: Columns, epsilon: float | None) -> dict[Node, relax.Var]:
+        """Several layers as one product. The results by themselves are for who cannot read columns, else removed."""
+        weights = [self.parameters[inputs(node)[1].name] for node in nodes]
+        total = sum(len(weight) for weight in weights)
+        fill = -total % self.granularity
+        merged = np.concatenate([*weights, np.zeros((fill, weights[0].shape[1]), np.float32)])
+        whole = self.gemm(importer, x, merged, epsilon=epsilon, internal=True)
+        results, first = {}, 0
+        for node, weight in zip(nodes, weights, strict=True):
+            self.columns[node] = Columns(whole, first, len(weight))
+            cut = relax.op.strided_slice(whole, [-1], [first], [first + len(weight)])
+            results[node] = importer.env[node] = importer.block_builder.emit(cut)
+            first += len(weight)
+        return results
 
     def add(self, node: Node, importer: Any) -> relax.Var:
         """A sum; where it is a linear layer's only use, the layer adds its other side."""
         left, right = inputs(node)
-        if is_call(right, "linear.default") and len(right.users) == 1 and isinstance(left, Node):
+        alone = is_call(right, "linear.default") and len(right.users) == 1 and right not in self.columns
+        if alone and isinstance(left, Node):
             residual = importer.env[left]
             if sizes(residual) == sizes(importer.env[right]):
                 return self.linear(right, importer, residual)
-        value = importer.env[right] if isinstance(right, Node) else relax.const(right, "float32")
-        return importer.block_builder.emit(relax.op.add(importer.env[left], value))
+        return self.elementwise(relax.op.add, importer, left, right)
+
+    def multiply(self, node: Node, importer: Any) -> relax.Var:
+        """A product, number by number."""
+        return self.elementwise(relax.op.multiply, importer, *inputs(node))
+
+    def elementwise(self, operator: Callable[..., Any], importer: Any, left: Node, right: Node | float) -> relax.Var:
+        """An operator on two tensors, or a tensor and a number; in float32 where their dtypes differ."""
+        emit = importer.block_builder.emit
+        a = importer.env[left]
+        b = importer.env[right] if isinstance(right, Node) else relax.const(right, a.ty.dtype)
+        if a.ty.dtype != b.ty.dtype:
+            a, b = (emit(relax.op.astype(x, "float32")) for x in (a, b))
+        return emit(operator(a, b))
 
     def patch_embedding(self, node: Node, importer: Any) -> relax.Var:
         """A convolution whose kernel is its stride: a product over the patches, put back where a convolution has it."""
@@ -168,7 +212,8 @@ class Converters:
         order = emit(relax.op.permute_dims(split, (0, 2, 4, 1, 3, 5)))
         rows = emit(relax.op.reshape(order, (steps, down * along, channels * patch * patch)))
         bias = self.parameters[bias_node.name]
-        tokens = self.gemm(importer, rows, np.ascontiguousarray(weight.reshape(out, -1)), bias)
+        flat = np.ascontiguousarray(weight.reshape(out, -1))
+        tokens = self.gemm(importer, Columns(rows, 0, flat.shape[1]), flat, bias)
         self.patches[node] = tokens
         back = emit(relax.op.permute_dims(tokens, (0, 2, 1)))
         return emit(relax.op.reshape(back, (steps, out, down, along)))
@@ -190,34 +235,7 @@ class Converters:
         cut = emit(relax.op.strided_slice(x, [axis], [index], [index + 1]))
         return emit(relax.op.squeeze(cut, [axis]))
 
-    def selective_scan(self, node: Node, importer: Any) -> relax.Var:
-        return self.native(
-            node, importer, "vmp_selective_scan", [*_options(node, "reverse"), *_start(node, "mask_diagonal")]
-        )
-
-    def bi_selective_scan(self, node: Node, importer: Any) -> relax.Var:
-        return self.native(node, importer, "vmp_bi_selective_scan", _start(node, "mask_backward"))
-
-    def causal_conv_silu(self, node: Node, importer: Any) -> relax.Var:
-        return self.native(node, importer, "vmp_causal_conv_silu", _options(node, "reverse"))
-
-    def native(self, node: Node, importer: Any, name: str, options: list[int]) -> relax.Var:
-        """Call an operator of ``runtimes/tvm/src/operators.cpp``; its result is of its first argument's shape."""
-        arguments = [importer.env[argument] for argument in node.args]
-        arguments += [relax.prim_value(option) for option in options]
-        call = relax.call_dps_packed(name, arguments, out_ty=relax.TensorType(sizes(arguments[0]), "float32"))
-        return importer.block_builder.emit(call)
-
 
 def sizes(x: relax.Var) -> tuple[int, ...]:
     """The shape of a tensor in the graph: always known."""
     return tuple(int(size) for size in x.ty.shape)
-
-
-def _options(node: Node, *names: str) -> list[int]:
-    return [int(bool(node.kwargs.get(name, False))) for name in names]
-
-
-def _start(node: Node, mask: str) -> list[int]:
-    """Whether the state starts at the first input, and the mask."""
-    return [int(node.kwargs.get("initial_state", "zero") == "first_input"), *_options(node, mask)]

@@ -42,12 +42,14 @@ TILES = {"avx512": Tile(16, 14, 2), "avx2": Tile(8, 6, 2), "neon": Tile(4, 8, 3)
 
 @dataclass(frozen=True)
 class Gemm:
-    """result (M, N) = scale * (A (M, K) @ W^T) + bias + residual, each of the last three optional.
+    """result (M, N) = normalise(A (M, K)) @ W^T + bias + residual: norm, bias and residual each optional.
 
     Attributes:
         m, n, k: sizes.
         tile: the register tile.
-        scale: whether each row is multiplied by a number of its own, (M).
+        row: numbers in a row of the array that A is a part of; None where that is all of it.
+        first: of the columns of that array that are A's.
+        epsilon: each row of A is multiplied by rsqrt(mean(row * row) + epsilon), as `graph.Normalise` does; None: not.
         bias: whether (N) is added to each row.
         residual: whether (M, N) is added.
     """
@@ -56,15 +58,19 @@ class Gemm:
     n: int
     k: int
     tile: Tile
-    scale: bool = False
+    row: int | None = None
+    first: int = 0
+    epsilon: float | None = None
     bias: bool = False
     residual: bool = False
 
     @property
     def name(self) -> str:
         """Of the function, unique among the products of a model."""
-        extras = [word for word in ("scale", "bias", "residual") if getattr(self, word)]
-        return "_".join(["gemm", f"{self.m}x{self.n}x{self.k}", *extras])
+        words = ["gemm", f"{self.m}x{self.n}x{self.k}"]
+        words += [f"from{self.first}of{self.row}"] if self.row else []
+        words += ["normalised"] if self.epsilon is not None else []
+        return "_".join(words + [word for word in ("bias", "residual") if getattr(self, word)])
 
     def pack(self, weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """A weight (N, K) as the function reads it: (panels, K, columns), zeros beyond N."""
@@ -74,13 +80,12 @@ class Gemm:
         return np.ascontiguousarray(padded.reshape(panels, self.tile.columns, self.k).transpose(0, 2, 1))
 
     def function(self) -> tvm.tirx.PrimFunc:
-        """The function of (A, packed W[, scale][, bias][, residual], result), all float32."""
+        """The function of (array with A, packed W[, bias][, residual], result), all float32."""
         return tvm.script.from_source("\n".join(self._source()), extra_vars={"T": tirx})
 
     def _source(self) -> Iterator[str]:
         tile, panels = self.tile, -(-self.n // self.tile.columns)
-        buffers = {"A": (self.m, self.k), "W": (panels, self.k, tile.columns)}
-        buffers |= {"S": (self.m,)} if self.scale else {}
+        buffers = {"A": (self.m, self.row or self.k), "W": (panels, self.k, tile.columns)}
         buffers |= {"B": (self.n,)} if self.bias else {}
         buffers |= {"R": (self.m, self.n)} if self.residual else {}
         arguments = ", ".join(
@@ -100,11 +105,53 @@ class Gemm:
     def _row_block(self, name: str, row: str, rows: int, indent: str) -> Iterator[str]:
         """All panels of some rows: the whole ones in a loop, what is left of the last one by itself."""
         panels, rest = divmod(self.n, self.tile.columns)
+        if self.epsilon is not None:  # a block around the tiles, for what they share
+            reads = [self._read("A", row, rows), f"W[0:{panels + bool(rest)}, 0:{self.k}, 0:{self.tile.columns}]"]
+            reads += [f"B[0:{self.n}]"] if self.bias else []
+            reads += [f"R[{row}:{row} + {rows}, 0:{self.n}]"] if self.residual else []
+            yield f"{indent}with T.sblock('{name}'):"
+            indent += "    "
+            yield f"{indent}T.reads({', '.join(reads)})"
+            yield f"{indent}T.writes(Y[{row}:{row} + {rows}, 0:{self.n}])"
+            yield f"{indent}S = T.sblock_alloc_buffer(({rows},), 'float32', scope='local')"
+            yield from self._scales(f"{name}_scales", row, rows, indent)
         if panels:
             yield f"{indent}for panel in range({panels}):"
             yield from self._tile(f"{name}_panel", row, rows, "panel", self.tile.columns, indent + "    ")
         if rest:
             yield from self._tile(f"{name}_last", row, rows, str(panels), rest, indent)
+
+    def _read(self, array: str, row: str, rows: int) -> str:
+        return f"{array}[{row}:{row} + {rows}, {self.first}:{self.first + self.k}]"
+
+    def _scales(self, name: str, row: str, rows: int, indent: str) -> Iterator[str]:
+        """S: one over the root mean square of each row, whose squares are added up in vectors, then by halves."""
+        lanes = self.tile.lanes
+        whole, rest = divmod(self.k, lanes)
+        every = f"T.Ramp(0, 1, {lanes})"
+        yield f"{indent}for i in range({rows}):"
+        indent += "    "
+        yield f"{indent}with T.sblock('{name}'):"
+        indent += "    "
+        yield f"{indent}T.reads({self._read('A', row, rows)})"
+        yield f"{indent}T.writes(S[i])"
+        yield f"{indent}squares = T.sblock_alloc_buffer(({lanes},), 'float32', scope='local')"
+        yield f"{indent}squares[{every}] = T.Broadcast(T.float32(0), {lanes})"
+        if whole:
+            at = f"A[{row} + i, T.Ramp({self.first} + k * {lanes}, 1, {lanes})]"
+            yield f"{indent}for k in range({whole}):"
+            yield f"{indent}    squares[{every}] = squares[{every}] + {at} * {at}"
+        if rest:
+            at = f"A[{row} + i, {self.first + whole * lanes} + k]"
+            yield f"{indent}for k in range({rest}):"
+            yield f"{indent}    squares[k] = squares[k] + {at} * {at}"
+        half = lanes // 2
+        while half > 1:
+            low, high = f"T.Ramp(0, 1, {half})", f"T.Ramp({half}, 1, {half})"
+            yield f"{indent}squares[{low}] = squares[{low}] + squares[{high}]"
+            half //= 2
+        mean = f"(squares[0] + squares[1]) * T.float32({1 / self.k!r})"
+        yield f"{indent}S[i] = T.float32(1) / T.sqrt({mean} + T.float32({self.epsilon!r}))"
 
     def _tile(self, name: str, row: str, rows: int, panel: str, columns: int, indent: str) -> Iterator[str]:
         """One tile. An accumulator buffer a row: larger ones (over 1024 bytes) would be taken from the heap."""
@@ -113,8 +160,8 @@ class Gemm:
         first = f"{panel} * {self.tile.columns}"
         yield f"{indent}with T.sblock('{name}'):"
         indent += "    "
-        reads = [f"A[{row}:{row} + {rows}, 0:{self.k}]", f"W[{panel}, 0:{self.k}, 0:{self.tile.columns}]"]
-        reads += [f"S[{row}:{row} + {rows}]"] if self.scale else []
+        reads = [self._read("A", row, rows), f"W[{panel}, 0:{self.k}, 0:{self.tile.columns}]"]
+        reads += [f"S[0:{rows}]"] if self.epsilon is not None else []
         reads += [f"B[{first}:{first} + {columns}]"] if self.bias else []
         reads += [f"R[{row}:{row} + {rows}, {first}:{first} + {columns}]"] if self.residual else []
         yield f"{indent}T.reads({', '.join(reads)})"
@@ -127,28 +174,27 @@ class Gemm:
         yield f"{indent}for k in range({self.k}):"
         for i in range(rows):
             for at in places:
-                product = f"T.Broadcast(A[{row} + {i}, k], {lanes}) * W[{panel}, k, {at}]"
+                product = f"T.Broadcast(A[{row} + {i}, {self.first} + k], {lanes}) * W[{panel}, k, {at}]"
                 yield f"{indent}    acc{i}[{at}] = acc{i}[{at}] + {product}"
         for i in range(rows):
-            yield from self._store(f"{row} + {i}", f"acc{i}", first, columns, indent)
+            yield from self._store(i, f"{row} + {i}", first, columns, indent)
 
-    def _store(self, row: str, accumulator: str, first: str, columns: int, indent: str) -> Iterator[str]:
+    def _store(self, i: int, row: str, first: str, columns: int, indent: str) -> Iterator[str]:
         """A row of a tile: whole vectors, then single numbers."""
         lanes = self.tile.lanes
         whole = columns // lanes
         for j in range(whole):
             at = f"T.Ramp({first} + {j * lanes}, 1, {lanes})"
-            scale = f"T.Broadcast(S[{row}], {lanes})"
-            value = self._epilogue(f"{accumulator}[T.Ramp({j * lanes}, 1, {lanes})]", row, at, scale)
+            value = self._epilogue(f"acc{i}[T.Ramp({j * lanes}, 1, {lanes})]", row, at, f"T.Broadcast(S[{i}], {lanes})")
             yield f"{indent}Y[{row}, {at}] = {value}"
         if columns % lanes:
             yield f"{indent}for j in range({columns % lanes}):"
             at = f"{first} + {whole * lanes} + j"
-            value = self._epilogue(f"{accumulator}[{whole * lanes} + j]", row, at, f"S[{row}]")
+            value = self._epilogue(f"acc{i}[{whole * lanes} + j]", row, at, f"S[{i}]")
             yield f"{indent}    Y[{row}, {at}] = {value}"
 
     def _epilogue(self, value: str, row: str, at: str, scale: str) -> str:
-        value += f" * {scale}" if self.scale else ""
+        value += f" * {scale}" if self.epsilon is not None else ""
         value += f" + B[{at}]" if self.bias else ""
         value += f" + R[{row}, {at}]" if self.residual else ""
         return value

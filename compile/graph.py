@@ -64,11 +64,18 @@ class Direction(nn.Module):
 
 
 class InferenceBlock(nn.Module):
-    """A block with its norm folded into the projections and the projections split: no slice, no transpose."""
+    """A block with its norm folded into the projections and the projections split: no transpose.
 
-    def __init__(self, block: Block) -> None:
+    Args:
+        block: of the source model.
+        only_first: compute the first token alone, the class token, which is all that the head reads of the last block.
+            Forwards that takes one step; backwards the whole sequence leads to it.
+    """
+
+    def __init__(self, block: Block, only_first: bool = False) -> None:
         super().__init__()
         mixer = block.mixer
+        self.only_first = only_first
         self.options = mixer.options
         inner = self.options.d_inner
         projection = mixer.in_proj.weight * block.norm.weight
@@ -82,10 +89,15 @@ class InferenceBlock(nn.Module):
         self.backwards = Direction(mixer, "_b", True) if self.options.directions == "separate" else None
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, L, C) -> (B, L, C)."""
+        """(B, L, C) -> (B, L, C), or (B, 1, C)."""
         normed = self.normalise(tokens)
-        x, z = self.in_x(normed), self.in_z(normed)
-        out: Tensor = tokens + self.out(self.scan(x, z))
+        x = self.in_x(normed)
+        if self.only_first:
+            tokens = tokens[:, :1]
+            y = self.scan_to_first(x, self.in_z(self.normalise(tokens)))
+        else:
+            y = self.scan(x, self.in_z(normed))
+        out: Tensor = tokens + self.out(y)
         return out
 
     def scan(self, x: Tensor, z: Tensor) -> Tensor:
@@ -113,6 +125,23 @@ class InferenceBlock(nn.Module):
             mask_diagonal=mask,
         )
 
+    def scan_to_first(self, x: Tensor, z: Tensor) -> Tensor:
+        """The first step of `scan`'s result: x (B, L, D), z (B, 1, D) -> (B, 1, D)."""
+        start, mask, one, other = self.options.initial_state, self.options.mask_backward, self.forwards, self.backwards
+        if other is None:
+            other = one
+            u, dt, B, C = one(x)
+            first = (u[:, :1], dt[:, :1], self.A, B[:, :1], C[:, :1])
+        else:
+            u, dt, B, C = one(x[:, :1])  # nothing before the first step: the convolution sees that one alone
+            first = (u, dt, self.A, B, C)
+            u, dt, B, C = other(x)
+        y = ops.selective_scan(*first, one.D, z, one.dt_bias, initial_state=start)
+        back = ops.selective_scan(
+            u, dt, self.A_b, B, C, other.D, None, other.dt_bias, reverse=True, initial_state=start, mask_diagonal=mask
+        )
+        return y + back[:, :1] * F.silu(z)
+
 
 class InferenceModel(nn.Module):
     """The source model for inference: same numbers, friendlier to backends.
@@ -135,7 +164,8 @@ class InferenceModel(nn.Module):
         self.first = nn.Parameter((model.cls_token + model.pos_embed[:, :1]).detach().clone())
         places = model.pos_embed[:, None, 1:] + model.temporal_pos_embedding[:, :, None]
         self.places = nn.Parameter(places.detach().flatten(1, 2).clone())
-        self.blocks = nn.ModuleList(InferenceBlock(block) for block in model.blocks())
+        blocks = model.blocks()
+        self.blocks = nn.ModuleList(InferenceBlock(block, block is blocks[-1]) for block in blocks)
         self.normalise = Normalise(options.embed_dim)
         self.head = Linear(model.head.weight * model.norm_f.weight, model.head.bias)
         self.eval().requires_grad_(False)
@@ -147,10 +177,12 @@ class InferenceModel(nn.Module):
         patches = self.patch(frames).flatten(2).transpose(1, 2).reshape(1, steps * side * side, options.embed_dim)
         tokens = torch.cat([self.first, patches + self.places], dim=1)
         for index, block in enumerate(self.blocks):
-            if scans_time_first(options, index):
-                tokens = swap_order(block(swap_order(tokens, steps)), side * side)
-            else:
+            if not scans_time_first(options, index):
                 tokens = block(tokens)
+            elif index == options.depth - 1:  # only the first token comes out, which no order moves
+                tokens = block(swap_order(tokens, steps))
+            else:
+                tokens = swap_order(block(swap_order(tokens, steps)), side * side)
         logits: Tensor = F.linear(self.normalise(tokens[:, 0]), self.head.weight, self.head.bias)
         return logits
 

@@ -136,9 +136,7 @@ def build(request: Request) -> Bundle:
     return Bundle.open(output, any_machine=True)
 
 
-def compare(
-    bundle: Bundle, kind: Target, lowered: Lowered, module: VideoMamba, threads: int | None
-) -> dict[str, Any]:
+def compare(bundle: Bundle, kind: Target, lowered: Lowered, module: VideoMamba, threads: int | None) -> dict[str, Any]:
     """The manifest's ``parity`` entry: measured here, or under an emulator, or the reason why it was not.
 
     Raises:

@@ -1,48 +1,117 @@
-"""Lowering to TVM: generated matrix products and the native scan, in one shared library."""
+"""Lowering to TVM: one shared library, of native code for CPUs or with machine code for NVIDIA GPUs inside."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-from vmp_edge.bundle import Staging
+from vmp_edge.bundle import Bundle, Staging
 from vmp_edge.compile import graph, target
-from vmp_edge.compile.lowering import Lowered
+from vmp_edge.compile.lowering import EmulatedEngine, Lowered
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import BuildError, MissingDependencyError
 from vmp_edge.manifest import host_machine
-from vmp_edge.runtimes.tvm.library import INSTALL_HINT, build_operators, runtime_library
+from vmp_edge.runtimes.tvm.library import CUDART, INSTALL_HINT, build_cudart, build_operators, runtime_library
 
 if TYPE_CHECKING:
+    from vmp_edge.compile.cuda.toolchain import Compiler
     from vmp_edge.models import VideoMamba
 
 PROGRAM = "model.so"
+RUNTIME_LIBRARIES = ("libtvm_ffi.so", "libtvm_runtime.so")
 COMPILERS = {"x86_64": "x86_64-linux-gnu-g++", "aarch64": "aarch64-linux-gnu-g++"}
 TOOLCHAINS = {"aarch64": "aarch64-linux-gnu.cmake"}
 
 
-def lower(model: VideoMamba, staging: Staging, kind: Target) -> Lowered:
-    """Write ``model.so`` into a bundle.
+def lower(model: VideoMamba, staging: Staging, kind: Target, precision: str) -> Lowered:
+    """Write ``model.so`` into a bundle, and for GPUs the CUDA runtime.
 
     Args:
         model: the source model.
         staging: the bundle that is being made.
         kind: the target; ``host`` becomes the most demanding target that this CPU satisfies.
+        precision: one of the target's.
 
     Raises:
-        MissingDependencyError: TVM, or the target's C++ compiler, is not installed.
+        MissingDependencyError: TVM, the target's C++ compiler, or nvcc, is not installed.
         UsageError: no target fits this CPU.
         BuildError: the library cannot be built for the target.
     """
     runtime_library()
     kind = target.native() if kind.machine == "host" else kind
-    to_library(model, kind, staging.path / PROGRAM)
-    staging.add(PROGRAM)
     tools = {name: importlib.metadata.version(name) for name in ("torch", "apache-tvm", "apache-tvm-ffi")}
-    return Lowered(program=PROGRAM, tools=tools, cpu_features=kind.cpu_features)
+    path = staging.path / PROGRAM
+    if kind.gpu:
+        return _lower_for_gpu(model, staging, kind, precision, tools)
+    to_library(model, kind, path)
+    staging.add(PROGRAM)
+    emulate = None if kind.machine == host_machine() else _emulated()
+    return Lowered(PROGRAM, tools, kind.cpu_features, libraries=RUNTIME_LIBRARIES, emulate=emulate)
+
+
+def _lower_for_gpu(model: VideoMamba, staging: Staging, kind: Target, precision: str, tools: dict[str, str]) -> Lowered:
+    from vmp_edge.compile.cuda import toolchain
+
+    assert kind.gpu is not None
+    jetpack = kind.gpu.jetpack
+    compiler = toolchain.find(toolchain.JETPACKS[jetpack] if jetpack else None)
+    kernels = to_gpu_library(model, kind, precision, compiler, staging.path / PROGRAM)
+    staging.add(PROGRAM)
+    staging.add(CUDART, build_cudart(_toolchain(kind.machine)))
+    version = toolchain.dotted(compiler.version)
+    return Lowered(
+        PROGRAM,
+        {**tools, "cuda": version},
+        kind.cpu_features,
+        libraries=(*RUNTIME_LIBRARIES, "libtvm_runtime_cuda.so", "libcuda.so.1"),
+        gpu={"architectures": list(kind.gpu.architectures), "cuda": version, "device": kind.gpu.device},
+        emulate=_emulated(kernels),
+    )
+
+
+def _emulated(kernels: Sequence[str] = ()) -> Callable[[Bundle], EmulatedEngine]:
+    def make(bundle: Bundle) -> EmulatedEngine:
+        from vmp_edge.compile import emulator  # which needs what is here
+
+        return emulator.EmulatedEngine(bundle, kernels)
+
+    return make
+
+
+def to_gpu_library(model: VideoMamba, kind: Target, precision: str, compiler: Compiler, path: Path) -> list[str]:
+    """Compile a model's inference form for a target's GPUs.
+
+    Args:
+        model: the source model.
+        kind: a target with a ``gpu`` entry.
+        precision: one of the target's.
+        compiler: makes the GPU's machine code.
+        path: of the shared library.
+
+    Returns:
+        CUDA C++ of the library's kernels.
+
+    Raises:
+        MissingDependencyError, BuildError: as `lower`; or machine code for an architecture is not inside.
+    """
+    _import_tvm()
+    from vmp_edge.compile.cuda.kernels import Gpu
+    from vmp_edge.compile.cuda.lowering import Device, compile_module
+    from vmp_edge.compile.cuda.toolchain import check_inside
+
+    assert kind.gpu is not None and kind.llvm is not None
+    linker = cross_compiler(kind.machine)
+    chosen = kind.gpu.devices[kind.gpu.device]
+    device = Device(kind.gpu.architectures, Gpu(chosen.architecture, chosen.processors), kind.llvm)
+    executable, sources = compile_module(model, device, precision, compiler)
+    executable.export_library(str(path), fcompile=_linked_by(linker, []))
+    check_inside(path, kind.gpu.architectures, len(sources))
+    return sources
 
 
 def to_library(model: VideoMamba, kind: Target, path: Path) -> None:
@@ -56,27 +125,42 @@ def to_library(model: VideoMamba, kind: Target, path: Path) -> None:
     Raises:
         MissingDependencyError, BuildError: as `lower`.
     """
-    try:
-        import tvm
-        from tvm import relax
-    except ImportError as error:
-        raise MissingDependencyError(f"lowering to TVM needs {error.name}; {INSTALL_HINT}") from error
-    from vmp_edge.compile.converters import to_relax
+    tvm = _import_tvm()
+    from tvm import relax
+
+    from vmp_edge.compile.cpu import to_relax
     from vmp_edge.compile.gemm import TILES
 
     compiler = cross_compiler(kind.machine)
-    toolchain = None if kind.machine == host_machine() else TOOLCHAINS.get(kind.machine)
-    archives = build_operators(toolchain)
+    archives = build_operators(_toolchain(kind.machine))
     assert kind.llvm is not None and kind.simd is not None
     machine = tvm.target.Target({"kind": "llvm", **kind.llvm})
     module = to_relax(graph.export(model), TILES[kind.simd])
     pipeline = relax.backend.cpu_generic.get_default_pipeline(machine)
     executable = tvm.compile(module, target=machine, relax_pipeline=pipeline)
+    executable.export_library(str(path), fcompile=_linked_by(compiler, archives))
+
+
+def _import_tvm() -> ModuleType:
+    try:
+        import tvm
+    except ImportError as error:
+        raise MissingDependencyError(f"lowering to TVM needs {error.name}; {INSTALL_HINT}") from error
+    module: ModuleType = tvm
+    return module
+
+
+def _toolchain(machine: str) -> str | None:
+    return None if machine == host_machine() else TOOLCHAINS.get(machine)
+
+
+def _linked_by(compiler: str, archives: list[Path]) -> Callable[..., None]:
+    """What TVM calls to link."""
 
     def link(output: str, objects: list[str], **_: object) -> None:
         link_library(compiler, output, objects, archives)
 
-    executable.export_library(str(path), fcompile=link)
+    return link
 
 
 def cross_compiler(machine: str) -> str:
@@ -94,9 +178,11 @@ def cross_compiler(machine: str) -> str:
 
 def link_library(compiler: str, output: str, objects: list[str], archives: list[Path]) -> None:
     """Objects and archives to a shared library that exports what TVM looks up by name and nothing of the kernels."""
-    operators, *others = map(str, archives)
     command = [compiler, "-shared", "-fPIC", "-o", output, *objects]
-    command += ["-Wl,--whole-archive", operators, "-Wl,--no-whole-archive", *others, "-lpthread", "-s"]
+    if archives:
+        operators, *others = map(str, archives)
+        command += ["-Wl,--whole-archive", operators, "-Wl,--no-whole-archive", *others]
+    command += ["-lpthread", "-s"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(f"linking {Path(output).name} failed: {(done.stderr.splitlines() or ['no message'])[-1]}")

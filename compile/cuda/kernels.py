@@ -136,7 +136,9 @@ def source_of(operations: Sequence[Operation]) -> str:
     return headers + "using namespace vmp_cuda;\n" + "".join(operation.source() for operation in operations)
 
 
-def gemm(name: str, m: int, n: int, view: View, k: int, dtype: str, out: str, extras: Sequence[str], gpu: Gpu) -> Operation:
+def gemm(
+    name: str, m: int, n: int, view: View, k: int, dtype: str, out: str, extras: Sequence[str], gpu: Gpu
+) -> Operation:
     """y (m, n) = a (m, k) @ w (n, k)^T [+ bias (n)] [+ residual (m, n)]; a is `view` of rows of `view.stride` numbers.
 
     Args:
@@ -152,14 +154,15 @@ def gemm(name: str, m: int, n: int, view: View, k: int, dtype: str, out: str, ex
     rows = next((rows for rows in TILE_ROWS if -(-m // rows) * columns >= gpu.processors), TILE_ROWS[-1])
     whole = all(size * 2 % 16 == 0 for size in (k, view.stride, view.offset))  # eight halves at a time
     kind = TYPES[dtype]
-    bias, residual = (extra if extra in extras else "nullptr" for extra in ("bias", "residual"))
+    given = [extra if extra in extras else "nullptr" for extra in ("bias", "residual")]
+    fields = ", ".join([f"a + {view.offset}", "w", *given, "y", *map(str, (view.stride, m, n, k))])
     body = (
         f"  {SHARED} char memory[gemm_bytes<{kind}, {rows}>()];\n"
-        f"  gemm<{kind}, {TYPES[out]}, {rows}, {str(whole).lower()}>(Gemm{{a + {view.offset}, w, {bias}, {residual}, y, "
-        f"{view.stride}, {m}, {n}, {k}}}, memory);\n"
+        f"  gemm<{kind}, {TYPES[out]}, {rows}, {str(whole).lower()}>(Gemm{{{fields}}}, memory);\n"
     )
-    given = {"bias": Buffer("bias", (n,)), "residual": Buffer("residual", (m, n))}
-    inputs = (Buffer("a", (m, view.stride), dtype), Buffer("w", (n, k), dtype), *(given[extra] for extra in extras))
+    shapes = {"bias": (n,), "residual": (m, n)}
+    more = (Buffer(extra, shapes[extra]) for extra in extras)
+    inputs = (Buffer("a", (m, view.stride), dtype), Buffer("w", (n, k), dtype), *more)
     launch = Launch(f"{name}_kernel", str(THREADS), body, (columns, -(-m // rows), 1), (THREADS, 1, 1))
     return Operation(name, inputs, (Buffer("y", (m, n), out),), (launch,))
 
@@ -233,9 +236,7 @@ class Scan:
         scan = ", ".join([*map(str, (1, self.length, self.channels, self.states)), *arrays, *parameters, *flags])
         work = "sums, ends" if plan.chunks > 1 else "nullptr, nullptr"
         y = View(self.channels).of("y")
-        return (
-            f"  const Job job{{{{{scan}}}, {y}, {plan.chunk}, {plan.chunks}, {plan.channel_blocks}, {work}}};\n"
-        )
+        return f"  const Job job{{{{{scan}}}, {y}, {plan.chunk}, {plan.chunks}, {plan.channel_blocks}, {work}}};\n"
 
 
 def conv(
@@ -256,10 +257,8 @@ def conv(
     step_blocks = -(-length // (CONV_STEPS * CONV_RUNS))
     code = "VMP_CUDA_FLOAT32" if dtype == "float32" else "VMP_CUDA_FLOAT16"
     fields = f"1, {length}, {channels}, {taps}, {view.of('x')}, weight, {'bias' if bias else 'nullptr'}, {code}"
-    body = (
-        f"  const ConvJob job{{{{{fields}, {int(reverse)}}}, {View(channels).of('y')}, {channel_blocks}, {step_blocks}}};\n"
-        f"  causal_conv_silu<{kind}, {taps}>(job);\n"
-    )
+    job = f"{{{fields}, {int(reverse)}}}, {View(channels).of('y')}, {channel_blocks}, {step_blocks}"
+    body = f"  const ConvJob job{{{job}}};\n  causal_conv_silu<{kind}, {taps}>(job);\n"
     inputs = (Buffer("x", (length, view.stride), dtype), Buffer("weight", (channels, taps)))
     inputs += (Buffer("bias", (channels,)),) if bias else ()
     grid, block = (channel_blocks * step_blocks, 1, 1), (LANES, CONV_RUNS, 1)

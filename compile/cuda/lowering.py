@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tvm
@@ -19,7 +19,9 @@ from vmp_edge.compile.cuda import kernels
 from vmp_edge.compile.cuda.converters import to_relax
 from vmp_edge.compile.cuda.kernels import Gpu, Operation
 from vmp_edge.compile.cuda.toolchain import Compiler
-from vmp_edge.runtimes.tvm.library import load_cuda_runtime
+from vmp_edge.errors import MissingDependencyError
+from vmp_edge.runtimes.tvm.cuda import load_driver, load_runtime
+from vmp_edge.runtimes.tvm.library import build_cuda_driver, build_cudart
 
 if TYPE_CHECKING:
     from vmp_edge.models import VideoMamba
@@ -59,7 +61,9 @@ class Sources:
     generated: str
 
 
-def compile_module(model: VideoMamba, device: Device, precision: str, compiler: Compiler) -> tuple[relax.VMExecutable, Sources]:
+def compile_module(
+    model: VideoMamba, device: Device, precision: str, compiler: Compiler
+) -> tuple[relax.VMExecutable, Sources]:
     """Compile a model's inference form.
 
     Args:
@@ -71,8 +75,11 @@ def compile_module(model: VideoMamba, device: Device, precision: str, compiler: 
     Raises:
         MissingDependencyError: TVM's CUDA runtime cannot be loaded.
         BuildError: the kernels do not compile.
+
+    Returns:
+        The executable, and the CUDA C++ that it was made of: the hand-written kernels', and TVM's own.
     """
-    load_cuda_runtime()
+    _load_cuda_runtime()
     module, operations = to_relax(graph.export(model), device.gpu, DTYPES[precision])
     written = kernels.source_of(operations)
     cubin = compiler.compile(written, device.architectures)
@@ -84,7 +91,16 @@ def compile_module(model: VideoMamba, device: Device, precision: str, compiler: 
     config = {"relax.backend.use_cuda_graph": True}
     with _compiling_by(compiler, device.architectures, generated), tvm.transform.PassContext(config=config), machine:
         executable = tvm.compile(module, target=machine, relax_pipeline=pipeline(machine))
-    return executable, Sources(written, "\n".join(generated))
+    return executable, [written, *generated]
+
+
+def _load_cuda_runtime() -> None:
+    """TVM makes modules of machine code only with its CUDA runtime loaded, which asks for a driver."""
+    try:
+        load_driver()
+    except MissingDependencyError:
+        ctypes.CDLL(str(build_cuda_driver()), mode=ctypes.RTLD_GLOBAL)
+    load_runtime(build_cudart())
 
 
 @contextlib.contextmanager

@@ -60,8 +60,8 @@ def find(newest: Version | None = None) -> Compiler:
         return nvrtc
     if nvcc is None:
         raise MissingDependencyError(
-            "building for NVIDIA GPUs needs nvcc, which is not on the PATH: install the CUDA toolkit, or set CUDACXX to "
-            "its nvcc"
+            "building for NVIDIA GPUs needs nvcc, which is not on the PATH: install the CUDA toolkit, or set CUDACXX "
+            "to its nvcc"
         )
     assert newest is not None
     raise BuildError(
@@ -208,8 +208,8 @@ def _sized(size: ctypes._NamedFuncPointer, content: ctypes._NamedFuncPointer, pr
 def architectures_inside(data: bytes) -> list[int]:
     """The architecture of each cubin in a file, whatever that is, in the file's order.
 
-    NVIDIA documents no format; a cubin is an ELF file of machine 190, and where its flags have the architecture was read
-    off files of CUDA 12.6 and 13.0.
+    NVIDIA documents no format; a cubin is an ELF file of machine 190, and where its flags have the architecture was
+    read off files of CUDA 12.6 and 13.0.
     """
     found = []
     at = data.find(b"\x7fELF")

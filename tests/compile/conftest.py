@@ -24,6 +24,12 @@ def make_model(**options):
     return model
 
 
+@pytest.fixture
+def make():
+    """`make_model`, for tests that choose its options."""
+    return make_model
+
+
 @pytest.fixture(params=VARIANTS)
 def model(request):
     """One model of each option that changes the graph."""

@@ -1,8 +1,12 @@
 """The graph that is lowered gives the source model's numbers, with every scan as one node."""
 
+import itertools
+
+import pytest
 import torch
 
 from vmp_edge.compile import graph
+from vmp_edge.models.options import CHOICES
 
 
 def test_inference_form_equals_the_source_model(model):
@@ -13,10 +17,24 @@ def test_inference_form_equals_the_source_model(model):
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
+CHOSEN = [*CHOICES, "mask_backward", "depth"]
+
+
+@pytest.mark.parametrize("values", list(itertools.product(*CHOICES.values(), (False, True), (1, 2))), ids=str)
+def test_every_option_survives_the_last_block(make, values):
+    """Which computes the class token alone: one step forwards, the whole sequence backwards."""
+    model = make(**dict(zip(CHOSEN, values, strict=True)), image_size=16, embed_dim=16)
+    video = torch.randn(1, 3, 4, 16, 16)
+    with torch.no_grad():
+        expected = model(video)
+        got = graph.InferenceModel(model)(graph.fold_frames(video, model.options.tubelet_size))
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_scans_and_convolutions_are_single_nodes(model):
     targets = [str(node.target) for node in graph.export(model).graph.nodes if node.op == "call_function"]
     shared = model.options.directions == "shared"
-    assert targets.count("vmp.bi_selective_scan.default") == (model.options.depth if shared else 0)
-    assert targets.count("vmp.selective_scan.default") == (0 if shared else 2 * model.options.depth)
+    assert targets.count("vmp.bi_selective_scan.default") == (model.options.depth - 1 if shared else 0)
+    assert targets.count("vmp.selective_scan.default") == (2 if shared else 2 * model.options.depth)
     assert targets.count("vmp.causal_conv_silu.default") == (1 if shared else 2) * model.options.depth
     assert not [name for name in targets if "flip" in name or "chunk" in name or "split" in name]

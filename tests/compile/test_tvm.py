@@ -28,7 +28,6 @@ import tvm_ffi
 
 from vmp_edge.compile.gemm import TILES, Gemm
 from vmp_edge.compile.pipeline import Request, build
-from vmp_edge.compile.rms import inverse_rms
 from vmp_edge.compile.tvm import link_library, to_library
 from vmp_edge.runtimes.tvm.engine import TvmEngine
 from vmp_edge.runtimes.tvm.library import build_operators, build_runner, package_folder, runtime_library
@@ -79,30 +78,31 @@ def compiled(function, name):
     return tvm.compile(module, target=tvm.target.Target({"kind": "llvm", **NATIVE.llvm}))[name]
 
 
+EXTRAS = {"": {}, "bias": {"bias": True}, "all": {"epsilon": 1e-2, "bias": True, "residual": True}}
+
+
 @pytest.mark.parametrize("simd", TILES)
 @pytest.mark.parametrize("sizes", [(1, 5, 9), (15, 16, 32), (29, 45, 7), (64, 96, 48)], ids=str)
-@pytest.mark.parametrize("extras", [(), ("bias",), ("scale", "bias", "residual")], ids="+".join)
-def test_products_agree_with_numpy(simd, sizes, extras):
+@pytest.mark.parametrize("extras", EXTRAS)
+@pytest.mark.parametrize("first", [None, 3])
+def test_products_agree_with_numpy(simd, sizes, extras, first):
     """Every tile on this CPU: LLVM makes do with the registers that there are."""
-    gemm = Gemm(*sizes, TILES[simd], **dict.fromkeys(extras, True))
+    extra = EXTRAS[extras]
+    part = {} if first is None else {"row": sizes[2] + 5, "first": first}
+    gemm = Gemm(*sizes, TILES[simd], **part, **extra)
     rng = np.random.default_rng(1)
-    a, weight = (rng.standard_normal(shape, dtype=np.float32) for shape in ((gemm.m, gemm.k), (gemm.n, gemm.k)))
-    given = {"scale": (gemm.m,), "bias": (gemm.n,), "residual": (gemm.m, gemm.n)}
-    given = {name: rng.standard_normal(given[name], dtype=np.float32) for name in extras}
+    rows = np.full((gemm.m, gemm.row or gemm.k), np.nan, np.float32)
+    a = rows[:, gemm.first : gemm.first + gemm.k]
+    a[:] = rng.standard_normal(a.shape)
+    weight = rng.standard_normal((gemm.n, gemm.k), dtype=np.float32)
+    bias = rng.standard_normal(gemm.n, dtype=np.float32) * gemm.bias
+    residual = rng.standard_normal((gemm.m, gemm.n), dtype=np.float32) * gemm.residual
+    given = [rows, gemm.pack(weight), *([bias] if gemm.bias else []), *([residual] if gemm.residual else [])]
     result = tvm.runtime.tensor(np.full((gemm.m, gemm.n), np.nan, np.float32))
-    compiled(gemm.function(), gemm.name)(*map(tvm.runtime.tensor, (a, gemm.pack(weight), *given.values())), result)
-    expected = (a.astype(np.float64) @ weight.T) * given.get("scale", np.ones(1))[:, None]
-    expected += given.get("bias", 0) + given.get("residual", np.float32(0))
-    np.testing.assert_allclose(result.numpy(), expected, atol=1e-4, rtol=1e-5)
-
-
-@pytest.mark.parametrize("width", [3, 16, 50, 192])
-def test_root_mean_square_agrees_with_numpy(width):
-    x = np.random.default_rng(2).standard_normal((7, width), dtype=np.float32)
-    result = tvm.runtime.tensor(np.full(7, np.nan, np.float32))
-    compiled(inverse_rms(7, width, 16, 1e-5), "rms")(tvm.runtime.tensor(x), result)
-    expected = (np.square(x.astype(np.float64)).mean(1) + 1e-5) ** -0.5
-    np.testing.assert_allclose(result.numpy(), expected, rtol=1e-6)
+    compiled(gemm.function(), gemm.name)(*map(tvm.runtime.tensor, given), result)
+    wide = a.astype(np.float64)
+    scale = 1 if gemm.epsilon is None else (np.square(wide).mean(1, keepdims=True) + gemm.epsilon) ** -0.5
+    np.testing.assert_allclose(result.numpy(), wide * scale @ weight.T + bias + residual, atol=1e-4, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +115,18 @@ def operators(tmp_path_factory):
 
 def arguments(case):
     """A case's tensors and options as the operators take them, without the result."""
-    tensors = [None if t is None else tvm_ffi.from_dlpack(t.contiguous()) for t in case.inputs().values()]
+    tensors, firsts = [], []
+    for name, tensor in case.inputs().items():
+        first = 0
+        if tensor is not None and case.layout == "slices" and tensor.dim() == 3 and tensor._base is not None:
+            tensor, first = tensor._base, tensor.storage_offset()
+        tensors.append(None if tensor is None else tvm_ffi.from_dlpack(tensor.contiguous()))
+        firsts += [first] if name in ("x", "dt", "B", "C", "z") else []
     options = case.options()
     flags = [options["reverse"]] if "reverse" in options else []
     if "initial_state" in options:
         flags += [options["initial_state"] == "first_input", options.get("mask_diagonal", options.get("mask_backward"))]
-    return [*tensors, *map(int, flags)]
+    return [*tensors, *firsts, *map(int, flags)]
 
 
 @pytest.mark.parametrize("case", [*SCAN_CASES, *CONV_CASES], ids=lambda case: case.name)
@@ -131,12 +137,16 @@ def test_operators_agree_with_the_reference(case, operators):
 
 
 def test_operators_refuse_wrong_shapes(operators):
-    x, weight, bias, reverse = arguments(CONV_CASES[0])
+    x, weight, bias, first, reverse = arguments(CONV_CASES[0])
     y = torch.empty(CONV_CASES[0].inputs()["x"].shape)
+    result = tvm_ffi.from_dlpack(y)
     with pytest.raises(ValueError, match="bias has a shape"):
-        operators["vmp_causal_conv_silu"](x, weight, x, reverse, tvm_ffi.from_dlpack(y))
+        operators["vmp_causal_conv_silu"](x, weight, x, first, reverse, result)
     with pytest.raises(ValueError, match="the result has a shape"):
-        operators["vmp_causal_conv_silu"](x, weight, bias, reverse, tvm_ffi.from_dlpack(y[:, 1:]))
+        operators["vmp_causal_conv_silu"](x, weight, bias, first, reverse, tvm_ffi.from_dlpack(y[:, 1:]))
+    for beyond in (-1, 1):
+        with pytest.raises(ValueError, match="x has a shape"):
+            operators["vmp_causal_conv_silu"](x, weight, bias, beyond, reverse, result)
 
 
 @pytest.mark.parametrize("name", X86_LEVELS)

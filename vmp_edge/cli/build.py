@@ -69,6 +69,9 @@ def run(args: argparse.Namespace) -> int:
 def _say(bundle: Bundle) -> None:
     manifest = bundle.manifest
     megabytes = sum(entry.size for entry in manifest.files.values()) / 1e6
+    if gpu := manifest.gpu:
+        codes = ", ".join(f"sm_{sm}" for sm in gpu["architectures"])
+        print(f"machine code for {codes} by CUDA {gpu['cuda']}, tuned for {gpu['device']}", file=sys.stderr)
     print(
         f"{bundle.path}: {manifest.name} for {manifest.target}, {manifest.engine} {manifest.precision}, "
         f"{megabytes:.1f} MB, {_parity(manifest.parity)}",

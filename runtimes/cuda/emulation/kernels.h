@@ -10,6 +10,8 @@
 
 #define __restrict__
 
+typedef _Float16 half;  // of TVM's kernels, which cast and copy it
+
 template <typename... Parameters>
 constexpr int vmp_count(void (*)(Parameters...)) {
   return sizeof...(Parameters);

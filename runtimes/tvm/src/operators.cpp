@@ -64,7 +64,12 @@ const float* array(const Optional<TensorView>& t, std::initializer_list<int64_t>
   return t.has_value() ? array(*t, shape, what) : nullptr;
 }
 
-vmp_input sequence(const float* data, int64_t length, int64_t columns) { return {data, length * columns, columns}; }
+// Columns `at` .. `at + columns - 1` of a tensor (batch, length, ...): products that share their input write one tensor.
+vmp_input sequence(const TensorView& t, int64_t at, int64_t batch, int64_t length, int64_t columns, const char* what) {
+  require(t.ndim() == 3 && at >= 0 && at + columns <= t.size(2), what);
+  const int64_t row = t.size(2);
+  return {array(t, {batch, length, row}, what) + at, length * row, row};
+}
 
 vmp_output result(const TensorView& y, int64_t batch, int64_t length, int64_t channels) {
   float* data = const_cast<float*>(array(y, {batch, length, channels}, "the result"));
@@ -75,57 +80,61 @@ void check(int code) {
   if (code != VMP_OK) TVM_FFI_THROW(RuntimeError) << vmp_ops_error(code);
 }
 
-vmp_scan make_scan(const TensorView& x, const TensorView& dt, const TensorView& A, const TensorView* A_b,
-                   const TensorView& B, const TensorView& C, const Optional<TensorView>& D,
-                   const Optional<TensorView>& z, const Optional<TensorView>& dt_bias) {
-  require(x.ndim() == 3, "x");
-  require(A.ndim() == 2, "A");
-  const int64_t batch = x.size(0), length = x.size(1), channels = x.size(2), states = A.size(1);
+// What both scans take, but for the options. Each `_at` is the tensor's first column that belongs to the scan.
+struct ScanTensors {
+  TensorView x, dt, A, B, C;
+  Optional<TensorView> D, z, dt_bias;
+  int64_t x_at, dt_at, B_at, C_at, z_at;
+};
+
+vmp_scan make_scan(const ScanTensors& t, int64_t first_input, int64_t mask) {
+  require(t.x.ndim() == 3, "x");
+  require(t.A.ndim() == 2, "A");
+  const int64_t batch = t.x.size(0), length = t.x.size(1), channels = t.A.size(0), states = t.A.size(1);
   vmp_scan s{};
   s.batch = batch;
   s.length = length;
   s.channels = channels;
   s.states = states;
-  s.x = sequence(array(x, {batch, length, channels}, "x"), length, channels);
-  s.dt = sequence(array(dt, {batch, length, channels}, "dt"), length, channels);
-  s.B = sequence(array(B, {batch, length, states}, "B"), length, states);
-  s.C = sequence(array(C, {batch, length, states}, "C"), length, states);
-  s.z = sequence(array(z, {batch, length, channels}, "z"), length, channels);
-  s.A = array(A, {channels, states}, "A");
-  s.A_b = A_b ? array(*A_b, {channels, states}, "A_b") : nullptr;
-  s.D = array(D, {channels}, "D");
-  s.dt_bias = array(dt_bias, {channels}, "dt_bias");
+  s.x = sequence(t.x, t.x_at, batch, length, channels, "x");
+  s.dt = sequence(t.dt, t.dt_at, batch, length, channels, "dt");
+  s.B = sequence(t.B, t.B_at, batch, length, states, "B");
+  s.C = sequence(t.C, t.C_at, batch, length, states, "C");
+  if (t.z.has_value()) s.z = sequence(*t.z, t.z_at, batch, length, channels, "z");
+  s.A = array(t.A, {channels, states}, "A");
+  s.D = array(t.D, {channels}, "D");
+  s.dt_bias = array(t.dt_bias, {channels}, "dt_bias");
+  s.first_input = first_input != 0;
+  s.mask = mask != 0;
   return s;
 }
 
 void selective_scan(TensorView x, TensorView dt, TensorView A, TensorView B, TensorView C, Optional<TensorView> D,
-                    Optional<TensorView> z, Optional<TensorView> dt_bias, int64_t reverse, int64_t first_input,
-                    int64_t mask, TensorView y) {
-  vmp_scan scan = make_scan(x, dt, A, nullptr, B, C, D, z, dt_bias);
+                    Optional<TensorView> z, Optional<TensorView> dt_bias, int64_t x_at, int64_t dt_at, int64_t B_at,
+                    int64_t C_at, int64_t z_at, int64_t reverse, int64_t first_input, int64_t mask, TensorView y) {
+  vmp_scan scan = make_scan({x, dt, A, B, C, D, z, dt_bias, x_at, dt_at, B_at, C_at, z_at}, first_input, mask);
   scan.reverse = reverse != 0;
-  scan.first_input = first_input != 0;
-  scan.mask = mask != 0;
   check(vmp_selective_scan(&scan, result(y, scan.batch, scan.length, scan.channels), &kThreads));
 }
 
 void bi_selective_scan(TensorView x, TensorView dt, TensorView A, TensorView A_b, TensorView B, TensorView C,
-                       Optional<TensorView> D, Optional<TensorView> z, Optional<TensorView> dt_bias,
-                       int64_t first_input, int64_t mask, TensorView y) {
-  vmp_scan scan = make_scan(x, dt, A, &A_b, B, C, D, z, dt_bias);
-  scan.first_input = first_input != 0;
-  scan.mask = mask != 0;
+                       Optional<TensorView> D, Optional<TensorView> z, Optional<TensorView> dt_bias, int64_t x_at,
+                       int64_t dt_at, int64_t B_at, int64_t C_at, int64_t z_at, int64_t first_input, int64_t mask,
+                       TensorView y) {
+  vmp_scan scan = make_scan({x, dt, A, B, C, D, z, dt_bias, x_at, dt_at, B_at, C_at, z_at}, first_input, mask);
+  scan.A_b = array(A_b, {scan.channels, scan.states}, "A_b");
   check(vmp_bi_selective_scan(&scan, result(y, scan.batch, scan.length, scan.channels), &kThreads));
 }
 
-void causal_conv_silu(TensorView x, TensorView weight, Optional<TensorView> bias, int64_t reverse, TensorView y) {
+void causal_conv_silu(TensorView x, TensorView weight, Optional<TensorView> bias, int64_t x_at, int64_t reverse, TensorView y) {
   require(x.ndim() == 3, "x");
   require(weight.ndim() == 2, "weight");
   vmp_conv conv{};
   conv.batch = x.size(0);
   conv.length = x.size(1);
-  conv.channels = x.size(2);
+  conv.channels = weight.size(0);
   conv.taps = weight.size(1);
-  conv.x = sequence(array(x, {conv.batch, conv.length, conv.channels}, "x"), conv.length, conv.channels);
+  conv.x = sequence(x, x_at, conv.batch, conv.length, conv.channels, "x");
   conv.weight = array(weight, {conv.channels, conv.taps}, "weight");
   conv.bias = array(bias, {conv.channels}, "bias");
   conv.reverse = reverse != 0;
