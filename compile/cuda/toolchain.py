@@ -148,9 +148,7 @@ class Nvrtc:
             raise BuildError("NVRTC compiles for one architecture; install the CUDA toolkit's nvcc for several")
         nvrtc = _load_nvrtc(self.library)
         program = ctypes.c_void_p()
-        # no host headers: what TVM's generated code takes from them
-        text = "\n".join(line for line in source.splitlines() if line.strip() != "#include <cuda.h>")
-        _check(nvrtc, nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernels.cu", 0, None, None))
+        _check(nvrtc, nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None))
         try:
             folders = [*map(str, include_folders()), *self.includes]
             options = [*OPTIONS, f"--gpu-architecture=sm_{architectures[0]}", "-default-device"]

@@ -1,4 +1,4 @@
-"""The TVM engine: a bundle's ``model.so`` in TVM's runtime, without its compiler and without PyTorch."""
+"""The TVM engine: a bundle's ``model.so`` in TVM's runtime, on CPU or GPU, without its compiler and without PyTorch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import numpy.typing as npt
 from vmp_edge.bundle import Bundle
 from vmp_edge.errors import BundleError, MissingDependencyError, VmpError
 from vmp_edge.manifest import missing_cpu_features
-from vmp_edge.runtimes.tvm.library import INSTALL_HINT, runtime_library
+from vmp_edge.runtimes.tvm import cuda
+from vmp_edge.runtimes.tvm.library import CUDART, INSTALL_HINT, runtime_library
 
 ALIGNMENT = 64  # bytes: generated code loads whole vectors
 POOLED_ALLOCATOR = 2  # tvm::runtime::memory::AllocatorType::kPooled
@@ -79,8 +80,8 @@ class TvmEngine:
         threads: CPU threads; None for all cores.
 
     Raises:
-        BundleError: the library cannot be loaded, or needs a CPU that this one is not.
-        MissingDependencyError: TVM's runtime is not installed.
+        BundleError: the library cannot be loaded, or needs a CPU or GPU that is not here.
+        MissingDependencyError: TVM's runtime, or the GPU's driver, is not installed.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
@@ -95,12 +96,16 @@ class TvmEngine:
         self._threads = threads or len(os.sched_getaffinity(0))
         self._input = aligned(bundle.manifest.frames // tubelet, 3 * tubelet, side, side)
         ffi = _runtime()
+        if bundle.manifest.gpu:
+            _use_gpu(bundle)
         try:
             library = ffi.load_module(str(bundle.program), keep_module_alive=False)
             self._machine: Any = library["vm_load_executable"]()
-            self._machine["vm_initialization"](CPU, 0, POOLED_ALLOCATOR)
+            devices = [cuda.DEVICE, CPU] if bundle.manifest.gpu else [CPU]  # the CPU always has the sizes
+            self._machine["vm_initialization"](*(value for device in devices for value in (device, 0, POOLED_ALLOCATOR)))
             self._main: Any = self._machine["main"]
             self._tensor: Any = ffi.from_dlpack(self._input)
+            self._there = _Transfer(ffi, self._tensor) if bundle.manifest.gpu else None
         except Exception as error:  # tvm_ffi raises what the C++ side names: there is no common class
             raise BundleError(
                 f"{bundle.program}: cannot be loaded ({one_line(error)}); build the bundle again"
@@ -125,14 +130,58 @@ class TvmEngine:
         for clip in video:
             np.copyto(by_frame, clip.transpose(1, 0, 2, 3))
             try:
-                logits.append(np.from_dlpack(self._main(self._tensor)).copy())
+                result = self._there.run(self._main) if self._there else self._main(self._tensor)
+                logits.append(np.from_dlpack(result).copy())
             except Exception as error:
                 raise VmpError(f"TVM: {one_line(error)}") from error
         return np.concatenate(logits)
 
     def close(self) -> None:
         """Free the program; `run` must not be called afterwards."""
-        self._main = self._machine = self._tensor = None
+        self._main = self._machine = self._tensor = self._there = None
+
+
+def _use_gpu(bundle: Bundle) -> None:
+    """See to it that there is a GPU that a bundle has machine code for, and TVM's CUDA runtime."""
+    gpu = cuda.find_gpu()
+    architectures = tuple(bundle.manifest.gpu["architectures"])
+    codes = ", ".join(f"sm_{sm}" for sm in architectures)
+    if not gpu.runs(architectures):
+        raise BundleError(
+            f"{bundle.path} has machine code for {codes}, and {gpu.name} is sm_{gpu.architecture}: build it for another "
+            "target (vmp-edge targets lists them)"
+        )
+    compiled = str(bundle.manifest.gpu["cuda"])
+    if gpu.driver[0] < int(compiled.partition(".")[0]):
+        version = ".".join(map(str, gpu.driver))
+        raise BundleError(
+            f"{bundle.path} is of CUDA {compiled}, and this driver's is {version}: update the driver, or build with "
+            "--jetpack 6 or an older nvcc"
+        )
+    cuda.load_runtime(bundle.path / CUDART)
+
+
+class _Transfer:
+    """The program's input on the GPU, and the way there and back.
+
+    Args:
+        ffi: tvm_ffi.
+        source: the input on the CPU, of the same shape at each run.
+    """
+
+    def __init__(self, ffi: ModuleType, source: Any) -> None:
+        self._allocate = ffi.get_global_func("runtime.TVMTensorAllocWithScope")
+        self._copy = ffi.get_global_func("runtime.TVMTensorCopyFromTo")
+        self._ffi, self._source = ffi, source
+        self._input = self._allocate(source.shape, source.dtype, ffi.device("cuda", 0), None)
+
+    def run(self, main: Any) -> Any:
+        """The program's result on the CPU."""
+        self._copy(self._source, self._input)
+        there = main(self._input)
+        here = self._allocate(there.shape, there.dtype, self._ffi.device("cpu", 0), None)
+        self._copy(there, here)  # waits for the GPU
+        return here
 
 
 def aligned(*shape: int) -> npt.NDArray[np.float32]:

@@ -1,8 +1,14 @@
 // Stands in for CUDA's header of this name.
 #pragma once
 
+#ifdef __aarch64__
+typedef __fp16 half_number;  // GCC 12 has the other for C only there
+#else
+typedef _Float16 half_number;
+#endif
+
 struct __half {
-  _Float16 value;
+  half_number value;
 };
 inline float __half2float(__half v) { return v.value; }
-inline __half __float2half(float v) { return {static_cast<_Float16>(v)}; }
+inline __half __float2half(float v) { return {static_cast<half_number>(v)}; }

@@ -10,7 +10,7 @@
 
 #define __restrict__
 
-typedef _Float16 half;  // of TVM's kernels, which cast and copy it
+typedef half_number half;  // of TVM's kernels, which cast and copy it
 
 template <typename... Parameters>
 constexpr int vmp_count(void (*)(Parameters...)) {
