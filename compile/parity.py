@@ -56,8 +56,8 @@ def measure(bundle: Bundle, engine: Engine, model: VideoMamba, clips: int = CLIP
     tolerance = TOLERANCE[manifest.precision]
     if not largest <= tolerance:
         raise BuildError(
-            f"the bundle's logits differ from the source model's by {largest:.2g}{_of_spread(manifest.precision)}, more "
-            f"than the {tolerance:g} that {manifest.precision} allows; nothing was written"
+            f"the bundle's logits differ from the source model's by {largest:.2g}{_of_spread(manifest.precision)}, "
+            f"more than the {tolerance:g} that {manifest.precision} allows; nothing was written"
         )
     return {
         "max_difference": float(f"{largest:.3g}"),

@@ -102,7 +102,9 @@ class TvmEngine:
             library = ffi.load_module(str(bundle.program), keep_module_alive=False)
             self._machine: Any = library["vm_load_executable"]()
             devices = [cuda.DEVICE, CPU] if bundle.manifest.gpu else [CPU]  # the CPU always has the sizes
-            self._machine["vm_initialization"](*(value for device in devices for value in (device, 0, POOLED_ALLOCATOR)))
+            self._machine["vm_initialization"](
+                *(value for device in devices for value in (device, 0, POOLED_ALLOCATOR))
+            )
             self._main: Any = self._machine["main"]
             self._tensor: Any = ffi.from_dlpack(self._input)
             self._there = _Transfer(ffi, self._tensor) if bundle.manifest.gpu else None

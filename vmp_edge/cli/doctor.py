@@ -1,0 +1,51 @@
+"""`vmp-edge doctor`: what this device has of what bundles need."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from vmp_edge.bundle import Bundle
+from vmp_edge.cli.output import add_json_option, print_json
+from vmp_edge.doctor import Finding, examine_bundle, examine_machine
+
+MARKS = {True: "ok", False: "MISSING", None: ""}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "doctor",
+        help="say what this device has of what bundles need",
+        description="Say in a line each what this device has; for a bundle, what it needs and whether it is there. "
+        "Ends with 1 if something is missing.",
+    )
+    parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="a bundle's folder (default: none)")
+    add_json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examines and prints."""
+    findings = examine_machine()
+    bundle = Bundle.open(args.bundle, any_machine=True) if args.bundle else None
+    needed = examine_bundle(bundle) if bundle else []
+    missing = [finding for finding in needed if finding.found is False]
+    if args.json:
+        lists = {"machine": findings, "bundle": needed}
+        told = {name: [dataclasses.asdict(finding) for finding in some] for name, some in lists.items()}
+        print_json({**told, "missing": [finding.subject for finding in missing]})
+        return int(bool(missing))
+    _print("this machine", findings)
+    if bundle:
+        _print(f"{bundle.path} ({bundle.manifest.name} for {bundle.manifest.target})", needed)
+        print(f"{len(missing)} missing" if missing else "nothing is missing")
+    return int(bool(missing))
+
+
+def _print(title: str, findings: list[Finding]) -> None:
+    print(f"{title}:")
+    for finding in findings:
+        print(f"  {MARKS[finding.found]:>7}  {finding.subject}: {finding.text}")

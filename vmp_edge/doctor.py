@@ -1,0 +1,123 @@
+"""What a device has of what bundles need, and what is missing."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmp_edge import engines
+from vmp_edge.bundle import Bundle
+from vmp_edge.errors import MissingDependencyError, VmpError
+from vmp_edge.manifest import ANY_MACHINE, host_machine, missing_cpu_features
+
+CAMERAS = Path("/dev")
+DISTRIBUTIONS = ("numpy", "opencv-python-headless", "pyyaml", "apache-tvm", "apache-tvm-ffi", "executorch", "torch")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a report.
+
+    Attributes:
+        subject: what was looked for.
+        found: whether it is there; None where nothing needs it.
+        text: what was found, or what is missing and how to get it.
+    """
+
+    subject: str
+    found: bool | None
+    text: str
+
+
+def examine_machine() -> list[Finding]:
+    """What this machine has: nothing of it is needed by every bundle."""
+    findings = [Finding("machine", None, f"{platform.system()} {host_machine()}, Python {platform.python_version()}")]
+    for name in DISTRIBUTIONS:
+        findings.append(Finding(name, None, _version(name) or "not installed"))
+    findings.append(_gpu())
+    cameras = sorted(path.name for path in CAMERAS.glob("video*"))
+    findings.append(Finding("cameras", None, ", ".join(cameras) or "none in /dev"))
+    gstreamer = shutil.which("gst-launch-1.0")
+    findings.append(Finding("GStreamer", None, gstreamer or "not installed (Debian: apt install gstreamer1.0-tools)"))
+    return findings
+
+
+def examine_bundle(bundle: Bundle) -> list[Finding]:
+    """What a bundle needs of this machine, up to loading it.
+
+    Args:
+        bundle: opened, thus whole; of any machine.
+    """
+    manifest = bundle.manifest
+    findings = [Finding("files", True, f"{len(manifest.files)}, whole")]
+    if manifest.machine not in (ANY_MACHINE, host_machine()):
+        wrong = f"is for {manifest.machine}, this machine is {host_machine()}: build it for this one's target"
+        there = [Finding(name, None, "needed on the device") for name in manifest.libraries]
+        return [*findings, Finding("machine", False, wrong), *there]
+    findings.append(Finding("machine", True, manifest.machine))
+    if manifest.cpu_features:
+        missing = missing_cpu_features(manifest.cpu_features)
+        text = f"lacks {', '.join(missing)}: build for another target" if missing else ", ".join(manifest.cpu_features)
+        findings.append(Finding("CPU", not missing, text))
+    findings += [_library(name, bundle.path) for name in manifest.libraries]
+    if all(finding.found for finding in findings):
+        findings.append(_attempt(f"engine {manifest.engine}", lambda: _load(bundle)))
+    return findings
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _gpu() -> Finding:
+    from vmp_edge.runtimes.tvm.cuda import find_gpu
+
+    try:
+        gpu = find_gpu()
+    except MissingDependencyError as error:
+        return Finding("GPU", None, str(error))
+    driver = ".".join(map(str, gpu.driver))
+    return Finding("GPU", None, f"{gpu.name}, sm_{gpu.architecture}, {gpu.processors} SMs, driver of CUDA {driver}")
+
+
+def _library(name: str, bundle: Path) -> Finding:
+    """Where a library is: in the bundle, in a Python package's folder, or where the system looks."""
+    for package in ("tvm_ffi", "tvm"):
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            if (path := Path(folder) / "lib" / name).is_file():
+                return Finding(name, True, f"{path}")
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return Finding(name, False, MISSING.get(name, "not found: install it, or put its folder into LD_LIBRARY_PATH"))
+    return Finding(name, True, "the system's")
+
+
+MISSING = {
+    "libtvm_runtime.so": "missing: pip install 'vmp-edge[tvm]'",
+    "libtvm_ffi.so": "missing: pip install 'vmp-edge[tvm]'",
+    "libtvm_runtime_cuda.so": "missing: pip install 'vmp-edge[tvm]' (TVM's wheels have it for x86-64 and Arm64 Linux)",
+    "libcuda.so.1": "missing: install NVIDIA's driver; on Jetson, JetPack brings it",
+}
+
+
+def _load(bundle: Bundle) -> str:
+    engines.create(bundle).close()
+    return "loads the program"
+
+
+def _attempt(subject: str, action: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, True, action())
+    except VmpError as error:
+        return Finding(subject, False, " ".join(str(error).split()))
