@@ -101,10 +101,8 @@ class TvmEngine:
         try:
             library = ffi.load_module(str(bundle.program), keep_module_alive=False)
             self._machine: Any = library["vm_load_executable"]()
-            devices = [cuda.DEVICE, CPU] if bundle.manifest.gpu else [CPU]  # the CPU always has the sizes
-            self._machine["vm_initialization"](
-                *(value for device in devices for value in (device, 0, POOLED_ALLOCATOR))
-            )
+            gpu = (cuda.DEVICE, 0, POOLED_ALLOCATOR) if bundle.manifest.gpu else ()
+            self._machine["vm_initialization"](*gpu, CPU, 0, POOLED_ALLOCATOR)  # the CPU has the sizes always
             self._main: Any = self._machine["main"]
             self._tensor: Any = ffi.from_dlpack(self._input)
             self._there = _Transfer(ffi, self._tensor) if bundle.manifest.gpu else None
@@ -150,8 +148,8 @@ def _use_gpu(bundle: Bundle) -> None:
     codes = ", ".join(f"sm_{sm}" for sm in architectures)
     if not gpu.runs(architectures):
         raise BundleError(
-            f"{bundle.path} has machine code for {codes}, and {gpu.name} is sm_{gpu.architecture}: build it for another "
-            "target (vmp-edge targets lists them)"
+            f"{bundle.path} has machine code for {codes}, and {gpu.name} is sm_{gpu.architecture}: build it for "
+            "another target (vmp-edge targets lists them)"
         )
     compiled = str(bundle.manifest.gpu["cuda"])
     if gpu.driver[0] < int(compiled.partition(".")[0]):

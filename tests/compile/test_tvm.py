@@ -209,6 +209,7 @@ def test_the_runner_needs_no_python(tmp_path, checkpoint):
     video.transpose(0, 2, 1, 3, 4).tofile(tmp_path / "in")
     command = [
         build_runner(),
+        "cpu",
         runtime_library(),
         bundle.program,
         tmp_path / "in",
