@@ -14,13 +14,13 @@ from torch.fx import Node
 from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
 
-from vmp_edge.compile.gemm import Gemm, Tile
+from vmp_edge.compile.gemm import Gemm, Tiles
 from vmp_edge.errors import BuildError
 
 Array = npt.NDArray[np.float32]
 
 
-def to_relax(program: ExportedProgram, tile: Tile) -> tvm.IRModule:
+def to_relax(program: ExportedProgram, tiles: Tiles) -> tvm.IRModule:
     """A program of `graph.export` as a Relax module whose function is ``main``.
 
     Linear layers and the patch embedding become generated matrix products, with norms, biases and residuals inside
@@ -29,10 +29,17 @@ def to_relax(program: ExportedProgram, tile: Tile) -> tvm.IRModule:
 
     Args:
         program: what was exported.
-        tile: the matrix products' register tile.
+        tiles: the matrix products' register tiles.
     """
-    module = _Converters(program, tile).convert()
+    module = _Converters(program, tiles).convert()
     return relax.transform.DeadCodeElimination(["main"])(module)  # what went into the products
+
+
+def products(program: ExportedProgram, tiles: Tiles) -> list[Gemm]:
+    """The matrix products of a program, each kind once."""
+    converters = _Converters(program, tiles)
+    converters.convert()
+    return list(converters.products.values())
 
 
 def is_call(node: Any, name: str) -> bool:
@@ -77,8 +84,8 @@ class Columns:
 class _Converters:
     """Converters of one program, with its parameters and the functions that they have made so far."""
 
-    def __init__(self, program: ExportedProgram, tile: Tile) -> None:
-        self.program, self.tile = program, tile
+    def __init__(self, program: ExportedProgram, tiles: Tiles) -> None:
+        self.program, self.tiles = program, tiles
         tensors = {**dict(program.named_parameters()), **dict(program.named_buffers()), **program.constants}
         self.parameters = {
             spec.arg.name: tensors[spec.target].detach().numpy()
@@ -88,6 +95,7 @@ class _Converters:
         self.functions: dict[str, tvm.ir.GlobalVar] = {}
         self.patches: dict[Node, relax.Var] = {}
         self.columns: dict[Node, Columns] = {}
+        self.products: dict[str, Gemm] = {}
 
     def convert(self) -> tvm.IRModule:
         converters: dict[str, Callable[[Node, Any], relax.Var]] = {
@@ -128,7 +136,8 @@ class _Converters:
         rows, (n, k) = int(np.prod(outer)), weight.shape
         part = {} if row == k else {"row": row, "first": x.first}
         extras = {"epsilon": epsilon, "bias": bias is not None, "residual": residual is not None}
-        gemm = Gemm(rows, n, k, self.tile, **part, **extras)
+        gemm = Gemm(rows, n, k, self.tiles.of(rows, n, k), **part, **extras)
+        self.products[gemm.name] = gemm
         arguments = [self.reshape(importer, x.whole, (rows, row)), relax.const(gemm.pack(weight))]
         arguments += [relax.const(bias)] if bias is not None else []
         arguments += [self.reshape(importer, residual, (rows, n))] if residual is not None else []
@@ -166,7 +175,7 @@ class _Converters:
         """Several layers as one product. The results by themselves are for who cannot read columns, else removed."""
         weights = [self.parameters[inputs(node)[1].name] for node in nodes]
         total = sum(len(weight) for weight in weights)
-        fill = -total % self.tile.lanes  # whole vectors to the end
+        fill = -total % self.tiles.default.lanes  # whole vectors to the end
         merged = np.concatenate([*weights, np.zeros((fill, weights[0].shape[1]), np.float32)])
         whole = self.gemm(importer, x, merged, epsilon=epsilon)
         results, first = {}, 0

@@ -30,6 +30,7 @@ class Target:
         llvm: TVM's LLVM target but its kind, ``{"mtriple": ..., "mcpu": ...}``; None where `native` chooses.
         simd: the registers that TVM's matrix products are tiled for, a key of `vmp_edge.compile.gemm.TILES`.
         verified: what was verified, by the machine that it was verified on.
+        tuning: a tuning log instead of the target's own in ``targets/tuning`` (`vmp_edge.compile.tuning`).
     """
 
     name: str
@@ -42,6 +43,7 @@ class Target:
     cpu_features: tuple[str, ...] = ()
     llvm: dict[str, str] | None = None
     simd: str | None = None
+    tuning: Path | None = None
 
 
 def names() -> list[str]:

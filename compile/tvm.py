@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import shutil
 import subprocess
@@ -34,15 +35,46 @@ def lower(model: VideoMamba, staging: Staging, kind: Target) -> Lowered:
 
     Raises:
         MissingDependencyError: TVM, or the target's C++ compiler, is not installed.
-        UsageError: no target fits this CPU.
+        UsageError: no target fits this CPU, or the target's tuning log is none.
         BuildError: the library cannot be built for the target.
     """
     runtime_library()
-    kind = target.native() if kind.machine == "host" else kind
-    to_library(model, kind, staging.path / PROGRAM)
+    to_library(model, resolve(kind), staging.path / PROGRAM)
     staging.add(PROGRAM)
     tools = {name: importlib.metadata.version(name) for name in ("torch", "apache-tvm", "apache-tvm-ffi")}
-    return Lowered(program=PROGRAM, tools=tools, cpu_features=kind.cpu_features)
+    return Lowered(program=PROGRAM, tools=tools, cpu_features=resolve(kind).cpu_features)
+
+
+def resolve(kind: Target) -> Target:
+    """The target itself; for ``host``, the most demanding target that this CPU satisfies.
+
+    Raises:
+        UsageError: there is none.
+    """
+    return dataclasses.replace(target.native(), tuning=kind.tuning) if kind.machine == "host" else kind
+
+
+def tune(model: VideoMamba, kind: Target) -> None:
+    """Time register tiles for a model's products on this machine, and keep the best in the target's log.
+
+    Args:
+        model: the source model.
+        kind: the target, or ``host``.
+
+    Raises:
+        MissingDependencyError: TVM is not installed.
+        UsageError: this machine cannot run the target's code, or the log that is there is none.
+        BuildError: the log cannot be written.
+    """
+    runtime_library()
+    from vmp_edge.compile import tuning
+    from vmp_edge.compile.converters import products
+    from vmp_edge.compile.gemm import TILES, Tiles
+
+    kind = resolve(kind)
+    tuning.check(kind)
+    assert kind.simd is not None
+    tuning.tune(kind, products(graph.export(model), Tiles(TILES[kind.simd])))
 
 
 def to_library(model: VideoMamba, kind: Target, path: Path) -> None:
@@ -54,22 +86,22 @@ def to_library(model: VideoMamba, kind: Target, path: Path) -> None:
         path: of the shared library.
 
     Raises:
-        MissingDependencyError, BuildError: as `lower`.
+        MissingDependencyError, UsageError, BuildError: as `lower`.
     """
     try:
         import tvm
         from tvm import relax
     except ImportError as error:
         raise MissingDependencyError(f"lowering to TVM needs {error.name}; {INSTALL_HINT}") from error
+    from vmp_edge.compile import tuning
     from vmp_edge.compile.converters import to_relax
-    from vmp_edge.compile.gemm import TILES
 
     compiler = cross_compiler(kind.machine)
     toolchain = None if kind.machine == host_machine() else TOOLCHAINS.get(kind.machine)
     archives = build_operators(toolchain)
-    assert kind.llvm is not None and kind.simd is not None
+    assert kind.llvm is not None
     machine = tvm.target.Target({"kind": "llvm", **kind.llvm})
-    module = to_relax(graph.export(model), TILES[kind.simd])
+    module = to_relax(graph.export(model), tuning.load(kind))
     pipeline = relax.backend.cpu_generic.get_default_pipeline(machine)
     executable = tvm.compile(module, target=machine, relax_pipeline=pipeline)
 

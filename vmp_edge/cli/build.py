@@ -48,6 +48,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--engine", help="what executes the bundle (default: the target's)")
     parser.add_argument("--precision", help="fp32, ... (default: the target's first)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads on the device (default: all cores)")
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="engine tvm: time register tiles on this machine first; later builds for the target use what was found",
+    )
+    parser.add_argument(
+        "--tuning-log", type=Path, metavar="FILE", help="the tuning's log (default: the target's own, if it has one)"
+    )
     add_json_option(parser)
     parser.set_defaults(run=run)
 
