@@ -36,10 +36,11 @@ def to_relax(program: ExportedProgram, tiles: Tiles) -> tvm.IRModule:
 
 
 def products(program: ExportedProgram, tiles: Tiles) -> list[Gemm]:
-    """The matrix products of a program, each kind once."""
+    """The matrix products of a program as `to_relax` makes it, each kind once."""
     converters = _Converters(program, tiles)
-    converters.convert()
-    return list(converters.products.values())
+    module = relax.transform.DeadCodeElimination(["main"])(converters.convert())
+    used = {function.name_hint for function in module.functions}
+    return [gemm for name, gemm in converters.products.items() if name in used]
 
 
 def is_call(node: Any, name: str) -> bool:
