@@ -12,10 +12,10 @@ from torch.fx import Node
 from tvm import relax
 
 from vmp_edge.compile.converters import Array, Columns, Converters, sizes
-from vmp_edge.compile.gemm import Gemm, Tile
+from vmp_edge.compile.gemm import Gemm, Tiles
 
 
-def to_relax(program: ExportedProgram, tile: Tile) -> tvm.IRModule:
+def to_relax(program: ExportedProgram, tiles: Tiles) -> tvm.IRModule:
     """A program of `graph.export` as a Relax module whose function is ``main``.
 
     Linear layers and the patch embedding become generated matrix products, with norms, biases and residuals inside
@@ -24,10 +24,18 @@ def to_relax(program: ExportedProgram, tile: Tile) -> tvm.IRModule:
 
     Args:
         program: what was exported.
-        tile: the matrix products' register tile.
+        tiles: the matrix products' register tiles.
     """
-    module = CpuConverters(program, tile).convert()
+    module = CpuConverters(program, tiles).convert()
     return relax.transform.DeadCodeElimination(["main"])(module)  # what went into the products
+
+
+def products(program: ExportedProgram, tiles: Tiles) -> list[Gemm]:
+    """The matrix products of a program as `to_relax` makes it, each kind once."""
+    converters = CpuConverters(program, tiles)
+    module = relax.transform.DeadCodeElimination(["main"])(converters.convert())
+    used = {function.name_hint for function in module.functions}
+    return [gemm for name, gemm in converters.products.items() if name in used]
 
 
 class CpuConverters(Converters):
@@ -35,13 +43,14 @@ class CpuConverters(Converters):
 
     Args:
         program: what was exported.
-        tile: the matrix products' register tile.
+        tiles: the matrix products' register tiles.
     """
 
-    def __init__(self, program: ExportedProgram, tile: Tile) -> None:
+    def __init__(self, program: ExportedProgram, tiles: Tiles) -> None:
         super().__init__(program)
-        self.tile = tile
-        self.granularity = tile.lanes  # whole vectors to the end
+        self.tiles = tiles
+        self.products: dict[str, Gemm] = {}
+        self.granularity = tiles.default.lanes  # whole vectors to the end
 
     def call(self, importer: Any, name: str, make: Callable[[], Any], arguments: list[Any], shape: Any) -> relax.Var:
         """Call a TIR function, made when it is first asked for."""
@@ -65,7 +74,8 @@ class CpuConverters(Converters):
         rows, (n, k) = int(np.prod(outer)), weight.shape
         part = {} if row == k else {"row": row, "first": x.first}
         extras = {"epsilon": epsilon, "bias": bias is not None, "residual": residual is not None}
-        gemm = Gemm(rows, n, k, self.tile, **part, **extras)
+        gemm = Gemm(rows, n, k, self.tiles.of(rows, n, k), **part, **extras)
+        self.products[gemm.name] = gemm
         arguments = [self.reshape(importer, x.whole, (rows, row)), relax.const(gemm.pack(weight))]
         arguments += [relax.const(bias)] if bias is not None else []
         arguments += [self.reshape(importer, residual, (rows, n))] if residual is not None else []

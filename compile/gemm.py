@@ -7,8 +7,8 @@ loaded, and each row's scalar is broadcast against it. Rows are spread over thre
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,13 @@ class Tile:
         lanes: float32 numbers of a vector register.
         rows: of the tile; ``rows * vectors`` accumulators plus ``vectors`` registers for the weights must fit.
         vectors: vector registers that a row of the tile takes.
+        blocks: tiles, one below the other, that take a panel of the weights in turn before the next panel is read.
     """
 
     lanes: int
     rows: int
     vectors: int
+    blocks: int = 1
 
     @property
     def columns(self) -> int:
@@ -36,8 +38,21 @@ class Tile:
         return self.lanes * self.vectors
 
 
-# By instruction set: AVX-512 and NEON have 32 vector registers, AVX2 has 16.
+# By instruction set, untuned. AVX-512 and NEON have 32 vector registers, AVX2 has 16.
 TILES = {"avx512": Tile(16, 14, 2), "avx2": Tile(8, 6, 2), "neon": Tile(4, 8, 3)}
+REGISTERS = {"avx512": 32, "avx2": 16, "neon": 32}
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tile of each product: `tuned` where its (M, N, K) is known, else `default`."""
+
+    default: Tile
+    tuned: Mapping[tuple[int, int, int], Tile] = field(default_factory=dict)
+
+    def of(self, m: int, n: int, k: int) -> Tile:
+        """Of result (M, N) from A (M, K)."""
+        return self.tuned.get((m, n, k), self.default)
 
 
 @dataclass(frozen=True)
@@ -95,31 +110,38 @@ class Gemm:
         yield f"def gemm({arguments}):"
         # 8 is an opaque function, which no pass fuses; without the other each store is a load again
         yield "    T.func_attr({'op_pattern': 8, 'tirx.noalias': True})"
-        blocks, rest = divmod(self.m, tile.rows)
-        if blocks:
-            yield f"    for block in T.parallel({blocks}):"
-            yield from self._row_block("block", f"block * {tile.rows}", tile.rows, "        ")
-        if rest:
-            yield from self._row_block("rest", str(blocks * tile.rows), rest, "    ")
+        span = tile.rows * tile.blocks
+        tasks, rest = divmod(self.m, span)
+        below, left = divmod(rest, tile.rows)
+        if tasks:
+            yield f"    for task in T.parallel({tasks}):"
+            yield from self._rows("task", f"task * {span}", tile.rows, tile.blocks, "        ")
+        if below:
+            yield from self._rows("below", str(tasks * span), tile.rows, below, "    ")
+        if left:
+            yield from self._rows("left", str(self.m - left), left, 1, "    ")
 
-    def _row_block(self, name: str, row: str, rows: int, indent: str) -> Iterator[str]:
-        """All panels of some rows: the whole ones in a loop, what is left of the last one by itself."""
+    def _rows(self, name: str, row: str, rows: int, blocks: int, indent: str) -> Iterator[str]:
+        """All panels of some blocks of rows: the whole ones in a loop, what is left of the last one by itself."""
         panels, rest = divmod(self.n, self.tile.columns)
+        all_rows = rows * blocks
         if self.epsilon is not None:  # a block around the tiles, for what they share
-            reads = [self._read("A", row, rows), f"W[0:{panels + bool(rest)}, 0:{self.k}, 0:{self.tile.columns}]"]
+            reads = [self._read("A", row, all_rows), f"W[0:{panels + bool(rest)}, 0:{self.k}, 0:{self.tile.columns}]"]
             reads += [f"B[0:{self.n}]"] if self.bias else []
-            reads += [f"R[{row}:{row} + {rows}, 0:{self.n}]"] if self.residual else []
+            reads += [f"R[{row}:{row} + {all_rows}, 0:{self.n}]"] if self.residual else []
             yield f"{indent}with T.sblock('{name}'):"
             indent += "    "
             yield f"{indent}T.reads({', '.join(reads)})"
-            yield f"{indent}T.writes(Y[{row}:{row} + {rows}, 0:{self.n}])"
-            yield f"{indent}S = T.sblock_alloc_buffer(({rows},), 'float32', scope='local')"
-            yield from self._scales(f"{name}_scales", row, rows, indent)
+            yield f"{indent}T.writes(Y[{row}:{row} + {all_rows}, 0:{self.n}])"
+            yield f"{indent}S = T.sblock_alloc_buffer(({all_rows},), 'float32', scope='local')"
+            yield from self._scales(f"{name}_scales", row, all_rows, indent)
+        within = indent + "    "
         if panels:
-            yield f"{indent}for panel in range({panels}):"
-            yield from self._tile(f"{name}_panel", row, rows, "panel", self.tile.columns, indent + "    ")
+            yield f"{indent}for panel, block in T.grid({panels}, {blocks}):"
+            yield from self._tile(f"{name}_panel", row, rows, "panel", self.tile.columns, within)
         if rest:
-            yield from self._tile(f"{name}_last", row, rows, str(panels), rest, indent)
+            yield f"{indent}for block in range({blocks}):"
+            yield from self._tile(f"{name}_last", row, rows, str(panels), rest, within)
 
     def _read(self, array: str, row: str, rows: int) -> str:
         return f"{array}[{row}:{row} + {rows}, {self.first}:{self.first + self.k}]"
@@ -153,15 +175,15 @@ class Gemm:
         mean = f"(squares[0] + squares[1]) * T.float32({1 / self.k!r})"
         yield f"{indent}S[i] = T.float32(1) / T.sqrt({mean} + T.float32({self.epsilon!r}))"
 
-    def _tile(self, name: str, row: str, rows: int, panel: str, columns: int, indent: str) -> Iterator[str]:
-        """One tile. An accumulator buffer a row: larger ones (over 1024 bytes) would be taken from the heap."""
+    def _tile(self, name: str, first_row: str, rows: int, panel: str, columns: int, indent: str) -> Iterator[str]:
+        """The `block`-th tile. An accumulator buffer a row: larger ones (over 1024 bytes) would come from the heap."""
         lanes = self.tile.lanes
         vectors = -(-columns // lanes)
-        first = f"{panel} * {self.tile.columns}"
+        first, row = f"{panel} * {self.tile.columns}", f"{first_row} + block * {rows}"
         yield f"{indent}with T.sblock('{name}'):"
         indent += "    "
         reads = [self._read("A", row, rows), f"W[{panel}, 0:{self.k}, 0:{self.tile.columns}]"]
-        reads += [f"S[0:{rows}]"] if self.epsilon is not None else []
+        reads += [f"S[block * {rows}:block * {rows} + {rows}]"] if self.epsilon is not None else []
         reads += [f"B[{first}:{first} + {columns}]"] if self.bias else []
         reads += [f"R[{row}:{row} + {rows}, {first}:{first} + {columns}]"] if self.residual else []
         yield f"{indent}T.reads({', '.join(reads)})"
@@ -177,20 +199,22 @@ class Gemm:
                 product = f"T.Broadcast(A[{row} + {i}, {self.first} + k], {lanes}) * W[{panel}, k, {at}]"
                 yield f"{indent}    acc{i}[{at}] = acc{i}[{at}] + {product}"
         for i in range(rows):
-            yield from self._store(i, f"{row} + {i}", first, columns, indent)
+            yield from self._store(i, f"{row} + {i}", f"S[block * {rows} + {i}]", first, columns, indent)
 
-    def _store(self, i: int, row: str, first: str, columns: int, indent: str) -> Iterator[str]:
+    def _store(self, i: int, row: str, scale: str, first: str, columns: int, indent: str) -> Iterator[str]:
         """A row of a tile: whole vectors, then single numbers."""
         lanes = self.tile.lanes
         whole = columns // lanes
         for j in range(whole):
             at = f"T.Ramp({first} + {j * lanes}, 1, {lanes})"
-            value = self._epilogue(f"acc{i}[T.Ramp({j * lanes}, 1, {lanes})]", row, at, f"T.Broadcast(S[{i}], {lanes})")
+            value = self._epilogue(
+                f"acc{i}[T.Ramp({j * lanes}, 1, {lanes})]", row, at, f"T.Broadcast({scale}, {lanes})"
+            )
             yield f"{indent}Y[{row}, {at}] = {value}"
         if columns % lanes:
             yield f"{indent}for j in range({columns % lanes}):"
             at = f"{first} + {whole * lanes} + j"
-            value = self._epilogue(f"acc{i}[{whole * lanes} + j]", row, at, f"S[{i}]")
+            value = self._epilogue(f"acc{i}[{whole * lanes} + j]", row, at, scale)
             yield f"{indent}    Y[{row}, {at}] = {value}"
 
     def _epilogue(self, value: str, row: str, at: str, scale: str) -> str:

@@ -46,6 +46,8 @@ class Request:
         device: of a target with GPUs, the one that kernels are tuned for; None takes the target's first.
         jetpack: of a Jetson target, NVIDIA's system on the device; None takes what the compiler's code needs.
         threads: that the bundle uses unless its user says otherwise; None leaves it to the engine.
+        tune: time the engine's variants on this machine first, and keep the best in the target's tuning log.
+        tuning_log: that log, instead of the target's own.
     """
 
     target: str
@@ -61,6 +63,8 @@ class Request:
     device: str | None = None
     jetpack: str | None = None
     threads: int | None = None
+    tune: bool = False
+    tuning_log: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -103,11 +107,18 @@ def build(request: Request) -> Bundle:
     target.check_choice(kind, engine, precision)
     if request.threads is not None and request.threads < 1:
         raise UsageError(f"--threads is {request.threads}; it must be at least 1")
+    if (request.tune or request.tuning_log) and engine != "tvm":
+        raise UsageError(f"--tune and --tuning-log are for the engine tvm; {engine} has nothing to tune")
+    kind = dataclasses.replace(kind, tuning=request.tuning_log)
     output = request.output or Path("build") / kind.name
     with staged_bundle(output) as staging:
         with stage(1, "load the model"):
             source = load_source(request)
         options = source.module.options
+        if request.tune:
+            from vmp_edge.compile import tvm
+
+            tvm.tune(source.module, kind)
         with stage(2, f"lower {source.name} for {engine}"):
             lowered = lowering.find(engine)(source.module, staging, kind, precision)
         manifest = Manifest(

@@ -65,6 +65,7 @@ class Target:
         simd: the registers that TVM's matrix products are tiled for, a key of `vmp_edge.compile.gemm.TILES`.
         verified: what was verified, by the machine that it was verified on.
         gpu: its NVIDIA GPUs; None where the CPU does the work.
+        tuning: a tuning log instead of the target's own in ``targets/tuning`` (`vmp_edge.compile.tuning`).
     """
 
     name: str
@@ -78,6 +79,7 @@ class Target:
     llvm: dict[str, str] | None = None
     simd: str | None = None
     gpu: GpuTarget | None = None
+    tuning: Path | None = None
 
 
 def names() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import shutil
 import subprocess
@@ -39,11 +40,11 @@ def lower(model: VideoMamba, staging: Staging, kind: Target, precision: str) -> 
 
     Raises:
         MissingDependencyError: TVM, the target's C++ compiler, or nvcc, is not installed.
-        UsageError: no target fits this CPU.
+        UsageError: no target fits this CPU, or the target's tuning log is none.
         BuildError: the library cannot be built for the target.
     """
     runtime_library()
-    kind = target.native() if kind.machine == "host" else kind
+    kind = resolve(kind)
     tools = {name: importlib.metadata.version(name) for name in ("torch", "apache-tvm", "apache-tvm-ffi")}
     path = staging.path / PROGRAM
     if kind.gpu:
@@ -52,6 +53,38 @@ def lower(model: VideoMamba, staging: Staging, kind: Target, precision: str) -> 
     staging.add(PROGRAM)
     emulate = None if kind.machine == host_machine() else _emulated()
     return Lowered(PROGRAM, tools, kind.cpu_features, libraries=RUNTIME_LIBRARIES, emulate=emulate)
+
+
+def resolve(kind: Target) -> Target:
+    """The target itself; for ``host``, the most demanding target that this CPU satisfies.
+
+    Raises:
+        UsageError: there is none.
+    """
+    return dataclasses.replace(target.native(), tuning=kind.tuning) if kind.machine == "host" else kind
+
+
+def tune(model: VideoMamba, kind: Target) -> None:
+    """Time register tiles for a model's products on this machine, and keep the best in the target's log.
+
+    Args:
+        model: the source model.
+        kind: the target, or ``host``.
+
+    Raises:
+        MissingDependencyError: TVM is not installed.
+        UsageError: this machine cannot run the target's code, or the log that is there is none.
+        BuildError: the log cannot be written.
+    """
+    runtime_library()
+    from vmp_edge.compile import tuning
+    from vmp_edge.compile.cpu import products
+    from vmp_edge.compile.gemm import TILES, Tiles
+
+    kind = resolve(kind)
+    tuning.check(kind)
+    assert kind.simd is not None
+    tuning.tune(kind, products(graph.export(model), Tiles(TILES[kind.simd])))
 
 
 def _lower_for_gpu(model: VideoMamba, staging: Staging, kind: Target, precision: str, tools: dict[str, str]) -> Lowered:
@@ -123,19 +156,19 @@ def to_library(model: VideoMamba, kind: Target, path: Path) -> None:
         path: of the shared library.
 
     Raises:
-        MissingDependencyError, BuildError: as `lower`.
+        MissingDependencyError, UsageError, BuildError: as `lower`.
     """
     tvm = _import_tvm()
     from tvm import relax
 
+    from vmp_edge.compile import tuning
     from vmp_edge.compile.cpu import to_relax
-    from vmp_edge.compile.gemm import TILES
 
     compiler = cross_compiler(kind.machine)
     archives = build_operators(_toolchain(kind.machine))
-    assert kind.llvm is not None and kind.simd is not None
+    assert kind.llvm is not None
     machine = tvm.target.Target({"kind": "llvm", **kind.llvm})
-    module = to_relax(graph.export(model), TILES[kind.simd])
+    module = to_relax(graph.export(model), tuning.load(kind))
     pipeline = relax.backend.cpu_generic.get_default_pipeline(machine)
     executable = tvm.compile(module, target=machine, relax_pipeline=pipeline)
     executable.export_library(str(path), fcompile=_linked_by(compiler, archives))

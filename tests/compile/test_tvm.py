@@ -82,14 +82,14 @@ EXTRAS = {"": {}, "bias": {"bias": True}, "all": {"epsilon": 1e-2, "bias": True,
 
 
 @pytest.mark.parametrize("simd", TILES)
-@pytest.mark.parametrize("sizes", [(1, 5, 9), (15, 16, 32), (29, 45, 7), (64, 96, 48)], ids=str)
+@pytest.mark.parametrize("sizes", [(1, 5, 9), (15, 16, 32), (64, 45, 7)], ids=str)
 @pytest.mark.parametrize("extras", EXTRAS)
-@pytest.mark.parametrize("first", [None, 3])
-def test_products_agree_with_numpy(simd, sizes, extras, first):
+@pytest.mark.parametrize(("first", "blocks"), [(None, 1), (3, 1), (3, 2)])
+def test_products_agree_with_numpy(simd, sizes, extras, first, blocks):
     """Every tile on this CPU: LLVM makes do with the registers that there are."""
     extra = EXTRAS[extras]
     part = {} if first is None else {"row": sizes[2] + 5, "first": first}
-    gemm = Gemm(*sizes, TILES[simd], **part, **extra)
+    gemm = Gemm(*sizes, dataclasses.replace(TILES[simd], blocks=blocks), **part, **extra)
     rng = np.random.default_rng(1)
     rows = np.full((gemm.m, gemm.row or gemm.k), np.nan, np.float32)
     a = rows[:, gemm.first : gemm.first + gemm.k]

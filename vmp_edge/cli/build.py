@@ -51,6 +51,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--device", help="of a target with GPUs, what to tune for: agx, nx, ... (default: its first)")
     parser.add_argument("--jetpack", help="of a Jetson target, the system on the device: 6 or 7")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads on the device (default: all cores)")
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="engine tvm: time register tiles on this machine first; later builds for the target use what was found",
+    )
+    parser.add_argument(
+        "--tuning-log", type=Path, metavar="FILE", help="the tuning's log (default: the target's own, if it has one)"
+    )
     add_json_option(parser)
     parser.set_defaults(run=run)
 

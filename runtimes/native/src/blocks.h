@@ -20,6 +20,9 @@ using vmp::ConvJob;
 using vmp::ScanBackwardJob;
 using vmp::ScanJob;
 
+// How many halvings decay_near takes: beyond, the rounding of their number would show in the result.
+constexpr float kNearOctaves = 8.0f;
+
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Rows of an array in scanned order: a reversed walk starts at the last one and steps backwards.
@@ -71,13 +74,14 @@ class Scratch {
 // The decay rates of one channel block, (states, kWidth) each. exp(delta A) is computed as
 // 2^(delta (high + low)) with high + low = A log2(e) to twice the precision, so that the product's rounding does not
 // grow with its size. `longest` is the delta beyond which every decay is zero: the product stays in range below it.
+// Up to `near` a delta's decay needs neither `low` nor care about its range: see decay_near.
 struct Rates {
   float *A, *high, *low;
-  Vec longest;
+  Vec longest, near;
 };
 
 inline void pack_rates(const float* A, int64_t states, int64_t lanes, Rates& to) {
-  float longest[kWidth];
+  float longest[kWidth], near[kWidth];
   for (int64_t c = 0; c < kWidth; ++c) {
     float steepest = 0.0f;
     for (int64_t n = 0; n < states; ++n) {
@@ -91,8 +95,10 @@ inline void pack_rates(const float* A, int64_t states, int64_t lanes, Rates& to)
       if (size > steepest) steepest = size;
     }
     longest[c] = steepest > 0.0f ? 2097152.0f / steepest : 3.0e38f;
+    near[c] = steepest > 0.0f ? kNearOctaves / steepest : 3.0e38f;
   }
   to.longest = load(longest);
+  to.near = load(near);
 }
 
 }  // namespace

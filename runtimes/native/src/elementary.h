@@ -25,6 +25,16 @@ inline Vec decay_exp2(Vec a, Vec hi, Vec lo) {
 }
 #endif
 
+// h * 2^(a * rate) where the product is not positive and not below -kNearOctaves (blocks.h).
+#ifndef VMP_OWN_DECAY_NEAR
+inline Vec decay_near(Vec a, Vec rate, Vec h) {
+  const Vec to_integer = splat(12582912.0f);  // 1.5 * 2^23: the sum's last bits are the whole number
+  const Vec rounded = mul_add(a, rate, to_integer);
+  const Vec r = mul_add(a, rate, to_integer - rounded);
+  return add_exponent(exp2_fraction(r), rounded) * h;
+}
+#endif
+
 inline Vec vec_exp(Vec v) {
   Vec k;
   v = min(splat(89.0f), max(splat(-104.0f), v));  // infinity and zero lie within

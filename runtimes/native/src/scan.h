@@ -2,6 +2,8 @@
 // chunks that stay in the first-level cache: elementwise work first, then the recurrence with its states in registers.
 #pragma once
 
+#include <initializer_list>
+
 #include "blocks.h"
 #include "elementary.h"
 
@@ -9,19 +11,27 @@ namespace {
 
 constexpr int64_t kChunk = 64;
 
-// A stretch of the sequence in scanned order. delta, u, y: (steps, kWidth); state: (states, kWidth).
+// A stretch of the sequence in scanned order: rows of kWidth but for B and C. state: (states, kWidth).
 struct Chunk {
-  const float* delta;  // as far as Rates::longest
-  const float* u;      // delta x
+  Rows<float> delta;
+  Rows<float> u;  // delta x
   Rows<const float> B, C;
-  float* state;  // in: before the first step; out: after the last
-  float* y;      // added to
+  float* state;   // in: before the first step; out: after the last
+  Rows<float> y;  // added to
   int64_t steps;
+  bool is_start;  // of the whole scan: a masked one shows nothing of its first step
 };
+
+// Whether no decay of the chunk is beyond what decay_near takes.
+inline bool is_near(const Chunk& chunk, const Rates& rates) {
+  Vec longest = splat(0.0f);
+  for (int64_t s = 0; s < chunk.steps; ++s) longest = max(load(chunk.delta[s]), longest);
+  return all_within(longest, rates.near);
+}
 
 // Everything that the loop touches is a local variable: the compiler then keeps what fits in registers, and addresses
 // the rest by constant offsets.
-template <int kStates, bool kMasked>
+template <int kStates, bool kMasked, bool kNear>
 void advance_states(const Chunk& chunk, const Rates& rates, int64_t n0) {
   Vec h[kStates], high[kStates], low[kStates];
   float* state = chunk.state + n0 * kWidth;
@@ -29,40 +39,45 @@ void advance_states(const Chunk& chunk, const Rates& rates, int64_t n0) {
   for (int n = 0; n < kStates; ++n) {
     h[n] = load(state + n * kWidth);
     high[n] = load(rates.high + (n0 + n) * kWidth);
-    low[n] = load(rates.low + (n0 + n) * kWidth);
+    if (!kNear) low[n] = load(rates.low + (n0 + n) * kWidth);
   }
-  const float *deltas = chunk.delta, *us = chunk.u, *B = chunk.B.first + n0, *C = chunk.C.first + n0;
-  float* ys = chunk.y;
+  const float *deltas = chunk.delta.first, *us = chunk.u.first, *B = chunk.B.first + n0, *C = chunk.C.first + n0;
+  float* ys = chunk.y.first;
+  const int64_t delta_step = chunk.delta.step, u_step = chunk.u.step, y_step = chunk.y.step;
   const int64_t B_step = chunk.B.step, C_step = chunk.C.step;
   for (int64_t left = chunk.steps; left > 0; --left) {
-    const Vec delta = load(deltas), u = load(us);
+    const Vec delta = kNear ? load(deltas) : min(rates.longest, load(deltas)), u = load(us);
     Vec y[2] = {load(ys), splat(0.0f)};  // two sums, half the latency
     VMP_UNROLL
     for (int n = 0; n < kStates; ++n) {
-      const Vec decayed = decay_exp2(delta, high[n], low[n]) * h[n];
+      const Vec decayed = kNear ? decay_near(delta, high[n], h[n]) : decay_exp2(delta, high[n], low[n]) * h[n];
       h[n] = mul_add(u, splat(B[n]), decayed);
       y[n & 1] = mul_add(splat(C[n]), kMasked ? decayed : h[n], y[n & 1]);
     }
     store(ys, y[0] + y[1]);
-    deltas += kWidth, us += kWidth, ys += kWidth, B += B_step, C += C_step;
+    deltas += delta_step, us += u_step, ys += y_step, B += B_step, C += C_step;
   }
   VMP_UNROLL
   for (int n = 0; n < kStates; ++n) store(state + n * kWidth, h[n]);
 }
 
-template <int kStates, bool kMasked>
+template <int kStates, bool kMasked, bool kNear>
 int64_t advance_groups(const Chunk& chunk, const Rates& rates, int64_t states, int64_t n0) {
-  for (; n0 + kStates <= states; n0 += kStates) advance_states<kStates, kMasked>(chunk, rates, n0);
-  if constexpr (kStates > 1) n0 = advance_groups<kStates / 2, kMasked>(chunk, rates, states, n0);
+  for (; n0 + kStates <= states; n0 += kStates) advance_states<kStates, kMasked, kNear>(chunk, rates, n0);
+  if constexpr (kStates > 1) n0 = advance_groups<kStates / 2, kMasked, kNear>(chunk, rates, states, n0);
   return n0;
 }
 
 inline void advance(const Chunk& chunk, const Rates& rates, int64_t states, bool masked) {
+  const Vec shown = load(chunk.y[0]);
+  const bool near = is_near(chunk, rates);
   if (masked) {
-    advance_groups<kScanStates, true>(chunk, rates, states, 0);
+    (near ? advance_groups<kScanStates, true, true> : advance_groups<kScanStates, true, false>)(chunk, rates, states, 0);
   } else {
-    advance_groups<kScanStates, false>(chunk, rates, states, 0);
+    (near ? advance_groups<kScanStates, false, true> : advance_groups<kScanStates, false, false>)(chunk, rates, states,
+                                                                                                  0);
   }
+  if (masked && chunk.is_start) store(chunk.y[0], shown);
 }
 
 struct Direction {
@@ -81,88 +96,109 @@ inline void start_state(const vmp_scan& scan, const float* first_x, int64_t lane
   for (int64_t n = 0; n < scan.states; ++n) store(state + n * kWidth, h);
 }
 
-// Scratch of one forward task.
+// Scratch of one forward task. What the second direction takes from the first is kept for the whole sequence, in memory
+// order: the rows of the arrays lie so far apart that reading them again would be slower.
 struct ScanScratch {
-  float *delta;  // (length, kWidth) in memory order: the second direction takes it from the first
-  float *limited, *u, *y;  // (kChunk, kWidth)
+  int64_t kept;         // steps
+  float *delta, *u, *y;  // (kept, kWidth)
   float* state;
   Rates rates;
 
-  static int64_t size(const vmp_scan& scan) { return (scan.length + 3 * kChunk + 4 * scan.states) * kWidth; }
-  ScanScratch(const vmp_scan& scan, Scratch& scratch)
-      : delta(scratch.take(scan.length * kWidth)),
-        limited(scratch.take(kChunk * kWidth)),
-        u(scratch.take(kChunk * kWidth)),
-        y(scratch.take(kChunk * kWidth)),
-        state(scratch.take(scan.states * kWidth)),
-        rates{scratch.take(scan.states * kWidth), scratch.take(scan.states * kWidth),
-              scratch.take(scan.states * kWidth), Vec{}} {}
+  static int64_t steps(const ScanJob& job) { return job.bidirectional ? job.scan->length : kChunk; }
+  static int64_t size(const ScanJob& job) { return (3 * steps(job) + 4 * job.scan->states) * kWidth; }
+  ScanScratch(const ScanJob& job, Scratch& scratch) : kept(steps(job)) {
+    for (float** piece : {&delta, &u, &y}) *piece = scratch.take(kept * kWidth);
+    for (float** piece : {&state, &rates.A, &rates.high, &rates.low}) *piece = scratch.take(job.scan->states * kWidth);
+  }
 };
 
-// One direction of one channel block. The first one computes delta, the last one adds skip term and gate.
-void scan_direction(const ScanJob& job, const Direction& direction, bool is_first, bool is_last, int64_t item,
-                    int64_t column, int64_t lanes, ScanScratch& scratch) {
-  const vmp_scan& scan = *job.scan;
-  const int64_t length = scan.length;
-  const bool reverse = direction.reverse;
-  const auto x = rows(scan.x, item, column, length, reverse), dt = rows(scan.dt, item, column, length, reverse);
-  const auto B = rows(scan.B, item, 0, length, reverse), C = rows(scan.C, item, 0, length, reverse);
-  const auto y = rows(job.y, item, column, length, reverse);
-  const auto delta = rows(scratch.delta, kWidth, length, reverse);
-  const bool gated = is_last && scan.z.data;
-  const auto z = gated ? rows(scan.z, item, column, length, reverse) : x;
-  const Vec bias = scan.dt_bias ? load(scan.dt_bias + column, lanes) : splat(0.0f);
-  const Vec skip = is_last && scan.D ? load(scan.D + column, lanes) * splat(job.bidirectional ? 2.0f : 1.0f) : splat(0);
+// One channel block of one batch item.
+struct ScanBlock {
+  const ScanJob& job;
+  const vmp_scan& scan;
+  int64_t item, column, lanes;
+  ScanScratch& scratch;
 
-  pack_rates(direction.A + column * scan.states, scan.states, lanes, scratch.rates);
-  start_state(scan, x[0], lanes, scratch.state);
-  for (int64_t s0 = 0; s0 < length; s0 += kChunk) {
-    const int64_t steps = smaller(kChunk, length - s0);
-    for (int64_t i = 0; i < steps; ++i) {
-      if (is_first) store(delta[s0 + i], vec_softplus(load(dt[s0 + i], lanes) + bias));
-      const Vec d = load(delta[s0 + i]);
-      store(scratch.limited + i * kWidth, min(scratch.rates.longest, d));
-      store(scratch.u + i * kWidth, d * load(x[s0 + i], lanes));
-      store(scratch.y + i * kWidth, splat(0.0f));
+  template <typename View>
+  auto walk(const View& view, bool reverse) const {
+    return rows(view, item, column, scan.length, reverse);
+  }
+
+  // delta, u, and the skip term of y
+  void prepare(const Chunk& chunk, int64_t s0, bool reverse) const {
+    const auto x = walk(scan.x, reverse), dt = walk(scan.dt, reverse);
+    const Vec bias = scan.dt_bias ? load(scan.dt_bias + column, lanes) : splat(0.0f);
+    const Vec skip = scan.D ? load(scan.D + column, lanes) * splat(job.bidirectional ? 2.0f : 1.0f) : splat(0.0f);
+    for (int64_t i = 0; i < chunk.steps; ++i) {
+      const Vec d = vec_softplus(load(dt[s0 + i], lanes) + bias), xi = load(x[s0 + i], lanes);
+      store(chunk.delta[i], d);
+      store(chunk.u[i], d * xi);
+      store(chunk.y[i], scan.D ? skip * xi : splat(0.0f));
     }
-    advance({scratch.limited, scratch.u, {B[s0], B.step}, {C[s0], C.step}, scratch.state, scratch.y, steps},
-            scratch.rates, scan.states, direction.masked);
-    if (direction.masked && s0 == 0) store(scratch.y, splat(0.0f));
-    for (int64_t i = 0; i < steps; ++i) {
-      Vec out = load(scratch.y + i * kWidth);
-      if (!is_first) out += load(y[s0 + i], lanes);
-      if (is_last && scan.D) out = mul_add(skip, load(x[s0 + i], lanes), out);
-      if (gated) out *= vec_silu(load(z[s0 + i], lanes));
+  }
+
+  // The gate, and out.
+  void finish(const Chunk& chunk, int64_t s0, bool reverse) const {
+    const auto y = walk(job.y, reverse);
+    const auto z = scan.z.data ? walk(scan.z, reverse) : walk(scan.x, reverse);
+    for (int64_t i = 0; i < chunk.steps; ++i) {
+      Vec out = load(chunk.y[i]);
+      if (scan.z.data) out *= vec_silu(load(z[s0 + i], lanes));
       store(y[s0 + i], out, lanes);
     }
   }
-}
+
+  Chunk chunk_at(int64_t s0, bool reverse) const {
+    const int64_t length = scan.length;
+    const bool whole = job.bidirectional;
+    const int64_t step = whole && reverse ? -kWidth : kWidth;
+    const int64_t first = !whole ? 0 : (reverse ? length - 1 - s0 : s0) * kWidth;
+    const auto B = rows(scan.B, item, 0, length, reverse), C = rows(scan.C, item, 0, length, reverse);
+    return {{scratch.delta + first, step}, {scratch.u + first, step}, {B[s0], B.step}, {C[s0], C.step}, scratch.state,
+            {scratch.y + first, step}, smaller(kChunk, length - s0), s0 == 0};
+  }
+
+  void run() const {
+    Direction directions[2];
+    const int count = directions_of(scan, job.bidirectional, directions);
+    for (int i = 0; i < count; ++i) {
+      const auto [A, reverse, masked] = directions[i];
+      pack_rates(A + column * scan.states, scan.states, lanes, scratch.rates);
+      start_state(scan, walk(scan.x, reverse)[0], lanes, scratch.state);
+      for (int64_t s0 = 0; s0 < scan.length; s0 += kChunk) {
+        const Chunk chunk = chunk_at(s0, reverse);
+        if (i == 0) prepare(chunk, s0, reverse);
+        advance(chunk, scratch.rates, scan.states, masked);
+        if (i == count - 1) finish(chunk, s0, reverse);
+      }
+    }
+  }
+};
 
 void scan_range(const ScanJob& job, int64_t begin, int64_t end) {
   const vmp_scan& scan = *job.scan;
-  Scratch memory(ScanScratch::size(scan), job.status);
+  Scratch memory(ScanScratch::size(job), job.status);
   if (!memory) return;
-  ScanScratch scratch(scan, memory);
-  Direction directions[2];
-  const int count = directions_of(scan, job.bidirectional, directions);
+  ScanScratch scratch(job, memory);
   const int64_t blocks = (scan.channels + kWidth - 1) / kWidth;
   for (int64_t task = begin; task < end; ++task) {
     const int64_t column = task % blocks * kWidth;
-    const int64_t lanes = smaller(kWidth, scan.channels - column);
-    for (int i = 0; i < count; ++i) {
-      scan_direction(job, directions[i], i == 0, i == count - 1, task / blocks, column, lanes, scratch);
-    }
+    ScanBlock{job, scan, task / blocks, column, smaller(kWidth, scan.channels - column), scratch}.run();
   }
 }
 
 void map_decay(const float* in, float rate, float* out, int64_t n) {
   float packed[3][kWidth];
-  Rates rates{packed[0], packed[1], packed[2], Vec{}};
+  Rates rates{packed[0], packed[1], packed[2], Vec{}, Vec{}};
   pack_rates(&rate, 1, 1, rates);
   const Vec high = splat(packed[1][0]), low = splat(packed[2][0]);
-  float longest[kWidth];
+  float longest[kWidth], near[kWidth];
   store(longest, rates.longest);
-  map(in, out, n, [=](Vec v) { return decay_exp2(min(splat(longest[0]), v), high, low); });
+  store(near, rates.near);
+  map(in, out, n, [=](Vec v) {
+    if (all_within(v, splat(near[0]))) return decay_near(v, high, splat(1.0f));
+    return decay_exp2(min(splat(longest[0]), v), high, low);
+  });
 }
 
 }  // namespace

@@ -7,8 +7,6 @@
 // A masked scan shows nothing at its first step: there g is zero.
 #pragma once
 
-#include <initializer_list>
-
 #include "scan.h"
 
 namespace {
@@ -117,21 +115,21 @@ inline void retreat(const BackwardChunk& chunk, const Rates& rates, int64_t stat
 struct BackwardScratch {
   float *delta, *g, *y, *du, *ddelta;  // (length, kWidth)
   float* starts;                       // (chunks, states, kWidth): the state before each chunk, in scanned order
-  float *limited, *u, *shown, *chunk_y;  // (kBackwardChunk, kWidth)
+  float *limited, *u, *shown;          // (kBackwardChunk, kWidth)
   float *state, *carry, *grad_A;         // (states, kWidth)
   float *tile_a, *tile_e;
   Rates rates;
 
   static int64_t chunks(const vmp_scan& scan) { return (scan.length + kBackwardChunk - 1) / kBackwardChunk; }
   static int64_t size(const vmp_scan& scan) {
-    const int64_t vectors = 5 * scan.length + chunks(scan) * scan.states + 4 * kBackwardChunk + 6 * scan.states +
+    const int64_t vectors = 5 * scan.length + chunks(scan) * scan.states + 3 * kBackwardChunk + 6 * scan.states +
                             2 * kBackwardChunk * kBackwardStates;
     return vectors * kWidth;
   }
   BackwardScratch(const vmp_scan& scan, Scratch& scratch) {
     for (float** piece : {&delta, &g, &y, &du, &ddelta}) *piece = scratch.take(scan.length * kWidth);
     starts = scratch.take(chunks(scan) * scan.states * kWidth);
-    for (float** piece : {&limited, &u, &shown, &chunk_y}) *piece = scratch.take(kBackwardChunk * kWidth);
+    for (float** piece : {&limited, &u, &shown}) *piece = scratch.take(kBackwardChunk * kWidth);
     for (float** piece : {&state, &carry, &grad_A, &rates.A, &rates.high, &rates.low}) {
       *piece = scratch.take(scan.states * kWidth);
     }
@@ -178,7 +176,6 @@ struct BackwardBlock {
       store(scratch.limited + i * kWidth, min(scratch.rates.longest, d));
       store(scratch.u + i * kWidth, d * load(x[s0 + i], lanes));
       store(scratch.shown + i * kWidth, load(g[s0 + i]));
-      store(scratch.chunk_y + i * kWidth, splat(0.0f));
     }
     if (direction.masked && s0 == 0) store(scratch.shown, splat(0.0f));
   }
@@ -194,10 +191,9 @@ struct BackwardBlock {
       const int64_t steps = smaller(kBackwardChunk, scan.length - s0);
       memcpy(scratch.starts + s0 / kBackwardChunk * state_size, scratch.state, state_size * sizeof(float));
       load_chunk(direction, s0, steps);
-      advance({scratch.limited, scratch.u, {B[s0], B.step}, {C[s0], C.step}, scratch.state, scratch.chunk_y, steps},
-              scratch.rates, scan.states, direction.masked);
-      if (direction.masked && s0 == 0) store(scratch.chunk_y, splat(0.0f));
-      for (int64_t i = 0; i < steps; ++i) store(y[s0 + i], load(y[s0 + i]) + load(scratch.chunk_y + i * kWidth));
+      const Chunk chunk{{scratch.limited, kWidth}, {scratch.u, kWidth}, {B[s0], B.step}, {C[s0], C.step},
+                        scratch.state, {y[s0], y.step}, steps, s0 == 0};
+      advance(chunk, scratch.rates, scan.states, direction.masked);
     }
   }
 

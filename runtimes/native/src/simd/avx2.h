@@ -45,6 +45,13 @@ inline Vec scale(Vec v, Vec k) {
   return v * power_of_two(half) * power_of_two(_mm256_sub_epi32(whole, half));
 }
 
+inline Vec add_exponent(Vec v, Vec whole) {
+  const __m256i shifted = _mm256_slli_epi32(_mm256_castps_si256(whole), 23);
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), shifted));
+}
+
+inline bool all_within(Vec v, Vec limit) { return _mm256_movemask_ps(_mm256_cmp_ps(v, limit, _CMP_LE_OQ)) == 0xff; }
+
 inline Vec sum_lanes(const float* rows) {
   const auto four = [](const float* p) {
     return _mm256_hadd_ps(_mm256_hadd_ps(load(p), load(p + 8)), _mm256_hadd_ps(load(p + 16), load(p + 24)));

@@ -54,6 +54,23 @@ inline Vec decay_exp2(Vec a, Vec hi, Vec lo) {
   return mul_add(mul_add(splat(0.240226433f), r, splat(0.693187714f)) * r, power, power);
 }
 
+// The same for products that are near zero. The table is of bits, and what the index adds to the exponent by the shift is
+// taken off it, so that two integer operations make the power of whole and sixteenths.
+#define VMP_OWN_DECAY_NEAR
+inline Vec decay_near(Vec a, Vec rate, Vec h) {
+  const __m512i sixteenths = _mm512_load_si512(kSixteenths);
+  const __m512i lifted = _mm512_slli_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), 19);
+  const __m512i table = _mm512_sub_epi32(sixteenths, lifted);
+  const Vec rounded = mul_add(a, rate, splat(kRoundToSixteenth));
+  const Vec r = _mm512_fmsub_ps(a, rate, rounded - splat(kRoundToSixteenth));
+  const __m512i bits = _mm512_castps_si512(rounded);
+  const __m512i power = _mm512_add_epi32(_mm512_permutexvar_epi32(bits, table), _mm512_slli_epi32(bits, 19));
+  const Vec decayed = _mm512_castsi512_ps(power) * h;
+  return mul_add(mul_add(splat(0.240226433f), r, splat(0.693187714f)) * r, decayed, decayed);
+}
+
+inline bool all_within(Vec v, Vec limit) { return _mm512_cmp_ps_mask(v, limit, _CMP_LE_OQ) == 0xffff; }
+
 inline Vec sum_lanes(const float* rows) {
   const auto fold32 = [](Vec a, Vec b) { return _mm512_unpacklo_ps(a, b) + _mm512_unpackhi_ps(a, b); };
   const auto fold64 = [](Vec a, Vec b) {

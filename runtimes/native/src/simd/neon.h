@@ -44,6 +44,13 @@ inline Vec scale(Vec v, Vec k) {
   return v * power_of_two(half) * power_of_two(vsubq_s32(whole, half));
 }
 
+inline Vec add_exponent(Vec v, Vec whole) {
+  const int32x4_t shifted = vshlq_n_s32(vreinterpretq_s32_f32(whole), 23);
+  return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(v), shifted));
+}
+
+inline bool all_within(Vec v, Vec limit) { return vminvq_u32(vcleq_f32(v, limit)) != 0; }
+
 inline Vec sum_lanes(const float* rows) {
   return vpaddq_f32(vpaddq_f32(load(rows), load(rows + 4)), vpaddq_f32(load(rows + 8), load(rows + 12)));
 }

@@ -61,6 +61,15 @@ inline Vec scale(Vec v, Vec k) {
   return v * power_of_two(half) * power_of_two(whole - half);
 }
 
+// v * 2^k, where `whole` is 1.5 * 2^23 + k and nothing leaves the normal range.
+inline Vec add_exponent(Vec v, Vec whole) { return (Vec)((Ints)v + ((Ints)whole << 23)); }
+
+// Whether v <= limit in every lane; not where either is a NaN.
+inline bool all_within(Vec v, Vec limit) {
+  const Ints within = v <= limit;
+  return within[0] && within[1] && within[2] && within[3];
+}
+
 // Lane i of the result is the sum of the i-th of kWidth consecutive vectors.
 inline Vec sum_lanes(const float* rows) {
   Vec sums = {};

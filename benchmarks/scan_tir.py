@@ -1,0 +1,243 @@
+"""Time the bidirectional scan as generated TIR beside the native kernel, one thread, one run, and write the table.
+
+The TVM engine could have either. The generated one follows the native kernel as far as TIR goes: a task for each block
+of channels, all states of a block in registers, softplus kept for the second direction, a polynomial for exp. What TIR
+has no word for is the table in a register that makes the native exp shorter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tvm
+import tvm_ffi
+from model import cpu_name
+from scan import Shape
+from tvm.script import tirx
+
+from vmp_edge.compile import target
+from vmp_edge.compile.gemm import TILES
+from vmp_edge.compile.tvm import cross_compiler, link_library
+from vmp_edge.manifest import host_machine
+from vmp_edge.ops import _native, reference
+from vmp_edge.runtimes.tvm.library import build_operators
+
+RESULTS = Path(__file__).parent / "results" / "scan_tir.md"
+EXP2 = (1.0, 0.693147004, 0.240222424, 0.0555073358, 0.00967151299, 0.00132647273)
+LOG1P = (1.0, 0.333332092, 0.200107634, 0.140009016, 0.140059978)  # atanh(s) / s in s * s
+LOG2_E = 1.4426950408889634
+ARRAYS = ("x", "dt", "A", "A_b", "B", "C", "D", "z", "dt_bias", "y")
+
+
+class Lines:
+    """TVMScript of vector statements, `lanes` channels at once."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+
+    def splat(self, value: float | str) -> str:
+        """A number, or an element of an array, in every lane."""
+        return f"T.Broadcast({f'T.float32({value!r})' if isinstance(value, float) else value}, {self.lanes})"
+
+    def exp2(self, name: str, value: str) -> Iterator[str]:
+        """name = 2^value for values up to 127; what would be subnormal becomes 2^-126."""
+        magic = self.splat(12582912.0)  # 1.5 * 2^23: the last bits of the sum are the whole number
+        yield f"{name}_v = T.max({value}, {self.splat(-126.0)})"
+        yield f"{name}_k = {name}_v + {magic}"
+        yield f"{name}_r = {name}_v - ({name}_k - {magic})"
+        bits = f"T.reinterpret('int32x{self.lanes}', {name}_k)"
+        shifted = f"T.shift_left({bits}, T.Broadcast(T.int32(23), {self.lanes}))"
+        power = f"T.reinterpret('int32x{self.lanes}', {self.polynomial(EXP2, f'{name}_r')})"
+        yield f"{name} = T.reinterpret('float32x{self.lanes}', {power} + {shifted})"
+
+    def softplus(self, name: str, value: str) -> Iterator[str]:
+        """name = max(value, 0) + log(1 + exp(-|value|))."""
+        yield f"{name}_in = {value}"
+        zero = self.splat(0.0)
+        yield f"{name}_size = T.max({name}_in, {zero} - {name}_in)"
+        yield from self.exp2(f"{name}_e", f"{name}_size * {self.splat(-LOG2_E)}")
+        yield f"{name}_s = {name}_e / ({name}_e + {self.splat(2.0)})"
+        yield f"{name}_q = {name}_s * {name}_s"
+        yield f"{name} = T.max({name}_in, {zero}) + ({name}_s + {name}_s) * {self.polynomial(LOG1P, f'{name}_q')}"
+
+    def polynomial(self, coefficients: tuple[float, ...], x: str) -> str:
+        """Horner's rule."""
+        result = self.splat(coefficients[-1])
+        for coefficient in reversed(coefficients[:-1]):
+            result = f"({result} * {x} + {self.splat(coefficient)})"
+        return result
+
+
+def scan_source(length: int, channels: int, states: int, lanes: int, first_input: bool, mask: bool) -> Iterator[str]:
+    """The scan of `ARRAYS`: A and A_b are (states, channels), times log2(e); channels a multiple of lanes."""
+    v = Lines(lanes)
+    wide, narrow = (length, channels), (length, states)
+    shapes = {"A": (states, channels), "A_b": (states, channels), "B": narrow, "C": narrow}
+    shapes |= {"D": (channels,), "dt_bias": (channels,)}
+    arguments = ", ".join(f"{name}: T.Buffer({shapes.get(name, wide)}, 'float32')" for name in ARRAYS)
+    mine = f"T.Ramp(block * {lanes}, 1, {lanes})"
+    every = f"T.Ramp(0, 1, {lanes})"
+    yield "@T.prim_func(private=True, s_tir=True)"
+    yield f"def scan({arguments}):"
+    yield "    T.func_attr({'op_pattern': 8, 'tirx.noalias': True})"
+    yield f"    for block in T.parallel({channels // lanes}):"
+    yield "        with T.sblock('scan'):"
+    whole = {name: ", ".join(f"0:{size}" for size in shapes.get(name, wide)) for name in ARRAYS}
+    yield f"            T.reads({', '.join(f'{name}[{whole[name]}]' for name in ARRAYS[:-1])})"
+    yield f"            T.writes(y[{whole['y']}])"
+    yield f"            kept = T.sblock_alloc_buffer(({length}, {lanes}), 'float32')"
+    for n in range(states):
+        yield f"            h{n} = T.sblock_alloc_buffer(({lanes},), 'float32', scope='local')"
+    for reverse, rates in enumerate(("A", "A_b")):
+        first = length - 1 if reverse else 0
+        start = f"x[{first}, {mine}]" if first_input else v.splat(0.0)
+        yield from (f"            h{n}[{every}] = {start}" for n in range(states))
+        yield f"            for step{reverse} in range({length}):"
+        t = f"{length - 1} - step{reverse}" if reverse else f"step{reverse}"
+        lines = _step(v, t, states, rates, bool(reverse), bool(reverse) and mask, f"step{reverse}", mine, every)
+        yield from (f"                {line}" for line in lines)
+
+
+def _step(
+    v: Lines, t: str, states: int, rates: str, last: bool, masked: bool, step: str, mine: str, every: str
+) -> Iterator[str]:
+    tag = "b" if last else "a"
+    if last:
+        yield f"delta_b = kept[{t}, {every}]"
+    else:
+        yield from v.softplus("delta_a", f"dt[{t}, {mine}] + dt_bias[{mine}]")
+        yield f"kept[{t}, {every}] = delta_a"
+    yield f"u_{tag} = delta_{tag} * x[{t}, {mine}]"
+    sums: list[str] = []
+    for n in range(states):
+        name = f"{tag}{n}"
+        yield from v.exp2(f"power_{name}", f"delta_{tag} * {rates}[{n}, {mine}]")
+        yield f"decayed_{name} = power_{name} * h{n}[{every}]"
+        yield f"state_{name} = decayed_{name} + u_{tag} * {v.splat(f'B[{t}, {n}]')}"
+        yield f"h{n}[{every}] = state_{name}"
+        shown = f"{'decayed' if masked else 'state'}_{name} * {v.splat(f'C[{t}, {n}]')}"
+        yield f"sum_{name} = {sums[n - 2]} + {shown}" if n > 1 else f"sum_{name} = {shown}"
+        sums.append(f"sum_{name}")
+    total = " + ".join(sums[-2:])
+    if not last:
+        yield f"y[{t}, {mine}] = {total} + {v.splat(2.0)} * D[{mine}] * x[{t}, {mine}]"
+        return
+    nothing = f"T.if_then_else({step} == 0, T.float32(0), T.float32(1))"
+    yield f"total_b = y[{t}, {mine}] + " + (f"({total}) * {v.splat(nothing)}" if masked else total)
+    yield f"gate = z[{t}, {mine}]"
+    yield from v.exp2("closed", f"T.min(gate * {v.splat(-LOG2_E)}, {v.splat(126.0)})")
+    yield f"y[{t}, {mine}] = total_b * gate / ({v.splat(1.0)} + closed)"
+
+
+def compile_scan(shape: tuple[int, int, int], first_input: bool = False, mask: bool = False) -> Callable[..., Any]:
+    """The generated scan for (length, channels, states) on this CPU."""
+    kind = target.native()
+    assert kind.llvm is not None and kind.simd is not None
+    source = "\n".join(scan_source(*shape, TILES[kind.simd].lanes, first_input, mask))
+    function = tvm.script.from_source(source, extra_vars={"T": tirx}).with_attr("global_symbol", "scan")
+    module = tvm.compile(tvm.IRModule({"scan": function}), target=tvm.target.Target({"kind": "llvm", **kind.llvm}))
+    return module["scan"]
+
+
+def as_tir(inputs: dict[str, torch.Tensor]) -> list[Any]:
+    """Inputs of one batch item, as the generated scan takes them, and its result."""
+    arrays = []
+    for name in ARRAYS[:-1]:
+        array = inputs[name]
+        array = (array * LOG2_E).T if name in ("A", "A_b") else array.flatten(0, array.dim() - 2)
+        arrays.append(
+            tvm.runtime.tensor(np.ascontiguousarray(array.reshape(-1) if name in ("D", "dt_bias") else array))
+        )
+    return [*arrays, tvm.runtime.tensor(np.zeros(inputs["x"].shape[1:], np.float32))]
+
+
+def check() -> float:
+    """The largest difference from the reference, over its options, relative to the largest result."""
+    largest = 0.0
+    shape = Shape("Tiny", 1)
+    inputs = {name: t[:, :65] if t.dim() == 3 else t for name, t in shape.inputs().items()}
+    for first_input in (False, True):
+        for mask in (False, True):
+            scan = compile_scan((65, shape.channels, 16), first_input, mask)
+            arguments = as_tir(inputs)
+            scan(*arguments)
+            start = "first_input" if first_input else "zero"
+            wide = {name: t.double() for name, t in inputs.items()}
+            exact = reference.bi_selective_scan(**wide, initial_state=start, mask_backward=mask)[0].numpy()
+            largest = max(largest, float(np.abs(arguments[-1].numpy() - exact).max() / np.abs(exact).max()))
+    return largest
+
+
+def native_scan(folder: Path) -> Callable[..., Any]:
+    """The operator that is linked into bundles, in a library of its own."""
+    path = folder / "operators.so"
+    link_library(cross_compiler(host_machine()), str(path), [], build_operators())
+    function: Callable[..., Any] = tvm_ffi.load_module(str(path))["vmp_bi_selective_scan"]
+    return function
+
+
+def measure(repeats: int) -> dict[str, float]:
+    """Median CPU seconds of one thread for each, in turns, into arrays that are there already."""
+    shape = Shape("Tiny", 8)
+    inputs = shape.inputs()
+    generated, arguments = compile_scan((shape.length, shape.channels, 16)), as_tir(inputs)
+    tensors = [tvm.runtime.tensor(tensor.numpy()) for tensor in inputs.values()]
+    y = tvm.runtime.tensor(np.zeros(inputs["x"].shape, np.float32))
+    with tempfile.TemporaryDirectory() as folder:
+        native = native_scan(Path(folder))
+        contenders = {
+            "generated TIR": lambda: generated(*arguments),
+            f"native, {_native.isa()}": lambda: native(*tensors, 0, 0, 0, 0, 0, 0, 0, y),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in contenders}
+        for _ in range(repeats):
+            for name, run in contenders.items():
+                start = time.thread_time()
+                run()
+                seconds[name].append(time.thread_time() - start)
+    np.testing.assert_allclose(y.numpy()[0], arguments[-1].numpy(), atol=1e-4, rtol=1e-4)
+    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+def main() -> None:
+    """Check, measure, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=31, help="turns that each gets (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the table (default: %(default)s)")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    difference = check()
+    if not difference < 1e-5:
+        sys.exit(f"the generated scan is {difference:.1e} from the reference")
+    times = measure(args.repeats)
+    rows = [f"| {name} | {t * 1e3:.2f} | {times['generated TIR'] / t:.2f} |" for name, t in times.items()]
+    lines = [
+        "# The scan as generated TIR",
+        "",
+        "Both directions, B 1, L 1569, D 384, N 16, float32, one thread. Medians of one run, in CPU time of the",
+        f"thread; ratios within it. The generated scan is at most {difference:.0e} from the reference, relative to the",
+        "largest result, over initial states and masks.",
+        "",
+        "| scan | ms | speed over TIR |",
+        "|---|---|---|",
+        *rows,
+        "",
+        f"{cpu_name()}; target {target.native().name}, apache-tvm {tvm.__version__}. Made by "
+        f"`{' '.join(['python benchmarks/scan_tir.py', *sys.argv[1:]])}`.",
+        "",
+    ]
+    args.output.write_text("\n".join(lines))
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
