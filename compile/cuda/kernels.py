@@ -259,11 +259,11 @@ def conv(
     fields = f"1, {length}, {channels}, {taps}, {view.of('x')}, weight, {'bias' if bias else 'nullptr'}, {code}"
     job = f"{{{fields}, {int(reverse)}}}, {View(channels).of('y')}, {channel_blocks}, {step_blocks}"
     body = f"  const ConvJob job{{{job}}};\n  causal_conv_silu<{kind}, {taps}>(job);\n"
-    inputs = (Buffer("x", (length, view.stride), dtype), Buffer("weight", (channels, taps)))
-    inputs += (Buffer("bias", (channels,)),) if bias else ()
+    inputs = [Buffer("x", (length, view.stride), dtype), Buffer("weight", (channels, taps))]
+    inputs += [Buffer("bias", (channels,))] if bias else []
     grid, block = (channel_blocks * step_blocks, 1, 1), (LANES, CONV_RUNS, 1)
     launch = Launch(f"{name}_kernel", str(LANES * CONV_RUNS), body, grid, block)
-    return Operation(name, inputs, (Buffer("y", (length, channels), dtype),), (launch,))
+    return Operation(name, tuple(inputs), (Buffer("y", (length, channels), dtype),), (launch,))
 
 
 @dataclass(frozen=True)

@@ -53,17 +53,9 @@ class Device:
     host: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Sources:
-    """The CUDA C++ that a library was made of: the hand-written kernels' and TVM's own."""
-
-    written: str
-    generated: str
-
-
 def compile_module(
     model: VideoMamba, device: Device, precision: str, compiler: Compiler
-) -> tuple[relax.VMExecutable, Sources]:
+) -> tuple[relax.VMExecutable, list[str]]:
     """Compile a model's inference form.
 
     Args:
@@ -143,7 +135,7 @@ def pipeline(machine: tvm.target.Target) -> tvm.transform.Pass:
     rules = (dlight.gpu.Reduction(), dlight.gpu.GeneralReduction(), dlight.gpu.Fallback())
     passes = relax.transform
 
-    @tvm.transform.module_pass(opt_level=0)
+    @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
     def run(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
         with machine:
             return tvm.transform.Sequential(

@@ -31,7 +31,10 @@ JETPACKS: dict[str, Version] = {"6": (12, 6), "7": (13, 0)}  # NVIDIA's release 
 class Compiler(Protocol):
     """What makes machine code of CUDA C++."""
 
-    version: Version
+    @property
+    def version(self) -> Version:
+        """Of its CUDA."""
+        ...
 
     def compile(self, source: str, architectures: Sequence[int]) -> bytes:
         """A cubin, or for several architectures a fat binary of them, without PTX.
