@@ -328,6 +328,18 @@ def test_a_scan_inside_is_machine_code_of_each_architecture(tmp_path):
         NVCC.compile("extern void f( {", [87])
 
 
+@needs_nvcc
+def test_no_kernel_of_a_bundle_spills_a_register(nano, tmp_path):
+    (tmp_path / "kernels.cu").write_text(nano[1][0])
+    folders = [f"-I{folder}" for folder in toolchain.include_folders()]
+    for sm in (87, 90):
+        command = [NVCC.path, *toolchain.OPTIONS, "-O3", "-cubin", f"-arch=sm_{sm}", "-Xptxas", "-v", *folders]
+        done = subprocess.run([*command, "kernels.cu", "-o", "cubin"], capture_output=True, text=True, cwd=tmp_path)
+        spills = [line for line in done.stderr.splitlines() if "spill stores" in line]
+        assert len(spills) == nano[1][0].count("__global__") > 10
+        assert all("0 bytes spill stores, 0 bytes spill loads" in line for line in spills)
+
+
 @needs_nvrtc
 def test_the_library_compiler_says_what_is_wrong():
     nvrtc = toolchain.find_nvrtc()
