@@ -87,7 +87,7 @@ def test_random_weights_are_said_to_be_random(capfd, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--target", "mars"], 2, "unknown target 'mars'; known are arm64, host"),
+        (["--target", "mars"], 2, "unknown target 'mars'; known are arm64, cuda, host"),
         (["--target", "host", "--engine", "abacus"], 2, "no engine 'abacus'; it has executorch, tvm, torch"),
         (["--target", "host", "--precision", "int3"], 2, "no precision 'int3'; it has fp32"),
         (["--target", "host", "--model", "resnet"], 2, "unknown model 'resnet'"),
