@@ -22,7 +22,8 @@ from vmp_edge.calibration.egomotion import dataset
 from vmp_edge.calibration.egomotion.camera import LABELS
 from vmp_edge.calibration.egomotion.dataset import Pool
 from vmp_edge.calibration.egomotion.footage import make_footage_pool
-from vmp_edge.calibration.egomotion.train import NAME, predict, save
+from vmp_edge.calibration.egomotion.train import NAME, predict
+from vmp_edge.calibration.training import save
 from vmp_edge.errors import UsageError, VmpError
 from vmp_edge.models import VideoMamba, load_checkpoint, zoo
 
