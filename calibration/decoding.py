@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmp_edge.calibration.clipset import ClipSet, ClipSetError, Entry
-from vmp_edge.errors import SourceError, UsageError
+from vmp_edge.errors import SourceError, UsageError, VmpError
 from vmp_edge.manifest import Manifest
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.recognizer import sample_evenly
@@ -205,7 +205,7 @@ def _take(path: Path, chosen: Sequence[Sequence[int]]) -> tuple[dict[int, Clip],
 
 def in_workers(
     job: Callable[[Entry], Result], entries: Sequence[Entry], workers: int | None = None
-) -> Iterator[tuple[Entry, Result | Skipped]]:
+) -> Generator[tuple[Entry, Result | Skipped], None, None]:
     """Do a job on every video, in worker processes, a few videos ahead of whoever takes the results.
 
     Args:
@@ -216,6 +216,9 @@ def in_workers(
     Yields:
         Each video with its result, in order, or with the reason why it has none; a video whose decoding kills the
         process is one of those.
+
+    Raises:
+        VmpError: worker processes cannot be started.
     """
     if workers == 0:
         yield from ((entry, _attempt(job, entry)) for entry in entries)
@@ -254,6 +257,13 @@ def _attempt(job: Callable[[Entry], Result], entry: Entry) -> Result | Skipped:
 
 def _alone(job: Callable[[Entry], Result], entry: Entry) -> Result | Skipped:
     with _pool(1) as pool:
+        try:
+            pool.submit(int).result()
+        except BrokenProcessPool as error:
+            raise VmpError(
+                "worker processes die as they start: give workers=0 to decode in this one, or, in a script, put what "
+                "calls this under `if __name__ == '__main__':`, for they import the script"
+            ) from error
         try:
             return pool.submit(_attempt, job, entry).result()
         except BrokenProcessPool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from vmp_edge.calibration.clipset import ClipSet, ClipSetError, Entry
 from vmp_edge.calibration.decoding import Input, Prepare, Progress, Sampling, Skipped, Video, explained, in_workers
 from vmp_edge.errors import UsageError
-from vmp_edge.recognizer import Recognizer, softmax
+from vmp_edge.recognizer import Recognizer, load, softmax
 
 TOP = 5  # of "top-5"
+FOLD = "{fold}"  # in the path of a bundle, stands for the fold's number
 _PLACES = 4  # decimals of shares in JSON
 
 
@@ -312,3 +313,54 @@ def merged(parts: Iterable[Evaluation], name: str) -> Evaluation:
         tuple(one for part in several for one in part.skipped),
         first.facts,
     )
+
+
+def evaluate_bundles(
+    bundles: Sequence[str],
+    clips: ClipSet,
+    sampling: Sampling | None = None,
+    *,
+    threads: int | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[Evaluation]:
+    """Measure bundles, of any engines, on the same videos.
+
+    Args:
+        bundles: their folders; with ``{fold}`` in one, the videos of each fold are for the bundle of that fold.
+        clips: labelled videos, with folds if a bundle's path asks for them.
+        sampling: see `evaluate`.
+        threads: for the engines; None takes the bundles'.
+        workers: see `in_workers`.
+        progress: see `evaluate`.
+
+    Returns:
+        One evaluation for each path, over all folds.
+
+    Raises:
+        UsageError, ClipSetError, BundleError: as `evaluate` and `load`.
+    """
+    if not any(FOLD in path for path in bundles):
+        return _evaluate_loaded(bundles, clips, sampling, threads, workers, progress)
+    if not clips.folds:
+        raise UsageError(f"{clips.name} has no folds for {FOLD}: give a CSV with a column `fold`")
+    parts = [
+        _evaluate_loaded(
+            [path.replace(FOLD, str(fold)) for path in bundles], clips.fold(fold), sampling, threads, workers, progress
+        )
+        for fold in clips.folds
+    ]
+    return [merged(several, path) for path, several in zip(bundles, zip(*parts, strict=True), strict=True)]
+
+
+def _evaluate_loaded(
+    bundles: Sequence[str],
+    clips: ClipSet,
+    sampling: Sampling | None,
+    threads: int | None,
+    workers: int | None,
+    progress: Progress | None,
+) -> list[Evaluation]:
+    with ExitStack() as stack:
+        subjects = [Subject.of(stack.enter_context(load(path, threads))) for path in bundles]
+        return evaluate(subjects, clips, sampling, workers=workers, progress=progress)

@@ -1,6 +1,8 @@
 """Which frames are taken, what is left out and why, and what happens when a process dies."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,20 @@ def test_a_video_that_kills_its_process_is_one_of_those():
     results = [result for _, result in in_workers(_die_on_odd, entries, 2)]
     assert results[2].reason.startswith("cannot be decoded: it kills")
     assert results[:2] + results[3:] == ["0", "2", "4", "6"]
+
+
+def test_a_script_without_a_main_guard_is_told_at_once(tmp_path, clips_folder):
+    """Each worker process imports the script, which would start workers of its own: Python forbids it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from vmp_edge.calibration import clipset, decoding\n"
+        f"entries = clipset.read({str(clips_folder)!r}).entries\n"
+        "list(decoding.in_workers(decoding.single_threaded, entries, 1))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith(
+        "vmp_edge.errors.VmpError: worker processes die as they start"
+    )
 
 
 def test_stopping_early_leaves_no_processes():
