@@ -6,7 +6,18 @@ import sys
 
 from bundles import SUPPORT
 
-BLOCKED = ("torch", "torchvision", "executorch", "torchao", "tvm", "onnx", "onnxruntime", "pygame", "matplotlib")
+BLOCKED = (
+    "torch",
+    "torchvision",
+    "executorch",
+    "torchao",
+    "tvm",
+    "onnx",
+    "onnxruntime",
+    "pygame",
+    "matplotlib",
+    "sklearn",
+)
 
 PRELUDE = f"""
 import sys
