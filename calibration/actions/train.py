@@ -40,12 +40,12 @@ class Recipe(training.Recipe):
     """
 
     epochs: int = 60
-    batch: int = 20
+    batch: int = 8
     learning_rate: float = 1e-3
     smoothing: float = 0.1
     average: float = 0.99
     start: str = ARCHITECTURE
-    frames: int = 16
+    frames: int = 8
     image_size: int = 112
     clips: int = 3
 
@@ -57,10 +57,10 @@ class Recipe(training.Recipe):
 def make_model(recipe: Recipe, classes: int) -> VideoMamba:
     """A model of egomotion-nano's kind with the recipe's start, and a head of its own."""
     torch.manual_seed(recipe.seed)
-    sizes = {"num_frames": recipe.frames, "image_size": recipe.image_size}
-    model = create(ARCHITECTURE, num_classes=classes, **sizes)
+    frames, size = recipe.frames, recipe.image_size
+    model = create(ARCHITECTURE, num_classes=classes, num_frames=frames, image_size=size)
     if recipe.start != "scratch":
-        trained = load_checkpoint(zoo.FOLDER / f"{recipe.start}.pth", **sizes).state_dict()
+        trained = load_checkpoint(zoo.FOLDER / f"{recipe.start}.pth", num_frames=frames, image_size=size).state_dict()
         head = {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
         model.load_state_dict({**trained, **head})
     return model
