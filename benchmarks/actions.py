@@ -25,7 +25,8 @@ def row(name: str, found: dict[str, Any]) -> str:
     geometry = f"{100 * found['geometry_control']:.1f}" + (f", cut to one {100 * after:.1f}" if after else "")
     folds = ", ".join(f"{100 * value:.1f}" for value in found["folds"].values())
     return (
-        f"| {name} | {found['recipe']['start']} | {sum(counts)} | {len(counts)} | {100 * max(counts) / sum(counts):.1f} "
+        f"| {name} | {found['recipe']['start']} | {sum(counts)} | {len(counts)} "
+        f"| {100 * max(counts) / sum(counts):.1f} "
         f"| {geometry} | {folds} | **{100 * found['folds_mean']:.1f}** ± {100 * found['folds_deviation']:.1f} |"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vmp_edge.errors import UsageError, VmpError
+from vmp_edge.errors import MissingDependencyError, UsageError, VmpError
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".y4m"})
 FIELDS = ("path", "label", "group", "fold")
@@ -90,7 +91,9 @@ class ClipSet:
 
         Raises:
             UsageError: there are fewer groups, or fewer videos of a label, than folds.
+            MissingDependencyError: the extra ``train`` is not installed.
         """
+        need_scikit_learn()
         from sklearn.model_selection import StratifiedGroupKFold
 
         groups = [entry.group if entry.group is not None else f"\0{i}" for i, entry in enumerate(self.entries)]
@@ -115,18 +118,22 @@ class ClipSet:
             turns += [(turn, len(turns) + turn, entries[i]) for turn, i in enumerate(order)]
         return self._only(entry for _, _, entry in sorted(turns, key=lambda item: item[:2]))
 
+    def csv(self, folder: Path) -> str:
+        """The set as the CSV that `read` takes, for a file in ``folder``: paths below it are relative to it."""
+        folder, text = folder.resolve(), io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(FIELDS)
+        for entry in self.entries:
+            place = entry.path.resolve()
+            shown = place.relative_to(folder) if place.is_relative_to(folder) else place
+            values = (shown, entry.label, entry.group, entry.fold)
+            writer.writerow(["" if value is None else value for value in values])
+        return text.getvalue()
+
     def write(self, path: Path) -> None:
-        """Write as the CSV that `read` takes, paths relative to it where they lie beside or below it."""
-        folder = path.resolve().parent
+        """Write as the CSV that `read` takes."""
         partial = path.with_name(path.name + ".partial")
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(FIELDS)
-            for entry in self.entries:
-                place = entry.path.resolve()
-                shown = place.relative_to(folder) if place.is_relative_to(folder) else place
-                values = (shown, entry.label, entry.group, entry.fold)
-                writer.writerow(["" if value is None else value for value in values])
+        partial.write_text(self.csv(path.parent), encoding="utf-8")
         partial.replace(path)
 
     def _only(self, entries: Iterable[Entry]) -> ClipSet:
@@ -167,6 +174,16 @@ def read(source: str | os.PathLike[str], group: str = "group") -> ClipSet:
 def from_paths(paths: Iterable[str | os.PathLike[str]], name: str = "the list of videos") -> ClipSet:
     """A set of videos whose labels are not known."""
     return ClipSet(name, tuple(Entry(Path(path)) for path in paths))
+
+
+def need_scikit_learn() -> None:
+    """Raise MissingDependencyError, which says what to do, where scikit-learn is not installed."""
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            "this needs scikit-learn, which is not installed; run: pip install 'vmp-edge[train]'"
+        ) from error
 
 
 def _from_folder(folder: Path) -> tuple[Entry, ...]:

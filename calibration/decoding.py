@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -159,7 +160,7 @@ def read_clips(path: Path, choose: Callable[[int, float], Sequence[Sequence[int]
     Raises:
         UnusableError: it is missing, empty, cannot be decoded, changes its size, or ``choose`` raised it.
     """
-    with closing(_open(path)) as source:
+    with closing(open_video(path)) as source:
         said, fps = source.frame_count, source.fps or _USUAL_FPS
     chosen = choose(said, fps) if said else []
     frames, count = _take(path, chosen)
@@ -171,7 +172,12 @@ def read_clips(path: Path, choose: Callable[[int, float], Sequence[Sequence[int]
     return [np.stack([frames[i] for i in indices]) for indices in chosen]
 
 
-def _open(path: Path) -> Source:
+def open_video(path: Path) -> Source:
+    """Open a file to read its frames.
+
+    Raises:
+        UnusableError: it is missing, empty, or cannot be decoded.
+    """
     try:
         if path.is_file() and path.stat().st_size == 0:
             raise UnusableError("empty: the file has no bytes")
@@ -191,7 +197,7 @@ def _take(path: Path, chosen: Sequence[Sequence[int]]) -> tuple[dict[int, Clip],
     wanted = {i for indices in chosen for i in indices}
     last = max(wanted, default=None)
     frames: dict[int, Clip] = {}
-    with closing(_open(path)) as source:
+    with closing(open_video(path)) as source:
         count = 0
         while last is None or count <= last:
             frame = source.read()
@@ -271,12 +277,13 @@ def _alone(job: Callable[[Entry], Result], entry: Entry) -> Result | Skipped:
 
 
 def _pool(count: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=single_threaded)
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=start_worker)
 
 
-def single_threaded() -> None:
-    """Keep OpenCV to one thread: there are as many processes as cores."""
+def start_worker() -> None:
+    """Keep OpenCV to one thread, for there are as many processes as cores, and leave Ctrl-C to the parent."""
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)

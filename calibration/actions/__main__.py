@@ -48,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last whole epoch", file=sys.stderr)
         return 130
+    for one in found["skipped"]:
+        print(f"left out: {one['path']}: {one['reason']}", file=sys.stderr)
     for fold, value in found["folds"].items():
         print(f"fold {fold}: {100 * value:.1f}% top-1")
     print(

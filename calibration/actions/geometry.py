@@ -8,6 +8,7 @@ and length alone would recognise is measured with the same folds.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vmp_edge.calibration.clipset import ClipSet, ClipSetError, Entry
+from vmp_edge.calibration.clipset import ClipSet, ClipSetError, Entry, need_scikit_learn
 from vmp_edge.calibration.decoding import (
     Clip,
     Progress,
@@ -24,10 +25,10 @@ from vmp_edge.calibration.decoding import (
     UnusableError,
     explained,
     in_workers,
+    open_video,
     read_clips,
 )
-from vmp_edge.errors import SourceError, VmpError
-from vmp_edge.sources import open_source
+from vmp_edge.errors import VmpError
 
 
 @dataclass(frozen=True)
@@ -58,21 +59,23 @@ def inspect(entry: Entry) -> Geometry:
     Raises:
         UnusableError: it cannot be decoded.
     """
-    shape, rate, count = (0, 0), 0.0, 0
-    try:
-        with closing(open_source(str(entry.path.resolve()))) as source:
-            rate = source.fps or 0.0
-            while (frame := source.read()) is not None:
-                shape, count = frame.image.shape[:2], count + 1
-    except SourceError as error:
-        raise UnusableError("cannot be decoded as a video") from error
+    shape, count = (0, 0), 0
+    with closing(open_video(entry.path)) as source:
+        rate = source.fps or 0.0
+        while (frame := source.read()) is not None:
+            shape, count = frame.image.shape[:2], count + 1
     if rate <= 0:
         raise UnusableError("does not say its frame rate")
     return Geometry(shape[1], shape[0], count, rate)
 
 
-def measure(clips: ClipSet, progress: Progress, workers: int | None = None) -> tuple[ClipSet, list[Geometry]]:
-    """Size and length of every video; those that cannot be decoded are left out, and named if there are any.
+def measure(
+    clips: ClipSet, progress: Progress, workers: int | None = None
+) -> tuple[ClipSet, list[Geometry], list[Skipped]]:
+    """Size and length of every video.
+
+    Returns:
+        The videos that can be decoded, their geometries, and the videos that cannot.
 
     Raises:
         ClipSetError: none can be decoded.
@@ -89,7 +92,7 @@ def measure(clips: ClipSet, progress: Progress, workers: int | None = None) -> t
         found.append(result)
     if not kept:
         raise ClipSetError(f"{clips.name} has no videos that can be used{explained(skipped)}")
-    return dataclasses.replace(clips, entries=tuple(kept)), found
+    return dataclasses.replace(clips, entries=tuple(kept)), found, skipped
 
 
 @dataclass(frozen=True)
@@ -100,17 +103,17 @@ class Cut:
         width: of the window, in pixels.
         height: of the window, in pixels.
         seconds: of the window.
-        folder: where it goes, in a folder of its label.
+        targets: where each video's goes.
     """
 
     width: int
     height: int
     seconds: float
-    folder: Path
+    targets: dict[Path, Path]
 
     def __call__(self, entry: Entry) -> Path:
         """The file that was written; one that is there already is taken as it is."""
-        path = self.folder / str(entry.label) / f"{entry.path.stem}.avi"
+        path = self.targets[entry.path]
         if path.exists():
             return path
         rates: list[float] = []
@@ -152,21 +155,34 @@ def bring_to_one(
     Args:
         clips: labelled videos.
         geometries: theirs.
-        folder: where the cut ones go.
+        folder: where the cut ones go, in a folder of their size and length, and of their label.
         progress: makes a progress bar.
         workers: see `in_workers`.
 
     Returns:
         The cut videos with their labels, groups and folds, and what was cut.
     """
-    width, height = min(g.width for g in geometries), min(g.height for g in geometries)
-    cut = Cut(width - width % 2, height - height % 2, min(g.seconds for g in geometries), folder)
+    width, height = (min(sides) // 2 * 2 for sides in zip(*((g.width, g.height) for g in geometries), strict=True))
+    seconds = min(g.seconds for g in geometries)
+    folder = folder / f"{width}x{height}-{seconds:.3f}s"
+    cut = Cut(width, height, seconds, _targets(clips, folder))
     entries = []
     for entry, result in progress(in_workers(cut, clips.entries, workers), total=len(clips), desc="cut", unit="clip"):
         if isinstance(result, Skipped):
             raise ClipSetError(f"{result.path} was decoded once and cannot be again: {result.reason}")
         entries.append(dataclasses.replace(entry, path=result))
     return dataclasses.replace(clips, entries=tuple(entries)), cut
+
+
+def _targets(clips: ClipSet, folder: Path) -> dict[Path, Path]:
+    """A name for each video, also where two of a label have the same in different folders."""
+    targets: dict[Path, Path] = {}
+    taken: Counter[Path] = Counter()
+    for entry in clips.entries:
+        path = folder / str(entry.label) / entry.path.stem
+        taken[path] += 1
+        targets[entry.path] = path.with_name(f"{path.name}{f'-{taken[path]}' if taken[path] > 1 else ''}.avi")
+    return targets
 
 
 def control(clips: ClipSet, geometries: list[Geometry], seed: int = 0) -> dict[int, float]:
@@ -176,7 +192,11 @@ def control(clips: ClipSet, geometries: list[Geometry], seed: int = 0) -> dict[i
         clips: labelled videos with folds.
         geometries: theirs.
         seed: of the forest.
+
+    Raises:
+        MissingDependencyError: the extra ``train`` is not installed.
     """
+    need_scikit_learn()
     from sklearn.ensemble import RandomForestClassifier
 
     features = np.array([[g.width, g.height, g.width / g.height, g.frames, g.seconds] for g in geometries])
@@ -184,7 +204,7 @@ def control(clips: ClipSet, geometries: list[Geometry], seed: int = 0) -> dict[i
     folds = np.array([entry.fold for entry in clips.entries])
     accuracy: dict[int, float] = {}
     for fold in clips.folds:
-        forest: Any = RandomForestClassifier(300, random_state=seed)
+        forest: Any = RandomForestClassifier(200, random_state=seed)
         forest.fit(features[folds != fold], labels[folds != fold])
         accuracy[fold] = float(np.mean(forest.predict(features[folds == fold]) == labels[folds == fold]))
     return accuracy

@@ -138,27 +138,39 @@ def train(
 
     Returns:
         What ``results.json`` holds.
+
+    Raises:
+        UsageError: the folder holds a run with another recipe, other videos or other folds.
+        ClipSetError: no video can be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    clips, geometries = geometry.measure(clips, progress, workers)
+    clips, geometries, skipped = geometry.measure(clips, progress, workers)
     controls = {"geometry_control": geometry.control(clips, geometries)}
     cut: Cut | None = None
     if one_geometry:
         clips, cut = geometry.bring_to_one(clips, geometries, folder / "clips", progress, workers)
-        clips, geometries = geometry.measure(clips, progress, workers)
+        clips, geometries, _ = geometry.measure(clips, progress, workers)
         controls["geometry_control_after"] = geometry.control(clips, geometries)
-    clips.write(folder / "clips.csv")
+    _keep_folds(clips, folder / "clips.csv")
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in clips.labels))
     pixels = dataset.load(clips, recipe.frames, recipe.image_size, progress, workers)
     parts = []
     for fold in clips.folds:
         path = train_fold(recipe, pixels, clips.labels, fold, folder, progress)
         parts += evaluate([subject(path)], clips.fold(fold), Sampling(clips=recipe.clips), workers=workers)
-    measured = summary(merged(parts, clips.name), recipe, controls, cut)
+    found = dataclasses.replace(merged(parts, clips.name), skipped=tuple(skipped))
+    measured = summary(found, recipe, controls, cut)
     partial = folder / "results.json.partial"
     partial.write_text(json.dumps(measured, indent=1) + "\n")
     partial.replace(folder / "results.json")
     return measured
+
+
+def _keep_folds(clips: ClipSet, path: Path) -> None:
+    """Write the folds, or see that they are those of the run that is taken up: its models know the others' videos."""
+    if path.exists() and path.read_text(encoding="utf-8") != clips.csv(path.parent):
+        raise UsageError(f"{path} is of a run on other videos or folds: choose another --output")
+    clips.write(path)
 
 
 def summary(

@@ -40,36 +40,49 @@ def telling(tmp_path):
 
 
 def test_geometry_is_measured(telling):
-    clips, found = geometry.measure(telling, plain, workers=0)
-    assert clips == telling
+    clips, found, skipped = geometry.measure(telling, plain, workers=0)
+    assert clips == telling and not skipped
     assert {(g.width, g.height, g.frames, g.fps) for g in found} == {(64, 48, 20, 30.0), (80, 48, 26, 30.0)}
     assert found[0].seconds == pytest.approx(20 / 30)
 
 
 def test_geometry_that_tells_is_found_out_and_taken_away(telling, tmp_path):
-    _, found = geometry.measure(telling, plain, workers=0)
+    _, found, _ = geometry.measure(telling, plain, workers=0)
     assert geometry.control(telling, found) == {0: 1.0, 1: 1.0, 2: 1.0}
     same, cut = geometry.bring_to_one(telling, found, tmp_path / "cut", plain, workers=0)
     assert (cut.width, cut.height, cut.seconds) == (64, 48, pytest.approx(20 / 30))
     assert [(e.label, e.fold) for e in same.entries] == [(e.label, e.fold) for e in telling.entries]
-    _, after = geometry.measure(same, plain, workers=0)
+    _, after, _ = geometry.measure(same, plain, workers=0)
     assert len(set(after)) == 1
     assert np.mean(list(geometry.control(same, after).values())) <= 0.5
 
 
 def test_the_cut_is_the_middle_and_without_loss(telling, tmp_path):
     wide = next(entry for entry in telling.entries if entry.label == "b")
-    path = geometry.Cut(60, 40, 0.5, tmp_path / "cut")(wide)
+    cut = geometry.Cut(60, 40, 0.5, {wide.path: tmp_path / "cut" / "b.avi"})
+    path = cut(wide)
     (before,) = read_clips(wide.path, lambda count, fps: [range(5, 20)])
     (after,) = read_clips(path, lambda count, fps: [range(count)])
     assert np.array_equal(after, before[:, 4:44, 10:70])
     written = path.stat().st_mtime_ns
-    assert geometry.Cut(60, 40, 0.5, tmp_path / "cut")(wide) == path and path.stat().st_mtime_ns == written
+    assert cut(wide) == path and path.stat().st_mtime_ns == written
+
+
+def test_videos_of_one_name_stay_apart(clips_folder, tmp_path):
+    for i in (1, 2):
+        write_video(clips_folder / "steady" / str(i) / "steady-0.avi", [80 * i] * 20)
+    clips, found, _ = geometry.measure(clipset.read(clips_folder), plain, workers=0)
+    same, _ = geometry.bring_to_one(clips, found, tmp_path / "cut", plain, workers=0)
+    assert len({entry.path for entry in same.entries}) == len(clips) == 11
+    for before, after in zip(clips.entries, same.entries, strict=True):
+        one, two = (read_clips(entry.path, lambda count, fps: [[0]])[0] for entry in (before, after))
+        assert np.array_equal(one, two)
 
 
 def test_videos_that_cannot_be_decoded_are_left_out_of_the_geometry(damaged):
-    clips, found = geometry.measure(clipset.read(damaged), plain, workers=0)
+    clips, found, skipped = geometry.measure(clipset.read(damaged), plain, workers=0)
     assert len(clips) == len(found) == 10
+    assert [one.path.name for one in skipped] == ["a-empty.mp4", "b-text.mp4", "c-broken.avi"]
     nothing = clipset.from_paths([damaged / "steady" / "a-empty.mp4"])
     with pytest.raises(ClipSetError, match="no videos that can be used"):
         geometry.measure(nothing, plain, workers=0)
@@ -140,7 +153,9 @@ def test_the_command_measures_what_a_bundle_measures(clips_folder, tmp_path, one
     assert command.main(arguments) == 0, "all is there already"
     after = torch.load(output / "fold-1.pth", weights_only=True)["model"]
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert command.main([*arguments, "--seed", "1"]) == 2, "another recipe needs another folder"
+    assert command.main([*arguments, "--learning-rate", "1"]) == 2, "another recipe needs another folder"
+    arguments[3] = "2"
+    assert command.main(arguments) == 2, "and so do other folds"
 
 
 @pytest.mark.parametrize(
@@ -163,5 +178,5 @@ def test_the_size_of_real_clips_tells_their_label():
     index = DATA / "ut_interaction" / "index.csv"
     if not index.is_file():
         pytest.skip(f"no real clips: {index} is absent")
-    clips, found = geometry.measure(clipset.read(index, group="sequence").split(5), plain)
+    clips, found, _ = geometry.measure(clipset.read(index, group="sequence").split(5), plain)
     assert 0.4 < np.mean(list(geometry.control(clips, found).values())) < 0.8

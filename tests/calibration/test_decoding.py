@@ -129,7 +129,7 @@ def test_a_script_without_a_main_guard_is_told_at_once(tmp_path, clips_folder):
     script.write_text(
         "from vmp_edge.calibration import clipset, decoding\n"
         f"entries = clipset.read({str(clips_folder)!r}).entries\n"
-        "list(decoding.in_workers(decoding.single_threaded, entries, 1))\n"
+        "list(decoding.in_workers(len, entries, 1))\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith(
