@@ -11,10 +11,9 @@ RESULTS = Path(__file__).parent / "results" / "actions.md"
 INTRODUCTION = """# Real action clips
 
 Small models of egomotion-nano's kind, trained by cross-validation to measure on what quantising costs; they are not
-shipped. Top-1 in percent, each fold's videos by the model that was not trained on them, with the weights after the
-last epoch: nothing was chosen by looking at these numbers. *Geometry alone* is a random forest on the videos' width,
-height and length with the same folds: what a model could score without looking at the pictures. Chance is the share
-of the commonest label.
+shipped. Top-1 in percent, each fold's videos by the model that was not trained on them, with the weights after the last
+epoch. *Geometry alone* is a random forest on the videos' width, height and length with the same folds: what a model
+could score without looking at the pictures. Chance is the share of the commonest label.
 """
 
 
@@ -51,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("outputs", nargs="+", metavar="NAME=DIR", help="a data set's name and the training's --output")
     parser.add_argument("--command", action="append", default=[], help="a command that made them, for the record")
+    parser.add_argument("--note", action="append", default=[], help="a sentence to be added")
     options = parser.parse_args()
     measured = {}
     for text in options.outputs:
@@ -63,6 +63,7 @@ def main() -> None:
         *(row(*entry) for entry in measured.values()),
         "",
         *(notes(*entry) for entry in measured.values()),
+        *(f"- {note}" for note in options.note),
         "",
         "Made by:",
         "```",
