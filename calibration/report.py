@@ -79,6 +79,7 @@ def write(report: Report, path: Path) -> None:
         partial.write_text(render(report), encoding="utf-8")
         partial.replace(path)
     except OSError as error:
+        partial.unlink(missing_ok=True)
         raise UsageError(f"the report cannot be written to {path}: {error.strerror}") from error
 
 

@@ -388,6 +388,19 @@ def test_ctrl_c_ends_with_a_summary_and_a_whole_recording(bundle, tmp_path, endl
     assert capture.read()[0] and not list(tmp_path.glob(".out*"))
 
 
+def test_ctrl_c_while_videos_are_decoded_is_quiet(bundle, clips):
+    """The terminal sends it to the worker processes as well, which must not complain."""
+    rows = clips.read_text().splitlines()
+    clips.write_text("\n".join([rows[0], *rows[1:2] * 20000]) + "\n")
+    told = "run = BrightnessEngine.run; BrightnessEngine.run = lambda *a: (print('on', flush=True), run(*a))[1]\n"
+    code = f"from brightness_engine import BrightnessEngine\n{told}{RUN}"
+    process = start(code, "evaluate", bundle, "--data", clips, "--workers", "1", start_new_session=True)
+    assert process.stdout.readline() == "on\n"
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err == "vmp-edge: stopped\n"
+
+
 def test_a_reader_that_goes_away_ends_it_quietly(bundle, endless):
     code, options = endless
     process = start(code, "run", bundle, "--source", "endless ! x", "--headless", "--json", **options)

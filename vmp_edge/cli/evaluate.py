@@ -125,8 +125,8 @@ def _mistaken(found: Evaluation, label: str) -> str:
 def _say_comparison(comparison: Comparison) -> None:
     found, baseline = comparison.subject, comparison.baseline
     print(
-        f"{baseline.name}: top-1 {100 * baseline.top1:.1f}%; {found.name} has {0 - comparison.drop:+.1f} points, agrees "
-        f"on {100 * comparison.agreement:.1f}%, is {comparison.speed:.2f} times as fast"
+        f"{baseline.name}: top-1 {100 * baseline.top1:.1f}%; {found.name} has {0 - comparison.drop:+.1f} points, "
+        f"agrees on {100 * comparison.agreement:.1f}%, is {comparison.speed:.2f} times as fast"
     )
     for i in comparison.differing:
         ours, theirs = (model.labels[model.predictions[i]] for model in (found, baseline))
