@@ -96,7 +96,7 @@ def test_what_a_quantised_build_adds():
         "Details", "Videos that the two take for different things", "Videos recognised worst",
     ]  # fmt: skip
     text = " ".join(page.text.split())
-    for told in ("fp32 100.0%; -33.3 points", "66.7%agreement", "25.0% of fp32", "all <of> it", "int8 & more"):
+    for told in ("fp32 100.0%; -33.3 points", "66.7% agreement", "25.0% of fp32", "all <of> it", "int8 & more"):
         assert told in text
     assert "no picture" in text, "the videos are not there"
 
