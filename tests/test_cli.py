@@ -12,7 +12,7 @@ import cv2
 import pytest
 import yaml
 from brightness_engine import BrightnessEngine
-from bundles import SUPPORT, write_bundle
+from bundles import SUPPORT, grey, write_bundle
 from processes import heed_interrupts
 
 from vmp_edge.cli import COMMANDS, main
@@ -275,6 +275,71 @@ def test_an_engine_that_fails_midway_is_1_in_either_way(capsys, tmp_path, video)
         assert not record.exists() and not list(tmp_path.glob(".out*"))
 
 
+# evaluate
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """A CSV of three videos, one of which is not there."""
+    for label, values in {"brighter": range(60, 160, 5), "darker": range(160, 60, -5)}.items():
+        writer = cv2.VideoWriter(str(tmp_path / f"{label}.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30.0, (32, 24))
+        for value in values:
+            writer.write(grey(value))
+        writer.release()
+    rows = ["path,label,fold", "brighter.avi,brighter,0", "darker.avi,darker,1", "none.avi,steady,1"]
+    (tmp_path / "clips.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "clips.csv"
+
+
+def test_evaluate_counts_and_names(capsys, bundle, clips):
+    code, out, err = run(capsys, "evaluate", bundle, "--data", clips, "--workers", 0, "--json")
+    found = last_json(out)
+    assert code == 0
+    assert (found["top1"], found["top5"], found["clips"], found["compare"]) == (1.0, None, 2, None)
+    assert found["folds"] == {"0": 1.0, "1": 1.0} and found["sampling"] == {"mode": "uniform", "clips": 1}
+    assert found["skipped"] == [{"path": str(clips.parent / "none.avi"), "reason": "there is no such file"}]
+    assert "top-1 100.0% of 2 videos, 1 left out" in out[0]
+    assert any(line.startswith("left out: ") and "none.avi" in line for line in err)
+
+
+def test_evaluate_compares_and_reports(capsys, bundle, clips, tmp_path):
+    pytest.importorskip("jinja2", reason="needs the extra `report`")
+    other = write_bundle(tmp_path / "other", gain=0.0)
+    page = tmp_path / "out.html"
+    options = ["--compare", bundle, "--report", page, "--workers", 0, "--sampling", "dense", "--clips", 2, "--json"]
+    code, out, _ = run(capsys, "evaluate", other, "--data", clips, *options)
+    found = last_json(out)
+    assert code == 0 and found["report"] == str(page) and page.read_text().startswith("<!doctype html>")
+    assert found["top1"] == 0.0 and found["compare"]["top1"] == 1.0 and found["compare"]["drop_points"] == 100.0
+    assert [one["baseline"] for one in found["compare"]["differing"]] == ["brighter", "darker"]
+    assert sum(line.lstrip().startswith("differs") for line in out) == 2
+
+
+def test_evaluate_takes_a_fold_or_all_by_their_bundles(capsys, bundle, clips, tmp_path):
+    _, out, _ = run(capsys, "evaluate", bundle, "--data", clips, "--workers", 0, "--fold", 0, "--json")
+    assert last_json(out)["folds"] == {"0": 1.0}
+    write_bundle(tmp_path / "fold-0")
+    write_bundle(tmp_path / "fold-1", gain=0.0)
+    _, out, _ = run(capsys, "evaluate", tmp_path / "fold-{fold}", "--data", clips, "--workers", 0, "--json")
+    assert last_json(out)["folds"] == {"0": 1.0, "1": 0.0} and last_json(out)["folds_mean"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "told"),
+    [
+        (["--data", "nothing"], 1, "does not exist"),
+        (["--clips", 0], 2, "at least one clip"),
+        (["--workers", -1], 2, "--workers"),
+        (["--fold", 7], 2, "has no fold 7"),
+        (["--report", "none/out.html"], 2, "a folder that exists"),
+        (["--compare", "nothing"], 1, "does not exist"),
+    ],
+)
+def test_evaluate_tells_what_is_wrong(capsys, bundle, clips, options, expected, told):
+    code, out, err = run(capsys, "evaluate", bundle, "--data", clips, "--workers", 0, *options)
+    assert code == expected and out == [] and told in err[-1]
+
+
 # In a process of its own
 
 PROGRAM = f"""
@@ -321,6 +386,19 @@ def test_ctrl_c_ends_with_a_summary_and_a_whole_recording(bundle, tmp_path, endl
     assert summary["interrupted"] and summary["recorded"] == str(record)
     capture = cv2.VideoCapture(str(record))
     assert capture.read()[0] and not list(tmp_path.glob(".out*"))
+
+
+def test_ctrl_c_while_videos_are_decoded_is_quiet(bundle, clips):
+    """The terminal sends it to the worker processes as well, which must not complain."""
+    rows = clips.read_text().splitlines()
+    clips.write_text("\n".join([rows[0], *rows[1:2] * 20000]) + "\n")
+    told = "run = BrightnessEngine.run; BrightnessEngine.run = lambda *a: (print('on', flush=True), run(*a))[1]\n"
+    code = f"from brightness_engine import BrightnessEngine\n{told}{RUN}"
+    process = start(code, "evaluate", bundle, "--data", clips, "--workers", "1", start_new_session=True)
+    assert process.stdout.readline() == "on\n"
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err == "vmp-edge: stopped\n"
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(bundle, endless):

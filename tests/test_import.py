@@ -6,7 +6,18 @@ import sys
 
 from bundles import SUPPORT
 
-BLOCKED = ("torch", "torchvision", "executorch", "torchao", "tvm", "onnx", "onnxruntime", "pygame", "matplotlib")
+BLOCKED = (
+    "torch",
+    "torchvision",
+    "executorch",
+    "torchao",
+    "tvm",
+    "onnx",
+    "onnxruntime",
+    "pygame",
+    "matplotlib",
+    "sklearn",
+)
 
 PRELUDE = f"""
 import sys
@@ -55,6 +66,18 @@ sys.exit(main(["run", sys.argv[1], "--source", sys.argv[2], "--headless", "--jso
 """
     summary = json.loads(run_python(code, bundle, video).splitlines()[-1])["summary"]
     assert summary["frames"] == 60
+
+
+def test_evaluating_needs_no_torch(bundle, video):
+    (video.parent / "clips.csv").write_text(f"path,label\n{video.name},brighter\n")
+    code = """
+import brightness_engine
+brightness_engine.register()
+sys.modules["tqdm"] = None
+from vmp_edge.cli import main
+sys.exit(main(["evaluate", sys.argv[1], "--data", sys.argv[2], "--workers", "0", "--json"]))
+"""
+    assert json.loads(run_python(code, bundle, video.parent / "clips.csv").splitlines()[-1])["clips"] == 1
 
 
 def test_help_of_every_command_needs_no_torch():

@@ -32,6 +32,7 @@ def test_nothing_but_the_package_is_at_the_top(wheel):
         "compile/targets/host.yaml",
         "compile/build.py",
         "calibration/__init__.py",
+        "calibration/templates/report.html.j2",
         "apps/webcam.py",
         "models/weights/egomotion-nano.pth",
         "runtimes/native/libvmp_ops.so",

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vmp_edge.calibration.decoding import start_worker
 from vmp_edge.calibration.egomotion import symmetry
 from vmp_edge.calibration.egomotion.camera import LABELS
 from vmp_edge.calibration.egomotion.clips import FRAMES, Clip, generate_clip
@@ -77,17 +78,13 @@ def make_pool(split: str, count: int, path: Path, workers: int | None = None) ->
     partial = path.with_suffix(".partial")
     clips = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
     tasks = [(split, i) for i in range(count)]
-    with multiprocessing.get_context("spawn").Pool(workers or os.cpu_count(), _single_threaded) as processes:
+    with multiprocessing.get_context("spawn").Pool(workers or os.cpu_count(), start_worker) as processes:
         drawn = processes.imap(_draw, tasks, chunksize=16)
         for i, clip in enumerate(tqdm(drawn, total=count, desc=f"{split} clips", unit="clip")):
             clips[i] = clip
     clips.flush()
     partial.replace(path)
     return Pool(np.load(path, mmap_mode="r"), labels)
-
-
-def _single_threaded() -> None:
-    cv2.setNumThreads(1)
 
 
 def _draw(task: tuple[str, int]) -> Clip:

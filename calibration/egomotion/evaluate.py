@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vmp_edge.calibration import measure, plots
 from vmp_edge.calibration.egomotion import dataset
 from vmp_edge.calibration.egomotion.camera import LABELS
 from vmp_edge.calibration.egomotion.dataset import Pool
 from vmp_edge.calibration.egomotion.footage import make_footage_pool
-from vmp_edge.calibration.egomotion.train import NAME, predict, save
+from vmp_edge.calibration.egomotion.train import NAME, predict
+from vmp_edge.calibration.training import save
 from vmp_edge.errors import UsageError, VmpError
 from vmp_edge.models import VideoMamba, load_checkpoint, zoo
 
@@ -32,9 +34,7 @@ Confusion = NDArray[np.int64]
 def confusion(model: VideoMamba, pool: Pool) -> Confusion:
     """Clips by true (rows) and recognised (columns) label."""
     logits, labels = predict(model, pool)
-    table = np.zeros((len(LABELS), len(LABELS)), np.int64)
-    np.add.at(table, (labels.numpy(), logits.argmax(1).numpy()), 1)
-    return table
+    return measure.confusion(labels.numpy(), logits.argmax(1).numpy(), len(LABELS))
 
 
 def summary(table: Confusion) -> dict[str, Any]:
@@ -55,15 +55,7 @@ def plot_confusion(tables: dict[str, Confusion], path: Path) -> None:
     figure = Figure(figsize=(6.4 * len(tables), 5.6), layout="constrained")
     panels = figure.subplots(1, len(tables), squeeze=False)[0]
     for axes, (title, table) in zip(panels, tables.items(), strict=True):
-        share = 100 * table / table.sum(1, keepdims=True)
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
-        for row, column in np.argwhere(table):
-            tone = "white" if share[row, column] > 50 else "black"
-            axes.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=tone, fontsize=8)
-        axes.set_xticks(range(len(LABELS)), LABELS, rotation=45, ha="right")
-        axes.set_yticks(range(len(LABELS)), LABELS)
-        axes.set_xlabel("recognised")
-        axes.set_ylabel("true")
+        plots.draw_confusion(axes, table, LABELS)
         axes.set_title(f"{title}: {100 * np.trace(table) / table.sum():.1f}% of {table.sum()} clips")
     figure.savefig(path, dpi=110)
 

@@ -82,7 +82,7 @@ def one_thread():
 
 def test_the_recipe_learns_a_batch(tmp_path, small_pool, one_thread):
     """From chance to knowing forty clips: initialisation, gradients, learning rates and averaging work together."""
-    trainer = train.Trainer(train.Recipe(epochs=20, batch=25), small_pool, small_pool, tmp_path)
+    trainer = train.make_trainer(train.Recipe(epochs=20, batch=25), small_pool, small_pool, tmp_path)
     video, labels = next(dataset.evaluation_batches(small_pool, 40))
     losses = [trainer.step(20 + i, video, labels) for i in range(40)]
     assert losses[0] > 2.0
@@ -93,14 +93,14 @@ def test_the_recipe_learns_a_batch(tmp_path, small_pool, one_thread):
 
 def test_training_saves_and_goes_on(tmp_path, small_pool, one_thread):
     recipe = train.Recipe(epochs=2, batch=50, seed=1)
-    trainer = train.Trainer(recipe, small_pool, small_pool, tmp_path)
+    trainer = train.make_trainer(recipe, small_pool, small_pool, tmp_path)
     trainer.run(_no_progress)
     assert [entry["epoch"] for entry in trainer.history] == [1, 2]
-    again = train.Trainer(recipe, small_pool, small_pool, tmp_path)
+    again = train.make_trainer(recipe, small_pool, small_pool, tmp_path)
     assert again.history == trainer.history
     assert all(torch.equal(value, again.averaged[name]) for name, value in trainer.averaged.items())
     with pytest.raises(UsageError, match="other settings"):
-        train.Trainer(train.QUICK, small_pool, small_pool, tmp_path)
+        train.make_trainer(train.QUICK, small_pool, small_pool, tmp_path)
 
 
 def test_the_commands_work_from_end_to_end(tmp_path, capsys):

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -40,3 +41,18 @@ class progress:  # noqa: N801 - used as a function: with progress("lowering"): .
         ending = "failed" if kind is not None else "done"
         seconds = time.perf_counter() - self._start
         print(f"{start_of_line}{self._what} ... {ending} ({seconds:.2f} s)", file=sys.stderr, flush=True)
+
+
+def progress_bar(items: Iterable[Any], **options: Any) -> Iterable[Any]:
+    """Shows how far an iteration is, on a terminal and where tqdm is installed.
+
+    Args:
+        items: What is iterated over.
+        options: tqdm's: `total`, `desc`, `unit`.
+    """
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return items
+    bar: Iterable[Any] = tqdm(items, disable=None, **options)
+    return bar

@@ -1,0 +1,77 @@
+"""Write the table of what `python -m vmp_edge.calibration.actions` measured, from its output folders."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results" / "actions.md"
+INTRODUCTION = """# Real action clips
+
+Small models of egomotion-nano's kind, trained by cross-validation to measure on what quantising costs; they are not
+shipped. Top-1 in percent, each fold's videos by the model that was not trained on them, with the weights after the last
+epoch. *Geometry alone* is a random forest on the videos' width, height and length with the same folds: what a model
+could score without looking at the pictures. Chance is the share of the commonest label.
+"""
+
+
+def row(name: str, found: dict[str, Any]) -> str:
+    """A data set's line."""
+    counts = [label["clips"] for label in found["by_label"].values()]
+    after = found.get("geometry_control_after")
+    geometry = f"{100 * found['geometry_control']:.1f}" + (f", cut to one {100 * after:.1f}" if after else "")
+    folds = ", ".join(f"{100 * value:.1f}" for value in found["folds"].values())
+    return (
+        f"| {name} | {found['recipe']['start']} | {sum(counts)} | {len(counts)} "
+        f"| {100 * max(counts) / sum(counts):.1f} "
+        f"| {geometry} | {folds} | **{100 * found['folds_mean']:.1f}** ± {100 * found['folds_deviation']:.1f} |"
+    )
+
+
+def notes(name: str, found: dict[str, Any]) -> str:
+    """What its videos were cut to, its recipe, and its labels."""
+    cut, recipe = found["geometry"], found["recipe"]
+    window = (
+        f"the middle {cut['width']}x{cut['height']} pixels and {cut['seconds']:.2f} s of every video"
+        if cut
+        else "whole videos"
+    )
+    labels = ", ".join(f"{label} {100 * value['recall']:.0f}%" for label, value in found["by_label"].items())
+    return (
+        f"- {name}, from {recipe['start']}: {window}; {recipe['frames']} frames of {recipe['image_size']}x"
+        f"{recipe['image_size']}, {recipe['epochs']} epochs, batches of {recipe['batch']}, mean of {recipe['clips']} "
+        f"clips of a video. By label: {labels}."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("outputs", nargs="+", metavar="NAME=DIR", help="a data set's name and the training's --output")
+    parser.add_argument("--command", action="append", default=[], help="a command that made them, for the record")
+    parser.add_argument("--note", action="append", default=[], help="a sentence to be added")
+    options = parser.parse_args()
+    measured = {}
+    for text in options.outputs:
+        name, _, folder = text.partition("=")
+        measured[text] = name, json.loads((Path(folder) / "results.json").read_text())
+    lines = [
+        INTRODUCTION,
+        "| data | start | videos | labels | chance | geometry alone | top-1 by fold | mean |",
+        "|---|---|---|---|---|---|---|---|",
+        *(row(*entry) for entry in measured.values()),
+        "",
+        *(notes(*entry) for entry in measured.values()),
+        *(f"- {note}" for note in options.note),
+        "",
+        "Made by:",
+        "```",
+        *options.command,
+        "```",
+    ]
+    RESULTS.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Train small models on labelled videos by cross-validation, to measure with.
+
+A stopped run goes on where it was when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+import torch
+
+from vmp_edge.calibration import clipset
+from vmp_edge.calibration.actions.train import Recipe, train
+from vmp_edge.errors import UsageError, VmpError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m vmp_edge.calibration.actions", description=__doc__)
+    parser.add_argument("--data", required=True, help="a folder of class folders, or a CSV with path and label")
+    parser.add_argument("--group", default="group", help="the CSV's column of what belongs together (default: group)")
+    parser.add_argument("--folds", type=int, default=5, help="how many (default: 5); a CSV with folds keeps its own")
+    parser.add_argument("--output", type=Path, required=True, help="folder for models, folds and results")
+    parser.add_argument("--one-geometry", action="store_true", help="first cut all videos to one size and length")
+    for field in dataclasses.fields(Recipe):
+        kind = type(field.default)
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help=f"default: {field.default}")
+    parser.add_argument("--threads", type=int, help="for training; PyTorch's own choice by default")
+    parser.add_argument("--workers", type=int, help="processes that decode; all cores by default")
+    options = parser.parse_args(arguments)
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        from tqdm import tqdm
+
+        recipe = Recipe(**chosen)
+        clips = clipset.read(options.data, options.group)
+        clips = clips if clips.folds else clips.split(options.folds, recipe.seed)
+        found = train(recipe, clips, options.output, options.one_geometry, tqdm, options.workers)
+    except VmpError as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last whole epoch", file=sys.stderr)
+        return 130
+    for one in found["skipped"]:
+        print(f"left out: {one['path']}: {one['reason']}", file=sys.stderr)
+    for fold, value in found["folds"].items():
+        print(f"fold {fold}: {100 * value:.1f}% top-1")
+    print(
+        f"mean {100 * found['folds_mean']:.1f}%, of {found['clips']} videos; geometry alone "
+        f"{100 * found['geometry_control']:.1f}%"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,188 @@
+"""Train a model for every fold of a clip set, and measure each on the videos that it was not trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vmp_edge.calibration import training
+from vmp_edge.calibration.actions import dataset, geometry
+from vmp_edge.calibration.actions.dataset import Clips
+from vmp_edge.calibration.actions.geometry import Cut
+from vmp_edge.calibration.clipset import ClipSet
+from vmp_edge.calibration.decoding import Input, Progress, Sampling, Video
+from vmp_edge.calibration.measure import Evaluation, Subject, evaluate, merged
+from vmp_edge.calibration.training import Task, Trainer, save
+from vmp_edge.errors import UsageError
+from vmp_edge.models import VideoMamba, create, load_checkpoint, zoo
+from vmp_edge.preprocessing import Preprocessing
+
+ARCHITECTURE = "egomotion-nano"
+STARTS = (ARCHITECTURE, "scratch")
+
+
+@dataclass(frozen=True)
+class Recipe(training.Recipe):
+    """Everything that decides what comes out, but the videos and the machine.
+
+    Attributes:
+        start: ``egomotion-nano`` starts from its weights, learnt on procedural motion; ``scratch`` from random ones.
+        frames: T, spread over a video.
+        image_size: S.
+        clips: of a video, whose scores are averaged, when a fold is measured.
+    """
+
+    epochs: int = 60
+    batch: int = 8
+    learning_rate: float = 1e-3
+    smoothing: float = 0.1
+    average: float = 0.99
+    start: str = ARCHITECTURE
+    frames: int = 8
+    image_size: int = 112
+    clips: int = 3
+
+    def __post_init__(self) -> None:
+        if self.start not in STARTS:
+            raise UsageError(f"a model starts from {' or '.join(STARTS)}, not {self.start!r}")
+
+
+def make_model(recipe: Recipe, classes: int) -> VideoMamba:
+    """A model of egomotion-nano's kind with the recipe's start, and a head of its own."""
+    torch.manual_seed(recipe.seed)
+    frames, size = recipe.frames, recipe.image_size
+    model = create(ARCHITECTURE, num_classes=classes, num_frames=frames, image_size=size)
+    if recipe.start != "scratch":
+        trained = load_checkpoint(zoo.FOLDER / f"{recipe.start}.pth", num_frames=frames, image_size=size).state_dict()
+        head = {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
+        model.load_state_dict({**trained, **head})
+    return model
+
+
+def train_fold(
+    recipe: Recipe, clips: Clips, labels: tuple[str, ...], fold: int, folder: Path, progress: Progress
+) -> Path:
+    """Train a fold's model, or take the one that an earlier run has finished.
+
+    Args:
+        recipe: see `Recipe`.
+        clips: all folds' videos.
+        labels: names of the classes.
+        fold: the fold that is held out.
+        folder: gets ``fold-N.pth``; a run that was stopped goes on from ``fold-N.checkpoint``.
+        progress: makes the progress bar.
+
+    Returns:
+        The file: ``model``, ``options``, ``labels``, ``preprocessing`` and ``recipe``.
+
+    Raises:
+        UsageError: the folder holds a run with another recipe.
+    """
+    preprocessing = Preprocessing(recipe.image_size)
+    known = clips.outside(fold)
+    task = Task(
+        name=f"fold {fold}",
+        batches=lambda rng: dataset.training_batches(known, recipe.batch, recipe.frames, preprocessing, rng),
+        steps=len(known.labels) // recipe.batch,
+    )
+    if not task.steps:
+        raise UsageError(f"fold {fold} leaves {len(known.labels)} videos to train on, fewer than a batch")
+    trainer = Trainer(recipe, make_model(recipe, len(labels)), task, folder / f"fold-{fold}.checkpoint")
+    trainer.run(progress)
+    content = {
+        "model": trainer.averaged,
+        "options": dataclasses.asdict(trainer.model.options),
+        "labels": list(labels),
+        "preprocessing": preprocessing.to_manifest(),
+        "recipe": dataclasses.asdict(recipe),
+    }
+    path = folder / f"fold-{fold}.pth"
+    save(content, path)
+    return path
+
+
+def subject(path: Path) -> Subject:
+    """A fold's model, run by the source model."""
+    content = torch.load(path, weights_only=True)
+    model = load_checkpoint(path)
+    size = model.options.image_size
+    taken = Input(model.options.num_frames, Preprocessing.from_manifest(content["preprocessing"], size))
+
+    def run(video: Video) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(model(torch.from_numpy(np.ascontiguousarray(video))))
+
+    facts = {"engine": "torch", "precision": "fp32", "bytes": path.stat().st_size}
+    return Subject(str(path), tuple(content["labels"]), taken, run, facts)
+
+
+def train(
+    recipe: Recipe, clips: ClipSet, folder: Path, one_geometry: bool, progress: Progress, workers: int | None = None
+) -> dict[str, Any]:
+    """Train and measure all folds.
+
+    Args:
+        recipe: see `Recipe`.
+        clips: labelled videos with folds.
+        folder: gets the models, ``clips.csv`` (the videos with their folds), ``labels.txt`` and ``results.json``.
+        one_geometry: bring the videos to one size and length first.
+        progress: makes progress bars, as `tqdm.tqdm` does.
+        workers: see `in_workers`.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        UsageError: the folder holds a run with another recipe, other videos or other folds.
+        ClipSetError: no video can be used.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    clips, geometries, skipped = geometry.measure(clips, progress, workers)
+    controls = {"geometry_control": geometry.control(clips, geometries)}
+    cut: Cut | None = None
+    if one_geometry:
+        clips, cut = geometry.bring_to_one(clips, geometries, folder / "clips", progress, workers)
+        clips, geometries, _ = geometry.measure(clips, progress, workers)
+        controls["geometry_control_after"] = geometry.control(clips, geometries)
+    _keep_folds(clips, folder / "clips.csv")
+    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in clips.labels))
+    pixels = dataset.load(clips, recipe.frames, recipe.image_size, progress, workers)
+    parts = []
+    for fold in clips.folds:
+        path = train_fold(recipe, pixels, clips.labels, fold, folder, progress)
+        parts += evaluate([subject(path)], clips.fold(fold), Sampling(clips=recipe.clips), workers=workers)
+    found = dataclasses.replace(merged(parts, clips.name), skipped=tuple(skipped))
+    measured = summary(found, recipe, controls, cut)
+    partial = folder / "results.json.partial"
+    partial.write_text(json.dumps(measured, indent=1) + "\n")
+    partial.replace(folder / "results.json")
+    return measured
+
+
+def _keep_folds(clips: ClipSet, path: Path) -> None:
+    """Write the folds, or see that they are those of the run that is taken up: its models know the others' videos."""
+    if path.exists() and path.read_text(encoding="utf-8") != clips.csv(path.parent):
+        raise UsageError(f"{path} is of a run on other videos or folds: choose another --output")
+    clips.write(path)
+
+
+def summary(
+    found: Evaluation, recipe: Recipe, controls: dict[str, dict[int, float]], cut: Cut | None
+) -> dict[str, Any]:
+    """What was measured, as ``results.json`` has it."""
+    folds = list(found.by_fold().values())
+    geometry_of = {"width": cut.width, "height": cut.height, "seconds": round(cut.seconds, 3)} if cut else None
+    return {
+        **found.to_dict(),
+        "folds_deviation": round(float(np.std(folds)), 4),
+        **{name: round(float(np.mean(list(values.values()))), 4) for name, values in controls.items()},
+        "geometry": geometry_of,
+        "recipe": dataclasses.asdict(recipe),
+    }

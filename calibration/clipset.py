@@ -1,0 +1,221 @@
+"""Which videos there are, what they show, and which of them belong together."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vmp_edge.errors import MissingDependencyError, UsageError, VmpError
+
+SUFFIXES = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".y4m"})
+FIELDS = ("path", "label", "group", "fold")
+
+
+class ClipSetError(VmpError):
+    """A clip set cannot be read, or has too few clips that can be used."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One video file.
+
+    Attributes:
+        path: the file.
+        label: what it shows; None if that is not known.
+        group: videos of one group (a scene, a person) must not be on both sides of a split; None if it is alone.
+        fold: in a cross-validation, the part that it is held out with; None without one.
+    """
+
+    path: Path
+    label: str | None = None
+    group: str | None = None
+    fold: int | None = None
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Videos in a fixed order.
+
+    Attributes:
+        name: for messages.
+        entries: the videos.
+    """
+
+    name: str
+    entries: tuple[Entry, ...]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that occur, sorted."""
+        return tuple(sorted({entry.label for entry in self.entries if entry.label is not None}))
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The folds that occur, sorted."""
+        return tuple(sorted({entry.fold for entry in self.entries if entry.fold is not None}))
+
+    def fold(self, number: int) -> ClipSet:
+        """The videos that a fold holds out.
+
+        Raises:
+            UsageError: there is no such fold.
+        """
+        if number not in self.folds:
+            known = ", ".join(map(str, self.folds)) or "none: it needs a column `fold`"
+            raise UsageError(f"{self.name} has no fold {number}; its folds: {known}")
+        return self._only(entry for entry in self.entries if entry.fold == number)
+
+    def outside(self, number: int) -> ClipSet:
+        """The videos of all other folds: what a fold is trained on."""
+        return self._only(entry for entry in self.entries if entry.fold != number)
+
+    def split(self, folds: int, seed: int = 0) -> ClipSet:
+        """Divide into folds with about the same share of every label, groups kept whole.
+
+        Args:
+            folds: how many, at least 2.
+            seed: of the division.
+
+        Returns:
+            The same videos, each with its fold, 0 to ``folds`` - 1 (scikit-learn's `StratifiedGroupKFold`).
+
+        Raises:
+            UsageError: there are fewer groups, or fewer videos of a label, than folds.
+            MissingDependencyError: the extra ``train`` is not installed.
+        """
+        need_scikit_learn()
+        from sklearn.model_selection import StratifiedGroupKFold
+
+        groups = [entry.group if entry.group is not None else f"\0{i}" for i, entry in enumerate(self.entries)]
+        labels = [entry.label or "" for entry in self.entries]
+        scarcest = min([len(set(groups)), *(labels.count(label) for label in set(labels))], default=0)
+        if not 2 <= folds <= scarcest:
+            raise UsageError(f"{self.name} cannot be divided into {folds} folds: give 2 to {scarcest}")
+        number = np.zeros(len(self), int)
+        divide = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        for fold, (_, held_out) in enumerate(divide.split(labels, labels, groups)):
+            number[held_out] = fold
+        entries = zip(self.entries, number.tolist(), strict=True)
+        return self._only(dataclasses.replace(entry, fold=fold) for entry, fold in entries)
+
+    def shuffled(self, seed: int = 0) -> ClipSet:
+        """The same videos so that every beginning of the list has all labels in equal numbers, as far as they go."""
+        rng = np.random.default_rng(seed)
+        waiting = {label: [e for e in self.entries if e.label == label] for label in (*self.labels, None)}
+        turns: list[tuple[float, int, Entry]] = []
+        for entries in waiting.values():
+            order = rng.permutation(len(entries))
+            turns += [(turn, len(turns) + turn, entries[i]) for turn, i in enumerate(order)]
+        return self._only(entry for _, _, entry in sorted(turns, key=lambda item: item[:2]))
+
+    def csv(self, folder: Path) -> str:
+        """The set as the CSV that `read` takes, for a file in ``folder``: paths below it are relative to it."""
+        folder, text = folder.resolve(), io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(FIELDS)
+        for entry in self.entries:
+            place = entry.path.resolve()
+            shown = place.relative_to(folder) if place.is_relative_to(folder) else place
+            values = (shown, entry.label, entry.group, entry.fold)
+            writer.writerow(["" if value is None else value for value in values])
+        return text.getvalue()
+
+    def write(self, path: Path) -> None:
+        """Write as the CSV that `read` takes."""
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(self.csv(path.parent), encoding="utf-8")
+        partial.replace(path)
+
+    def _only(self, entries: Iterable[Entry]) -> ClipSet:
+        return dataclasses.replace(self, entries=tuple(entries))
+
+
+def read(source: str | os.PathLike[str], group: str = "group") -> ClipSet:
+    """Find the videos of a folder or a list.
+
+    Args:
+        source: a folder with a folder of videos for every class (searched through to the bottom, sorted by name); a
+            ``.csv`` with the columns ``path`` and ``label`` and, if wanted, a group and ``fold`` (others are
+            ignored); or a ``.txt`` with a video's path in each line. Paths in files are relative to the file.
+        group: name of the CSV's column that says which videos belong together.
+
+    Raises:
+        ClipSetError: it does not exist, is not one of the three, or names no videos.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return ClipSet(str(path), _from_folder(path))
+    if not path.is_file():
+        raise ClipSetError(f"{path} does not exist: give a folder of class folders, a .csv or a .txt")
+    kind = path.suffix.lower()
+    if kind not in (".csv", ".txt"):
+        raise ClipSetError(f"{path} is no clip set: give a folder of class folders, a .csv or a .txt")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClipSetError(f"{path} cannot be read as a text file ({error})") from error
+    lines = text.splitlines()
+    entries = _from_csv(path, lines, group) if kind == ".csv" else from_paths(_beside(path, lines)).entries
+    if not entries:
+        raise ClipSetError(f"{path} names no videos")
+    return ClipSet(str(path), entries)
+
+
+def from_paths(paths: Iterable[str | os.PathLike[str]], name: str = "the list of videos") -> ClipSet:
+    """A set of videos whose labels are not known."""
+    return ClipSet(name, tuple(Entry(Path(path)) for path in paths))
+
+
+def need_scikit_learn() -> None:
+    """Raise MissingDependencyError, which says what to do, where scikit-learn is not installed."""
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            "this needs scikit-learn, which is not installed; run: pip install 'vmp-edge[train]'"
+        ) from error
+
+
+def _from_folder(folder: Path) -> tuple[Entry, ...]:
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    entries = [
+        Entry(path, label=place.name)
+        for place in classes
+        for path in sorted(place.rglob("*"))
+        if path.is_file() and path.suffix.lower() in SUFFIXES
+    ]
+    if not entries:
+        raise ClipSetError(f"{folder} has no class folders with videos in them ({', '.join(sorted(SUFFIXES))})")
+    return tuple(entries)
+
+
+def _beside(path: Path, lines: Sequence[str]) -> list[Path]:
+    return [path.parent / line.strip() for line in lines if line.strip()]
+
+
+def _from_csv(path: Path, lines: Sequence[str], group: str) -> tuple[Entry, ...]:
+    reader = csv.DictReader(lines)
+    columns = reader.fieldnames or []
+    needed = ["path", "label", *([group] if group != "group" else [])]
+    if missing := [name for name in needed if name not in columns]:
+        raise ClipSetError(f"{path} lacks the column {', '.join(missing)}; its first line is {','.join(columns)!r}")
+    entries = []
+    for row in reader:
+        if not row["path"]:
+            raise ClipSetError(f"{path}, line {reader.line_num}: the path is empty")
+        fold = row.get("fold") or None
+        if fold is not None and not fold.isdecimal():
+            raise ClipSetError(f"{path}, line {reader.line_num}: the fold is {fold!r}; it must be a whole number")
+        number = None if fold is None else int(fold)
+        entries.append(Entry(path.parent / row["path"], row["label"] or None, row.get(group) or None, number))
+    return tuple(entries)

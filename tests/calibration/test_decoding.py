@@ -1,0 +1,189 @@
+"""Which frames are taken, what is left out and why, and what happens when a process dies."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import FRAMES, SIZE, make_manifest
+
+from vmp_edge.calibration import clipset, decoding
+from vmp_edge.calibration.clipset import ClipSet, ClipSetError, Entry
+from vmp_edge.calibration.decoding import Input, Prepare, Sampling, Skipped, UnusableError, in_workers, load_videos
+from vmp_edge.errors import UsageError
+from vmp_edge.preprocessing import Preprocessing
+from vmp_edge.recognizer import sample_evenly
+
+from .conftest import write_video
+
+INPUT = Input(FRAMES, Preprocessing(SIZE))
+
+
+@pytest.mark.parametrize("available", [4, 5, 20, 61])
+def test_uniform_takes_what_the_recogniser_takes(available):
+    assert Sampling().indices(available, 30, 4, 15) == [sample_evenly(available, 4)]
+
+
+def test_several_uniform_clips_share_the_video():
+    clips = Sampling("uniform", 3).indices(24, 30, 4, None)
+    assert clips == [[1, 7, 13, 19], [3, 9, 15, 21], [5, 11, 17, 23]]
+
+
+def test_dense_takes_windows_at_the_models_rate():
+    assert Sampling("dense").indices(21, 30, 4, 15) == [[7, 9, 11, 13]]
+    assert Sampling("dense", 2).indices(10, 30, 4, None) == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert Sampling("dense", 5).indices(5, 30, 4, None) == [[0, 1, 2, 3], [1, 2, 3, 4]], "no window twice"
+    assert Sampling("dense").indices(4, 14, 4, 15) == [[0, 1, 2, 3]], "nearly the rate will do"
+
+
+@pytest.mark.parametrize(
+    ("sampling", "available", "fps", "told"),
+    [
+        (Sampling(), 3, 30, "too short: 3 frames, a clip takes 4"),
+        (Sampling("dense"), 6, 30, "too short: 6 frames, a clip takes 7"),
+        (Sampling("dense"), 90, 10, "too slow: 10 frames per second, the model takes 15"),
+    ],
+)
+def test_too_short_and_too_slow(sampling, available, fps, told):
+    with pytest.raises(UnusableError, match=told):
+        sampling.indices(available, fps, 4, 15)
+
+
+@pytest.mark.parametrize("values", [("sparse", 1), ("dense", 0)])
+def test_sampling_out_of_range(values):
+    with pytest.raises(UsageError):
+        Sampling(*values)
+
+
+def test_the_right_frames_come_out(tmp_path):
+    path = write_video(tmp_path / "a.avi", range(0, 200, 10))
+    (clip,) = decoding.read_clips(path, lambda count, fps: [[0, 7, 7, count - 1]])
+    assert clip.shape == (4, 48, 64, 3)
+    assert np.abs(clip.mean((1, 2, 3)) - [0, 70, 70, 190]).max() < 3
+
+
+def test_a_file_with_fewer_frames_than_it_says(tmp_path, monkeypatch):
+    """Its clips are those of the frames that are there."""
+    path = write_video(tmp_path / "a.avi", range(0, 200, 10))
+    opened = decoding.open_source
+
+    def lying(text):
+        source = opened(text)
+        source.frame_count = 40
+        return source
+
+    asked = []
+
+    def choose(count, fps):
+        asked.append((count, fps))
+        return Sampling().indices(count, fps, 4, None)
+
+    monkeypatch.setattr(decoding, "open_source", lying)
+    (clip,) = decoding.read_clips(path, choose)
+    assert asked == [(40, 30), (20, 30)]
+    assert np.abs(clip.mean((1, 2, 3)) - [20, 70, 120, 170]).max() < 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_cannot_be_used_is_named(damaged, workers):
+    clips = clipset.read(damaged)
+    results = list(in_workers(Prepare((INPUT,), Sampling()), clips.entries, workers))
+    assert [entry for entry, _ in results] == list(clips.entries)
+    skipped = {entry.path.name: result.reason for entry, result in results if isinstance(result, Skipped)}
+    assert set(skipped) == {"a-empty.mp4", "b-text.mp4", "c-broken.avi", "d-short.avi"}
+    assert "empty" in skipped["a-empty.mp4"] and "cannot be decoded" in skipped["b-text.mp4"]
+    assert "too short: 3 frames" in skipped["d-short.avi"]
+    for _, result in results:
+        if not isinstance(result, Skipped):
+            assert result[0].shape == (1, 3, FRAMES, SIZE, SIZE) and result[0].dtype == np.float32
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    (tmp_path / "folder.avi").mkdir()
+    entries = [Entry(tmp_path / "none.avi"), Entry(tmp_path / "folder.avi")]
+    assert all("no such file" in result.reason for _, result in in_workers(Prepare((INPUT,), Sampling()), entries, 0))
+
+
+def _die_on_odd(entry):
+    if int(entry.path.stem) % 2:
+        os._exit(3)
+    return entry.path.stem
+
+
+def _stem(entry):
+    return entry.path.stem
+
+
+def test_a_video_that_kills_its_process_is_one_of_those():
+    entries = [Entry(Path(f"{i}.avi")) for i in (0, 2, 3, 4, 6)]
+    results = [result for _, result in in_workers(_die_on_odd, entries, 2)]
+    assert results[2].reason.startswith("cannot be decoded: it kills")
+    assert results[:2] + results[3:] == ["0", "2", "4", "6"]
+
+
+def test_a_script_without_a_main_guard_is_told_at_once(tmp_path, clips_folder):
+    """Each worker process imports the script, which would start workers of its own: Python forbids it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from vmp_edge.calibration import clipset, decoding\n"
+        f"entries = clipset.read({str(clips_folder)!r}).entries\n"
+        "list(decoding.in_workers(len, entries, 1))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith(
+        "vmp_edge.errors.VmpError: worker processes die as they start"
+    )
+
+
+def test_stopping_early_leaves_no_processes():
+    results = in_workers(_stem, [Entry(Path(f"{i}.avi")) for i in range(50)], 1)
+    assert next(results)[1] == "0"
+    results.close()
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+def test_a_bundle_says_what_it_takes():
+    assert Input.of(make_manifest(frame_rate=12.0)) == Input(FRAMES, Preprocessing(SIZE), 12.0)
+
+
+def test_calibration_clips_are_balanced_and_the_same_each_time(damaged):
+    clips = clipset.read(damaged)
+    found = load_videos(clips, INPUT, 6, workers=0)
+    assert found.videos.shape == (6, 3, FRAMES, SIZE, SIZE)
+    assert sorted(entry.label for entry in found.entries).count("darker") >= 2
+    again = load_videos(clips, INPUT, 6, workers=0)
+    assert again.entries == found.entries and np.array_equal(again.videos, found.videos)
+
+
+def test_calibration_takes_as_many_clips_of_a_video_as_it_is_told(clips_folder):
+    clips = clipset.read(clips_folder)
+    found = load_videos(clips, INPUT, 25, Sampling("dense", 4), workers=0)
+    assert len(found.videos) == len(found.entries) == 25
+    assert len({entry.path for entry in found.entries}) == 7
+
+
+def test_too_few_clips_say_how_many_are_needed(damaged):
+    with pytest.raises(ClipSetError, match=r"64 clips are needed, .* gives 9 from 13 videos \(4 cannot be used: "):
+        load_videos(clipset.read(damaged), INPUT, 64, workers=0)
+    with pytest.raises(ClipSetError, match="1 clips are needed"):
+        load_videos(ClipSet("nothing", ()), INPUT, 1, workers=0)
+
+
+def test_a_progress_bar_counts_to_the_end(clips_folder):
+    counted = []
+
+    class Bar:
+        def __init__(self, total, desc, unit):
+            counted.append(total)
+
+        def update(self, count):
+            counted.append(count)
+
+        def close(self):
+            counted.append("closed")
+
+    load_videos(clipset.read(clips_folder), INPUT, 3, workers=0, progress=Bar)
+    assert counted == [3, 1, 1, 1, "closed"]
