@@ -135,9 +135,17 @@ class _Converters:
         """normalise(x) @ weight^T + bias + residual: x (..., K), weight (N, K) -> (..., N)."""
         *outer, row = sizes(x.whole)
         rows, (n, k) = int(np.prod(outer)), weight.shape
-        part = {} if row == k else {"row": row, "first": x.first}
-        extras = {"epsilon": epsilon, "bias": bias is not None, "residual": residual is not None}
-        gemm = Gemm(rows, n, k, self.tiles.of(rows, n, k), **part, **extras)
+        gemm = Gemm(
+            rows,
+            n,
+            k,
+            self.tiles.of(rows, n, k),
+            row=None if row == k else row,
+            first=x.first,
+            epsilon=epsilon,
+            bias=bias is not None,
+            residual=residual is not None,
+        )
         self.products[gemm.name] = gemm
         arguments = [self.reshape(importer, x.whole, (rows, row)), relax.const(gemm.pack(weight))]
         arguments += [relax.const(bias)] if bias is not None else []
