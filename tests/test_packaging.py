@@ -45,6 +45,7 @@ def test_nothing_but_the_package_is_at_the_top(wheel):
         "runtimes/tvm/CMakeLists.txt",
         "runtimes/tvm/src/operators.cpp",
         "compile/targets/arm64.yaml",
+        "compile/targets/tuning/x86-64-v4.yaml",
     ],
 )
 def test_the_package_is_complete(wheel, name):
