@@ -11,6 +11,8 @@ from vmp_edge.engines import Engine
 from vmp_edge.errors import UsageError
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
     from vmp_edge.bundle import Bundle, Staging
     from vmp_edge.compile.target import Target
     from vmp_edge.models import VideoMamba
@@ -20,6 +22,19 @@ MODULES = {
     "torch": "vmp_edge.compile.torch",
     "tvm": "vmp_edge.compile.tvm",
 }
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is lowered.
+
+    Attributes:
+        model: the source model.
+        program: its inference form by `graph.export`, quantised if the precision is.
+    """
+
+    model: VideoMamba
+    program: ExportedProgram
 
 
 @dataclass(frozen=True)
@@ -51,8 +66,8 @@ class EmulatedEngine(Engine, Protocol):
 class Lower(Protocol):
     """A lowering: adds the program, and all that it needs on the device, to a bundle."""
 
-    def __call__(self, model: VideoMamba, staging: Staging, kind: Target, precision: str) -> Lowered:
-        """Lower `model` for the target `kind` in a precision into `staging`."""
+    def __call__(self, source: Source, staging: Staging, kind: Target, precision: str) -> Lowered:
+        """Lower `source` for the target `kind` in a precision into `staging`."""
         ...
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vmp_edge import __version__, engines
 from vmp_edge.bundle import Bundle, staged_bundle
 from vmp_edge.compile import lowering, parity, target
-from vmp_edge.compile.lowering import Lowered
+from vmp_edge.compile.lowering import Lowered, Source
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import MissingDependencyError, UsageError
 from vmp_edge.manifest import Manifest, host_machine
@@ -68,7 +68,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Source:
+class Described:
     """A source model with what its manifest says of it."""
 
     name: str
@@ -114,13 +114,16 @@ def build(request: Request) -> Bundle:
     with staged_bundle(output) as staging:
         with stage(1, "load the model"):
             source = load_source(request)
+            from vmp_edge.compile import graph  # which needs PyTorch
+
+            program = graph.export(source.module)
         options = source.module.options
         if request.tune:
             from vmp_edge.compile import tvm
 
-            tvm.tune(source.module, kind)
+            tvm.tune(program, kind)
         with stage(2, f"lower {source.name} for {engine}"):
-            lowered = lowering.find(engine)(source.module, staging, kind, precision)
+            lowered = lowering.find(engine)(Source(source.module, program), staging, kind, precision)
         manifest = Manifest(
             name=source.name,
             model=dataclasses.asdict(options),
@@ -165,7 +168,7 @@ def compare(bundle: Bundle, kind: Target, lowered: Lowered, module: VideoMamba, 
     return {**parity.measure(bundle, emulated, module, clips=1), "emulator": emulated.emulator}
 
 
-def load_source(request: Request) -> Source:
+def load_source(request: Request) -> Described:
     """The model that a request names.
 
     Raises:
@@ -189,21 +192,21 @@ def load_source(request: Request) -> Source:
     return _untrained(name, given, request.labels)
 
 
-def _published(name: str, module: VideoMamba, labels: Path | None) -> Source:
+def _published(name: str, module: VideoMamba, labels: Path | None) -> Described:
     options = module.options
-    return Source(name, module, _labels(labels, options.num_classes), Preprocessing(options.image_size))
+    return Described(name, module, _labels(labels, options.num_classes), Preprocessing(options.image_size))
 
 
-def _own(model: ZooModel, name: str, request: Request) -> Source:
+def _own(model: ZooModel, name: str, request: Request) -> Described:
     options = model.module.options
     wanted = (request.frames or options.num_frames, request.image_size or options.image_size)
     if wanted != (options.num_frames, options.image_size):
         raise UsageError(f"{name} takes {options.num_frames} frames of {options.image_size} pixels and nothing else")
     labels = model.labels if request.labels is None else _labels(request.labels, options.num_classes)
-    return Source(name, model.module, labels, model.preprocessing, model.frame_rate, model.accuracy)
+    return Described(name, model.module, labels, model.preprocessing, model.frame_rate, model.accuracy)
 
 
-def _untrained(name: str, given: dict[str, int], labels: Path | None) -> Source:
+def _untrained(name: str, given: dict[str, int], labels: Path | None) -> Described:
     import torch
 
     from vmp_edge import models

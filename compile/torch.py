@@ -8,23 +8,22 @@ import io
 import torch
 
 from vmp_edge.bundle import Staging
-from vmp_edge.compile.lowering import Lowered
+from vmp_edge.compile.lowering import Lowered, Source
 from vmp_edge.compile.target import Target
-from vmp_edge.models import VideoMamba
 
 PROGRAM = "model.pth"
 
 
-def lower(model: VideoMamba, staging: Staging, kind: Target, precision: str) -> Lowered:
+def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Lowered:
     """Write ``model.pth``, which `vmp_edge.models.load_checkpoint` reads too.
 
     Args:
-        model: the source model.
+        source: the model.
         staging: the bundle that is being made.
         kind: the target; PyTorch runs on any.
         precision: fp32, the only one.
     """
-    buffer = io.BytesIO()
+    model, buffer = source.model, io.BytesIO()
     torch.save({"model": model.state_dict(), "options": dataclasses.asdict(model.options)}, buffer)
     staging.add(PROGRAM, buffer.getvalue())
     return Lowered(program=PROGRAM, tools={"torch": torch.__version__})

@@ -12,16 +12,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from vmp_edge.bundle import Bundle, Staging
-from vmp_edge.compile import graph, target
-from vmp_edge.compile.lowering import EmulatedEngine, Lowered
+from vmp_edge.compile import target
+from vmp_edge.compile.lowering import EmulatedEngine, Lowered, Source
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import BuildError, MissingDependencyError
 from vmp_edge.manifest import host_machine
 from vmp_edge.runtimes.tvm.library import CUDART, INSTALL_HINT, build_cudart, build_operators, runtime_library
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
     from vmp_edge.compile.cuda.toolchain import Compiler
-    from vmp_edge.models import VideoMamba
 
 PROGRAM = "model.so"
 RUNTIME_LIBRARIES = ("libtvm_ffi.so", "libtvm_runtime.so")
@@ -29,11 +30,11 @@ COMPILERS = {"x86_64": "x86_64-linux-gnu-g++", "aarch64": "aarch64-linux-gnu-g++
 TOOLCHAINS = {"aarch64": "aarch64-linux-gnu.cmake"}
 
 
-def lower(model: VideoMamba, staging: Staging, kind: Target, precision: str) -> Lowered:
+def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Lowered:
     """Write ``model.so`` into a bundle, and for GPUs the CUDA runtime.
 
     Args:
-        model: the source model.
+        source: the model.
         staging: the bundle that is being made.
         kind: the target; ``host`` becomes the most demanding target that this CPU satisfies.
         precision: one of the target's.
@@ -48,8 +49,8 @@ def lower(model: VideoMamba, staging: Staging, kind: Target, precision: str) -> 
     tools = {name: importlib.metadata.version(name) for name in ("torch", "apache-tvm", "apache-tvm-ffi")}
     path = staging.path / PROGRAM
     if kind.gpu:
-        return _lower_for_gpu(model, staging, kind, precision, tools)
-    to_library(model, kind, path)
+        return _lower_for_gpu(source.program, staging, kind, precision, tools)
+    to_library(source.program, kind, path)
     staging.add(PROGRAM)
     emulate = None if kind.machine == host_machine() else _emulated()
     return Lowered(PROGRAM, tools, kind.cpu_features, libraries=RUNTIME_LIBRARIES, emulate=emulate)
@@ -64,11 +65,11 @@ def resolve(kind: Target) -> Target:
     return dataclasses.replace(target.native(), tuning=kind.tuning) if kind.machine == "host" else kind
 
 
-def tune(model: VideoMamba, kind: Target) -> None:
-    """Time register tiles for a model's products on this machine, and keep the best in the target's log.
+def tune(program: ExportedProgram, kind: Target) -> None:
+    """Time register tiles for a program's products on this machine, and keep the best in the target's log.
 
     Args:
-        model: the source model.
+        program: of `graph.export`.
         kind: the target, or ``host``.
 
     Raises:
@@ -84,16 +85,18 @@ def tune(model: VideoMamba, kind: Target) -> None:
     kind = resolve(kind)
     tuning.check(kind)
     assert kind.simd is not None
-    tuning.tune(kind, products(graph.export(model), Tiles(TILES[kind.simd])))
+    tuning.tune(kind, products(program, Tiles(TILES[kind.simd])))
 
 
-def _lower_for_gpu(model: VideoMamba, staging: Staging, kind: Target, precision: str, tools: dict[str, str]) -> Lowered:
+def _lower_for_gpu(
+    program: ExportedProgram, staging: Staging, kind: Target, precision: str, tools: dict[str, str]
+) -> Lowered:
     from vmp_edge.compile.cuda import toolchain
 
     assert kind.gpu is not None
     jetpack = kind.gpu.jetpack
     compiler = toolchain.find(toolchain.JETPACKS[jetpack] if jetpack else None)
-    kernels = to_gpu_library(model, kind, precision, compiler, staging.path / PROGRAM)
+    kernels = to_gpu_library(program, kind, precision, compiler, staging.path / PROGRAM)
     staging.add(PROGRAM)
     staging.add(CUDART, build_cudart(_toolchain(kind.machine)))
     version = toolchain.dotted(compiler.version)
@@ -116,11 +119,11 @@ def _emulated(kernels: Sequence[str] = ()) -> Callable[[Bundle], EmulatedEngine]
     return make
 
 
-def to_gpu_library(model: VideoMamba, kind: Target, precision: str, compiler: Compiler, path: Path) -> list[str]:
-    """Compile a model's inference form for a target's GPUs.
+def to_gpu_library(program: ExportedProgram, kind: Target, precision: str, compiler: Compiler, path: Path) -> list[str]:
+    """Compile a program for a target's GPUs.
 
     Args:
-        model: the source model.
+        program: of `graph.export`.
         kind: a target with a ``gpu`` entry.
         precision: one of the target's.
         compiler: makes the GPU's machine code.
@@ -141,17 +144,17 @@ def to_gpu_library(model: VideoMamba, kind: Target, precision: str, compiler: Co
     linker = cross_compiler(kind.machine)
     chosen = kind.gpu.devices[kind.gpu.device]
     device = Device(kind.gpu.architectures, Gpu(chosen.architecture, chosen.processors), kind.llvm)
-    executable, sources = compile_module(model, device, precision, compiler)
+    executable, sources = compile_module(program, device, precision, compiler)
     executable.export_library(str(path), fcompile=_linked_by(linker, []))
     check_inside(path, kind.gpu.architectures, len(sources))
     return sources
 
 
-def to_library(model: VideoMamba, kind: Target, path: Path) -> None:
-    """Compile a model's inference form and link it with the native kernels.
+def to_library(program: ExportedProgram, kind: Target, path: Path) -> None:
+    """Compile a program and link it with the native kernels.
 
     Args:
-        model: the source model.
+        program: of `graph.export`.
         kind: a target with an ``llvm`` entry.
         path: of the shared library.
 
@@ -168,7 +171,7 @@ def to_library(model: VideoMamba, kind: Target, path: Path) -> None:
     archives = build_operators(_toolchain(kind.machine))
     assert kind.llvm is not None
     machine = tvm.target.Target({"kind": "llvm", **kind.llvm})
-    module = to_relax(graph.export(model), tuning.load(kind))
+    module = to_relax(program, tuning.load(kind))
     pipeline = relax.backend.cpu_generic.get_default_pipeline(machine)
     executable = tvm.compile(module, target=machine, relax_pipeline=pipeline)
     executable.export_library(str(path), fcompile=_linked_by(compiler, archives))

@@ -14,7 +14,6 @@ import tvm_ffi
 from tvm import relax
 from tvm.s_tir import dlight
 
-from vmp_edge.compile import graph
 from vmp_edge.compile.cuda import kernels
 from vmp_edge.compile.cuda.converters import to_relax
 from vmp_edge.compile.cuda.kernels import Gpu, Operation
@@ -24,7 +23,7 @@ from vmp_edge.runtimes.tvm.cuda import load_driver, load_runtime
 from vmp_edge.runtimes.tvm.library import build_cuda_driver, build_cudart
 
 if TYPE_CHECKING:
-    from vmp_edge.models import VideoMamba
+    from torch.export import ExportedProgram
 
 DTYPES = {"fp32": "float32", "fp16": "float16"}
 CALLBACK = "tvm_callback_cuda_compile"
@@ -54,12 +53,12 @@ class Device:
 
 
 def compile_module(
-    model: VideoMamba, device: Device, precision: str, compiler: Compiler
+    program: ExportedProgram, device: Device, precision: str, compiler: Compiler
 ) -> tuple[relax.VMExecutable, list[str]]:
-    """Compile a model's inference form.
+    """Compile a program of `graph.export`.
 
     Args:
-        model: the source model.
+        program: the model's.
         device: what for.
         precision: ``fp32``; or ``fp16``, with sums, states and the stream of tokens in float32.
         compiler: makes the machine code.
@@ -72,7 +71,7 @@ def compile_module(
         The executable, and the CUDA C++ that it was made of: the hand-written kernels', and TVM's own.
     """
     _load_cuda_runtime()
-    module, operations = to_relax(graph.export(model), device.gpu, DTYPES[precision])
+    module, operations = to_relax(program, device.gpu, DTYPES[precision])
     written = kernels.source_of(operations)
     cubin = compiler.compile(written, device.architectures)
     module = module.with_attr("external_mods", [device_module(operations, cubin)])

@@ -14,7 +14,7 @@ import torch
 
 from vmp_edge.bundle import Bundle
 from vmp_edge.cli import main
-from vmp_edge.compile import target
+from vmp_edge.compile import graph, target
 from vmp_edge.errors import BuildError, MissingDependencyError, UsageError
 from vmp_edge.manifest import host_machine
 
@@ -142,7 +142,7 @@ def compiled(tmp_path):
     """A model's library for GPUs and what else its bundle has, and the source of its kernels."""
 
     def make(model, precision):
-        sources = to_gpu_library(model, CUDA, precision, NVCC, tmp_path / "model.so")
+        sources = to_gpu_library(graph.export(model), CUDA, precision, NVCC, tmp_path / "model.so")
         shutil.copy(build_cudart(), tmp_path / CUDART)
         options = model.options
         manifest = type("Manifest", (), {"model": vars(options), "machine": "x86_64", "labels": range(5)})
@@ -178,11 +178,13 @@ def check(model, compiled, precision, tolerance):
 def test_one_cuda_graph_holds_all_kernels_but_the_first_and_the_last(make, tmp_path):
     from vmp_edge.compile.cuda.lowering import Device, compile_module
 
-    executable, sources = compile_module(make(), Device((87,), ORIN, {"mtriple": "x86_64-linux-gnu"}), "fp16", NVCC)
+    executable, sources = compile_module(
+        graph.export(make()), Device((87,), ORIN, {"mtriple": "x86_64-linux-gnu"}), "fp16", NVCC
+    )
     functions = dict(part.split(":\n", 1) for part in executable.as_text().split("@")[1:] if ":\n" in part)
     assert "cuda_graph.run_or_capture" in functions["main"]
-    graph = [name for name in functions if name.endswith("cuda_graph_capture")]
-    assert functions[graph[0]].count("call  vmp_scan") == 3  # two blocks' bidirectional ones, and the last token's
+    captured = [name for name in functions if name.endswith("cuda_graph_capture")]
+    assert functions[captured[0]].count("call  vmp_scan") == 3  # two blocks' bidirectional ones, and the last token's
     assert "vmp_scan" not in functions["main"]
     assert len(sources) == 2 and "mma_sync" not in sources[1]  # every product is one of ours
 
@@ -304,7 +306,7 @@ def test_jetson_thor_compiles(make, tmp_path):
         pytest.skip("not installed: aarch64-linux-gnu-g++")
     if NVCC.version < (13, 0):
         pytest.skip("sm_110 needs CUDA 13")
-    to_gpu_library(make(), thor, "fp16", NVCC, tmp_path / "model.so")
+    to_gpu_library(graph.export(make()), thor, "fp16", NVCC, tmp_path / "model.so")
     assert set(toolchain.architectures_inside((tmp_path / "model.so").read_bytes())) == {110}
 
 

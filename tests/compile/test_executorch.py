@@ -17,6 +17,7 @@ from vmp_edge.preprocessing import empty_video
 
 pytest.importorskip("executorch", reason="needs executorch")
 
+from vmp_edge.compile import graph
 from vmp_edge.compile.executorch import to_executorch
 from vmp_edge.runtimes.executorch.engine import ExecuTorchEngine, _Library
 from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
@@ -41,7 +42,7 @@ def as_bundle(tmp_path, library):
 
 
 def test_agrees_with_the_source_model(model, as_bundle):
-    engine = ExecuTorchEngine(as_bundle(to_executorch(model).buffer, model.options))
+    engine = ExecuTorchEngine(as_bundle(to_executorch(graph.export(model)).buffer, model.options))
     video = np.random.default_rng(0).standard_normal((2, 3, 4, 32, 32), dtype=np.float32)
     with torch.no_grad():
         expected = model(torch.from_numpy(video)).numpy()
@@ -56,8 +57,8 @@ def test_agrees_with_the_source_model(model, as_bundle):
 
 
 def test_everything_but_the_operators_is_delegated(model):
-    graph = to_executorch(model).exported_program().graph_module.graph
-    left = {str(node.target) for node in graph.nodes if node.op == "call_function"}
+    lowered = to_executorch(graph.export(model)).exported_program().graph_module.graph
+    left = {str(node.target) for node in lowered.nodes if node.op == "call_function"}
     left -= {"executorch_call_delegate", "<built-in function getitem>"}
     left = {name for name in left if not name.startswith(("vmp.", "<function alloc"))}
     # the class token alone goes on to the head

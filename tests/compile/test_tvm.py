@@ -15,7 +15,7 @@ import torch
 
 from vmp_edge.bundle import Bundle
 from vmp_edge.cli import main
-from vmp_edge.compile import target
+from vmp_edge.compile import graph, target
 from vmp_edge.errors import BundleError, MissingDependencyError, UsageError, VmpError
 from vmp_edge.manifest import host_machine
 from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, error
@@ -41,7 +41,7 @@ def as_bundle(tmp_path):
     """What an engine sees of a bundle of a model, whose library is compiled now."""
 
     def make(model, kind=NATIVE):
-        to_library(model, kind, tmp_path / "model.so")
+        to_library(graph.export(model), kind, tmp_path / "model.so")
         options = model.options
         manifest = SimpleNamespace(
             model=vars(options), image_size=options.image_size, frames=options.num_frames, cpu_features=()
