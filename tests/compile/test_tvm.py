@@ -44,7 +44,7 @@ def as_bundle(tmp_path):
         to_library(graph.export(model), kind, tmp_path / "model.so")
         options = model.options
         manifest = SimpleNamespace(
-            model=vars(options), image_size=options.image_size, frames=options.num_frames, cpu_features=()
+            model=vars(options), image_size=options.image_size, frames=options.num_frames, cpu_features=(), gpu={}
         )
         return SimpleNamespace(path=tmp_path, program=tmp_path / "model.so", manifest=manifest)
 
