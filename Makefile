@@ -37,6 +37,8 @@ lint: setup ## ruff and mypy
 
 bench: setup ## the benchmarks; writes their tables to benchmarks/results
 	$(BIN)/python benchmarks/scan.py
+	$(BIN)/python benchmarks/scan_tir.py
+	$(BIN)/python benchmarks/gemm.py
 	$(BIN)/python benchmarks/model.py
 
 clean: ## remove what the other commands made

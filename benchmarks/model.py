@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -50,18 +51,19 @@ def make_runner(variant: str, folder: Path, threads: int) -> Callable[[np.ndarra
 
 
 def worker(variant: str, folder: Path, threads: int, repeats: int) -> None:
-    """Time one variant; print seconds, peak memory and logits as JSON."""
+    """Time one variant; print seconds, CPU seconds, peak memory and logits as JSON."""
     run = make_runner(variant, folder, threads)
     manifest = Bundle.open(folder / ENGINES[0]).manifest
     shape = (1, 3, manifest.frames, manifest.image_size, manifest.image_size)
     video = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     logits = run(video)
-    seconds = []
+    seconds, cpu = [], []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         run(video)
         seconds.append(time.perf_counter() - start)
-    print(json.dumps({"seconds": seconds, "peak": peak_memory(), "logits": logits[0].tolist()}))
+        cpu.append(time.process_time() - used)
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": peak_memory(), "logits": logits[0].tolist()}))
 
 
 def peak_memory() -> float:
@@ -98,8 +100,9 @@ def measure(folder: Path, threads: list[int], rounds: int, repeats: int) -> dict
                 command = [sys.executable, __file__, "--worker", variant, str(folder), str(count), str(times)]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 answer = json.loads(done.stdout.splitlines()[-1])
-                entry = results.setdefault((variant, count), {"seconds": [], "peak": [], "logits": []})
+                entry = results.setdefault((variant, count), {"seconds": [], "cpu": [], "peak": [], "logits": []})
                 entry["seconds"] += answer["seconds"]
+                entry["cpu"] += answer["cpu"]
                 entry["peak"].append(answer["peak"])
                 entry["logits"] = answer["logits"]
     return results
@@ -108,8 +111,8 @@ def measure(folder: Path, threads: list[int], rounds: int, repeats: int) -> dict
 def table(results: dict[tuple[str, int], dict[str, list]]) -> list[str]:
     """Markdown rows: time, ratios within this run, memory, difference from the source model."""
     rows = [
-        "| | variant | threads | ms a clip | speed over (a) | speed over (b) | peak MB | largest difference |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | variant | threads | ms a clip | speed over (a) | speed over (b) | CPU ms | peak MB | largest difference |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for (variant, count), entry in sorted(results.items(), key=lambda item: (item[0][1], VARIANTS[item[0][0]])):
         middle = {name: statistics.median(results[name, count]["seconds"]) for name in VARIANTS}
@@ -117,7 +120,7 @@ def table(results: dict[tuple[str, int], dict[str, list]]) -> list[str]:
         rows.append(
             f"| ({VARIANTS[variant]}) | {variant} | {count} | {middle[variant] * 1e3:.0f} "
             f"| {middle['published'] / middle[variant]:.1f} | {middle['source'] / middle[variant]:.2f} "
-            f"| {max(entry['peak']):.0f} | {difference:.1e} |"
+            f"| {statistics.median(entry['cpu']) * 1e3:.0f} | {max(entry['peak']):.0f} | {difference:.1e} |"
         )
     return rows
 
@@ -143,6 +146,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         built = build(Path(folder), args.model, args.frames, args.image_size)
+        before = os.getloadavg()[0]
         results = measure(Path(folder), args.threads, args.rounds, args.repeats)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "executorch", "apache-tvm"))
     command = "python benchmarks/model.py " + " ".join(sys.argv[1:])
@@ -151,7 +155,10 @@ def main() -> None:
         "",
         f"{args.model}, {args.frames} frames of {args.image_size}x{args.image_size}, batch 1, float32. Medians of one "
         "run; ratios within it.",
+        "CPU ms is what all threads of the process used: beside other work it tells more than the time that passed.",
         "Peak MB is the process's, with Python and all that the variant imports.",
+        f"Load average before and after, the benchmark's own included, on {os.cpu_count()} cores: {before:.1f}, "
+        f"{os.getloadavg()[0]:.1f}.",
         "Built and checked in: " + ", ".join(f"{engine} {seconds:.0f} s" for engine, seconds in built.items()) + ".",
         "",
         *table(results),
