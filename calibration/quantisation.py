@@ -1,0 +1,358 @@
+"""Quantising an exported program by a recipe: int8 weights, and activations with fixed or with run-time ranges.
+
+What comes out is a program like the one that went in, in PT2E's words, for every engine: a layer that computes in int8 is
+an ``aten.linear`` or ``aten.conv2d`` whose weight comes from ``quantized_decomposed.dequantize_per_channel`` and whose
+input comes from ``dequantize_per_tensor`` (static: scale and zero point are numbers, and the output goes through
+``quantize_per_tensor`` and ``dequantize_per_tensor``) or from ``choose_qparams_per_token_asymmetric``,
+``quantize_per_token`` and ``dequantize_per_token`` (dynamic: the output is a float). Everything else is as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Interpreter, Node
+
+from vmp_edge.calibration.decoding import Progress
+from vmp_edge.errors import MissingDependencyError, UsageError
+
+FOLDER = Path(__file__).parent / "recipes"
+STATIC, DYNAMIC, FLOAT = ACTIVATIONS = ("static", "dynamic", "float")
+LAYERS = (torch.ops.aten.linear.default, torch.ops.aten.conv2d.default)
+_EPS = 2**-12  # least scale, XNNPACK's
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a program is quantised.
+
+    Layers are named as the program's parameters are, without ``.weight``; patterns are those of `fnmatch`.
+
+    Attributes:
+        name: of the precision.
+        description: in a sentence.
+        activations: of all layers but those named below: ``static``, one range for each tensor, from calibration;
+            ``dynamic``, a range for each token, at run time; ``float``, only weights are quantised.
+        ranges: how static ranges are chosen, see `RangeObserver`.
+        percentile: of ``ranges: percentile``.
+        dynamic: patterns of layers whose activations are dynamic all the same.
+        float: patterns of layers that stay as they are.
+        smooth: 0 to 1, how much of the inequality of a layer's input channels is moved into its weights (SmoothQuant,
+            Xiao et al., arXiv 2211.10438); 0 for none.
+        smoothed: patterns of layers whose inputs are smoothed; costs a multiplication of the input.
+        rotated: patterns of layers whose inputs are rotated by Hadamard matrices (QuaRot, arXiv 2404.00456; for
+            state-space models Quamba, arXiv 2410.13229), their weights back; costs a matrix product.
+    """
+
+    name: str
+    description: str
+    activations: str
+    ranges: str = "percentile"
+    percentile: float = 99.99
+    dynamic: tuple[str, ...] = ()
+    float: tuple[str, ...] = ()
+    smooth: float = 0.0  # type: ignore[valid-type]
+    smoothed: tuple[str, ...] = ()
+    rotated: tuple[str, ...] = ()
+
+    @property
+    def needs_clips(self) -> bool:
+        """Whether anything is learnt from clips."""
+        return self.activations == STATIC or bool(self.smooth and self.smoothed)
+
+    def kind(self, layer: str) -> str | None:
+        """One of `ACTIVATIONS` for a layer; None if it is not quantised."""
+        if _matches(layer, self.float):
+            return None
+        return DYNAMIC if _matches(layer, self.dynamic) else self.activations
+
+
+def _matches(layer: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(layer, pattern) for pattern in patterns)
+
+
+def names() -> list[str]:
+    """The recipes that come with the package: the quantised precisions."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load(name: str) -> Recipe:
+    """A recipe by its precision's name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = FOLDER / f"{name}.yaml"
+    if name not in names():
+        raise UsageError(f"there is no recipe {name!r}; there are {', '.join(names())}")
+    entry = yaml.safe_load(path.read_text(encoding="utf-8"))
+    lists = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
+    return Recipe(name, **{**entry, **lists})
+
+
+def quantise(
+    program: ExportedProgram, recipe: Recipe, inputs: Sequence[Tensor], progress: Progress | None = None
+) -> ExportedProgram:
+    """Quantise a program; equal arguments give equal programs.
+
+    Args:
+        program: takes one tensor.
+        recipe: how.
+        inputs: what it is calibrated on, float32 of the program's input's shape each; may be empty where the recipe
+            learns nothing from them.
+        progress: makes a progress bar, as `tqdm.tqdm` does; None shows nothing.
+
+    Raises:
+        UsageError: the recipe needs inputs and there are none.
+        MissingDependencyError: torchao is not installed.
+    """
+    if recipe.needs_clips and not inputs:
+        raise UsageError(f"{recipe.name} is calibrated on clips, and there are none")
+    quantize_pt2e = _torchao()
+    example = program.example_inputs[0]
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # deprecations inside the libraries: nothing that a user could mend
+        module = program.module(check_guards=False)
+        _balance(module, recipe, inputs, progress)
+        prepared = quantize_pt2e.prepare_pt2e(module, _quantizer(recipe))
+        if recipe.activations == STATIC:
+            for tensor in _shown(inputs, "calibrate", progress):
+                prepared(tensor)
+        else:
+            prepared(*example)  # observers of weights look at them when they are used
+        converted = quantize_pt2e.convert_pt2e(prepared)
+        _per_token(converted)
+        return torch.export.export(converted, tuple(example), strict=False)
+
+
+def _torchao() -> Any:
+    for name in ("torchao", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        from torchao.quantization.pt2e import quantize_pt2e
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"quantising needs {error.name}, which is not installed; run: pip install 'vmp-edge[compile]'"
+        ) from error
+    return quantize_pt2e
+
+
+def _shown(inputs: Sequence[Tensor], what: str, progress: Progress | None) -> Any:
+    return progress(inputs, total=len(inputs), desc=what, unit="clip") if progress and inputs else inputs
+
+
+def layers(module: GraphModule) -> Iterator[tuple[str, Node]]:
+    """Name and node of every linear layer and convolution of a program's module, in its order."""
+    for node in module.graph.nodes:
+        if node.target in LAYERS:
+            weight = node.args[1]
+            yield str(weight.target).removesuffix(".weight"), node
+
+
+def _quantizer(recipe: Recipe) -> Any:
+    from torchao.quantization.pt2e import PerChannelMinMaxObserver, PlaceholderObserver
+    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
+
+    from vmp_edge.calibration.observers import RangeObserver
+
+    int8: dict[str, Any] = {"dtype": torch.int8, "quant_max": 127}
+    static = QuantizationSpec(
+        **int8,
+        quant_min=-128,
+        qscheme=torch.per_tensor_affine,
+        observer_or_fake_quant_ctr=RangeObserver.with_args(
+            ranges=recipe.ranges, percentile=recipe.percentile, eps=_EPS
+        ),
+    )
+    dynamic = QuantizationSpec(
+        **int8,
+        quant_min=-128,
+        qscheme=torch.per_tensor_affine,
+        is_dynamic=True,
+        observer_or_fake_quant_ctr=PlaceholderObserver.with_args(eps=_EPS),
+    )
+    weight = QuantizationSpec(
+        **int8,
+        quant_min=-127,
+        qscheme=torch.per_channel_symmetric,
+        ch_axis=0,
+        observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=2**-24),
+    )
+    inputs = {STATIC: static, DYNAMIC: dynamic, FLOAT: None}
+
+    class ByRecipe(Quantizer):  # type: ignore[misc]
+        """Marks the layers that the recipe quantises."""
+
+        def annotate(self, model: GraphModule) -> GraphModule:
+            for name, node in layers(model):
+                kind = recipe.kind(name)
+                if kind is not None:
+                    node.meta["quantization_annotation"] = QuantizationAnnotation(
+                        input_qspec_map={node.args[0]: inputs[kind], node.args[1]: weight},
+                        output_qspec=static if kind == STATIC else None,
+                        _annotated=True,
+                    )
+            return model
+
+        def validate(self, model: GraphModule) -> None:
+            """Nothing could be wrong."""
+
+    return ByRecipe()
+
+
+def _per_token(module: GraphModule) -> None:
+    """Make dynamic ranges those of a token; PT2E's own are those of a tensor."""
+    ops = torch.ops.quantized_decomposed
+    for node in module.graph.nodes:
+        if node.target is ops.choose_qparams.tensor:
+            node.target, node.args = ops.choose_qparams_per_token_asymmetric.default, (node.args[0], torch.int8)
+        elif node.target is ops.quantize_per_tensor.tensor:
+            node.target = ops.quantize_per_token.default
+        elif node.target is ops.dequantize_per_tensor.tensor:
+            node.target, node.args = ops.dequantize_per_token.default, (*node.args[:6], torch.float32)
+            node.kwargs = {}
+    module.recompile()
+
+
+def _balance(module: GraphModule, recipe: Recipe, inputs: Sequence[Tensor], progress: Progress | None) -> None:
+    """Smooth and rotate the inputs of the layers for which the recipe asks it, their weights the other way round."""
+    found = list(layers(module))
+    if recipe.smooth and recipe.smoothed:
+        chosen = [(name, node) for name, node in found if _matches(name, recipe.smoothed)]
+        peaks = _peaks(module, [node for _, node in chosen], inputs, progress)
+        for source in dict.fromkeys(node.args[0] for _, node in chosen):
+            sharing = [node for _, node in chosen if node.args[0] is source]
+            heaviest = torch.stack([_weight(module, node).abs().amax(0) for node in sharing]).amax(0)
+            scale = peaks[source].clamp(min=1e-5) ** recipe.smooth / heaviest.clamp(min=1e-5) ** (1 - recipe.smooth)
+            for node in sharing:
+                _weight(module, node).mul_(scale)
+            _insert(module, source, sharing, torch.ops.aten.mul.Tensor, 1 / scale)
+    for source in dict.fromkeys(node.args[0] for name, node in found if _matches(name, recipe.rotated)):
+        sharing = [node for name, node in found if node.args[0] is source and _matches(name, recipe.rotated)]
+        rotation = hadamard(_weight(module, sharing[0]).shape[1])
+        for node in sharing:
+            weight = _weight(module, node)
+            weight.copy_(weight @ rotation)
+        _insert(module, source, sharing, torch.ops.aten.matmul.default, rotation)
+    module.graph.lint()
+    module.recompile()
+
+
+def _weight(module: GraphModule, node: Node) -> Tensor:
+    weight = node.args[1]
+    assert isinstance(weight, Node)
+    return module.get_parameter(str(weight.target)).data
+
+
+def _insert(
+    module: GraphModule, source: Node, users: Sequence[Node], operation: Callable[..., Tensor], constant: Tensor
+) -> None:
+    """Let the users of ``source`` take its product with a constant instead."""
+    name = f"balance_{source.name}_{operation}".replace(".", "_")
+    module.register_buffer(name, constant)
+    with module.graph.inserting_after(source):
+        attribute = module.graph.get_attr(name)
+    with module.graph.inserting_after(attribute):
+        product = module.graph.call_function(operation, (source, attribute))
+    product.meta["val"] = source.meta["val"]
+    for user in users:
+        user.replace_input_with(source, product)
+
+
+def hadamard(size: int) -> Tensor:
+    """An orthogonal matrix, float32 (size, size): blocks of Sylvester's Hadamard matrix, as large as divide it."""
+    block = torch.ones(1, 1)
+    while size % (2 * len(block)) == 0:
+        block = torch.cat([torch.cat([block, block], 1), torch.cat([block, -block], 1)])
+    return torch.block_diag(*[block / len(block) ** 0.5] * (size // len(block)))
+
+
+class _Recorder(Interpreter):
+    """Runs a program's module and shows the values of some nodes."""
+
+    def __init__(self, module: GraphModule, nodes: Sequence[Node], show: Callable[[Node, Tensor], None]) -> None:
+        super().__init__(module)
+        self.nodes, self.show = set(nodes), show
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        if n in self.nodes:
+            self.show(n, result)
+        return result
+
+
+def _peaks(
+    module: GraphModule, nodes: Sequence[Node], inputs: Sequence[Tensor], progress: Progress | None
+) -> dict[Node, Tensor]:
+    """Largest absolute value of each input channel of layers, by the node that the layer takes."""
+    peaks: dict[Node, Tensor] = {}
+
+    def note(node: Node, value: Tensor) -> None:
+        peak = value.abs().flatten(0, -2).amax(0)
+        peaks[node] = torch.maximum(peaks[node], peak) if node in peaks else peak
+
+    recorder = _Recorder(module, [node.args[0] for node in nodes if isinstance(node.args[0], Node)], note)
+    for tensor in _shown(inputs, "find outliers", progress):
+        recorder.run(tensor)
+    return peaks
+
+
+def signal_to_noise(
+    program: ExportedProgram, quantised: ExportedProgram, inputs: Sequence[Tensor]
+) -> dict[str, float]:
+    """How much stronger each layer's output is than what quantising changes in it.
+
+    Args:
+        program: the float one.
+        quantised: what `quantise` made of it.
+        inputs: over which is averaged.
+
+    Returns:
+        Decibels by layer, in the program's order; the errors of all layers before it are in each.
+    """
+    modules = [each.module(check_guards=False) for each in (program, quantised)]
+    names = _numbered([name for name, _ in layers(modules[0])])
+    ours, theirs = ({node: name for name, (_, node) in zip(names, layers(m), strict=True)} for m in modules)
+    power, noise = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    values: dict[str, Tensor] = {}
+
+    def keep(node: Node, value: Tensor) -> None:
+        values[ours[node]] = value
+
+    def compare(node: Node, value: Tensor) -> None:
+        name = theirs[node]
+        reference = values.pop(name)
+        power[name] += float(reference.square().sum())
+        noise[name] += float((value - reference).square().sum())
+
+    with torch.no_grad():
+        for tensor in inputs:
+            _Recorder(modules[0], list(ours), keep).run(tensor)
+            _Recorder(modules[1], list(theirs), compare).run(tensor)
+    return {name: decibels(power[name], noise[name]) for name in names}
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Names that differ: a layer that is used again gets a number."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for name in names:
+        seen[name] += 1
+        numbered.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return numbered
+
+
+def decibels(power: float, noise: float) -> float:
+    """Of a signal-to-noise ratio; 200 where there is no noise to speak of."""
+    return 10 * float(torch.log10(torch.tensor(power / max(noise, 1e-20 * power, 1e-38), dtype=torch.float64)))
