@@ -236,14 +236,13 @@ def _balance(module: GraphModule, recipe: Recipe, inputs: Sequence[Tensor], prog
             heaviest = torch.stack([_weight(module, node).abs().amax(0) for node in sharing]).amax(0)
             scale = peaks[source].clamp(min=1e-5) ** recipe.smooth / heaviest.clamp(min=1e-5) ** (1 - recipe.smooth)
             for node in sharing:
-                _weight(module, node).mul_(scale)
+                _replace_weight(module, node, _weight(module, node) * scale)
             _insert(module, source, sharing, torch.ops.aten.mul.Tensor, 1 / scale)
     for source in dict.fromkeys(node.args[0] for name, node in found if _matches(name, recipe.rotated)):
         sharing = [node for name, node in found if node.args[0] is source and _matches(name, recipe.rotated)]
         rotation = hadamard(_weight(module, sharing[0]).shape[1])
         for node in sharing:
-            weight = _weight(module, node)
-            weight.copy_(weight @ rotation)
+            _replace_weight(module, node, _weight(module, node) @ rotation)
         _insert(module, source, sharing, torch.ops.aten.matmul.default, rotation)
     module.graph.lint()
     module.recompile()
@@ -253,6 +252,14 @@ def _weight(module: GraphModule, node: Node) -> Tensor:
     weight = node.args[1]
     assert isinstance(weight, Node)
     return module.get_parameter(str(weight.target)).data
+
+
+def _replace_weight(module: GraphModule, node: Node, values: Tensor) -> None:
+    """Give a layer another weight; the one that it has is the float program's, too."""
+    weight = node.args[1]
+    assert isinstance(weight, Node)
+    owner, _, name = str(weight.target).rpartition(".")
+    setattr(module.get_submodule(owner), name, torch.nn.Parameter(values, requires_grad=False))
 
 
 def _insert(
