@@ -60,9 +60,12 @@ class RangeObserver(MinMaxObserver):  # type: ignore[misc]
             bounds = low.clamp(max=0) * share, high.clamp(min=0) * share
             scale = ((bounds[1] - bounds[0]) / (self.quant_max - self.quant_min)).clamp(min=float(self.eps))
             zero = (self.quant_min - bounds[0] / scale).round()
-            error = torch.fake_quantize_per_tensor_affine(
-                values, float(scale), int(zero), self.quant_min, self.quant_max
-            ).sub_(values).square_().mean()
+            error = (
+                torch.fake_quantize_per_tensor_affine(values, float(scale), int(zero), self.quant_min, self.quant_max)
+                .sub_(values)
+                .square_()
+                .mean()
+            )
             if float(error) < best:
                 best, chosen = float(error), bounds
         return chosen

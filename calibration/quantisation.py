@@ -1,10 +1,11 @@
 """Quantising an exported program by a recipe: int8 weights, and activations with fixed or with run-time ranges.
 
-What comes out is a program like the one that went in, in PT2E's words, for every engine: a layer that computes in int8 is
-an ``aten.linear`` or ``aten.conv2d`` whose weight comes from ``quantized_decomposed.dequantize_per_channel`` and whose
-input comes from ``dequantize_per_tensor`` (static: scale and zero point are numbers, and the output goes through
+What comes out is a program like the one that went in, in PT2E's words, for every engine: a layer that computes in int8
+is an ``aten.linear`` or ``aten.conv2d`` whose weight comes from ``quantized_decomposed.dequantize_per_channel`` and
+whose input comes from ``dequantize_per_tensor`` (static: scale and zero point are numbers, and the output goes through
 ``quantize_per_tensor`` and ``dequantize_per_tensor``) or from ``choose_qparams_per_token_asymmetric``,
-``quantize_per_token`` and ``dequantize_per_token`` (dynamic: the output is a float). Everything else is as it was.
+``quantize_per_token`` and ``dequantize_per_token`` (dynamic: the output is a float); where only the weight is int8, its
+input is a float. Everything else is as it was.
 """
 
 from __future__ import annotations
@@ -231,14 +232,14 @@ def _balance(module: GraphModule, recipe: Recipe, inputs: Sequence[Tensor], prog
     if recipe.smooth and recipe.smoothed:
         chosen = [(name, node) for name, node in found if _matches(name, recipe.smoothed)]
         peaks = _peaks(module, [node for _, node in chosen], inputs, progress)
-        for source in dict.fromkeys(node.args[0] for _, node in chosen):
+        for source in dict.fromkeys(_input(node) for _, node in chosen):
             sharing = [node for _, node in chosen if node.args[0] is source]
             heaviest = torch.stack([_weight(module, node).abs().amax(0) for node in sharing]).amax(0)
             scale = peaks[source].clamp(min=1e-5) ** recipe.smooth / heaviest.clamp(min=1e-5) ** (1 - recipe.smooth)
             for node in sharing:
                 _replace_weight(module, node, _weight(module, node) * scale)
             _insert(module, source, sharing, torch.ops.aten.mul.Tensor, 1 / scale)
-    for source in dict.fromkeys(node.args[0] for name, node in found if _matches(name, recipe.rotated)):
+    for source in dict.fromkeys(_input(node) for name, node in found if _matches(name, recipe.rotated)):
         sharing = [node for name, node in found if node.args[0] is source and _matches(name, recipe.rotated)]
         rotation = hadamard(_weight(module, sharing[0]).shape[1])
         for node in sharing:
@@ -248,17 +249,17 @@ def _balance(module: GraphModule, recipe: Recipe, inputs: Sequence[Tensor], prog
     module.recompile()
 
 
+def _input(node: Node) -> Node:
+    return node.all_input_nodes[0]
+
+
 def _weight(module: GraphModule, node: Node) -> Tensor:
-    weight = node.args[1]
-    assert isinstance(weight, Node)
-    return module.get_parameter(str(weight.target)).data
+    return module.get_parameter(str(node.all_input_nodes[1].target)).data
 
 
 def _replace_weight(module: GraphModule, node: Node, values: Tensor) -> None:
     """Give a layer another weight; the one that it has is the float program's, too."""
-    weight = node.args[1]
-    assert isinstance(weight, Node)
-    owner, _, name = str(weight.target).rpartition(".")
+    owner, _, name = str(node.all_input_nodes[1].target).rpartition(".")
     setattr(module.get_submodule(owner), name, torch.nn.Parameter(values, requires_grad=False))
 
 
@@ -282,7 +283,7 @@ def hadamard(size: int) -> Tensor:
     block = torch.ones(1, 1)
     while size % (2 * len(block)) == 0:
         block = torch.cat([torch.cat([block, block], 1), torch.cat([block, -block], 1)])
-    return torch.block_diag(*[block / len(block) ** 0.5] * (size // len(block)))
+    return torch.kron(torch.eye(size // len(block)), block / len(block) ** 0.5)
 
 
 class _Recorder(Interpreter):
@@ -309,15 +310,13 @@ def _peaks(
         peak = value.abs().flatten(0, -2).amax(0)
         peaks[node] = torch.maximum(peaks[node], peak) if node in peaks else peak
 
-    recorder = _Recorder(module, [node.args[0] for node in nodes if isinstance(node.args[0], Node)], note)
+    recorder = _Recorder(module, [_input(node) for node in nodes], note)
     for tensor in _shown(inputs, "find outliers", progress):
         recorder.run(tensor)
     return peaks
 
 
-def signal_to_noise(
-    program: ExportedProgram, quantised: ExportedProgram, inputs: Sequence[Tensor]
-) -> dict[str, float]:
+def signal_to_noise(program: ExportedProgram, quantised: ExportedProgram, inputs: Sequence[Tensor]) -> dict[str, float]:
     """How much stronger each layer's output is than what quantising changes in it.
 
     Args:

@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from vmp_edge.bundle import Staging
 from vmp_edge.compile.lowering import Lowered, Source
@@ -26,7 +27,7 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
         source: the model.
         staging: the bundle that is being made.
         kind: the target; the program is the same for every CPU.
-        precision: one of the target's.
+        precision: one of the target's; the program has it already.
 
     Raises:
         MissingDependencyError: executorch or what builds its operators is not installed.
@@ -46,9 +47,33 @@ def to_executorch(exported: ExportedProgram) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the libraries: nothing that a user could mend
         try:
+            from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
+            from executorch.backends.xnnpack.partition.config.gemm_configs import LinearConfig
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
         except ImportError as error:
             raise MissingDependencyError(f"lowering to ExecuTorch needs {error.name}; {INSTALL_HINT}") from error
-        program = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
-        return program.to_executorch()
+        others = [config for config in ALL_PARTITIONER_CONFIGS if config is not LinearConfig]
+        partitioner = XnnpackPartitioner(configs=[_linear_config(), *others])
+        return to_edge_transform_and_lower(exported, partitioner=[partitioner]).to_executorch()
+
+
+def _linear_config() -> Any:
+    """What tells XNNPACK's partitioner of linear layers: ExecuTorch's, and that int8 weights go with float inputs.
+
+    XNNPACK has kernels for those (f32_qc8w), but ExecuTorch's own configuration leaves such layers out.
+    """
+    from executorch.backends.xnnpack.partition.config.gemm_configs import ConfigPrecisionType, LinearConfig
+    from executorch.backends.xnnpack.utils.quant_utils import is_dequant, tag_as_implicit_q_dq
+
+    class WithWeightOnly(LinearConfig):  # type: ignore[misc]
+        def get_deps(self, node: Node, ep: ExportedProgram) -> tuple[bool, list[Node]]:
+            if not is_dequant(node.args[1]) or is_dequant(node.args[0]):
+                found: tuple[bool, list[Node]] = super().get_deps(node, ep)
+                return found
+            valid, needed = self._get_weight_deps(node, ep, ConfigPrecisionType.STATIC_QUANT)
+            for one in filter(is_dequant, needed):
+                tag_as_implicit_q_dq(one)
+            return valid and len(node.args) == 2, needed  # those kernels' biases cannot be written
+
+    return WithWeightOnly

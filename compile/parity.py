@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -9,66 +10,95 @@ import numpy as np
 import numpy.typing as npt
 
 from vmp_edge.bundle import Bundle, check_clip
+from vmp_edge.calibration.decoding import Video
 from vmp_edge.engines import Engine
 from vmp_edge.errors import BuildError
 
 if TYPE_CHECKING:
     from vmp_edge.models import VideoMamba
 
+Logits = npt.NDArray[np.float32]
+
 TOLERANCE = {"fp32": 1e-4, "fp16": 5e-3}  # largest difference of any logit
 OF_SPREAD = ("fp16",)  # the difference is a share of the logits' spread, the largest less the smallest of the clip
+COSINE = {"int8": 0.97, "int8-dynamic": 0.98, "int8-weight-only": 0.99}  # least, over the logits of all clips
+VERIFIED = 0.1  # share of the logits' spread that a rounding elsewhere may change in int8 between two machines
 CLIPS = 3  # of each kind
 CHECK_SEED = 1
 
 
-def measure(bundle: Bundle, engine: Engine, model: VideoMamba, clips: int = CLIPS) -> dict[str, Any]:
-    """Run a bundle beside its source model on random and on real-looking clips.
+def measure(
+    bundle: Bundle, engine: Engine, model: VideoMamba, clips: int = CLIPS, videos: Sequence[Video] = ()
+) -> dict[str, Any]:
+    """Run a bundle beside its source model: in int8 on clips of the calibration, else on random and real-looking ones.
 
     Args:
         bundle: the bundle.
         engine: runs it, and is closed afterwards.
         model: the source model.
-        clips: of each kind.
+        clips: of each kind; in int8 eight times as many of those given.
+        videos: of the calibration, float32 (3, T, S, S) each; without any, int8 takes the real-looking ones.
 
     Returns:
-        The manifest's ``parity`` entry: the largest difference of any logit (in fp16 as a share of the logits' spread),
-        its tolerance, the number of clips, and a check for `vmp-edge verify` to repeat.
+        The manifest's ``parity`` entry: how far the logits are from the source model's, what is allowed, the number of
+        clips, and a check for `vmp-edge verify` to repeat. How far is the largest difference (in fp16 as a share of the
+        logits' spread); in int8 the cosine between the logits of all clips, and how often both recognise the same.
 
     Raises:
-        BuildError: the largest difference is over the tolerance, or not a number.
+        BuildError: it is further than what is allowed, or not a number.
     """
-    import torch
-
     manifest = bundle.manifest
-    largest = 0.0
+    inexact = manifest.precision in COSINE
+    shown = [manifest.preprocessing.clip(moving_scene(seed, bundle)) for seed in range(clips)]
+    if not inexact:
+        shown += [_random_video(seed, bundle) for seed in range(clips)]
+    elif len(videos):
+        shown = [np.ascontiguousarray(video[None]) for video in videos[: 8 * clips]]
     try:
-        for seed in range(clips):
-            for video in (_random_video(seed, bundle), manifest.preprocessing.clip(moving_scene(seed, bundle))):
-                with torch.no_grad():
-                    expected = model(torch.from_numpy(video)).numpy()
-                scale = np.ptp(expected) if manifest.precision in OF_SPREAD else 1.0
-                difference = float(np.abs(engine.run(video) - expected).max() / scale)
-                largest = max(largest, difference) if np.isfinite(difference) else float("inf")
-        check = manifest.preprocessing.clip(check_clip(CHECK_SEED, manifest.frames, manifest.image_size))
-        logits = engine.run(check)[0]
+        expected = _run_source(model, shown)
+        got = np.concatenate([engine.run(video) for video in shown])
+        check = engine.run(manifest.preprocessing.clip(check_clip(CHECK_SEED, manifest.frames, manifest.image_size)))[0]
     finally:
         engine.close()
-    tolerance = TOLERANCE[manifest.precision]
+    compare = _by_cosine if inexact else _by_difference
+    measured, allowed = compare(got, expected, manifest.precision)
+    if inexact or manifest.precision in OF_SPREAD:
+        allowed *= float(np.ptp(check))
+    logits = [float(value) for value in check]
+    return {**measured, "clips": len(shown), "check": {"seed": CHECK_SEED, "logits": logits, "tolerance": allowed}}
+
+
+def _run_source(model: VideoMamba, videos: Sequence[Video]) -> Logits:
+    import torch
+
+    with torch.no_grad():
+        return np.concatenate([model(torch.from_numpy(video)).numpy() for video in videos])
+
+
+def _by_difference(got: Logits, expected: Logits, precision: str) -> tuple[dict[str, Any], float]:
+    """Parity of (N, classes), and the tolerance of a check on another machine."""
+    tolerance = TOLERANCE[precision]
+    scale = np.ptp(expected, axis=1, keepdims=True) if precision in OF_SPREAD else 1.0
+    largest = float((np.abs(got - expected) / scale).max())
     if not largest <= tolerance:
         raise BuildError(
-            f"the bundle's logits differ from the source model's by {largest:.2g}{_of_spread(manifest.precision)}, "
-            f"more than the {tolerance:g} that {manifest.precision} allows; nothing was written"
+            f"the bundle's logits differ from the source model's by {largest:.2g}{_of_spread(precision)}, "
+            f"more than the {tolerance:g} that {precision} allows; nothing was written"
         )
-    return {
-        "max_difference": float(f"{largest:.3g}"),
-        "tolerance": tolerance,
-        "clips": 2 * clips,
-        "check": {
-            "seed": CHECK_SEED,
-            "logits": [float(value) for value in logits],
-            "tolerance": 10 * tolerance * (float(np.ptp(logits)) if manifest.precision in OF_SPREAD else 1.0),
-        },
-    }
+    return {"max_difference": float(f"{largest:.3g}"), "tolerance": tolerance}, 10 * tolerance
+
+
+def _by_cosine(got: Logits, expected: Logits, precision: str) -> tuple[dict[str, Any], float]:
+    """Likewise where single logits tell little."""
+    cosine = float((got * expected).sum() / np.sqrt(np.square(got).sum() * np.square(expected).sum()))
+    if not cosine >= COSINE[precision]:
+        raise BuildError(
+            f"the cosine between the bundle's logits and the source model's is {cosine:.4f}, less than the "
+            f"{COSINE[precision]:g} that {precision} asks for: calibrate on clips like those that it will see, or take "
+            "another --precision; nothing was written"
+        )
+    agreement = float((got.argmax(1) == expected.argmax(1)).mean())
+    return {"cosine": round(cosine, 5), "least_cosine": COSINE[precision], "agreement": round(agreement, 4)}, VERIFIED
 
 
 def _of_spread(precision: str) -> str:

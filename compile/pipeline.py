@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from vmp_edge import __version__, engines
-from vmp_edge.bundle import Bundle, staged_bundle
-from vmp_edge.compile import lowering, parity, target
+from vmp_edge.bundle import Bundle, Staging, staged_bundle
+from vmp_edge.calibration.decoding import Input, Progress, Video
+from vmp_edge.calibration.measure import Subject, check_labels
+from vmp_edge.calibration.report import Report
+from vmp_edge.compile import lowering, parity, quantised, target
 from vmp_edge.compile.lowering import Lowered, Source
+from vmp_edge.compile.quantised import Plan, Quantised
 from vmp_edge.compile.target import Target
-from vmp_edge.errors import MissingDependencyError, UsageError
+from vmp_edge.errors import MissingDependencyError, UsageError, VmpError
 from vmp_edge.manifest import Manifest, host_machine
 from vmp_edge.preprocessing import Preprocessing
+from vmp_edge.recognizer import Recognizer
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
     from vmp_edge.models import VideoMamba
     from vmp_edge.models.zoo import ZooModel
 
 DEFAULT_MODEL = "egomotion-nano"
-STAGES = 4
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,10 @@ class Request:
         threads: that the bundle uses unless its user says otherwise; None leaves it to the engine.
         tune: time the engine's variants on this machine first, and keep the best in the target's tuning log.
         tuning_log: that log, instead of the target's own.
+        calibrate: a clip set to calibrate an int8 bundle on; None draws procedural clips for egomotion-nano.
+        calibration_clips: how many of its clips; None takes `quantised.CLIPS`.
+        evaluate: a labelled clip set on which an int8 bundle is measured beside the float model; None as above.
+        max_drop: points of top-1 (0 to 100) that an int8 bundle may lose there.
     """
 
     target: str
@@ -65,6 +79,10 @@ class Request:
     threads: int | None = None
     tune: bool = False
     tuning_log: Path | None = None
+    calibrate: Path | None = None
+    calibration_clips: int | None = None
+    evaluate: Path | None = None
+    max_drop: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,28 +97,45 @@ class Described:
     accuracy: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@contextmanager
-def stage(number: int, what: str) -> Iterator[None]:
-    """Say on standard error what is being done, and how long it took."""
-    print(f"[{number}/{STAGES}] {what} ...", end="", file=sys.stderr, flush=True)
-    start = time.perf_counter()
-    try:
-        yield
-    except BaseException:
-        print(" failed", file=sys.stderr, flush=True)
-        raise
-    print(f" {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+class Stages:
+    """Says on standard error what is being done, and how long it took.
+
+    Args:
+        total: how many there will be.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total, self.number = total, 0
+
+    @contextmanager
+    def __call__(self, what: str, bars: bool = False) -> Iterator[None]:
+        """One stage; with progress bars of its own, it ends on a line of its own."""
+        self.number += 1
+        told = f"[{self.number}/{self.total}] {what}"
+        print(f"{told} ...", end="\n" if bars else "", file=sys.stderr, flush=True)
+        start, begin = time.perf_counter(), told if bars else ""
+        try:
+            yield
+        except BaseException:
+            print(f"{begin} failed", file=sys.stderr, flush=True)
+            raise
+        print(f"{begin} {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
 
 
-def build(request: Request) -> Bundle:
-    """Build a bundle.
+def build(request: Request, progress: Progress | None = None) -> Bundle:
+    """Build a bundle; beside a quantised one that was measured on clips, write a report.
+
+    Args:
+        request: what to build.
+        progress: makes progress bars, as `tqdm.tqdm` does; None shows nothing.
 
     Raises:
         UsageError: the request names something unknown or impossible.
         MissingDependencyError: an extra or a tool is not installed.
         CheckpointError: the checkpoint cannot be loaded.
-        BuildError: the bundle differs from the source model by more than its precision allows, or cannot be written;
-            nothing is left behind.
+        ClipSetError: clips cannot be read, or are too few.
+        BuildError: the bundle differs from the source model by more than its precision allows, recognises less than
+            was asked, or cannot be written; nothing is left behind.
     """
     kind = target.choose(target.load(request.target), request.device, request.jetpack)
     engine, precision = request.engine or kind.engine, request.precision or kind.precisions[0]
@@ -110,62 +145,186 @@ def build(request: Request) -> Bundle:
     if (request.tune or request.tuning_log) and engine != "tvm":
         raise UsageError(f"--tune and --tuning-log are for the engine tvm; {engine} has nothing to tune")
     kind = dataclasses.replace(kind, tuning=request.tuning_log)
+    procedural = request.checkpoint is None and (request.model or DEFAULT_MODEL) == DEFAULT_MODEL
+    plan = quantised.plan(precision, procedural, {name: getattr(request, name) for name in quantised.OPTIONS})
     output = request.output or Path("build") / kind.name
-    with staged_bundle(output) as staging:
-        with stage(1, "load the model"):
-            source = load_source(request)
-            from vmp_edge.compile import graph  # which needs PyTorch
+    with tempfile.TemporaryDirectory() as scratch:
+        with staged_bundle(output) as staging:
+            one = Build(request, kind, engine, precision, output, staging, Path(scratch), progress)
+            report = None
+            if plan is None:
+                one.run()
+            else:
+                report = one.run_quantised(plan)
+        if report is not None:
+            write_report(report, output)
+    return Bundle.open(output, any_machine=True)
 
-            program = graph.export(source.module)
-        options = source.module.options
-        if request.tune:
+
+def write_report(report: Report, output: Path) -> None:
+    """Write a build's report beside its bundle, or say why there is none: the bundle is there either way."""
+    from vmp_edge.calibration.report import write
+
+    path = output.with_name(output.name + quantised.SUFFIX)
+    try:
+        write(report, path)
+    except VmpError as error:
+        print(f"vmp-edge: no report: {error}", file=sys.stderr)
+    else:
+        print(f"report: {path}", file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Build:
+    """One build, in its folder.
+
+    Attributes:
+        request: what was asked.
+        kind: the target.
+        engine: the engine.
+        precision: the precision.
+        output: where the bundle will be.
+        staging: where it is made.
+        scratch: a folder for what will not be kept.
+        progress: makes progress bars.
+    """
+
+    request: Request
+    kind: Target
+    engine: str
+    precision: str
+    output: Path
+    staging: Staging
+    scratch: Path
+    progress: Progress | None
+
+    def run(self) -> None:
+        """A build in a precision in which nothing is learnt from clips."""
+        stage = Stages(4)
+        with stage("load the model"):
+            source, program = self.load()
+        if self.request.tune:
             from vmp_edge.compile import tvm
 
-            tvm.tune(program, kind)
-        with stage(2, f"lower {source.name} for {engine}"):
-            lowered = lowering.find(engine)(Source(source.module, program), staging, kind, precision)
-        manifest = Manifest(
+            tvm.tune(program, self.kind)
+        with stage(f"lower {source.name} for {self.engine}"):
+            lowered = self.lower(source, program, self.staging, self.precision)
+        manifest = self.manifest(source, lowered, self.precision)
+        with stage("run the bundle and compare it with the source model"):
+            measured = self.compare(self.staging.seal(manifest), lowered, source.module)
+        with stage(f"write {self.output}"):
+            self.staging.seal(dataclasses.replace(manifest, parity=measured))
+
+    def run_quantised(self, plan: Plan) -> Report | None:
+        """A build in int8; gives the report, if there is anything to be told."""
+        stage = Stages(6)
+        with stage("load the model"):
+            source, program = self.load()
+            if plan.held_out is not None:
+                check_labels([self.subject_of(source)], plan.held_out)
+        options, wanted = source.module.options, self.subject_of(source).input
+        with stage(f"quantise by the recipe {plan.recipe.name}", bars=True):
+            made = quantised.quantise(program, plan, wanted, options.tubelet_size, self.progress)
+        with stage(f"lower {source.name} for {self.engine}"):
+            lowered = self.lower(source, made.program, self.staging, self.precision)
+        manifest = self.manifest(source, lowered, self.precision)
+        with stage("run the bundle and compare it with the source model"):
+            bundle = self.staging.seal(manifest)
+            videos = [] if made.clips is None else list(made.clips.videos)
+            measured = self.compare(bundle, lowered, source.module, videos)
+        with stage("recognise clips beside the float model", bars=True), ExitStack() as stack:
+            subjects = self.subjects(source, program, made, bundle, stack)
+            found = quantised.measure(plan, made, subjects, self.scratch, self.progress)
+        with stage(f"write {self.output}"):
+            accuracy = {**({"float": source.accuracy} if source.accuracy else {}), **quantised.facts(plan, made, found)}
+            self.staging.seal(dataclasses.replace(manifest, parity=measured, accuracy=accuracy))
+        return quantised.make_report(plan, made, found, manifest.tools) if found else None
+
+    def load(self) -> tuple[Described, ExportedProgram]:
+        """The source model and its program."""
+        source = load_source(self.request)
+        from vmp_edge.compile import graph  # which needs PyTorch
+
+        return source, graph.export(source.module)
+
+    def lower(self, source: Described, program: ExportedProgram, staging: Staging, precision: str) -> Lowered:
+        """Lower a program into a folder."""
+        return lowering.find(self.engine)(Source(source.module, program), staging, self.kind, precision)
+
+    def manifest(self, source: Described, lowered: Lowered, precision: str) -> Manifest:
+        """The manifest of what was lowered, before anything was measured."""
+        options = source.module.options
+        return Manifest(
             name=source.name,
             model=dataclasses.asdict(options),
-            target=kind.name,
-            engine=engine,
+            target=self.kind.name,
+            engine=self.engine,
             precision=precision,
             frames=options.num_frames,
             preprocessing=source.preprocessing,
             labels=source.labels,
             program=lowered.program,
-            machine=host_machine() if kind.machine == "host" else kind.machine,
+            machine=host_machine() if self.kind.machine == "host" else self.kind.machine,
             tools={"vmp-edge": __version__, **lowered.tools},
             accuracy=source.accuracy,
             frame_rate=source.frame_rate,
             cpu_features=lowered.cpu_features,
             libraries=lowered.libraries,
             gpu=lowered.gpu,
-            threads=request.threads,
+            threads=self.request.threads,
         )
-        with stage(3, "run the bundle and compare it with the source model"):
-            measured = compare(staging.seal(manifest), kind, lowered, source.module, request.threads)
-        with stage(4, f"write {output}"):
-            staging.seal(dataclasses.replace(manifest, parity=measured))
-    return Bundle.open(output, any_machine=True)
 
+    def compare(
+        self, bundle: Bundle, lowered: Lowered, module: VideoMamba, videos: Sequence[Video] = ()
+    ) -> dict[str, Any]:
+        """The manifest's ``parity`` entry: measured here, or under an emulator, or the reason why it was not.
 
-def compare(bundle: Bundle, kind: Target, lowered: Lowered, module: VideoMamba, threads: int | None) -> dict[str, Any]:
-    """The manifest's ``parity`` entry: measured here, or under an emulator, or the reason why it was not.
+        Raises:
+            BuildError: the bundle differs too much from its source model.
+        """
+        if target.runs_here(self.kind):
+            return parity.measure(bundle, engines.create(bundle, self.request.threads), module, videos=videos)
+        try:
+            if lowered.emulate is None:
+                raise MissingDependencyError(f"this machine cannot run {self.kind.name}")
+            emulated = lowered.emulate(bundle)
+        except MissingDependencyError as error:
+            return {"not_run": f"{error}"}
+        # one clip of each kind: an emulator takes some thirty times as long
+        return {**parity.measure(bundle, emulated, module, clips=1, videos=videos), "emulator": emulated.emulator}
 
-    Raises:
-        BuildError: the bundle differs too much from its source model.
-    """
-    if target.runs_here(kind):
-        return parity.measure(bundle, engines.create(bundle, threads), module)
-    try:
-        if lowered.emulate is None:
-            raise MissingDependencyError(f"this machine cannot run {kind.name}")
-        emulated = lowered.emulate(bundle)
-    except MissingDependencyError as error:
-        return {"not_run": f"{error}"}
-    # one clip of each kind: an emulator takes some thirty times as long
-    return {**parity.measure(bundle, emulated, module, clips=1), "emulator": emulated.emulator}
+    def subject_of(self, source: Described) -> Subject:
+        """The source model for measuring; what runs it is PyTorch."""
+        options = source.module.options
+        taken = Input(options.num_frames, source.preprocessing, source.frame_rate)
+
+        def run(video: Video) -> npt.NDArray[np.float32]:
+            import torch
+
+            with torch.no_grad():
+                return np.asarray(source.module(torch.from_numpy(np.ascontiguousarray(video))))
+
+        facts = {"model": source.name, "target": self.kind.name, "engine": "torch", "precision": "fp32"}
+        return Subject(f"{source.name}, float", source.labels, taken, run, facts)
+
+    def subjects(
+        self, source: Described, program: ExportedProgram, made: Quantised, bundle: Bundle, stack: ExitStack
+    ) -> list[Subject]:
+        """The quantised model and the float one: bundles of the same engine, or, for another machine, in PyTorch."""
+        floating = self.subject_of(source)
+        if not target.runs_here(self.kind):
+            facts = {**floating.facts, "precision": self.precision}
+            like = dataclasses.replace(floating, name=str(self.output), facts=facts)
+            return [quantised.program_subject(made.program, like, source.module.options.tubelet_size), floating]
+        with staged_bundle(self.scratch / "fp32") as staging:
+            staging.seal(self.manifest(source, self.lower(source, program, staging, "fp32"), "fp32"))
+        bundles = {str(self.output): bundle, floating.name: Bundle.open(self.scratch / "fp32")}
+        return [
+            dataclasses.replace(
+                Subject.of(stack.enter_context(Recognizer(one, engines.create(one, self.request.threads)))), name=name
+            )
+            for name, one in bundles.items()
+        ]
 
 
 def load_source(request: Request) -> Described:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vmp_edge.calibration.decoding import start_worker
+from vmp_edge.calibration.actions.geometry import write_lossless
+from vmp_edge.calibration.clipset import ClipSet, Entry
+from vmp_edge.calibration.decoding import Progress, in_workers, start_worker
 from vmp_edge.calibration.egomotion import symmetry
-from vmp_edge.calibration.egomotion.camera import LABELS
+from vmp_edge.calibration.egomotion.camera import FPS, LABELS
 from vmp_edge.calibration.egomotion.clips import FRAMES, Clip, generate_clip
 from vmp_edge.preprocessing import Preprocessing
 
 # What the model is fed with: the shorter side of a picture is scaled to its size, so that a turn stays a turn.
 IMAGE_SIZE = 64
 PREPROCESSING = Preprocessing(IMAGE_SIZE, resize="crop")
-SPLITS = {"train": 0, "validation": 1, "test": 2}  # the first number of a clip's seed
+SPLITS = {"train": 0, "validation": 1, "test": 2, "calibration": 4}  # a seed's first number; 3 is footage's
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,40 @@ def make_pool(split: str, count: int, path: Path, workers: int | None = None) ->
     clips.flush()
     partial.replace(path)
     return Pool(np.load(path, mmap_mode="r"), labels)
+
+
+@dataclass(frozen=True)
+class DrawFile:
+    """A job for `in_workers`: draw the clip whose number is the file's name, without loss.
+
+    Attributes:
+        split: a key of `SPLITS`.
+    """
+
+    split: str
+
+    def __call__(self, entry: Entry) -> None:
+        """Write the file."""
+        write_lossless(draw(self.split, int(entry.path.stem))[0], FPS, entry.path)
+
+
+def write_clips(
+    split: str, count: int, folder: Path, progress: Progress | None = None, workers: int | None = None
+) -> ClipSet:
+    """Draw clips into files, for whatever takes labelled videos.
+
+    Args:
+        split: a key of `SPLITS`.
+        count: number of clips.
+        folder: gets them.
+        progress: makes a progress bar, as `tqdm.tqdm` does; None shows nothing.
+        workers: see `in_workers`.
+    """
+    entries = tuple(Entry(folder / f"{i}.avi", LABELS[i % len(LABELS)]) for i in range(count))
+    with closing(in_workers(DrawFile(split), entries, workers)) as drawn:
+        for _ in progress(drawn, total=count, desc=f"draw {split} clips", unit="clip") if progress else drawn:
+            pass
+    return ClipSet(f"{count} procedural clips ({split})", entries)
 
 
 def _draw(task: tuple[str, int]) -> Clip:

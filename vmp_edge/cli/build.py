@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmp_edge.cli.output import add_json_option, print_json
+from vmp_edge.cli.output import add_json_option, print_json, progress_bar
 from vmp_edge.manifest import ANY_MACHINE, host_machine, missing_cpu_features
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ EPILOG = """examples:
   vmp-edge build --target host                                   our own egomotion-nano
   vmp-edge build --target host --model videomambapro-tiny        random weights, for timing
   vmp-edge build --target jetson-orin --jetpack 7 --device nx    for a Jetson, on a machine without a GPU
+  vmp-edge build --target host --precision int8 --max-drop 0.5   calibrated, measured, with a report beside it
   vmp-edge build --target host --checkpoint k400.pth --family videomambapro --labels k400.txt --frames 16
 """
 
@@ -59,15 +60,38 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--tuning-log", type=Path, metavar="FILE", help="the tuning's log (default: the target's own, if it has one)"
     )
+    _add_quantisation_options(parser)
     add_json_option(parser)
     parser.set_defaults(run=run)
+
+
+def _add_quantisation_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("int8", "beside the bundle, OUTPUT.report.html tells what was measured")
+    group.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="CLIPS",
+        help="videos to calibrate on: a folder of class folders, a .csv, or a .txt with a path in each line "
+        "(egomotion-nano draws its own)",
+    )
+    group.add_argument("--calibration-clips", type=int, metavar="N", help="clips to calibrate on (default: 64)")
+    group.add_argument(
+        "--evaluate",
+        type=Path,
+        metavar="CLIPS",
+        help="labelled videos on which float and int8 are measured (egomotion-nano draws its own)",
+    )
+    group.add_argument(
+        "--max-drop", type=float, metavar="POINTS", help="fail if top-1 falls by more than this many points there"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Build, and say what was built."""
     from vmp_edge.compile.pipeline import Request, build
 
-    bundle = build(Request(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Request)}))
+    request = Request(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Request)})
+    bundle = build(request, progress_bar)
     _say(bundle)
     if args.json:
         print_json({"bundle": str(bundle.path), **bundle.manifest.to_dict()})
@@ -85,6 +109,8 @@ def _say(bundle: Bundle) -> None:
         f"{megabytes:.1f} MB, {_parity(manifest.parity)}",
         file=sys.stderr,
     )
+    if measured := manifest.accuracy.get("measured"):
+        print(_accuracy(measured), file=sys.stderr)
     here = manifest.machine in (ANY_MACHINE, host_machine()) and not missing_cpu_features(manifest.cpu_features)
     where = "" if here else f"on a {manifest.target} machine, "
     print(f"run it: {where}vmp-edge run {bundle.path} --source 0", file=sys.stderr)
@@ -94,4 +120,15 @@ def _parity(parity: Mapping[str, Any]) -> str:
     if "not_run" in parity:
         return f"NOT compared with the source model: {parity['not_run']}"
     where = f" (under {parity['emulator']})" if "emulator" in parity else ""
+    if "cosine" in parity:
+        return f"cosine of its logits with the source model's {parity['cosine']:.4f}{where}"
     return f"at most {parity['max_difference']:.1e} from the source model{where}"
+
+
+def _accuracy(measured: Mapping[str, Any]) -> str:
+    top1 = (
+        f"top-1 {100 * measured['top1']:.1f}%, in float {100 * measured['float_top1']:.1f}%, "
+        if "top1" in measured
+        else ""
+    )
+    return f"{top1}agreement {100 * measured['agreement']:.1f}% on {measured['clips']} of {measured['data']}"

@@ -43,16 +43,25 @@ class progress:  # noqa: N801 - used as a function: with progress("lowering"): .
         print(f"{start_of_line}{self._what} ... {ending} ({seconds:.2f} s)", file=sys.stderr, flush=True)
 
 
-def progress_bar(items: Iterable[Any], **options: Any) -> Iterable[Any]:
+def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
     """Shows how far an iteration is, on a terminal and where tqdm is installed.
 
     Args:
-        items: What is iterated over.
+        items: What is iterated over; None for a bar that is told by `update` and ended by `close`.
         options: tqdm's: `total`, `desc`, `unit`.
     """
     try:
         from tqdm import tqdm
     except ImportError:
-        return items
-    bar: Iterable[Any] = tqdm(items, disable=None, **options)
-    return bar
+        return items if items is not None else _NoBar()
+    return tqdm(items, disable=None, **options)
+
+
+class _NoBar:
+    """Stands in for a bar where there is none."""
+
+    def update(self, count: int = 1) -> None:
+        """Takes note of nothing."""
+
+    def close(self) -> None:
+        """Has nothing to end."""
