@@ -1,0 +1,317 @@
+"""Measure what int8 costs in accuracy, and which parts of the recipes are worth having; write the table.
+
+Models and clips: egomotion-nano on its procedural test clips and on footage (`--footage`), the models of
+`python -m vmp_edge.calibration.actions` on the videos of their folds (`--folds NAME=DIR`), each calibrated on videos of
+the other folds, and videomambapro-tiny with random weights of a trained model's statistics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+import vmp_edge
+from vmp_edge.calibration import clipset, quantisation
+from vmp_edge.calibration.decoding import Input, Prepare, Sampling, Skipped, Video, in_workers
+from vmp_edge.calibration.egomotion import dataset, footage
+from vmp_edge.calibration.quantisation import Recipe
+from vmp_edge.compile import executorch, graph
+from vmp_edge.compile.parity import moving_scene
+from vmp_edge.models import VideoMamba, load_checkpoint, zoo
+from vmp_edge.preprocessing import Preprocessing
+from vmp_edge.recognizer import softmax
+from vmp_edge.runtimes.executorch.engine import ExecuTorchEngine
+from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
+
+RESULTS = Path(__file__).parent / "results" / "quantisation.md"
+CALIBRATION = 64
+PRECISIONS = ("int8", "int8-dynamic", "int8-weight-only")
+Run = Callable[[Video], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, what it is calibrated on, and what it is measured on.
+
+    Attributes:
+        data: name of the data set; cases of one name are its folds.
+        model: the source model.
+        calibration: float32 (N, 3, T, S, S).
+        videos: float32 (clips, 3, T, S, S) each; the scores of a video's clips are averaged.
+        labels: index of each video's label; None where there is no true one.
+    """
+
+    data: str
+    model: VideoMamba
+    calibration: Video
+    videos: list[Video]
+    labels: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a case gave: top-1 of float and int8 in percent, agreement in percent, cosine of all logits."""
+
+    videos: int
+    float_top1: float | None
+    top1: float | None
+    agreement: float
+    cosine: float
+
+
+def egomotion(calibration: str, test: str, count: int, folder: Path) -> Iterator[Case]:
+    """egomotion-nano on procedural clips, and on real footage if there is a folder of it."""
+    model = zoo.load("egomotion-nano").module
+    given = dataset.normalise(torch.from_numpy(pixels(calibration, CALIBRATION, folder))).numpy()
+    videos = dataset.normalise(torch.from_numpy(pixels(test, count, folder))).numpy()
+    yield Case(f"egomotion-nano, {test} clips", model, given, [*videos[:, None]], np.arange(count) % 10)
+
+
+def egomotion_footage(place: Path, folder: Path) -> Iterator[Case]:
+    """The same on windows of real footage under a known camera path."""
+    model = zoo.load("egomotion-nano").module
+    given = dataset.normalise(torch.from_numpy(pixels("calibration", CALIBRATION, folder))).numpy()
+    pool = footage.make_footage_pool(place)[0]
+    videos = dataset.normalise(torch.from_numpy(np.array(pool.clips))).numpy()
+    yield Case("egomotion-nano, real footage", model, given, [*videos[:, None]], pool.labels)
+
+
+def pixels(split: str, count: int, folder: Path) -> NDArray[np.uint8]:
+    return np.array(dataset.make_pool(split, count, folder / f"{split}-{count}.npy").clips)
+
+
+def folds(name: str, place: Path, count: int | None = None) -> Iterator[Case]:
+    """A data set's models, each with the videos that it was not trained on."""
+    clips = clipset.read(place / "clips.csv")
+    labels = [line for line in (place / "labels.txt").read_text().splitlines() if line]
+    content = torch.load(place / f"fold-{clips.folds[0]}.pth", weights_only=True)
+    options = content["options"]
+    taken = Input(options["num_frames"], Preprocessing.from_manifest(content["preprocessing"], options["image_size"]))
+    job = Prepare((taken,), Sampling(clips=content["recipe"]["clips"]))
+    with closing(in_workers(job, clips.shuffled().entries)) as results:
+        decoded = [
+            (entry, found[0])
+            for entry, found in tqdm(results, total=len(clips), desc=name, disable=None)
+            if not isinstance(found, Skipped)
+        ]
+    for fold in clips.folds[:count]:
+        others = [videos[len(videos) // 2] for entry, videos in decoded if entry.fold != fold]
+        held_out = [(labels.index(str(entry.label)), videos) for entry, videos in decoded if entry.fold == fold]
+        yield Case(
+            name,
+            load_checkpoint(place / f"fold-{fold}.pth"),
+            np.stack(others[:CALIBRATION]),
+            [videos for _, videos in held_out],
+            np.array([label for label, _ in held_out]),
+        )
+
+
+def tiny(count: int = 16) -> Iterator[Case]:
+    """videomambapro-tiny with random weights whose sizes are those of a trained model's, on synthetic scenes."""
+    torch.manual_seed(0)
+    model = vmp_edge.models.create("videomambapro-tiny", num_frames=8, image_size=224)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn_like(parameter)
+        if name.endswith(("embed", "embedding", "token")):
+            parameter.data = 0.3 * noise
+        elif name.endswith(("norm.weight", "norm_f.weight")):
+            parameter.data += 0.1 * noise
+        elif name.endswith((".D", "A_log", "A_b_log", "dt_proj.bias")):
+            parameter.data += 0.3 * noise
+        elif name.endswith(("x_proj.weight", "head.weight")):
+            parameter.data = noise / parameter.shape[1] ** 0.5
+        elif name.endswith("out_proj.weight"):  # each block adds about as much as there is
+            parameter.data = 3 * noise / parameter.shape[1] ** 0.5
+        elif name == "patch_embed.proj.weight":
+            parameter.data = 0.09 * noise
+    shape = SimpleNamespace(manifest=SimpleNamespace(frames=8, image_size=224))
+    scenes = [Preprocessing(224).clip(moving_scene(seed, shape)) for seed in range(2 * count)]
+    yield Case("videomambapro-tiny, 8x224x224", model, np.concatenate(scenes[:count]), scenes[count:], None)
+
+
+def frames(case: Case, video: Video) -> torch.Tensor:
+    return graph.fold_frames(torch.from_numpy(np.ascontiguousarray(video)), case.model.options.tubelet_size)
+
+
+def in_pytorch(case: Case, program: Any) -> Run:
+    module = program.module(check_guards=False)
+    return lambda video: module(frames(case, video)).numpy()
+
+
+def in_executorch(case: Case, program: Any, folder: Path) -> Run:
+    """An engine for a program; it reads its file when it is made."""
+    (folder / LIBRARY).write_bytes(build_library().read_bytes())
+    (folder / "model.pte").write_bytes(executorch.to_executorch(program).buffer)
+    options = case.model.options
+    manifest = SimpleNamespace(program="model.pte", model=vars(options), labels=range(options.num_classes))
+    return ExecuTorchEngine(SimpleNamespace(path=folder, manifest=manifest)).run
+
+
+def logits_of(case: Case, run: Run) -> list[NDArray[np.float32]]:
+    """Of each video, (clips, classes)."""
+    with torch.no_grad():
+        return [np.concatenate([run(video[i : i + 1]) for i in range(len(video))]) for video in case.videos]
+
+
+def compare(case: Case, ours: Sequence[NDArray[np.float32]], theirs: Sequence[NDArray[np.float32]]) -> Outcome:
+    """int8 with float."""
+    got, expected = (
+        np.array([np.mean([softmax(row) for row in one], 0).argmax() for one in x]) for x in (ours, theirs)
+    )
+    a, b = np.concatenate(ours).ravel(), np.concatenate(theirs).ravel()
+    top1 = [None, None] if case.labels is None else [100 * float((x == case.labels).mean()) for x in (expected, got)]
+    cosine = float(a @ b / np.sqrt((a @ a) * (b @ b)))
+    return Outcome(len(got), *top1, 100 * float((got == expected).mean()), cosine)
+
+
+def measure(cases: Sequence[Case], recipes: dict[str, Recipe], engine: bool) -> dict[tuple[str, str], list[Outcome]]:
+    """All recipes on all cases, by recipe and data."""
+    found: dict[tuple[str, str], list[Outcome]] = {}
+    for case in cases:
+        program = graph.export(case.model)
+        calibration = [frames(case, video[None]) for video in case.calibration]
+        expected = logits_of(case, in_pytorch(case, program))
+        for name, recipe in recipes.items():
+            quantised = quantisation.quantise(program, recipe, calibration)
+            with tempfile.TemporaryDirectory() as folder:
+                run = in_executorch(case, quantised, Path(folder)) if engine else in_pytorch(case, quantised)
+                outcome = compare(case, logits_of(case, run), expected)
+            print(f"{case.data}: {name}: {outcome}", file=sys.stderr, flush=True)
+            found.setdefault((name, case.data), []).append(outcome)
+    return found
+
+
+def ablation(base: Recipe) -> dict[str, Recipe]:
+    """The static recipe, and what differs from it in one thing."""
+    small = ("*.dt_down", "*.dt_up", "*.B", "*.C")
+    change: dict[str, dict[str, Any]] = {
+        "the recipe `int8`": {},
+        "ranges: minmax": {"ranges": "minmax"},
+        "ranges: percentile 99.99": {"percentile": 99.99},
+        "ranges: percentile 99.9": {"percentile": 99.9},
+        "ranges: mse": {"ranges": "mse"},
+        "everything static": {"dynamic": ()},
+        "static but dt, B, C": {"dynamic": small},
+        "static but out and head": {"dynamic": ("*.out", "head")},
+        "dynamic but the patches": {"dynamic": ("blocks.*", "head")},
+        "everything static, also the norms' means": {"dynamic": (), "float": ()},
+        "smoothed in_x, in_z (0.5)": {"smooth": 0.5, "smoothed": ("*.in_x", "*.in_z")},
+        "smoothed out (0.5)": {"smooth": 0.5, "smoothed": ("*.out",)},
+        "rotated out": {"rotated": ("*.out",)},
+        "rotated in_x, in_z": {"rotated": ("*.in_x", "*.in_z")},
+        "static but dt, B, C; rotated out": {"dynamic": small, "rotated": ("*.out",)},
+        "static but dt, B, C; smoothed out (0.5)": {"dynamic": small, "smooth": 0.5, "smoothed": ("*.out",)},
+    }
+    return {name: dataclasses.replace(base, **values) for name, values in change.items()}
+
+
+def mean(outcomes: Sequence[Outcome], name: str) -> float:
+    return float(np.mean([getattr(one, name) for one in outcomes]))
+
+
+def accuracy_table(found: dict[tuple[str, str], list[Outcome]]) -> list[str]:
+    rows = ["| model and clips | videos | float top-1 | precision | top-1 | points | agreement | cosine of logits |"]
+    rows += ["|---|---|---|---|---|---|---|---|"]
+    for data in dict.fromkeys(data for _, data in found):
+        for name in PRECISIONS:
+            several = found[name, data]
+            count = sum(one.videos for one in several)
+            agreement = sum(one.agreement * one.videos for one in several) / count
+            top1 = ("", "", "")
+            if several[0].top1 is not None:
+                ours, theirs = mean(several, "top1"), mean(several, "float_top1")
+                top1 = (f"{theirs:.2f}", f"{ours:.2f}", f"{ours - theirs:+.2f}")
+            rows.append(
+                f"| {data} | {count} | {top1[0]} | {name} | {top1[1]} | {top1[2]} | {agreement:.2f} "
+                f"| {mean(several, 'cosine'):.4f} |"
+            )
+    return rows
+
+
+def ablation_table(found: dict[tuple[str, str], list[Outcome]]) -> list[str]:
+    data = list(dict.fromkeys(data for _, data in found))
+    rows = ["| recipe | " + " | ".join(f"{name}: cosine, agreement" for name in data) + " |"]
+    rows += ["|---" * (1 + len(data)) + "|"]
+    for name in dict.fromkeys(name for name, _ in found):
+        cells = [f"{mean(found[name, d], 'cosine'):.4f}, {mean(found[name, d], 'agreement'):.1f}" for d in data]
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    return rows
+
+
+def time_build() -> str:
+    """Seconds of a whole int8 build of egomotion-nano in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "vmp_edge", "build", "--target", "host", "--precision", "int8"]
+        start = time.perf_counter()
+        subprocess.run([*command, "--output", f"{folder}/b"], check=True, capture_output=True)
+        return f"{time.perf_counter() - start:.0f} s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folds", action="append", default=[], metavar="NAME=DIR", help="output of the training")
+    parser.add_argument("--footage", type=Path, metavar="DIR", help="real videos for egomotion-nano")
+    parser.add_argument("--clips", type=int, default=1000, help="procedural test clips (default: %(default)s)")
+    parser.add_argument("--ablation-folds", type=int, default=2, help="folds of each set in the ablation")
+    parser.add_argument("--only", choices=["accuracy", "ablation"], help="leave the rest out, write nothing")
+    parser.add_argument("--note", action="append", default=[], help="a sentence to be added")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the table (default: %(default)s)")
+    options = parser.parse_args()
+    sets = [text.split("=", 1) for text in options.folds]
+    base = {name: quantisation.load(name) for name in PRECISIONS}
+    lines: list[str] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if options.only != "ablation":
+            cases = [*egomotion("calibration", "test", options.clips, folder)]
+            cases += egomotion_footage(options.footage, folder) if options.footage else []
+            cases += [case for name, place in sets for case in folds(name, Path(place))]
+            lines += accuracy_table(measure([*cases, *tiny()], base, engine=True))
+        if options.only != "accuracy":
+            cases = [*egomotion("calibration", "validation", 300, folder)]
+            cases += [case for name, place in sets for case in folds(name, Path(place), options.ablation_folds)]
+            found = measure([*cases, *tiny(4)], ablation(base["int8"]), engine=False)
+            lines += ["", "## Which parts of the recipe are worth it", "", *ablation_table(found)]
+    print("\n".join(lines))
+    if options.only is None:
+        write(lines, options)
+
+
+INTRODUCTION = f"""# Accuracy in int8
+
+Top-1 in percent; of data sets with folds the mean over them, each fold's videos by the model that was not trained on
+them, calibrated on {CALIBRATION} videos of the other folds. Agreement: percent of the videos that int8 and float take for
+the same. Cosine: between the logits of all clips of a case. Measured on the ExecuTorch programs.
+"""
+ABOUT = """The quantised programs run by PyTorch (the same numbers: integers in float arithmetic), one thing changed at a
+time, on procedural validation clips, on some folds, and on synthetic scenes for the random weights. Agreement in percent.
+"""
+
+
+def write(lines: list[str], options: argparse.Namespace) -> None:
+    place = lines.index("## Which parts of the recipe are worth it") + 1
+    shown = " ".join(["python benchmarks/quantisation.py", *sys.argv[1:]])
+    lines = [INTRODUCTION, *lines[:place], "", ABOUT.strip(), *lines[place:], ""]
+    lines += [f"- A whole int8 build of egomotion-nano, 64 clips drawn, 500 measured, report written: {time_build()}."]
+    lines += [f"- {note}" for note in options.note]
+    lines += ["", f"Made by `{shown}`.", ""]
+    options.output.write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
