@@ -295,18 +295,18 @@ def main() -> None:
 INTRODUCTION = f"""# Accuracy in int8
 
 Top-1 in percent; of data sets with folds the mean over them, each fold's videos by the model that was not trained on
-them, calibrated on {CALIBRATION} videos of the other folds. Agreement: percent of the videos that int8 and float take for
-the same. Cosine: between the logits of all clips of a case. Measured on the ExecuTorch programs.
+them, calibrated on {CALIBRATION} videos of the other folds. Agreement: percent of the videos that int8 and float take
+for the same. Cosine: between the logits of all clips of a case. Measured on the ExecuTorch programs.
 """
-ABOUT = """The quantised programs run by PyTorch (the same numbers: integers in float arithmetic), one thing changed at a
-time, on procedural validation clips, on some folds, and on synthetic scenes for the random weights. Agreement in percent.
-"""
+ABOUT = """The quantised programs run by PyTorch (the same numbers: integers in float arithmetic), one thing changed at
+a time, on procedural validation clips, on some folds, and on synthetic scenes for the random weights. Agreement in
+percent."""
 
 
 def write(lines: list[str], options: argparse.Namespace) -> None:
     place = lines.index("## Which parts of the recipe are worth it") + 1
     shown = " ".join(["python benchmarks/quantisation.py", *sys.argv[1:]])
-    lines = [INTRODUCTION, *lines[:place], "", ABOUT.strip(), *lines[place:], ""]
+    lines = [INTRODUCTION, *lines[:place], "", ABOUT, "", *lines[place:], ""]
     lines += [f"- A whole int8 build of egomotion-nano, 64 clips drawn, 500 measured, report written: {time_build()}."]
     lines += [f"- {note}" for note in options.note]
     lines += ["", f"Made by `{shown}`.", ""]

@@ -54,7 +54,7 @@ class RangeObserver(MinMaxObserver):  # type: ignore[misc]
 
     def _least_error(self, values: Tensor) -> tuple[Tensor, Tensor]:
         low, high = self.min_val, self.max_val
-        values = torch.cat([values[:: max(1, len(values) // 2**16)], low.reshape(1), high.reshape(1)])
+        values = values[:: max(1, len(values) // 2**16)]
         best, chosen = float("inf"), (low, high)
         for share in torch.linspace(1, _NARROWEST, _TRIED):
             bounds = low.clamp(max=0) * share, high.clamp(min=0) * share

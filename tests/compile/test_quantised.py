@@ -1,0 +1,196 @@
+"""`vmp-edge build` in int8: what it writes, what it measures, and what it refuses."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("executorch", reason="needs executorch")
+
+from vmp_edge.bundle import Bundle
+from vmp_edge.calibration import quantisation
+from vmp_edge.calibration.measure import Comparison
+from vmp_edge.cli import main
+from vmp_edge.compile import graph, parity, quantised, target
+from vmp_edge.compile.executorch import to_executorch
+from vmp_edge.compile.lowering import PRECISIONS, QUANTISED
+
+
+def run(capfd, *arguments):
+    """Exit code, standard output and the lines of standard error of the command line."""
+    code = main([str(argument) for argument in arguments])
+    captured = capfd.readouterr()
+    return code, captured.out, captured.err.splitlines()
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Three videos of moving noise for two of the small model's five labels."""
+    random = np.random.default_rng(0)
+    for label in ("class-0", "class-3"):
+        folder = tmp_path / "clips" / label
+        folder.mkdir(parents=True)
+        for i in range(3):
+            picture = cv2.resize(random.integers(0, 256, (6, 6, 3), np.uint8), (48, 48))
+            writer = cv2.VideoWriter(str(folder / f"{i}.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 15, (48, 48))
+            for step in range(8):
+                writer.write(np.roll(picture, (i + 1) * step, axis=1))
+            writer.release()
+    return tmp_path / "clips"
+
+
+def test_recipes_and_engines_know_the_same_precisions():
+    assert sorted(QUANTISED) == quantisation.names()
+    for name in target.names():
+        kind = target.load(name)
+        assert kind.precisions
+        assert all(any(precision in PRECISIONS[engine] for engine in kind.engines) for precision in kind.precisions)
+    assert set(QUANTISED) <= set(target.load("host").precisions)
+
+
+@pytest.mark.parametrize("precision", QUANTISED)
+@pytest.mark.parametrize("variant", [{}, {"directions": "separate", "scan_order": "temporal_first"}], ids=str)
+def test_everything_stays_in_the_delegate(make, precision, variant):
+    """No layer, no rounding and no int8 weight is left to ExecuTorch's portable kernels."""
+    program = graph.export(make(**variant))
+    torch.manual_seed(0)
+    inputs = [torch.randn_like(program.example_inputs[0][0])]
+    lowered = to_executorch(quantisation.quantise(program, quantisation.load(precision), inputs))
+    nodes = lowered.exported_program().graph_module.graph.nodes
+    left = {str(node.target) for node in nodes if node.op == "call_function"}
+    left -= {"executorch_call_delegate", "<built-in function getitem>"}
+    assert {name for name in left if not name.startswith(("vmp.", "<function alloc"))} <= {"aten.select_copy.int_out"}
+
+
+def test_a_calibrated_bundle(capfd, tmp_path, checkpoint, clips):
+    output = tmp_path / "out" / "bundle"
+    code, out, lines = run(
+        capfd,
+        *("build", "--target", "host", "--checkpoint", checkpoint, "--precision", "int8", "--output", output),
+        *("--calibrate", clips, "--calibration-clips", 6, "--evaluate", clips, "--max-drop", 100, "--json"),
+    )
+    assert code == 0, lines
+    assert json.loads(out.splitlines()[-1])["precision"] == "int8"
+    manifest = Bundle.open(output).manifest
+    assert 0.97 <= manifest.parity["least_cosine"] <= manifest.parity["cosine"] <= 1.0001
+    assert manifest.parity["clips"] == 6
+    measured = manifest.accuracy["measured"]
+    assert {"top1", "float_top1", "agreement"} <= set(measured) and measured["clips"] == 6
+    assert manifest.accuracy["calibration"] == {"data": str(clips), "clips": 6, "left_out": 0}
+    assert sorted(path.name for path in output.parent.iterdir()) == ["bundle", "bundle.report.html"]
+    html = (tmp_path / "out" / "bundle.report.html").read_text()
+    assert "Signal-to-noise ratio by layer" in html and "data:image/jpeg" in html and "recipe: ranges" in html
+    assert "building-" not in html  # the bundle's name, not that of the folder in which it was made
+    assert run(capfd, "verify", output)[0] == 0
+    code, _, lines = run(capfd, "build", "--target", "host", "--checkpoint", checkpoint, "--output", output)
+    assert code == 0, lines  # the report beside a bundle is in nobody's way
+
+
+def test_verify_sees_another_output(capfd, tmp_path, checkpoint):
+    output = tmp_path / "bundle"
+    build = ("build", "--target", "host", "--checkpoint", checkpoint, "--precision", "int8-dynamic", "--output", output)
+    assert run(capfd, *build)[0] == 0
+    path = output / "manifest.yaml"
+    manifest = yaml.safe_load(path.read_text())
+    check = manifest["parity"]["check"]
+    spread = max(check["logits"]) - min(check["logits"])
+    assert check["tolerance"] == pytest.approx(parity.VERIFIED * spread, rel=1e-3)
+    check["logits"] = check["logits"][::-1]
+    path.write_text(yaml.safe_dump(manifest))
+    code, _, lines = run(capfd, "verify", output)
+    assert code == 1 and "another output" in lines[-1]
+
+
+@pytest.mark.parametrize("precision", ["int8-dynamic", "int8-weight-only"])
+def test_precisions_that_need_no_clips(capfd, tmp_path, checkpoint, precision):
+    output = tmp_path / "out" / "bundle"
+    build = ("build", "--target", "host", "--checkpoint", checkpoint, "--precision", precision, "--output", output)
+    code, _, lines = run(capfd, *build)
+    assert code == 0, lines
+    manifest = Bundle.open(output).manifest
+    assert manifest.precision == precision and "measured" not in manifest.accuracy
+    assert [path.name for path in output.parent.iterdir()] == ["bundle"]  # nothing to report
+
+
+def test_unlabelled_clips_tell_the_agreement(capfd, tmp_path, checkpoint, clips):
+    names = sorted(clips.rglob("*.avi"))
+    (tmp_path / "clips.txt").write_text("".join(f"{path}\n" for path in names))
+    output = tmp_path / "out" / "bundle"
+    build = ("build", "--target", "host", "--checkpoint", checkpoint, "--precision", "int8", "--output", output)
+    code, _, lines = run(capfd, *build, "--calibrate", tmp_path / "clips.txt", "--calibration-clips", 4)
+    assert code == 0, lines
+    measured = Bundle.open(output).manifest.accuracy["measured"]
+    assert measured["clips"] == 4 and "top1" not in measured and 0 <= measured["agreement"] <= 1
+    assert "labelled with what the float model recognises" in measured["data"]
+    assert (tmp_path / "out" / "bundle.report.html").is_file()
+
+
+def test_our_own_model_draws_its_clips(capfd, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantised, "HELD_OUT", 20)
+    output = tmp_path / "bundle"
+    build = ("build", "--target", "host", "--precision", "int8", "--calibration-clips", 10, "--output", output)
+    code, _, lines = run(capfd, *build, "--max-drop", 15)
+    assert code == 0, lines
+    accuracy = Bundle.open(output).manifest.accuracy
+    assert accuracy["measured"]["clips"] == 20 and accuracy["measured"]["float_top1"] >= 0.8
+    assert accuracy["calibration"]["clips"] == 10
+    assert accuracy["float"]["procedural"]["clips"] == 2000
+
+
+def test_too_great_a_drop_fails_and_leaves_nothing(capfd, tmp_path, checkpoint, clips, monkeypatch):
+    monkeypatch.setattr(Comparison, "drop", 0.75)
+    build = ("build", "--target", "host", "--checkpoint", checkpoint, "--precision", "int8-dynamic")
+    output = tmp_path / "out" / "bundle"
+    code, _, lines = run(capfd, *build, "--evaluate", clips, "--max-drop", 0.5, "--output", output)
+    assert code == 1
+    assert "falls by 0.75 points" in lines[-1] and "--max-drop 0.5 allows; nothing was written" in lines[-1]
+    assert not output.parent.exists()
+    code, _, _ = run(capfd, *build, "--evaluate", clips, "--max-drop", 0.75, "--output", output)
+    assert code == 0
+
+
+def test_logits_too_far_from_the_source_model(capfd, tmp_path, checkpoint, monkeypatch):
+    monkeypatch.setitem(parity.COSINE, "int8-dynamic", 1.1)
+    output = tmp_path / "out" / "bundle"
+    build = ("build", "--target", "host", "--checkpoint", checkpoint, "--precision", "int8-dynamic", "--output", output)
+    code, _, lines = run(capfd, *build)
+    assert code == 1 and "less than the 1.1 that int8-dynamic asks for" in lines[-1]
+    assert not output.parent.exists()
+
+
+INT8 = ("--precision", "int8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (INT8, 2, "int8 is calibrated on clips: give some 64 videos"),
+        ((*INT8, "--calibrate", "none"), 1, "none does not exist"),
+        ((*INT8, "--calibrate", "{clips}"), 1, "64 clips are needed, {clips} gives 6 from 6 videos"),
+        ((*INT8, "--calibrate", "{clips}", "--calibration-clips", "0"), 2, "--calibration-clips is 0"),
+        ((*INT8, "--calibrate", "{clips}", "--max-drop", "1"), 2, "--max-drop is measured on labelled videos"),
+        ((*INT8, "--calibrate", "{clips}", "--evaluate", "{clips}", "--max-drop", "-1"), 2, "--max-drop is -1"),
+        ((*INT8, "--calibrate", "{clips}", "--evaluate", "{clips}", "--max-drop", "nan"), 2, "--max-drop is nan"),
+        (("--calibrate", "{clips}", "--max-drop", "1"), 2, "--calibrate, --max-drop: for the precisions int8,"),
+        ((*INT8, "--engine", "torch"), 2, "the engine torch does not do int8 for host; choose --engine executorch"),
+        (("--precision", "int4"), 2, "no precision 'int4'; it has fp32, int8, int8-dynamic, int8-weight-only"),
+    ],
+)
+def test_bad_requests(capfd, tmp_path, checkpoint, clips, arguments, code, words):
+    given = [text.replace("{clips}", str(clips)) for text in arguments]
+    output = tmp_path / "out" / "bundle"
+    answer, _, lines = run(capfd, "build", "--target", "host", "--checkpoint", checkpoint, *given, "--output", output)
+    assert answer == code, lines
+    assert words.replace("{clips}", str(clips)) in lines[-1]
+    assert "Traceback" not in "".join(lines)
+    assert not output.parent.exists()
+
+
+def test_videos_with_labels_that_the_model_does_not_know(capfd, tmp_path, checkpoint, clips):
+    (clips / "class-3").rename(clips / "dancing")
+    build = ("build", "--target", "host", "--checkpoint", checkpoint, "--precision", "int8-dynamic")
+    code, _, lines = run(capfd, *build, "--evaluate", clips, "--output", tmp_path / "b")
+    assert code == 2 and "does not know the label dancing" in lines[-1]
