@@ -1,8 +1,8 @@
-"""Time a whole model four ways in one run, and write the table.
+"""Time a whole model several ways in one run, and write the table.
 
 (a) published: the arithmetic as the VideoMambaPro code has it, a Python loop over the tokens, on this repository's
     weights; (b) source: the source model with the native operators; (c) executorch: the bundle of `--target host`;
-    (d) tvm: the bundle of `--target host --engine tvm`.
+    (d) tvm: the bundle of `--target host --engine tvm`; then quantised bundles, calibrated on synthetic scenes.
 Each is a process of its own with a fixed number of threads, taken in turns so that a noisy moment hits all of them.
 """
 
@@ -20,21 +20,30 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
 import vmp_edge
 from vmp_edge.bundle import Bundle
 
-VARIANTS = {"published": "a", "source": "b", "executorch": "c", "tvm": "d"}
-ENGINES = ("executorch", "tvm")
+BUNDLES = {  # engine and precision
+    "executorch": ("executorch", "fp32"),
+    "tvm": ("tvm", "fp32"),
+    "executorch int8": ("executorch", "int8"),
+    "executorch int8-dynamic": ("executorch", "int8-dynamic"),
+    "executorch int8-weight-only": ("executorch", "int8-weight-only"),
+}
+VARIANTS = dict(zip(["published", "source", *BUNDLES], "abcdefgh", strict=False))
 WEIGHTS = "weights.pth"
+VIDEO = "video.npy"
+CALIBRATION = 4  # scenes: times do not depend on the ranges
 RESULTS = Path(__file__).parent / "results" / "model.md"
 
 
 def make_runner(variant: str, folder: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     """A function from video to logits; PyTorch is imported by the variants that run in it, for memory's sake."""
-    if variant in ENGINES:
+    if variant in BUNDLES:
         return vmp_edge.load(folder / variant, threads=threads).predict_video
     import torch
     from published import published_forward
@@ -53,9 +62,7 @@ def make_runner(variant: str, folder: Path, threads: int) -> Callable[[np.ndarra
 def worker(variant: str, folder: Path, threads: int, repeats: int) -> None:
     """Time one variant; print seconds, CPU seconds, peak memory and logits as JSON."""
     run = make_runner(variant, folder, threads)
-    manifest = Bundle.open(folder / ENGINES[0]).manifest
-    shape = (1, 3, manifest.frames, manifest.image_size, manifest.image_size)
-    video = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    video = np.load(folder / VIDEO)
     logits = run(video)
     seconds, cpu = [], []
     for _ in range(repeats):
@@ -72,29 +79,52 @@ def peak_memory() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def build(folder: Path, name: str, frames: int, size: int) -> dict[str, float]:
-    """Weights of a seeded random model, and each engine's bundle; the seconds that a build took, its check included."""
+def build(folder: Path, name: str, frames: int, size: int, variants: list[str]) -> dict[str, float]:
+    """Weights of a seeded random model, a clip, and the bundles; the seconds that a build took, its checks included."""
     import torch
 
+    from vmp_edge.calibration.actions.geometry import write_lossless
     from vmp_edge.compile import pipeline
+    from vmp_edge.compile.parity import moving_scene
 
     torch.manual_seed(0)
     model = vmp_edge.models.create(name, num_frames=frames, image_size=size)
     torch.save({"model": model.state_dict(), "options": vars(model.options)}, folder / WEIGHTS)
+    shape = SimpleNamespace(manifest=SimpleNamespace(frames=frames, image_size=size))
+    scenes = [moving_scene(seed, shape) for seed in range(CALIBRATION + 1)]
+    np.save(folder / VIDEO, vmp_edge.Preprocessing(size).clip(scenes[-1]))
+    places = [folder / f"{seed}.avi" for seed in range(CALIBRATION)]
+    for scene, place in zip(scenes, places, strict=False):
+        write_lossless(scene, 15, place)
+    clips = folder / "clips.txt"
+    clips.write_text("".join(f"{place}\n" for place in places))
     seconds = {}
-    for engine in ENGINES:
+    for variant in filter(BUNDLES.get, variants):
+        engine, precision = BUNDLES[variant]
+        given = {"calibrate": clips, "calibration_clips": CALIBRATION} if precision == "int8" else {}
         start = time.perf_counter()
-        pipeline.build(pipeline.Request("host", checkpoint=folder / WEIGHTS, output=folder / engine, engine=engine))
-        seconds[engine] = time.perf_counter() - start
+        pipeline.build(
+            pipeline.Request(
+                "host",
+                checkpoint=folder / WEIGHTS,
+                output=folder / variant,
+                engine=engine,
+                precision=precision,
+                **given,
+            )
+        )
+        seconds[variant] = time.perf_counter() - start
     return seconds
 
 
-def measure(folder: Path, threads: list[int], rounds: int, repeats: int) -> dict[tuple[str, int], dict[str, list]]:
+def measure(
+    folder: Path, variants: list[str], threads: list[int], rounds: int, repeats: int
+) -> dict[tuple[str, int], dict[str, list]]:
     """All variants and thread counts in turns."""
     results: dict[tuple[str, int], dict[str, list]] = {}
     for number in range(rounds):
         for count in threads:
-            for variant in VARIANTS:
+            for variant in variants:
                 print(f"round {number + 1}/{rounds}: {variant}, threads {count}", file=sys.stderr, flush=True)
                 times = 1 if variant == "published" else repeats
                 command = [sys.executable, __file__, "--worker", variant, str(folder), str(count), str(times)]
@@ -108,21 +138,36 @@ def measure(folder: Path, threads: list[int], rounds: int, repeats: int) -> dict
     return results
 
 
-def table(results: dict[tuple[str, int], dict[str, list]]) -> list[str]:
-    """Markdown rows: time, ratios within this run, memory, difference from the source model."""
-    rows = [
-        "| | variant | threads | ms a clip | speed over (a) | speed over (b) | CPU ms | peak MB | largest difference |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+def table(results: dict[tuple[str, int], dict[str, list]], folder: Path) -> list[str]:
+    """Markdown rows: time, ratios within this run, memory, program's size, how far from the source model."""
+    measured = {variant for variant, _ in results}
+    baselines = [name for name in ("published", "source", "executorch", "tvm") if name in measured]
+    over = [f"speed over ({VARIANTS[name]})" for name in baselines]
+    head = ["", "variant", "threads", "ms a clip", *over, "CPU ms", "peak MB", "program MB", "largest difference"]
+    rows = ["| " + " | ".join([*head, "cosine"]) + " |", "|---" * (len(head) + 1) + "|"]
     for (variant, count), entry in sorted(results.items(), key=lambda item: (item[0][1], VARIANTS[item[0][0]])):
-        middle = {name: statistics.median(results[name, count]["seconds"]) for name in VARIANTS}
-        difference = np.abs(np.subtract(entry["logits"], results["source", count]["logits"])).max()
-        rows.append(
-            f"| ({VARIANTS[variant]}) | {variant} | {count} | {middle[variant] * 1e3:.0f} "
-            f"| {middle['published'] / middle[variant]:.1f} | {middle['source'] / middle[variant]:.2f} "
-            f"| {statistics.median(entry['cpu']) * 1e3:.0f} | {max(entry['peak']):.0f} | {difference:.1e} |"
-        )
+        middle = {name: statistics.median(found["seconds"]) for (name, n), found in results.items() if n == count}
+        a, b = np.array(entry["logits"]), np.array(results["source", count]["logits"])
+        cells = [
+            f"({VARIANTS[variant]})",
+            variant,
+            f"{count}",
+            f"{middle[variant] * 1e3:.0f}",
+            *(f"{middle[name] / middle[variant]:.2f}" for name in baselines),
+            f"{statistics.median(entry['cpu']) * 1e3:.0f}",
+            f"{max(entry['peak']):.0f}",
+            f"{program_size(folder / variant):.2f}" if variant in BUNDLES else "",
+            f"{np.abs(a - b).max():.1e}",
+            f"{a @ b / np.sqrt((a @ a) * (b @ b)):.5f}",
+        ]
+        rows.append("| " + " | ".join(cells) + " |")
     return rows
+
+
+def program_size(bundle: Path) -> float:
+    """MB of the program alone, weights included."""
+    manifest = Bundle.open(bundle).manifest
+    return manifest.files[manifest.program].size / 1e6
 
 
 def cpu_name() -> str:
@@ -139,29 +184,34 @@ def main() -> None:
     parser.add_argument("--model", default="videomambapro-tiny", help="a shared-weights preset (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=8, help="frames of the clip (default: %(default)s)")
     parser.add_argument("--image-size", type=int, default=224, help="pixels of a side (default: %(default)s)")
+    parser.add_argument(
+        "--variants", nargs="+", default=[*VARIANTS], choices=VARIANTS, help="default: all; `source` is always there"
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="thread counts (default: 1 2)")
     parser.add_argument("--rounds", type=int, default=3, help="turns that each variant gets (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="timed clips a turn, (a) one (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the table (default: %(default)s)")
     args = parser.parse_args()
+    variants = [name for name in VARIANTS if name in (*args.variants, "source")]
     with tempfile.TemporaryDirectory() as folder:
-        built = build(Path(folder), args.model, args.frames, args.image_size)
+        built = build(Path(folder), args.model, args.frames, args.image_size, variants)
         before = os.getloadavg()[0]
-        results = measure(Path(folder), args.threads, args.rounds, args.repeats)
+        results = measure(Path(folder), variants, args.threads, args.rounds, args.repeats)
+        rows = table(results, Path(folder))
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "executorch", "apache-tvm"))
     command = "python benchmarks/model.py " + " ".join(sys.argv[1:])
     lines = [
         "# Whole model",
         "",
-        f"{args.model}, {args.frames} frames of {args.image_size}x{args.image_size}, batch 1, float32. Medians of one "
-        "run; ratios within it.",
+        f"{args.model}, {args.frames} frames of {args.image_size}x{args.image_size}, batch 1. Medians of one run; "
+        "ratios within it.",
         "CPU ms is what all threads of the process used: beside other work it tells more than the time that passed.",
         "Peak MB is the process's, with Python and all that the variant imports.",
         f"Load average before and after, the benchmark's own included, on {os.cpu_count()} cores: {before:.1f}, "
         f"{os.getloadavg()[0]:.1f}.",
         "Built and checked in: " + ", ".join(f"{engine} {seconds:.0f} s" for engine, seconds in built.items()) + ".",
         "",
-        *table(results),
+        *rows,
         "",
         f"{cpu_name()}; {versions}. Made by `{command.strip()}`.",
         "",

@@ -38,7 +38,8 @@ from vmp_edge.recognizer import softmax
 from vmp_edge.runtimes.executorch.engine import ExecuTorchEngine
 from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
 
-RESULTS = Path(__file__).parent / "results" / "quantisation.md"
+FOLDER = Path(__file__).parent / "results"
+RESULTS = {"accuracy": FOLDER / "quantisation.md", "ablation": FOLDER / "recipes.md"}
 CALIBRATION = 64
 PRECISIONS = ("int8", "int8-dynamic", "int8-weight-only")
 Run = Callable[[Video], NDArray[np.float32]]
@@ -121,7 +122,7 @@ def folds(name: str, place: Path, count: int | None = None) -> Iterator[Case]:
         )
 
 
-def tiny(count: int = 16) -> Iterator[Case]:
+def tiny(count: int = 8) -> Iterator[Case]:
     """videomambapro-tiny with random weights whose sizes are those of a trained model's, on synthetic scenes."""
     torch.manual_seed(0)
     model = vmp_edge.models.create("videomambapro-tiny", num_frames=8, image_size=224)
@@ -262,55 +263,51 @@ def time_build() -> str:
         return f"{time.perf_counter() - start:.0f} s"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folds", action="append", default=[], metavar="NAME=DIR", help="output of the training")
-    parser.add_argument("--footage", type=Path, metavar="DIR", help="real videos for egomotion-nano")
-    parser.add_argument("--clips", type=int, default=1000, help="procedural test clips (default: %(default)s)")
-    parser.add_argument("--ablation-folds", type=int, default=2, help="folds of each set in the ablation")
-    parser.add_argument("--only", choices=["accuracy", "ablation"], help="leave the rest out, write nothing")
-    parser.add_argument("--note", action="append", default=[], help="a sentence to be added")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the table (default: %(default)s)")
-    options = parser.parse_args()
-    sets = [text.split("=", 1) for text in options.folds]
-    base = {name: quantisation.load(name) for name in PRECISIONS}
-    lines: list[str] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        if options.only != "ablation":
-            cases = [*egomotion("calibration", "test", options.clips, folder)]
-            cases += egomotion_footage(options.footage, folder) if options.footage else []
-            cases += [case for name, place in sets for case in folds(name, Path(place))]
-            lines += accuracy_table(measure([*cases, *tiny()], base, engine=True))
-        if options.only != "accuracy":
-            cases = [*egomotion("calibration", "validation", 300, folder)]
-            cases += [case for name, place in sets for case in folds(name, Path(place), options.ablation_folds)]
-            found = measure([*cases, *tiny(4)], ablation(base["int8"]), engine=False)
-            lines += ["", "## Which parts of the recipe are worth it", "", *ablation_table(found)]
-    print("\n".join(lines))
-    if options.only is None:
-        write(lines, options)
-
-
-INTRODUCTION = f"""# Accuracy in int8
+TITLES = {
+    "accuracy": f"""# Accuracy in int8
 
 Top-1 in percent; of data sets with folds the mean over them, each fold's videos by the model that was not trained on
 them, calibrated on {CALIBRATION} videos of the other folds. Agreement: percent of the videos that int8 and float take
 for the same. Cosine: between the logits of all clips of a case. Measured on the ExecuTorch programs.
-"""
-ABOUT = """The quantised programs run by PyTorch (the same numbers: integers in float arithmetic), one thing changed at
-a time, on procedural validation clips, on some folds, and on synthetic scenes for the random weights. Agreement in
-percent."""
+""",
+    "ablation": """# Which parts of the recipe `int8` are worth it
+
+The quantised programs run by PyTorch (the same numbers: integers in float arithmetic), one thing changed at a time, on
+procedural validation clips, on some folds, and on synthetic scenes for the random weights. Cosine: between the logits
+of all clips of a case. Agreement: percent of the videos that int8 and float take for the same.
+""",
+}
 
 
-def write(lines: list[str], options: argparse.Namespace) -> None:
-    place = lines.index("## Which parts of the recipe are worth it") + 1
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=RESULTS, help="which table")
+    parser.add_argument("--folds", action="append", default=[], metavar="NAME=DIR", help="output of the training")
+    parser.add_argument("--footage", type=Path, metavar="DIR", help="real videos for egomotion-nano")
+    parser.add_argument("--clips", type=int, default=1000, help="procedural clips (default: %(default)s)")
+    parser.add_argument("--only-folds", type=int, metavar="N", help="the first folds of each set (default: all)")
+    parser.add_argument("--time-build", action="store_true", help="also time a whole build of egomotion-nano")
+    parser.add_argument("--note", action="append", default=[], help="a sentence to be added")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    static = quantisation.load("int8")
+    recipes = ablation(static) if options.what == "ablation" else {name: quantisation.load(name) for name in PRECISIONS}
+    with tempfile.TemporaryDirectory() as scratch:
+        split = "validation" if options.what == "ablation" else "test"
+        cases = [*egomotion("calibration", split, options.clips, Path(scratch))]
+        cases += egomotion_footage(options.footage, Path(scratch)) if options.footage else []
+        for text in options.folds:
+            name, _, place = text.partition("=")
+            cases += folds(name, Path(place), options.only_folds)
+        found = measure([*cases, *tiny()], recipes, engine=options.what == "accuracy")
+    rows = ablation_table(found) if options.what == "ablation" else accuracy_table(found)
+    notes = [*options.note]
+    if options.time_build:
+        notes.append(f"A whole int8 build of egomotion-nano, clips drawn and 500 measured on: {time_build()}.")
     shown = " ".join(["python benchmarks/quantisation.py", *sys.argv[1:]])
-    lines = [INTRODUCTION, *lines[:place], "", ABOUT, "", *lines[place:], ""]
-    lines += [f"- A whole int8 build of egomotion-nano, 64 clips drawn, 500 measured, report written: {time_build()}."]
-    lines += [f"- {note}" for note in options.note]
-    lines += ["", f"Made by `{shown}`.", ""]
-    options.output.write_text("\n".join(lines))
+    lines = [TITLES[options.what], *rows, "", *(f"- {note}" for note in notes), "", f"Made by `{shown}`.", ""]
+    RESULTS[options.what].write_text("\n".join(lines))
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
