@@ -22,6 +22,12 @@ MODULES = {
     "torch": "vmp_edge.compile.torch",
     "tvm": "vmp_edge.compile.tvm",
 }
+# What each lowering can do; which of it a target offers is said in its YAML file.
+PRECISIONS = {
+    "executorch": ("fp32",),
+    "torch": ("fp32",),
+    "tvm": ("fp32", "fp16", "int8", "int8-dynamic", "int8-weight-only"),
+}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from vmp_edge.compile import lowering, parity, target
 from vmp_edge.compile.lowering import Lowered, Source
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import MissingDependencyError, UsageError
-from vmp_edge.manifest import Manifest, host_machine
+from vmp_edge.manifest import Manifest, host_machine, missing_cpu_features
 from vmp_edge.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def compare(bundle: Bundle, kind: Target, lowered: Lowered, module: VideoMamba, 
     Raises:
         BuildError: the bundle differs too much from its source model.
     """
-    if target.runs_here(kind):
+    if target.runs_here(kind) and not missing_cpu_features(lowered.cpu_features):
         return parity.measure(bundle, engines.create(bundle, threads), module)
     try:
         if lowered.emulate is None:
