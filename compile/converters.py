@@ -13,7 +13,7 @@ from torch.fx import Node
 from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
 
-from vmp_edge.compile.quantised import (
+from vmp_edge.compile.pt2e import (
     DEQUANTISE,
     LAYERS,
     QUANTISE,

@@ -14,7 +14,7 @@ from tvm import relax
 from vmp_edge.compile.converters import Columns, Converters, sizes
 from vmp_edge.compile.gemm import Gemm, Tiles
 from vmp_edge.compile.gemm_int8 import Dot, Int8Gemm
-from vmp_edge.compile.quantised import Array, Dynamic, Weight
+from vmp_edge.compile.pt2e import Array, Dynamic, Weight
 
 
 def to_relax(program: ExportedProgram, tiles: Tiles, dot: Dot) -> tvm.IRModule:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tvm
 from tvm.script import tirx
 
-from vmp_edge.compile.quantised import Weight
+from vmp_edge.compile.pt2e import Weight
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vmp_edge.compile.gemm import Gemm, Tile, broadcast
-from vmp_edge.compile.quantised import LEAST, MOST, Static, Weight
+from vmp_edge.compile.pt2e import LEAST, MOST, Static, Weight
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Int8Gemm(Gemm):
 
     Attributes:
         dot: the instruction.
-        dynamic: whether s and z are each row's own, as `quantised.Dynamic` says; else they are given.
+        dynamic: whether s and z are each row's own, as `pt2e.Dynamic` says; else they are given.
     """
 
     dot: Dot = DOTS["avx512"]

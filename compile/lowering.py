@@ -22,11 +22,11 @@ MODULES = {
     "torch": "vmp_edge.compile.torch",
     "tvm": "vmp_edge.compile.tvm",
 }
-# What each lowering can do; which of it a target offers is said in its YAML file.
-PRECISIONS = {
+QUANTISED = ("int8", "int8-dynamic", "int8-weight-only")
+PRECISIONS = {  # that a lowering does; a target's are its own
     "executorch": ("fp32",),
     "torch": ("fp32",),
-    "tvm": ("fp32", "fp16", "int8", "int8-dynamic", "int8-weight-only"),
+    "tvm": ("fp32", "fp16", *QUANTISED),
 }
 
 

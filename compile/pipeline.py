@@ -17,7 +17,7 @@ from vmp_edge.compile import lowering, parity, target
 from vmp_edge.compile.lowering import Lowered, Source
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import MissingDependencyError, UsageError
-from vmp_edge.manifest import Manifest, host_machine, missing_cpu_features
+from vmp_edge.manifest import Manifest, host_machine
 from vmp_edge.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def build(request: Request) -> Bundle:
     kind = target.choose(target.load(request.target), request.device, request.jetpack)
     engine, precision = request.engine or kind.engine, request.precision or kind.precisions[0]
     target.check_choice(kind, engine, precision)
+    kind = target.for_precision(kind, precision)
     if request.threads is not None and request.threads < 1:
         raise UsageError(f"--threads is {request.threads}; it must be at least 1")
     if (request.tune or request.tuning_log) and engine != "tvm":
@@ -156,7 +157,7 @@ def compare(bundle: Bundle, kind: Target, lowered: Lowered, module: VideoMamba, 
     Raises:
         BuildError: the bundle differs too much from its source model.
     """
-    if target.runs_here(kind) and not missing_cpu_features(lowered.cpu_features):
+    if target.runs_here(kind):
         return parity.measure(bundle, engines.create(bundle, threads), module)
     try:
         if lowered.emulate is None:

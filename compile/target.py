@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class Target:
             ``host`` for that of the building machine.
         engine: what executes its bundles unless the user says otherwise.
         engines: all that can.
-        precisions: those that can be asked for, the default first.
+        precisions: those that the device is for and one of the engines does, the default first.
         cpu_features: what its CPUs have beyond the architecture, as Linux names it in /proc/cpuinfo.
         needs: what else bundles of some precisions need of a CPU, by the precision.
         llvm: TVM's LLVM target but its kind, ``{"mtriple": ..., "mcpu": ...}``; None where `native` chooses.
@@ -118,7 +119,7 @@ def load(name: str) -> Target:
         machine=entry["machine"],
         engine=entry["engine"],
         engines=tuple(entry["engines"]),
-        precisions=tuple(entry["precisions"]),
+        precisions=tuple(name for name in entry["precisions"] if _engines_with(name, entry["engines"])),
         verified=entry["verified"],
         cpu_features=tuple(entry.get("cpu_features", ())),
         needs={
@@ -129,6 +130,10 @@ def load(name: str) -> Target:
         simd=entry.get("simd"),
         gpu=_gpu(entry["gpu"]) if "gpu" in entry else None,
     )
+
+
+def _engines_with(precision: str, engines: Sequence[str]) -> list[str]:
+    return [engine for engine in engines if precision in PRECISIONS[engine]]
 
 
 def _gpu(entry: dict[str, Any]) -> GpuTarget:
@@ -193,7 +198,7 @@ def _has_gpu(gpu: GpuTarget) -> bool:
 
 
 def check_choice(target: Target, engine: str, precision: str) -> None:
-    """Whether a target has an engine and a precision, and the engine that precision.
+    """Whether a target has an engine and a precision, and the engine does the precision.
 
     Raises:
         UsageError: it does not; the text says what it has.
@@ -202,6 +207,6 @@ def check_choice(target: Target, engine: str, precision: str) -> None:
         raise UsageError(f"target {target.name} has no engine {engine!r}; it has {', '.join(target.engines)}")
     if precision not in target.precisions:
         raise UsageError(f"target {target.name} has no precision {precision!r}; it has {', '.join(target.precisions)}")
-    does = PRECISIONS.get(engine, ())
-    if precision not in does:
-        raise UsageError(f"the engine {engine} does not do {precision}; it does {', '.join(does)}")
+    if precision not in PRECISIONS[engine]:
+        others = ", ".join(_engines_with(precision, target.engines))
+        raise UsageError(f"the engine {engine} does not do {precision} for {target.name}; choose --engine {others}")

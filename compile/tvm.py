@@ -45,10 +45,10 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
         BuildError: the library cannot be built for the target.
     """
     runtime_library()
-    from vmp_edge.compile import quantised  # which needs PyTorch
+    from vmp_edge.compile import pt2e  # which needs PyTorch
 
     kind = resolve(kind, precision)
-    quantised.check(source.program, precision)
+    pt2e.check(source.program, precision)
     tools = {name: importlib.metadata.version(name) for name in ("torch", "apache-tvm", "apache-tvm-ffi")}
     path = staging.path / PROGRAM
     if kind.gpu:

@@ -14,7 +14,7 @@ from tvm import relax
 from vmp_edge.compile.converters import Columns, Converters, inputs, sizes
 from vmp_edge.compile.cuda import kernels
 from vmp_edge.compile.cuda.kernels import Gpu, Operation, Scan, View
-from vmp_edge.compile.quantised import Array, Weight
+from vmp_edge.compile.pt2e import Array, Weight
 
 
 def to_relax(program: ExportedProgram, gpu: Gpu, dtype: str) -> tuple[tvm.IRModule, list[Operation]]:

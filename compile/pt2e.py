@@ -16,11 +16,11 @@ import numpy.typing as npt
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from vmp_edge.compile.lowering import QUANTISED
 from vmp_edge.errors import BuildError, UsageError
 
 Array = npt.NDArray[np.float32]
 LEAST, MOST = -128, 127  # of int8
-PRECISIONS = ("int8", "int8-dynamic", "int8-weight-only")
 LAYERS = ("linear.default", "conv2d.default")
 QUANTISE = ("quantize_per_tensor.default", "quantize_per_token.default")
 DEQUANTISE = ("dequantize_per_tensor.default", "dequantize_per_token.default")
@@ -134,5 +134,5 @@ def check(program: ExportedProgram, precision: str) -> None:
         UsageError: the precision is an int8 one and no layer is quantised, or the other way round.
     """
     quantised = any(is_call(node, WEIGHT) for node in program.graph.nodes)
-    if quantised != (precision in PRECISIONS):
+    if quantised != (precision in QUANTISED):
         raise UsageError(f"the program is {'' if quantised else 'not '}quantised, which does not go with {precision}")
