@@ -106,7 +106,7 @@ def main() -> None:
         "",
         f"Those of {args.model}, (M, N) from K, one thread: ms, and 10^9 operations a second in brackets. Medians of",
         "one run, in CPU time of the thread; ratios within it. PyTorch allocates its result, the others write over",
-        "one. PyTorch and the first two generated ones are float32. int8 takes and gives float32, too: quantising is in it.",
+        "one. PyTorch and the first two generated ones are float32; int8 takes and gives float32, quantising included.",
         "",
         "| M x N x K | PyTorch | generated, default tile | tuned tile | int8 | int8-dynamic | int8-weight-only "
         "| tuned over PyTorch | int8 over tuned | int8-dynamic over tuned |",

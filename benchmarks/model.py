@@ -1,8 +1,8 @@
-"""Time a whole model four ways in one run, and write the table.
+"""Time a whole model five ways in one run, and write the table.
 
 (a) published: the arithmetic as the VideoMambaPro code has it, a Python loop over the tokens, on this repository's
     weights; (b) source: the source model with the native operators; (c) executorch: the bundle of `--target host`;
-    (d) tvm: the bundle of `--target host --engine tvm`.
+    (d) tvm: the bundle of `--target host --engine tvm`; (e) tvm-int8: the same with `--precision int8-dynamic`.
 Each is a process of its own with a fixed number of threads, taken in turns so that a noisy moment hits all of them.
 """
 
@@ -26,15 +26,15 @@ import numpy as np
 import vmp_edge
 from vmp_edge.bundle import Bundle
 
-VARIANTS = {"published": "a", "source": "b", "executorch": "c", "tvm": "d"}
-ENGINES = ("executorch", "tvm")
+VARIANTS = {"published": "a", "source": "b", "executorch": "c", "tvm": "d", "tvm-int8": "e"}
+BUNDLES = {"executorch": ("executorch", "fp32"), "tvm": ("tvm", "fp32"), "tvm-int8": ("tvm", "int8-dynamic")}
 WEIGHTS = "weights.pth"
 RESULTS = Path(__file__).parent / "results" / "model.md"
 
 
 def make_runner(variant: str, folder: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     """A function from video to logits; PyTorch is imported by the variants that run in it, for memory's sake."""
-    if variant in ENGINES:
+    if variant in BUNDLES:
         return vmp_edge.load(folder / variant, threads=threads).predict_video
     import torch
     from published import published_forward
@@ -53,7 +53,7 @@ def make_runner(variant: str, folder: Path, threads: int) -> Callable[[np.ndarra
 def worker(variant: str, folder: Path, threads: int, repeats: int) -> None:
     """Time one variant; print seconds, CPU seconds, peak memory and logits as JSON."""
     run = make_runner(variant, folder, threads)
-    manifest = Bundle.open(folder / ENGINES[0]).manifest
+    manifest = Bundle.open(folder / "tvm").manifest
     shape = (1, 3, manifest.frames, manifest.image_size, manifest.image_size)
     video = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     logits = run(video)
@@ -73,7 +73,7 @@ def peak_memory() -> float:
 
 
 def build(folder: Path, name: str, frames: int, size: int) -> dict[str, float]:
-    """Weights of a seeded random model, and each engine's bundle; the seconds that a build took, its check included."""
+    """Weights of a seeded random model, and the bundles; the seconds that a build took, its check included."""
     import torch
 
     from vmp_edge.compile import pipeline
@@ -82,10 +82,13 @@ def build(folder: Path, name: str, frames: int, size: int) -> dict[str, float]:
     model = vmp_edge.models.create(name, num_frames=frames, image_size=size)
     torch.save({"model": model.state_dict(), "options": vars(model.options)}, folder / WEIGHTS)
     seconds = {}
-    for engine in ENGINES:
+    for variant, (engine, precision) in BUNDLES.items():
         start = time.perf_counter()
-        pipeline.build(pipeline.Request("host", checkpoint=folder / WEIGHTS, output=folder / engine, engine=engine))
-        seconds[engine] = time.perf_counter() - start
+        request = pipeline.Request(
+            "host", checkpoint=folder / WEIGHTS, output=folder / variant, engine=engine, precision=precision
+        )
+        pipeline.build(request)
+        seconds[variant] = time.perf_counter() - start
     return seconds
 
 
@@ -153,13 +156,13 @@ def main() -> None:
     lines = [
         "# Whole model",
         "",
-        f"{args.model}, {args.frames} frames of {args.image_size}x{args.image_size}, batch 1, float32. Medians of one "
-        "run; ratios within it.",
+        f"{args.model}, {args.frames} frames of {args.image_size}x{args.image_size}, batch 1, float32 but for (e). Medians "
+        "of one run; ratios within it.",
         "CPU ms is what all threads of the process used: beside other work it tells more than the time that passed.",
         "Peak MB is the process's, with Python and all that the variant imports.",
         f"Load average before and after, the benchmark's own included, on {os.cpu_count()} cores: {before:.1f}, "
         f"{os.getloadavg()[0]:.1f}.",
-        "Built and checked in: " + ", ".join(f"{engine} {seconds:.0f} s" for engine, seconds in built.items()) + ".",
+        "Built and checked in: " + ", ".join(f"{variant} {seconds:.0f} s" for variant, seconds in built.items()) + ".",
         "",
         *table(results),
         "",
