@@ -156,8 +156,8 @@ def main() -> None:
     lines = [
         "# Whole model",
         "",
-        f"{args.model}, {args.frames} frames of {args.image_size}x{args.image_size}, batch 1, float32 but for (e). Medians "
-        "of one run; ratios within it.",
+        f"{args.model}, {args.frames} frames of {args.image_size}x{args.image_size}, batch 1, float32 but for (e). "
+        "Medians of one run; ratios within it.",
         "CPU ms is what all threads of the process used: beside other work it tells more than the time that passed.",
         "Peak MB is the process's, with Python and all that the variant imports.",
         f"Load average before and after, the benchmark's own included, on {os.cpu_count()} cores: {before:.1f}, "
