@@ -1,6 +1,9 @@
 """Quantised programs for the tests of lowerings: the least that PT2E can be asked for."""
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram
 
 STATIC, DYNAMIC, WEIGHT_ONLY = KINDS = ("int8", "int8-dynamic", "int8-weight-only")
@@ -8,24 +11,29 @@ FEW = (".dt_down", ".dt_up", ".B", ".C", "head")  # layers that are dynamic in "
 
 
 def quantised(
-    program: ExportedProgram, kind: str, outputs: bool = True, left_out: tuple[str, ...] = ()
+    program: ExportedProgram,
+    kind: str,
+    outputs: bool = True,
+    left_out: tuple[str, ...] = (),
+    inputs: Sequence[Tensor] = (),
 ) -> ExportedProgram:
-    """A program with int8 layers, in PT2E's words; its ranges are those of a few random inputs.
+    """A program with int8 layers, in PT2E's words.
 
     Args:
         program: of `graph.export`.
         kind: one of `KINDS`.
         outputs: whether static layers have quantised outputs.
         left_out: layers that stay float.
+        inputs: whose ranges static layers get; two random ones where none are given.
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     module = program.module(check_guards=False)
     prepared = prepare_pt2e(module, _quantizer(kind, outputs, left_out))
-    generator = torch.Generator().manual_seed(0)
+    generator, shape = torch.Generator().manual_seed(0), program.example_inputs[0][0].shape
     with torch.no_grad():
-        for _ in range(2):
-            prepared(torch.randn(program.example_inputs[0][0].shape, generator=generator))
+        for one in inputs or [torch.randn(shape, generator=generator) for _ in range(2)]:
+            prepared(one)
         converted = convert_pt2e(prepared)
         _make_per_token(converted)
         return torch.export.export(converted, program.example_inputs[0], strict=False)
