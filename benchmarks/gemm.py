@@ -1,6 +1,6 @@
-"""Time a model's matrix products: generated, with the default tile and with the tuned one, beside PyTorch's linear.
+"""Time a model's matrix products: generated, with the default tile and the tuned one and in int8, beside PyTorch's.
 
-One thread; every product takes its turn in each of the three ways, so that a slow moment hits all of them.
+One thread; every product takes its turn in each way, so that a slow moment hits all of them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import tvm
@@ -23,27 +24,51 @@ import vmp_edge
 from vmp_edge.compile import graph, target, tuning
 from vmp_edge.compile.cpu import products
 from vmp_edge.compile.gemm import Gemm
+from vmp_edge.compile.gemm_int8 import DOTS, Int8Gemm
+from vmp_edge.compile.pt2e import Activations, Dynamic, Static, Weight
 
 RESULTS = Path(__file__).parent / "results" / "gemm.md"
 
 
 def contenders(gemm: Gemm, kind: target.Target) -> dict[str, Callable[[], Any]]:
     """The product by itself, without what is fused into it, in each way."""
-    tiles = tuning.load(kind)
+    assert kind.simd is not None
+    tiles, dot = tuning.load(kind), DOTS[kind.simd]
     bare = Gemm(gemm.m, gemm.n, gemm.k, tiles.default)
     tuned = dataclasses.replace(bare, tile=tiles.of(gemm.m, gemm.n, gemm.k))
+    static = Int8Gemm(gemm.m, gemm.n, gemm.k, dot.tile, dot=dot)
     a, weight = torch.randn(gemm.m, gemm.k), torch.randn(gemm.n, gemm.k)
+    expected = F.linear(a, weight)
     calls: dict[str, Callable[[], Any]] = {"PyTorch": lambda: F.linear(a, weight)}
-    expected, y = F.linear(a, weight), tvm.runtime.tensor(torch.zeros(gemm.m, gemm.n).numpy())
-    for name, variant in (("default", bare), ("tuned", tuned)):
-        function = variant.function().with_attr("global_symbol", "product")
-        machine = tvm.target.Target({"kind": "llvm", **(kind.llvm or {})})
-        compiled = tvm.compile(tvm.IRModule({"product": function}), target=machine)["product"]
-        arguments = [tvm.runtime.tensor(array) for array in (a.numpy(), variant.pack(weight.numpy()))]
-        calls[name] = lambda compiled=compiled, arguments=arguments: compiled(*arguments, y)
+    ways: dict[str, tuple[Gemm, Weight]] = {
+        "default": (bare, Weight(weight.numpy())),
+        "tuned": (tuned, Weight(weight.numpy())),
+        "int8": (static, quantised(weight.numpy(), Static(float(a.abs().max()) / 127, 0))),
+        "int8-dynamic": (dataclasses.replace(static, dynamic=True), quantised(weight.numpy(), Dynamic())),
+        "int8-weight-only": (dataclasses.replace(tuned, scaled=True), quantised(weight.numpy(), None)),
+    }
+    for name, (variant, given) in ways.items():
+        calls[name], result = compiled(variant, kind, a.numpy(), given)
         calls[name]()
-        torch.testing.assert_close(torch.from_numpy(y.numpy()), expected, atol=1e-3, rtol=1e-3)
+        error = float((torch.from_numpy(result.numpy()) - expected).norm() / expected.norm())
+        assert error < (1e-5 if given.scales is None else 0.05), f"{name}: {error}"
     return calls
+
+
+def quantised(weight: np.ndarray, activations: Activations | None) -> Weight:
+    """A weight in int8, each row from its largest number."""
+    scales = np.abs(weight).max(1) / 127
+    return Weight(np.rint(weight / scales[:, None]).astype(np.int8), scales, activations)
+
+
+def compiled(gemm: Gemm, kind: target.Target, a: np.ndarray, weight: Weight) -> tuple[Callable[[], Any], Any]:
+    """A call of a product, and what it writes to."""
+    machine = tvm.target.Target({"kind": "llvm", **(kind.llvm or {})})
+    function = gemm.function().with_attr("global_symbol", "product")
+    call = tvm.compile(tvm.IRModule({"product": function}), target=machine)["product"]
+    result = tvm.runtime.tensor(np.zeros((gemm.m, gemm.n), np.float32))
+    arguments = [tvm.runtime.tensor(array) for array in (a, *gemm.constants(weight))]
+    return lambda: call(*arguments, result), result
 
 
 def measure(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -65,24 +90,27 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS, help="the table (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    kind = target.native()
-    found = products(graph.export(vmp_edge.models.create(args.model)), tuning.load(kind))
+    kind = target.native("int8")
+    assert kind.simd is not None
+    found = products(graph.export(vmp_edge.models.create(args.model)), tuning.load(kind), DOTS[kind.simd])
     rows = []
     for gemm in sorted((gemm for gemm in found if gemm.m > 1), key=lambda gemm: -gemm.n * gemm.k):
         times = measure(contenders(gemm, kind), args.repeats)
         work = 2e-9 * gemm.m * gemm.n * gemm.k
         cells = [f"{seconds * 1e3:.2f} ({work / seconds:.0f})" for seconds in times.values()]
-        rows.append(
-            f"| {gemm.m} x {gemm.n} x {gemm.k} | {' | '.join(cells)} | {times['PyTorch'] / times['tuned']:.2f} |"
-        )
+        over = times["PyTorch"] / times["tuned"], times["tuned"] / times["int8"], times["tuned"] / times["int8-dynamic"]
+        ratios = [f"{ratio:.2f}" for ratio in over]
+        rows.append(f"| {gemm.m} x {gemm.n} x {gemm.k} | {' | '.join([*cells, *ratios])} |")
     lines = [
         "# Matrix products",
         "",
-        f"Those of {args.model}, (M, N) from K, float32, one thread: ms, and GFLOPS in brackets. Medians of one run,",
-        "in CPU time of the thread; ratios within it. PyTorch allocates its result, the others write over one.",
+        f"Those of {args.model}, (M, N) from K, one thread: ms, and 10^9 operations a second in brackets. Medians of",
+        "one run, in CPU time of the thread; ratios within it. PyTorch allocates its result, the others write over",
+        "one. PyTorch and the first two generated ones are float32; int8 takes and gives float32, quantising included.",
         "",
-        "| M x N x K | PyTorch | generated, default tile | generated, tuned tile | tuned over PyTorch |",
-        "|---|---|---|---|---|",
+        "| M x N x K | PyTorch | generated, default tile | tuned tile | int8 | int8-dynamic | int8-weight-only "
+        "| tuned over PyTorch | int8 over tuned | int8-dynamic over tuned |",
+        "|---|---|---|---|---|---|---|---|---|---|",
         *rows,
         "",
         f"{cpu_name()}; target {kind.name}, torch {torch.__version__}, apache-tvm {tvm.__version__}. Made by "

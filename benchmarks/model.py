@@ -33,8 +33,10 @@ BUNDLES = {  # engine and precision
     "executorch int8": ("executorch", "int8"),
     "executorch int8-dynamic": ("executorch", "int8-dynamic"),
     "executorch int8-weight-only": ("executorch", "int8-weight-only"),
+    "tvm int8": ("tvm", "int8"),
+    "tvm int8-dynamic": ("tvm", "int8-dynamic"),
 }
-VARIANTS = dict(zip(["published", "source", *BUNDLES], "abcdefgh", strict=False))
+VARIANTS = dict(zip(["published", "source", *BUNDLES], "abcdefghi", strict=False))
 WEIGHTS = "weights.pth"
 VIDEO = "video.npy"
 CALIBRATION = 4  # scenes: times do not depend on the ranges

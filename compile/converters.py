@@ -7,23 +7,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import tvm
 from torch.export import ExportedProgram
 from torch.fx import Node
 from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
 
+from vmp_edge.compile.pt2e import (
+    DEQUANTISE,
+    LAYERS,
+    QUANTISE,
+    Array,
+    Weight,
+    in_float,
+    is_call,
+    joined,
+    weight_of,
+)
 from vmp_edge.errors import BuildError
 
-Array = npt.NDArray[np.float32]
 READERS = ("linear.default", "selective_scan.default", "bi_selective_scan.default", "causal_conv_silu.default")
-
-
-def is_call(node: Any, name: str) -> bool:
-    """Whether a node calls an operator, ``linear.default`` say."""
-    return isinstance(node, Node) and node.op == "call_function" and getattr(node.target, "__name__", "") == name
 
 
 def inputs(node: Node) -> list[Any]:
@@ -73,6 +76,11 @@ class Converters(ABC):
             for spec in program.graph_signature.input_specs
             if spec.target in tensors
         }
+        self.weights = {
+            node: weight_of(node, self.parameters)
+            for node in program.graph.nodes
+            if any(is_call(node, name) for name in LAYERS)
+        }
         self.functions: dict[str, tvm.ir.GlobalVar] = {}
         self.patches: dict[Node, relax.Var] = {}
         self.columns: dict[Node, Columns] = {}
@@ -89,6 +97,9 @@ class Converters(ABC):
             "selective_scan.default": self.selective_scan,
             "bi_selective_scan.default": self.bi_selective_scan,
             "causal_conv_silu.default": self.causal_conv_silu,
+            **dict.fromkeys((*QUANTISE, *DEQUANTISE), self.unchanged),
+            "dequantize_per_channel.default": self.unchanged,
+            "choose_qparams_per_token_asymmetric.default": self.nothing,
         }
         return from_exported_program(
             self.program,
@@ -102,7 +113,7 @@ class Converters(ABC):
         self,
         importer: Any,
         x: Columns,
-        weight: Array,
+        weight: Weight,
         bias: Array | None = None,
         epsilon: float | None = None,
         residual: relax.Var | None = None,
@@ -113,7 +124,7 @@ class Converters(ABC):
         Args:
             importer: TVM's.
             x: what is multiplied.
-            weight: the layer's.
+            weight: the layer's, which also says whether the normalised x becomes int8.
             bias: (N).
             epsilon: of the norm; None where there is none.
             residual: (..., N).
@@ -138,51 +149,66 @@ class Converters(ABC):
 
     def source(self, node: Node, importer: Any) -> Columns:
         """Where a node's result lies: in a tensor of its own, or among others'."""
+        node = in_float(node)
         if node in self.columns:
             return self.columns[node]
         x = importer.env[node]
         return Columns(x, 0, sizes(x)[-1])
 
+    def unchanged(self, node: Node, importer: Any) -> relax.Var:
+        """Quantising and dequantising: the layers that read it do it by themselves."""
+        source = node.args[0]
+        assert isinstance(source, Node)
+        return importer.env[source]
+
+    def nothing(self, node: Node, importer: Any) -> tuple[None, None]:
+        """Scales and zero points of tokens, which nobody but quantising reads."""
+        return None, None
+
     def linear(self, node: Node, importer: Any, residual: relax.Var | None = None) -> relax.Var:
         """A linear layer; those without a bias that read the same are one product, whose columns they share."""
-        source, weight, *rest = inputs(node)
         if node in self.columns:
             return importer.env[node]
-        epsilon = None
-        x = source
-        if found := normalised(source):
-            x, epsilon = found
+        source, bias = in_float(inputs(node)[0]), self.bias(node)
+        x, epsilon = normalised(source) or (source, None)
         columns = self.source(x, importer)
-        bias = self.parameters[rest[0].name] if rest and rest[0] is not None else None
-        together = [user for user in source.users if is_call(user, "linear.default") and len(user.args) == 2]
+        together = [other for other in self.weights if self.belong_together(node, other)]
         if bias is not None or len(together) < 2:
             internal = residual is None and all(any(is_call(user, name) for name in READERS) for user in node.users)
-            return self.gemm(importer, columns, self.parameters[weight.name], bias, epsilon, residual, internal)
+            return self.gemm(importer, columns, self.weights[node], bias, epsilon, residual, internal)
         return self.linears(together, importer, columns, epsilon)[node]
+
+    def bias(self, layer: Node) -> Array | None:
+        """Of a linear layer or a convolution."""
+        bias = layer.args[2] if len(layer.args) > 2 else None
+        return self.parameters[bias.name] if isinstance(bias, Node) else None
+
+    def belong_together(self, one: Node, other: Node) -> bool:
+        """Whether two linear layers can be one product."""
+        same = in_float(inputs(one)[0]) is in_float(inputs(other)[0])
+        both = is_call(other, "linear.default") and self.bias(one) is self.bias(other) is None
+        return same and both and self.weights[one].kind == self.weights[other].kind
 
     def linears(self, nodes: list[Node], importer: Any, x: Columns, epsilon: float | None) -> dict[Node, relax.Var]:
         """Several layers as one product. The results by themselves are for who cannot read columns, else removed."""
-        weights = [self.parameters[inputs(node)[1].name] for node in nodes]
-        total = sum(len(weight) for weight in weights)
-        fill = -total % self.granularity
-        merged = np.concatenate([*weights, np.zeros((fill, weights[0].shape[1]), np.float32)])
-        whole = self.gemm(importer, x, merged, epsilon=epsilon, internal=True)
+        weights = [self.weights[node] for node in nodes]
+        whole = self.gemm(importer, x, joined(weights, self.granularity), epsilon=epsilon, internal=True)
         results, first = {}, 0
-        for node, weight in zip(nodes, weights, strict=True):
-            self.columns[node] = Columns(whole, first, len(weight))
-            cut = relax.op.strided_slice(whole, [-1], [first], [first + len(weight)])
+        for node, width in zip(nodes, (len(weight.values) for weight in weights), strict=True):
+            self.columns[node] = Columns(whole, first, width)
+            cut = relax.op.strided_slice(whole, [-1], [first], [first + width])
             results[node] = importer.env[node] = importer.block_builder.emit(cut)
-            first += len(weight)
+            first += width
         return results
 
     def add(self, node: Node, importer: Any) -> relax.Var:
         """A sum; where it is a linear layer's only use, the layer adds its other side."""
         left, right = inputs(node)
-        alone = is_call(right, "linear.default") and len(right.users) == 1 and right not in self.columns
-        if alone and isinstance(left, Node):
+        layer = in_float(right) if isinstance(right, Node) else right
+        if isinstance(left, Node) and is_call(layer, "linear.default") and layer not in self.columns:
             residual = importer.env[left]
-            if sizes(residual) == sizes(importer.env[right]):
-                return self.linear(right, importer, residual)
+            if only_use(layer, node) and sizes(residual) == sizes(importer.env[layer]):
+                return self.linear(layer, importer, residual)
         return self.elementwise(relax.op.add, importer, left, right)
 
     def multiply(self, node: Node, importer: Any) -> relax.Var:
@@ -200,20 +226,17 @@ class Converters(ABC):
 
     def patch_embedding(self, node: Node, importer: Any) -> relax.Var:
         """A convolution whose kernel is its stride: a product over the patches, put back where a convolution has it."""
-        source, weight_node, bias_node, stride = inputs(node)[:4]
-        weight = self.parameters[weight_node.name]
+        source, stride, weight = inputs(node)[0], inputs(node)[3], self.weights[node]
         x, emit = importer.env[source], importer.block_builder.emit
         steps, channels, height, width = sizes(x)
-        out, _, patch, across = weight.shape
+        out, _, patch, across = weight.values.shape
         if list(stride) != [patch, across] or patch != across or height % patch or width % patch:
             raise BuildError("lowering to TVM: a convolution that is not a patch embedding")
         down, along = height // patch, width // patch
         split = emit(relax.op.reshape(x, (steps, channels, down, patch, along, patch)))
         order = emit(relax.op.permute_dims(split, (0, 2, 4, 1, 3, 5)))
         rows = emit(relax.op.reshape(order, (steps, down * along, channels * patch * patch)))
-        bias = self.parameters[bias_node.name]
-        flat = np.ascontiguousarray(weight.reshape(out, -1))
-        tokens = self.gemm(importer, Columns(rows, 0, flat.shape[1]), flat, bias)
+        tokens = self.gemm(importer, Columns(rows, 0, sizes(rows)[-1]), weight.flat(), self.bias(node))
         self.patches[node] = tokens
         back = emit(relax.op.permute_dims(tokens, (0, 2, 1)))
         return emit(relax.op.reshape(back, (steps, out, down, along)))
@@ -221,8 +244,8 @@ class Converters(ABC):
     def transpose(self, node: Node, importer: Any) -> relax.Var:
         """A transpose; after a flattened patch embedding it only undoes what made that a convolution's result."""
         source, first, second = inputs(node)
-        if is_call(source, "flatten.using_ints") and source.args[0] in self.patches:
-            return self.patches[source.args[0]]
+        if is_call(source, "flatten.using_ints") and in_float(source.args[0]) in self.patches:
+            return self.patches[in_float(source.args[0])]
         x = importer.env[source]
         axes = list(range(len(sizes(x))))
         axes[first], axes[second] = axes[second], axes[first]
@@ -234,6 +257,16 @@ class Converters(ABC):
         x, emit = importer.env[source], importer.block_builder.emit
         cut = emit(relax.op.strided_slice(x, [axis], [index], [index + 1]))
         return emit(relax.op.squeeze(cut, [axis]))
+
+
+def only_use(node: Node, user: Node) -> bool:
+    """Whether one node is all that uses another, but for quantising and dequantising on the way."""
+    users = list(node.users)
+    while (
+        len(users) == 1 and users[0] is not user and any(is_call(users[0], name) for name in (*QUANTISE, *DEQUANTISE))
+    ):
+        users = list(users[0].users)
+    return users == [user]
 
 
 def sizes(x: relax.Var) -> tuple[int, ...]:

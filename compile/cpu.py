@@ -11,11 +11,13 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from tvm import relax
 
-from vmp_edge.compile.converters import Array, Columns, Converters, sizes
+from vmp_edge.compile.converters import Columns, Converters, sizes
 from vmp_edge.compile.gemm import Gemm, Tiles
+from vmp_edge.compile.gemm_int8 import Dot, Int8Gemm
+from vmp_edge.compile.pt2e import Array, Dynamic, Weight
 
 
-def to_relax(program: ExportedProgram, tiles: Tiles) -> tvm.IRModule:
+def to_relax(program: ExportedProgram, tiles: Tiles, dot: Dot) -> tvm.IRModule:
     """A program of `graph.export` as a Relax module whose function is ``main``.
 
     Linear layers and the patch embedding become generated matrix products, with norms, biases and residuals inside
@@ -23,16 +25,17 @@ def to_relax(program: ExportedProgram, tiles: Tiles) -> tvm.IRModule:
     changes of order, is left to TVM.
 
     Args:
-        program: what was exported.
+        program: what was exported, quantised or not.
         tiles: the matrix products' register tiles.
+        dot: the instruction of int8 ones.
     """
-    module = CpuConverters(program, tiles).convert()
+    module = CpuConverters(program, tiles, dot).convert()
     return relax.transform.DeadCodeElimination(["main"])(module)  # what went into the products
 
 
-def products(program: ExportedProgram, tiles: Tiles) -> list[Gemm]:
+def products(program: ExportedProgram, tiles: Tiles, dot: Dot) -> list[Gemm]:
     """The matrix products of a program as `to_relax` makes it, each kind once."""
-    converters = CpuConverters(program, tiles)
+    converters = CpuConverters(program, tiles, dot)
     module = relax.transform.DeadCodeElimination(["main"])(converters.convert())
     used = {function.name_hint for function in module.functions}
     return [gemm for name, gemm in converters.products.items() if name in used]
@@ -44,11 +47,12 @@ class CpuConverters(Converters):
     Args:
         program: what was exported.
         tiles: the matrix products' register tiles.
+        dot: the instruction of int8 ones.
     """
 
-    def __init__(self, program: ExportedProgram, tiles: Tiles) -> None:
+    def __init__(self, program: ExportedProgram, tiles: Tiles, dot: Dot) -> None:
         super().__init__(program)
-        self.tiles = tiles
+        self.tiles, self.dot = tiles, dot
         self.products: dict[str, Gemm] = {}
         self.granularity = tiles.default.lanes  # whole vectors to the end
 
@@ -63,7 +67,7 @@ class CpuConverters(Converters):
         self,
         importer: Any,
         x: Columns,
-        weight: Array,
+        weight: Weight,
         bias: Array | None = None,
         epsilon: float | None = None,
         residual: relax.Var | None = None,
@@ -71,20 +75,17 @@ class CpuConverters(Converters):
     ) -> relax.Var:
         """As `Converters.gemm`."""
         *outer, row = sizes(x.whole)
-        rows, (n, k) = int(np.prod(outer)), weight.shape
-        gemm = Gemm(
-            rows,
-            n,
-            k,
-            self.tiles.of(rows, n, k),
-            row=None if row == k else row,
-            first=0 if row == k else x.first,
-            epsilon=epsilon,
-            bias=bias is not None,
-            residual=residual is not None,
-        )
+        rows, (n, k) = int(np.prod(outer)), weight.values.shape
+        extra: dict[str, Any] = {"epsilon": epsilon, "bias": bias is not None, "residual": residual is not None}
+        extra |= {} if row == k else {"row": row, "first": x.first}
+        gemm: Gemm
+        if weight.activations is None:
+            gemm = Gemm(rows, n, k, self.tiles.of(rows, n, k), **extra, scaled=weight.scales is not None)
+        else:
+            dynamic = isinstance(weight.activations, Dynamic)
+            gemm = Int8Gemm(rows, n, k, self.dot.tile, **extra, dot=self.dot, dynamic=dynamic)
         self.products[gemm.name] = gemm
-        arguments = [self.reshape(importer, x.whole, (rows, row)), relax.const(gemm.pack(weight))]
+        arguments = [self.reshape(importer, x.whole, (rows, row)), *map(relax.const, gemm.constants(weight))]
         arguments += [relax.const(bias)] if bias is not None else []
         arguments += [self.reshape(importer, residual, (rows, n))] if residual is not None else []
         result = self.call(importer, gemm.name, gemm.function, arguments, (rows, n))

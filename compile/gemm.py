@@ -7,13 +7,16 @@ loaded, and each row's scalar is broadcast against it. Rows are spread over thre
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import tvm
 from tvm.script import tirx
+
+from vmp_edge.compile.pt2e import Weight
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Tiles:
 class Gemm:
     """result (M, N) = normalise(A (M, K)) @ W^T + bias + residual: norm, bias and residual each optional.
 
+    W is float32, or int8 with a scale for each of its rows, and then a fourth of the size.
+
     Attributes:
         m, n, k: sizes.
         tile: the register tile.
@@ -67,6 +72,7 @@ class Gemm:
         epsilon: each row of A is multiplied by rsqrt(mean(row * row) + epsilon), as `graph.Normalise` does; None: not.
         bias: whether (N) is added to each row.
         residual: whether (M, N) is added.
+        scaled: whether W is int8; it is widened where it is read, and each column of the result gets its scale.
     """
 
     m: int
@@ -78,34 +84,53 @@ class Gemm:
     epsilon: float | None = None
     bias: bool = False
     residual: bool = False
+    scaled: bool = False
+    sum: ClassVar[str] = "float32"  # the accumulators' dtype
+
+    @property
+    def kind(self) -> str:
+        """What the name begins with."""
+        return "gemm_int8_weights" if self.scaled else "gemm"
 
     @property
     def name(self) -> str:
         """Of the function, unique among the products of a model."""
-        words = ["gemm", f"{self.m}x{self.n}x{self.k}"]
+        words = [self.kind, f"{self.m}x{self.n}x{self.k}"]
         words += [f"from{self.first}of{self.row}"] if self.row else []
         words += ["normalised"] if self.epsilon is not None else []
         return "_".join(words + [word for word in ("bias", "residual") if getattr(self, word)])
 
-    def pack(self, weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    @property
+    def panels(self) -> int:
+        """Of the packed weights, each of a tile's columns."""
+        return -(-self.n // self.tile.columns)
+
+    def pack(self, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A weight (N, K) as the function reads it: (panels, K, columns), zeros beyond N."""
-        panels = -(-self.n // self.tile.columns)
-        padded = np.zeros((panels * self.tile.columns, self.k), np.float32)
+        padded = np.zeros((self.panels * self.tile.columns, self.k), weight.dtype)
         padded[: self.n] = weight
-        return np.ascontiguousarray(padded.reshape(panels, self.tile.columns, self.k).transpose(0, 2, 1))
+        return np.ascontiguousarray(padded.reshape(self.panels, self.tile.columns, self.k).transpose(0, 2, 1))
+
+    def constants(self, weight: Weight) -> list[npt.NDArray[Any]]:
+        """What the function takes between A and the bias, of a weight (N, K)."""
+        return [self.pack(weight.values), *([weight.scales] if weight.scales is not None else [])]
 
     def function(self) -> tvm.tirx.PrimFunc:
-        """The function of (array with A, packed W[, bias][, residual], result), all float32."""
+        """The function of (array with A, packed W[, scales][, bias][, residual], result)."""
         return tvm.script.from_source("\n".join(self._source()), extra_vars={"T": tirx})
 
+    def _weights(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shapes and dtypes of `constants`."""
+        shape = (self.panels, self.k, self.tile.columns)
+        return {"W": (shape, "int8"), "C": ((self.n,), "float32")} if self.scaled else {"W": (shape, "float32")}
+
     def _source(self) -> Iterator[str]:
-        tile, panels = self.tile, -(-self.n // self.tile.columns)
-        buffers = {"A": (self.m, self.row or self.k), "W": (panels, self.k, tile.columns)}
-        buffers |= {"B": (self.n,)} if self.bias else {}
-        buffers |= {"R": (self.m, self.n)} if self.residual else {}
-        arguments = ", ".join(
-            f"{name}: T.Buffer({shape}, 'float32')" for name, shape in (buffers | {"Y": (self.m, self.n)}).items()
-        )
+        tile = self.tile
+        buffers = {"A": ((self.m, self.row or self.k), "float32"), **self._weights()}
+        buffers |= {"B": ((self.n,), "float32")} if self.bias else {}
+        buffers |= {"R": ((self.m, self.n), "float32")} if self.residual else {}
+        buffers |= {"Y": ((self.m, self.n), "float32")}
+        arguments = ", ".join(f"{name}: T.Buffer({shape}, '{dtype}')" for name, (shape, dtype) in buffers.items())
         yield "@T.prim_func(private=True, s_tir=True)"
         yield f"def gemm({arguments}):"
         # 8 is an opaque function, which no pass fuses; without the other each store is a load again
@@ -125,16 +150,13 @@ class Gemm:
         """All panels of some blocks of rows: the whole ones in a loop, what is left of the last one by itself."""
         panels, rest = divmod(self.n, self.tile.columns)
         all_rows = rows * blocks
-        if self.epsilon is not None:  # a block around the tiles, for what they share
-            reads = [self._read("A", row, all_rows), f"W[0:{panels + bool(rest)}, 0:{self.k}, 0:{self.tile.columns}]"]
-            reads += [f"B[0:{self.n}]"] if self.bias else []
-            reads += [f"R[{row}:{row} + {all_rows}, 0:{self.n}]"] if self.residual else []
+        shared = list(self._prepare(name, row, all_rows))
+        if shared:  # a block around the tiles, for what they share
             yield f"{indent}with T.sblock('{name}'):"
             indent += "    "
-            yield f"{indent}T.reads({', '.join(reads)})"
+            yield f"{indent}T.reads({self._reads(row, all_rows, f'0:{self.panels}', '0', self.n)})"
             yield f"{indent}T.writes(Y[{row}:{row} + {all_rows}, 0:{self.n}])"
-            yield f"{indent}S = T.sblock_alloc_buffer(({all_rows},), 'float32', scope='local')"
-            yield from self._scales(f"{name}_scales", row, all_rows, indent)
+            yield from (indent + line for line in shared)
         within = indent + "    "
         if panels:
             yield f"{indent}for panel, block in T.grid({panels}, {blocks}):"
@@ -143,37 +165,66 @@ class Gemm:
             yield f"{indent}for block in range({blocks}):"
             yield from self._tile(f"{name}_last", row, rows, str(panels), rest, within)
 
-    def _read(self, array: str, row: str, rows: int) -> str:
-        return f"{array}[{row}:{row} + {rows}, {self.first}:{self.first + self.k}]"
+    def _reads(self, row: str, rows: int, panels: str, first: str, columns: int) -> str:
+        """The arguments that some rows and columns of the result need, as a block lists them."""
+        span = f"{first}:{first} + {columns}"
+        reads = [self._read_rows(row, rows)]
+        for name, (shape, _) in self._weights().items():
+            first_axis = panels if shape[0] == self.panels and name != "C" else span
+            reads.append(f"{name}[{', '.join([first_axis, *(f'0:{size}' for size in shape[1:])])}]")
+        reads += [f"B[{span}]"] if self.bias else []
+        reads += [f"R[{row}:{row} + {rows}, {span}]"] if self.residual else []
+        return ", ".join(reads)
 
-    def _scales(self, name: str, row: str, rows: int, indent: str) -> Iterator[str]:
-        """S: one over the root mean square of each row, whose squares are added up in vectors, then by halves."""
+    def _read_rows(self, row: str, rows: int) -> str:
+        return f"A[{row}:{row} + {rows}, {self.first}:{self.first + self.k}]"
+
+    def _prepare(self, name: str, row: str, rows: int) -> Iterator[str]:
+        """What the tiles of some rows share: the scales of normalised ones."""
+        if self.epsilon is not None:
+            yield f"S = T.sblock_alloc_buffer(({rows},), 'float32', scope='local')"
+            yield f"for i in range({rows}):"
+            yield f"    with T.sblock('{name}_scales'):"
+            yield f"        T.reads({self._read_rows(row, rows)})"
+            yield "        T.writes(S[i])"
+            yield from (f"        {line}" for line in self._norm(row))
+
+    def _walk(self, row: str, body: Callable[[str, str, str, int], Iterable[str]]) -> Iterator[str]:
+        """A loop over the vectors of row `i`, then one over what is left.
+
+        Args:
+            row: that `i` counts from.
+            body: lines of a loop, from the numbers, their places in a vector and in the row, and how many they are.
+        """
         lanes = self.tile.lanes
         whole, rest = divmod(self.k, lanes)
-        every = f"T.Ramp(0, 1, {lanes})"
-        yield f"{indent}for i in range({rows}):"
-        indent += "    "
-        yield f"{indent}with T.sblock('{name}'):"
-        indent += "    "
-        yield f"{indent}T.reads({self._read('A', row, rows)})"
-        yield f"{indent}T.writes(S[i])"
-        yield f"{indent}squares = T.sblock_alloc_buffer(({lanes},), 'float32', scope='local')"
-        yield f"{indent}squares[{every}] = T.Broadcast(T.float32(0), {lanes})"
         if whole:
+            yield f"for k in range({whole}):"
             at = f"A[{row} + i, T.Ramp({self.first} + k * {lanes}, 1, {lanes})]"
-            yield f"{indent}for k in range({whole}):"
-            yield f"{indent}    squares[{every}] = squares[{every}] + {at} * {at}"
+            places = f"T.Ramp(0, 1, {lanes})", f"T.Ramp(k * {lanes}, 1, {lanes})"
+            yield from (f"    {line}" for line in body(at, *places, lanes))
         if rest:
+            yield f"for k in range({rest}):"
             at = f"A[{row} + i, {self.first + whole * lanes} + k]"
-            yield f"{indent}for k in range({rest}):"
-            yield f"{indent}    squares[k] = squares[k] + {at} * {at}"
-        half = lanes // 2
+            yield from (f"    {line}" for line in body(at, "k", f"{whole * lanes} + k", 1))
+
+    def _across(self, buffer: str, combine: str) -> Iterator[str]:
+        """Combine a vector's lanes by halves, until two are left."""
+        half = self.tile.lanes // 2
         while half > 1:
-            low, high = f"T.Ramp(0, 1, {half})", f"T.Ramp({half}, 1, {half})"
-            yield f"{indent}squares[{low}] = squares[{low}] + squares[{high}]"
+            low, high = f"{buffer}[T.Ramp(0, 1, {half})]", f"{buffer}[T.Ramp({half}, 1, {half})]"
+            yield f"{low} = {combine.format(low, high)}"
             half //= 2
+
+    def _norm(self, row: str) -> Iterator[str]:
+        """S[i]: one over the root mean square of row `i`, whose squares are added up in vectors, then by halves."""
+        lanes = self.tile.lanes
+        yield f"squares = T.sblock_alloc_buffer(({lanes},), 'float32', scope='local')"
+        yield f"squares[T.Ramp(0, 1, {lanes})] = T.Broadcast(T.float32(0), {lanes})"
+        yield from self._walk(row, lambda x, lane, *_: [f"squares[{lane}] = squares[{lane}] + {x} * {x}"])
+        yield from self._across("squares", "{} + {}")
         mean = f"(squares[0] + squares[1]) * T.float32({1 / self.k!r})"
-        yield f"{indent}S[i] = T.float32(1) / T.sqrt({mean} + T.float32({self.epsilon!r}))"
+        yield f"S[i] = T.float32(1) / T.sqrt({mean} + T.float32({self.epsilon!r}))"
 
     def _tile(self, name: str, first_row: str, rows: int, panel: str, columns: int, indent: str) -> Iterator[str]:
         """The `block`-th tile. An accumulator buffer a row: larger ones (over 1024 bytes) would come from the heap."""
@@ -182,43 +233,64 @@ class Gemm:
         first, row = f"{panel} * {self.tile.columns}", f"{first_row} + block * {rows}"
         yield f"{indent}with T.sblock('{name}'):"
         indent += "    "
-        reads = [self._read("A", row, rows), f"W[{panel}, 0:{self.k}, 0:{self.tile.columns}]"]
-        reads += [f"S[block * {rows}:block * {rows} + {rows}]"] if self.epsilon is not None else []
-        reads += [f"B[{first}:{first} + {columns}]"] if self.bias else []
-        reads += [f"R[{row}:{row} + {rows}, {first}:{first} + {columns}]"] if self.residual else []
+        reads = [self._reads(row, rows, panel, first, columns), *self._shared(rows)]
         yield f"{indent}T.reads({', '.join(reads)})"
         yield f"{indent}T.writes(Y[{row}:{row} + {rows}, {first}:{first} + {columns}])"
         for i in range(rows):
-            yield f"{indent}acc{i} = T.sblock_alloc_buffer(({vectors * lanes},), 'float32', scope='local')"
+            yield f"{indent}acc{i} = T.sblock_alloc_buffer(({vectors * lanes},), '{self.sum}', scope='local')"
+        yield from (indent + line for line in self._products(row, rows, panel, vectors))
+        for i in range(rows):
+            yield from self._store(i, f"{row} + {i}", f"block * {rows} + {i}", first, columns, indent)
+
+    def _shared(self, rows: int) -> list[str]:
+        """What a tile reads of what `_prepare` made."""
+        return [f"S[block * {rows}:block * {rows} + {rows}]"] if self.epsilon is not None else []
+
+    def _products(self, row: str, rows: int, panel: str, vectors: int) -> Iterator[str]:
+        """The sums of a tile."""
+        lanes = self.tile.lanes
         places = [f"T.Ramp({j * lanes}, 1, {lanes})" for j in range(vectors)]
         for i in range(rows):
-            yield from (f"{indent}acc{i}[{at}] = T.Broadcast(T.float32(0), {lanes})" for at in places)
-        yield f"{indent}for k in range({self.k}):"
+            yield from (f"acc{i}[{at}] = T.Broadcast(T.float32(0), {lanes})" for at in places)
+        yield f"for k in range({self.k}):"
         for i in range(rows):
             for at in places:
-                product = f"T.Broadcast(A[{row} + {i}, {self.first} + k], {lanes}) * W[{panel}, k, {at}]"
-                yield f"{indent}    acc{i}[{at}] = acc{i}[{at}] + {product}"
-        for i in range(rows):
-            yield from self._store(i, f"{row} + {i}", f"S[block * {rows} + {i}]", first, columns, indent)
+                weight = f"W[{panel}, k, {at}]"
+                weight = f"T.Cast('float32x{lanes}', {weight})" if self.scaled else weight
+                product = f"T.Broadcast(A[{row} + {i}, {self.first} + k], {lanes}) * {weight}"
+                yield f"    acc{i}[{at}] = acc{i}[{at}] + {product}"
 
-    def _store(self, i: int, row: str, scale: str, first: str, columns: int, indent: str) -> Iterator[str]:
-        """A row of a tile: whole vectors, then single numbers."""
+    def _store(self, i: int, row: str, shared: str, first: str, columns: int, indent: str) -> Iterator[str]:
+        """A row of a tile: whole vectors, then single numbers.
+
+        Args:
+            i: of the tile's rows.
+            row: of the result.
+            shared: of what `_prepare` made.
+            first, columns: which part of the row.
+            indent: before each line.
+        """
         lanes = self.tile.lanes
         whole = columns // lanes
         for j in range(whole):
             at = f"T.Ramp({first} + {j * lanes}, 1, {lanes})"
-            value = self._epilogue(
-                f"acc{i}[T.Ramp({j * lanes}, 1, {lanes})]", row, at, f"T.Broadcast({scale}, {lanes})"
-            )
+            value = self._epilogue(f"acc{i}[T.Ramp({j * lanes}, 1, {lanes})]", row, at, shared, lanes)
             yield f"{indent}Y[{row}, {at}] = {value}"
         if columns % lanes:
             yield f"{indent}for j in range({columns % lanes}):"
             at = f"{first} + {whole * lanes} + j"
-            value = self._epilogue(f"acc{i}[{whole * lanes} + j]", row, at, scale)
+            value = self._epilogue(f"acc{i}[{whole * lanes} + j]", row, at, shared, 1)
             yield f"{indent}    Y[{row}, {at}] = {value}"
 
-    def _epilogue(self, value: str, row: str, at: str, scale: str) -> str:
-        value += f" * {scale}" if self.epsilon is not None else ""
-        value += f" + B[{at}]" if self.bias else ""
-        value += f" + R[{row}, {at}]" if self.residual else ""
-        return value
+    def _epilogue(self, value: str, row: str, at: str, shared: str, lanes: int) -> str:
+        value += f" * {broadcast(f'S[{shared}]', lanes)}" if self.epsilon is not None else ""
+        value += f" * C[{at}]" if self.scaled else ""
+        return value + self._added(row, at)
+
+    def _added(self, row: str, at: str) -> str:
+        return (f" + B[{at}]" if self.bias else "") + (f" + R[{row}, {at}]" if self.residual else "")
+
+
+def broadcast(value: str, lanes: int) -> str:
+    """A number for all lanes of a vector; itself for one."""
+    return f"T.Broadcast({value}, {lanes})" if lanes > 1 else value

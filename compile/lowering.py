@@ -26,7 +26,7 @@ QUANTISED = ("int8", "int8-dynamic", "int8-weight-only")  # with a recipe of the
 PRECISIONS = {  # that a lowering does; a target's are its own
     "executorch": ("fp32", *QUANTISED),
     "torch": ("fp32",),
-    "tvm": ("fp32", "fp16"),
+    "tvm": ("fp32", "fp16", *QUANTISED),
 }
 
 

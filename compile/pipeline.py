@@ -140,6 +140,7 @@ def build(request: Request, progress: Progress | None = None) -> Bundle:
     kind = target.choose(target.load(request.target), request.device, request.jetpack)
     engine, precision = request.engine or kind.engine, request.precision or kind.precisions[0]
     target.check_choice(kind, engine, precision)
+    kind = target.for_precision(kind, precision)
     if request.threads is not None and request.threads < 1:
         raise UsageError(f"--threads is {request.threads}; it must be at least 1")
     if (request.tune or request.tuning_log) and engine != "tvm":

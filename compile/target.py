@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,19 @@ class GpuTarget:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a precision needs of a target's CPUs beyond what all of them have.
+
+    Attributes:
+        cpu_features: as Linux names them in /proc/cpuinfo.
+        mattr: as LLVM does, with a plus each.
+    """
+
+    cpu_features: tuple[str, ...]
+    mattr: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Target:
     """A device kind.
 
@@ -63,6 +76,7 @@ class Target:
         engines: all that can.
         precisions: those that the device is for and one of the engines does, the default first.
         cpu_features: what its CPUs have beyond the architecture, as Linux names it in /proc/cpuinfo.
+        needs: what else bundles of some precisions need of a CPU, by the precision.
         llvm: TVM's LLVM target but its kind, ``{"mtriple": ..., "mcpu": ...}``; None where `native` chooses.
         simd: the registers that TVM's matrix products are tiled for, a key of `vmp_edge.compile.gemm.TILES`.
         verified: what was verified, by the machine that it was verified on.
@@ -78,7 +92,8 @@ class Target:
     precisions: tuple[str, ...]
     verified: dict[str, str]
     cpu_features: tuple[str, ...] = ()
-    llvm: dict[str, str] | None = None
+    needs: dict[str, Needs] = field(default_factory=dict)
+    llvm: dict[str, Any] | None = None
     simd: str | None = None
     gpu: GpuTarget | None = None
     tuning: Path | None = None
@@ -107,6 +122,10 @@ def load(name: str) -> Target:
         precisions=tuple(name for name in entry["precisions"] if _engines_with(name, entry["engines"])),
         verified=entry["verified"],
         cpu_features=tuple(entry.get("cpu_features", ())),
+        needs={
+            precision: Needs(tuple(needs["cpu_features"]), tuple(needs["mattr"]))
+            for precision, needs in entry.get("needs", {}).items()
+        },
         llvm=entry.get("llvm"),
         simd=entry.get("simd"),
         gpu=_gpu(entry["gpu"]) if "gpu" in entry else None,
@@ -140,16 +159,25 @@ def choose(target: Target, device: str | None, jetpack: str | None) -> Target:
     return replace(target, gpu=replace(target.gpu, device=device or target.gpu.device, jetpack=jetpack))
 
 
-def native() -> Target:
-    """The most demanding target with an ``llvm`` entry that this machine satisfies.
+def for_precision(target: Target, precision: str) -> Target:
+    """A target with what a precision needs besides among its features."""
+    if precision not in target.needs:
+        return target
+    needs, llvm = target.needs[precision], target.llvm or {}
+    features = (*target.cpu_features, *needs.cpu_features)
+    return replace(target, cpu_features=features, llvm={**llvm, "mattr": list(needs.mattr)}, needs={})
+
+
+def native(precision: str = "fp32") -> Target:
+    """The most demanding target with an ``llvm`` entry that this machine satisfies, `for_precision`.
 
     Raises:
         UsageError: there is none.
     """
-    kinds = [kind for kind in map(load, names()) if kind.gpu is None]
-    fitting = [kind for kind in kinds if kind.llvm and runs_here(kind)]
+    kinds = [kind for kind in map(load, names()) if kind.gpu is None and kind.llvm and precision in kind.precisions]
+    fitting = [kind for kind in (for_precision(kind, precision) for kind in kinds) if runs_here(kind)]
     if not fitting:
-        known = ", ".join(kind.name for kind in kinds if kind.llvm)
+        known = ", ".join(kind.name for kind in kinds)
         raise UsageError(f"TVM has no target for this CPU (it has {known}); choose another --engine")
     return max(fitting, key=lambda kind: len(kind.cpu_features))
 

@@ -99,7 +99,7 @@ def check(kind: Target) -> None:
 
 
 def tune(kind: Target, products: Sequence[Gemm]) -> None:
-    """Time tiles for the products of a model on this machine, and add the results to the target's log.
+    """Time tiles for the float32 products of a model on this machine, and add the results to the target's log.
 
     Args:
         kind: a target that this machine can run.
@@ -114,7 +114,7 @@ def tune(kind: Target, products: Sequence[Gemm]) -> None:
     check(kind)
     path = log_of(kind)
     entries = {sizes: entry for sizes, (_, entry) in _read(kind, path).items()} if path.exists() else {}
-    wanted = {(gemm.m, gemm.n, gemm.k): gemm for gemm in products if gemm.m >= LEAST_ROWS}
+    wanted = {(gemm.m, gemm.n, gemm.k): gemm for gemm in products if gemm.m >= LEAST_ROWS and gemm.kind == "gemm"}
     for sizes, gemm in tqdm(wanted.items(), desc="tuning", unit="product", file=sys.stderr):
         tried = {_name(tile): round(seconds * 1e6, 1) for tile, seconds in time_tiles(kind, gemm).items()}
         fastest = sorted(tried, key=lambda name: tried[name])

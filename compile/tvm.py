@@ -41,11 +41,14 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
 
     Raises:
         MissingDependencyError: TVM, the target's C++ compiler, or nvcc, is not installed.
-        UsageError: no target fits this CPU, or the target's tuning log is none.
+        UsageError: no target fits this CPU, the target's tuning log is none, or the program is not of the precision.
         BuildError: the library cannot be built for the target.
     """
     runtime_library()
-    kind = resolve(kind)
+    from vmp_edge.compile import pt2e  # which needs PyTorch
+
+    kind = resolve(kind, precision)
+    pt2e.check(source.program, precision)
     tools = {name: importlib.metadata.version(name) for name in ("torch", "apache-tvm", "apache-tvm-ffi")}
     path = staging.path / PROGRAM
     if kind.gpu:
@@ -56,13 +59,15 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
     return Lowered(PROGRAM, tools, kind.cpu_features, libraries=RUNTIME_LIBRARIES, emulate=emulate)
 
 
-def resolve(kind: Target) -> Target:
-    """The target itself; for ``host``, the most demanding target that this CPU satisfies.
+def resolve(kind: Target, precision: str = "fp32") -> Target:
+    """The target, with what the precision needs; for ``host``, the most demanding target that this CPU satisfies.
 
     Raises:
         UsageError: there is none.
     """
-    return dataclasses.replace(target.native(), tuning=kind.tuning) if kind.machine == "host" else kind
+    if kind.machine == "host":
+        return dataclasses.replace(target.native(precision), tuning=kind.tuning)
+    return target.for_precision(kind, precision)
 
 
 def tune(program: ExportedProgram, kind: Target) -> None:
@@ -81,11 +86,12 @@ def tune(program: ExportedProgram, kind: Target) -> None:
     from vmp_edge.compile import tuning
     from vmp_edge.compile.cpu import products
     from vmp_edge.compile.gemm import TILES, Tiles
+    from vmp_edge.compile.gemm_int8 import DOTS
 
     kind = resolve(kind)
     tuning.check(kind)
     assert kind.simd is not None
-    tuning.tune(kind, products(program, Tiles(TILES[kind.simd])))
+    tuning.tune(kind, products(program, Tiles(TILES[kind.simd]), DOTS[kind.simd]))
 
 
 def _lower_for_gpu(
@@ -154,8 +160,8 @@ def to_library(program: ExportedProgram, kind: Target, path: Path) -> None:
     """Compile a program and link it with the native kernels.
 
     Args:
-        program: of `graph.export`.
-        kind: a target with an ``llvm`` entry.
+        program: of `graph.export`, quantised or not.
+        kind: a target with ``llvm`` and ``simd`` entries, with what the program's precision needs (`resolve`).
         path: of the shared library.
 
     Raises:
@@ -166,12 +172,13 @@ def to_library(program: ExportedProgram, kind: Target, path: Path) -> None:
 
     from vmp_edge.compile import tuning
     from vmp_edge.compile.cpu import to_relax
+    from vmp_edge.compile.gemm_int8 import DOTS
 
     compiler = cross_compiler(kind.machine)
     archives = build_operators(_toolchain(kind.machine))
-    assert kind.llvm is not None
+    assert kind.llvm is not None and kind.simd is not None
     machine = tvm.target.Target({"kind": "llvm", **kind.llvm})
-    module = to_relax(program, tuning.load(kind))
+    module = to_relax(program, tuning.load(kind), DOTS[kind.simd])
     pipeline = relax.backend.cpu_generic.get_default_pipeline(machine)
     executable = tvm.compile(module, target=machine, relax_pipeline=pipeline)
     executable.export_library(str(path), fcompile=_linked_by(compiler, archives))

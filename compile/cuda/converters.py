@@ -11,9 +11,10 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from tvm import relax
 
-from vmp_edge.compile.converters import Array, Columns, Converters, inputs, sizes
+from vmp_edge.compile.converters import Columns, Converters, inputs, sizes
 from vmp_edge.compile.cuda import kernels
 from vmp_edge.compile.cuda.kernels import Gpu, Operation, Scan, View
+from vmp_edge.compile.pt2e import Array, Weight
 
 
 def to_relax(program: ExportedProgram, gpu: Gpu, dtype: str) -> tuple[tvm.IRModule, list[Operation]]:
@@ -92,17 +93,17 @@ class CudaConverters(Converters):
         self,
         importer: Any,
         x: Columns,
-        weight: Array,
+        weight: Weight,
         bias: Array | None = None,
         epsilon: float | None = None,
         residual: relax.Var | None = None,
         internal: bool = False,
     ) -> relax.Var:
-        """As `Converters.gemm`; in float32 unless only our kernels read it."""
+        """As `Converters.gemm`; in float32 unless only our kernels read it. Nothing is quantised here."""
         a, view = self.read(importer, x) if epsilon is None else self.normalise(importer, x, epsilon)
-        (m, _), (n, k) = sizes(a), weight.shape
+        (m, _), (n, k) = sizes(a), weight.values.shape
         out = self.dtype if internal else "float32"
-        arguments = [a, relax.const(np.ascontiguousarray(weight.astype(self.dtype)))]
+        arguments = [a, relax.const(np.ascontiguousarray(weight.values.astype(self.dtype)))]
         arguments += [relax.const(bias)] if bias is not None else []
         arguments += [self.rows(importer, residual)] if residual is not None else []
         extras = tuple(name for name, given in (("bias", bias), ("residual", residual)) if given is not None)
