@@ -5,12 +5,12 @@ the states, with static shapes. Unlike the reference everything is computed in t
 States lie as (..., N, D), channels innermost, in at most four dimensions. Nothing is flipped: a reversed scan takes its
 positions in reversed order.
 
-The L tokens are cut into chunks of `chunk` neighbours, the remainder first: VideoMamba's class token alone where `chunk`
-divides the number of patches. Three forms:
+The L tokens are cut into chunks of `chunk` neighbours, the remainder first: VideoMamba's class token alone where
+`chunk` divides the number of patches. Three forms:
 
-* ``"loop"``: step through all chunks at once, from zero, for the state that each adds; carry that from chunk to chunk by
-  the same means; step through again from the right states. A chunk's decay is exp(A * its summed steps), which cannot
-  overflow. Cumulative exponents with their inverses would, and are not used anywhere here.
+* ``"loop"``: step through all chunks at once, from zero, for the state that each adds; carry that from chunk to chunk
+  by the same means; step through again from the right states. A chunk's decay is exp(A * its summed steps), which
+  cannot overflow. Cumulative exponents with their inverses would, and are not used anywhere here.
 * ``"hillis-steele"``: in place of stepping, log2(chunk) doublings (Hillis and Steele, 1986, doi 10.1145/7902.7903):
   fewer operations, more elements written.
 * ``"scan"``: one step through a chunk as the body of `torch.export`'s scan operator, which runs over the chunks: of a
@@ -22,7 +22,8 @@ divides the number of patches. Three forms:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -46,13 +47,16 @@ class Form(NamedTuple):
 
     Attributes:
         form: one of `FORMS`.
-        chunk: tokens of a chunk, at least 2.
+        chunk: tokens of a chunk, at least 2; with ``"scan"``, at least 1.
         softplus: ``"operator"``, or ``"polynomial"`` where a backend has neither softplus nor log.
     """
 
     form: str = "loop"
     chunk: int = 16
     softplus: str = "operator"
+
+
+DEFAULT = Form()
 
 
 def selective_scan(
@@ -68,7 +72,7 @@ def selective_scan(
     reverse: bool = False,
     initial_state: str = "zero",
     mask_diagonal: bool = False,
-    form: Form = Form(),
+    form: Form = DEFAULT,
 ) -> Tensor:
     """`reference.selective_scan` in a form for NPUs.
 
@@ -82,7 +86,7 @@ def selective_scan(
     Raises:
         ValueError: ``initial_state`` or ``form`` is not one there is.
     """
-    direction = _Direction(A, reverse, mask_diagonal)
+    direction = _Direction(A.t().contiguous(), reverse, mask_diagonal)
     y = _state_term(x, dt, [direction], B, C, dt_bias, initial_state, form)
     return _skip_and_gate(y, x, D, z)
 
@@ -100,7 +104,7 @@ def bi_selective_scan(
     *,
     initial_state: str = "zero",
     mask_backward: bool = False,
-    form: Form = Form(),
+    form: Form = DEFAULT,
 ) -> Tensor:
     """`reference.bi_selective_scan` in a form for NPUs; the directions share step sizes and what tokens add.
 
@@ -115,7 +119,9 @@ def bi_selective_scan(
     Raises:
         ValueError: ``initial_state`` or ``form`` is not one there is.
     """
-    directions = [_Direction(A, False, False), _Direction(A_b, True, mask_backward)]
+    rate = A.t().contiguous()
+    rate_b = rate if A_b is A else A_b.t().contiguous()
+    directions = [_Direction(rate, False, False), _Direction(rate_b, True, mask_backward)]
     y = _state_term(x, dt, directions, B, C, dt_bias, initial_state, form)
     return _skip_and_gate(y, x, None if D is None else 2 * D, z)
 
@@ -162,9 +168,9 @@ def softplus(v: Tensor, kind: str = "operator") -> Tensor:
 
 
 class _Direction(NamedTuple):
-    """A (D, N), and how the tokens are walked."""
+    """A transposed, (N, D), and how the tokens are walked."""
 
-    A: Tensor
+    rate: Tensor
     reverse: bool
     mask: bool
 
@@ -202,12 +208,13 @@ def _state_term(
     length = x.shape[1]
     rest = length % form.chunk
     cuts = sorted({0, rest, length})
-    parts = [_Part(tokens.part(*cut), form) for cut in zip(cuts, cuts[1:], strict=False)]
+    parts = [_Part(tokens.part(*cut), form) for cut in pairwise(cuts)]
     outputs = []
     for direction in directions:
-        first = x[:, -1] if direction.reverse else x[:, 0]
+        first = _at(x, length - 1 if direction.reverse else 0)
         start = first if initial_state == "first_input" else first * 0
-        y = _walk_parts(parts, direction, start[:, None].expand(-1, B.shape[2], -1))
+        state = start.expand(-1, B.shape[2], -1).contiguous()  # a scan operator wants one layout throughout
+        y = _walk_parts(parts, direction, state)
         outputs.append(_without_first(y, direction.reverse) if direction.mask else y)
     return outputs[0] if len(outputs) == 1 else outputs[0] + outputs[1]
 
@@ -216,9 +223,10 @@ def _check(initial_state: str, form: Form) -> None:
     if initial_state not in reference.INITIAL_STATES:
         names = ", ".join(reference.INITIAL_STATES)
         raise ValueError(f"initial_state is {initial_state!r}; it must be one of {names}")
-    if form.form not in FORMS or form.softplus not in SOFTPLUS or form.chunk < 2:
+    least = 1 if form.form == "scan" else 2
+    if form.form not in FORMS or form.softplus not in SOFTPLUS or form.chunk < least:
         raise ValueError(
-            f"{form} is not a form of the scan; form is one of {', '.join(FORMS)}, chunk at least 2, "
+            f"{form} is not a form of the scan; form is one of {', '.join(FORMS)}, chunk at least {least}, "
             f"softplus one of {', '.join(SOFTPLUS)}"
         )
 
@@ -258,7 +266,7 @@ class _Part:
         """Scan: the state before the first token (B, N, D) -> the state term (B, length, D), the last state."""
         if self.form.form == "hillis-steele":
             return self._double(direction, state)
-        if self.form.form == "scan" and self.chunks > 1:
+        if self.form.form == "scan":
             return self._scan_operator(direction, state)
         return self._step(direction, state)
 
@@ -266,55 +274,58 @@ class _Part:
 
     def _step(self, direction: _Direction, state: Tensor) -> tuple[Tensor, Tensor]:
         order = _order(self.chunk, direction.reverse)
-        decays, added = self.decays(direction.A), self.added()
+        decays, added = self.decays(direction.rate), self.added()
+        last = None
         if self.chunks > 1:
             end = added[order[0]]
             for i in order[1:]:
                 end = decays[i] * end + added[i]
-            total = torch.exp(self.tokens.delta.sum(1)[:, None] * direction.A.t())
+            total = torch.exp(self.tokens.delta.sum(1, keepdim=True) * direction.rate)
             state, last = self._carry(total, end, state, direction.reverse)
         outputs: list[Tensor] = [state] * self.chunk
+        weights = self.tokens.C.transpose(1, 2)
         for i in order:
             decayed = decays[i] * state
             state = decayed + added[i]
             visible = decayed if direction.mask else state
-            outputs[i] = (visible * self.tokens.C[:, i, :, None]).sum(1)[:, None]
+            outputs[i] = (visible * weights[:, :, i : i + 1]).sum(1, keepdim=True)
         y = torch.cat(outputs, 1).reshape(self.batch, self.length, -1)
-        return y, last if self.chunks > 1 else state
+        return y, state if last is None else last
 
-    def decays(self, A: Tensor) -> list[Tensor]:
+    def decays(self, rate: Tensor) -> list[Tensor]:
         """exp(delta A) of each position, (B * K, N, D)."""
-        if self._decays is None or self._decays[0] is not A:
-            delta, rate = self.tokens.delta, A.t()
-            self._decays = A, [torch.exp(delta[:, i, None] * rate) for i in range(self.chunk)]
+        if self._decays is None or self._decays[0] is not rate:
+            delta = self.tokens.delta
+            self._decays = rate, [torch.exp(_at(delta, i) * rate) for i in range(self.chunk)]
         return self._decays[1]
 
     def added(self) -> list[Tensor]:
         """What each position adds to the state, delta B x, (B * K, N, D)."""
         if self._added is None:
-            du, B = self.tokens.du, self.tokens.B
-            self._added = [du[:, i, None] * B[:, i, :, None] for i in range(self.chunk)]
+            du, B = self.tokens.du, self.tokens.B.transpose(1, 2)
+            self._added = [_at(du, i) * B[:, :, i : i + 1] for i in range(self.chunk)]
         return self._added
 
     def _carry(self, total: Tensor, end: Tensor, state: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
         """The states before all chunks, (B * K, N, D), and the last one, of each chunk's decay and end."""
-        split = (self.batch, self.chunks, *end.shape[1:])
-        before, last = _states_before(total.reshape(split), end.reshape(split), state, reverse, self.form)
-        return before.reshape(end.shape), last
+        size = end.shape[-2:]
+        split = (self.batch, self.chunks, *size)
+        before, last = _states_before(total.reshape(split), end.reshape(split), state[:, None], reverse, self.form)
+        return before.reshape(-1, *size), last.reshape(-1, *size)
 
     # ----------------------------------------------------------------------------------------------- Hillis-Steele
 
     def _double(self, direction: _Direction, state: Tensor) -> tuple[Tensor, Tensor]:
         tokens, reverse = self.tokens, direction.reverse
-        decay = torch.exp(tokens.delta[:, :, None] * direction.A.t())
+        decay = torch.exp(tokens.delta[:, :, None] * direction.rate)
         total, end = _prefixes(decay, self.added_together(), reverse)
-        last = 0 if reverse else -1
+        final, last = None, 0 if reverse else self.chunk - 1
         if self.chunks > 1:
-            state, final = self._carry(total[:, last], end[:, last], state, reverse)
+            state, final = self._carry(_at(total, last), _at(end, last), state, reverse)
         states = total * state[:, None] + end
-        visible = decay * _shifted(states, state, reverse) if direction.mask else states
+        visible = decay * _shifted(states, state[:, None], reverse) if direction.mask else states
         y = (visible * tokens.C[..., None]).sum(2).reshape(self.batch, self.length, -1)
-        return y, final if self.chunks > 1 else states[:, last]
+        return y, states[:, last] if final is None else final
 
     def added_together(self) -> Tensor:
         """What all positions add to the state, (B * K, chunk, N, D)."""
@@ -327,21 +338,43 @@ class _Part:
     def _scan_operator(self, direction: _Direction, state: Tensor) -> tuple[Tensor, Tensor]:
         from torch._higher_order_ops.scan import scan
 
-        plain = self.form._replace(form="loop")
-
         def step(state: Tensor, tokens: list[Tensor]) -> tuple[Tensor, Tensor]:
-            y, after = _Part(_Tokens(*tokens), plain).walk(direction, state)
-            return after, y
+            y, state = _scan_chunk(_Tokens(*tokens), direction, state)
+            return state, y
 
-        chunks = [
-            t.reshape(self.batch, self.chunks, self.chunk, t.shape[2]).transpose(0, 1) for t in self.tokens
-        ]
-        last, y = scan(step, state, chunks, reverse=direction.reverse)
-        return y.transpose(0, 1).reshape(self.batch, self.length, -1), last
+        chunks = [t.reshape(self.batch, self.chunks, self.chunk, -1).transpose(0, 1) for t in self.tokens]
+        last, y = scan(step, state[:, None], chunks, reverse=direction.reverse)
+        return y.transpose(0, 1).reshape(self.batch, self.length, -1), last.squeeze(1)
+
+
+def _scan_chunk(tokens: _Tokens, direction: _Direction, state: Tensor) -> tuple[Tensor, Tensor]:
+    """A chunk from the state before it: few operations, as each costs time of its own at every repetition.
+
+    Args:
+        tokens: (B, chunk, ...).
+        direction: of the walk.
+        state: (B, 1, N, D).
+
+    Returns:
+        The state term (B, chunk, D), and the last state.
+    """
+    decay = torch.exp(tokens.delta[:, :, None] * direction.rate)
+    added = tokens.du[:, :, None] * tokens.B[..., None]
+    visible: list[Tensor] = [state] * decay.shape[1]
+    for i in _order(len(visible), direction.reverse):
+        decayed = _at(decay, i) * state
+        state = decayed + _at(added, i)
+        visible[i] = decayed if direction.mask else state
+    return torch.matmul(tokens.C[:, :, None], torch.cat(visible, 1)).squeeze(2), state
 
 
 def _order(count: int, reverse: bool) -> range:
     return range(count - 1, -1, -1) if reverse else range(count)
+
+
+def _at(tensor: Tensor, index: int) -> Tensor:
+    """One position of dimension 1, which stays: a slice, where indexing would gather."""
+    return tensor[:, index : index + 1]
 
 
 def _states_before(decay: Tensor, end: Tensor, state: Tensor, reverse: bool, form: Form) -> tuple[Tensor, Tensor]:
@@ -349,57 +382,54 @@ def _states_before(decay: Tensor, end: Tensor, state: Tensor, reverse: bool, for
 
     Args:
         decay, end: (R, K, N, D).
-        state: (R, N, D), the first one.
+        state: (R, 1, N, D), the first one.
         reverse: k walks from the end.
         form: by which means.
 
     Returns:
-        (R, K, N, D) and (R, N, D).
+        (R, K, N, D) and (R, 1, N, D).
     """
     count = end.shape[1]
     if form.form == "hillis-steele":
         total, end = _prefixes(decay, end, reverse)
-        states = total * state[:, None] + end
-        return _shifted(states, state, reverse), states[:, 0 if reverse else -1]
+        states = total * state + end
+        return _shifted(states, state, reverse), _at(states, 0 if reverse else count - 1)
     if count > form.chunk:
-        return _states_before_in_groups(decay, end, state, reverse, form)
+        return _states_before_groups(decay, end, state, reverse, form)
     before: list[Tensor] = [state] * count
     for k in _order(count, reverse):
-        before[k] = state[:, None]
-        state = decay[:, k] * state + end[:, k]
+        before[k] = state
+        state = _at(decay, k) * state + _at(end, k)
     return torch.cat(before, 1), state
 
 
-def _states_before_in_groups(
+def _states_before_groups(
     decay: Tensor, end: Tensor, state: Tensor, reverse: bool, form: Form
 ) -> tuple[Tensor, Tensor]:
-    """`_states_before` of more than a chunk: of groups of a chunk each first, then inside all groups at once."""
+    """`_states_before` of more than a chunk: those before groups of `chunk` first, then inside all groups at once."""
     rest = end.shape[1] % form.chunk
-    parts = [(decay[:, :rest], end[:, :rest]), (decay[:, rest:], end[:, rest:])] if rest else [(decay, end)]
+    cuts = [slice(rest, None), slice(0, rest)] if reverse else [slice(0, rest), slice(rest, None)]
     outputs = []
-    for one_decay, one_end in reversed(parts) if reverse else parts:
-        if one_end.shape[1] < form.chunk:
-            before, state = _states_before(one_decay, one_end, state, reverse, form)
-        else:
-            before, state = _states_before_in_whole_groups(one_decay, one_end, state, reverse, form)
+    for cut in cuts if rest else [slice(None)]:
+        walk = _states_before_whole_groups if cut.stop is None else _states_before
+        before, state = walk(decay[:, cut], end[:, cut], state, reverse, form)
         outputs.append(before)
     return torch.cat(outputs[::-1] if reverse else outputs, 1), state
 
 
-def _states_before_in_whole_groups(
+def _states_before_whole_groups(
     decay: Tensor, end: Tensor, state: Tensor, reverse: bool, form: Form
 ) -> tuple[Tensor, Tensor]:
-    rows, count, states, channels = end.shape
-    folded = (rows * count // form.chunk, form.chunk, states, channels)
-    decay, end = decay.reshape(folded), end.reshape(folded)
+    rows, count, *size = end.shape
+    groups, group = (rows, count // form.chunk, *size), (-1, form.chunk, *size)
+    decay, end = decay.reshape(group), end.reshape(group)
     order = _order(form.chunk, reverse)
-    total, sum_ = decay[:, order[0]], end[:, order[0]]
+    total, reached = _at(decay, order[0]), _at(end, order[0])
     for k in order[1:]:
-        total, sum_ = decay[:, k] * total, decay[:, k] * sum_ + end[:, k]
-    grouped = (rows, count // form.chunk, states, channels)
-    before, last = _states_before(total.reshape(grouped), sum_.reshape(grouped), state, reverse, form)
-    inside, _ = _states_before(decay, end, before.reshape(folded[0], states, channels), reverse, form)
-    return inside.reshape(rows, count, states, channels), last
+        total, reached = _at(decay, k) * total, _at(decay, k) * reached + _at(end, k)
+    before, last = _states_before(total.reshape(groups), reached.reshape(groups), state, reverse, form)
+    inside, _ = _states_before(decay, end, before.reshape(-1, 1, *size), reverse, form)
+    return inside.reshape(rows, count, *size), last
 
 
 def _prefixes(decay: Tensor, added: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
@@ -421,8 +451,8 @@ def _prefixes(decay: Tensor, added: Tensor, reverse: bool) -> tuple[Tensor, Tens
 def _shifted(states: Tensor, first: Tensor, reverse: bool) -> Tensor:
     """The states before those of dimension 1."""
     if reverse:
-        return torch.cat([states[:, 1:], first[:, None]], 1)
-    return torch.cat([first[:, None], states[:, :-1]], 1)
+        return torch.cat([states[:, 1:], first], 1)
+    return torch.cat([first, states[:, :-1]], 1)
 
 
 def _skip_and_gate(y: Tensor, x: Tensor, D: Tensor | None, z: Tensor | None) -> Tensor:
