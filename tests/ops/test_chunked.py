@@ -21,7 +21,7 @@ FORMS = [
 PLAIN = {
     *("slice.Tensor", "cat.default", "view.default", "mul.Tensor", "add.Tensor", "sub.Tensor", "exp.default"),
     *("sum.dim_IntList", "relu.default", "sigmoid.default", "expand.default", "clone.default", "permute.default"),
-    *("unsqueeze.default", "constant_pad_nd.default"),
+    *("unsqueeze.default", "constant_pad_nd.default", "alias.default"),
 }
 
 

@@ -5,16 +5,17 @@ the states, with static shapes. Unlike the reference everything is computed in t
 States lie as (..., N, D), channels innermost, in at most four dimensions. Nothing is flipped: a reversed scan takes its
 positions in reversed order.
 
-The L tokens are cut into chunks of `chunk` neighbours, the remainder first: VideoMamba's class token alone where
-`chunk` divides the number of patches. Three forms:
+There are three forms. The first two cut the L tokens into chunks of `chunk` neighbours, the remainder first:
+VideoMamba's class token alone where `chunk` divides the number of patches.
 
 * ``"loop"``: step through all chunks at once, from zero, for the state that each adds; carry that from chunk to chunk
   by the same means; step through again from the right states. A chunk's decay is exp(A * its summed steps), which
   cannot overflow. Cumulative exponents with their inverses would, and are not used anywhere here.
 * ``"hillis-steele"``: in place of stepping, log2(chunk) doublings (Hillis and Steele, 1986, doi 10.1145/7902.7903):
   fewer operations, more elements written.
-* ``"scan"``: one step through a chunk as the body of `torch.export`'s scan operator, which runs over the chunks: of a
-  constant size, for backends that have such an operator. ONNX has (Scan).
+* ``"scan"``: one step as the body of PyTorch's scan operator, which runs it for each token. For backends that have such
+  an operator (ONNX has Scan): few nodes whatever the length. Backwards, PyTorch flips what it reads and writes, all of
+  (B, L, D) or less. Only for exported graphs: elsewhere PyTorch would compile it.
 
 `benchmarks/results/scan_chunked.md` says what each costs and how far it is from the reference.
 """
@@ -22,6 +23,7 @@ The L tokens are cut into chunks of `chunk` neighbours, the remainder first: Vid
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -47,7 +49,7 @@ class Form(NamedTuple):
 
     Attributes:
         form: one of `FORMS`.
-        chunk: tokens of a chunk, at least 2; with ``"scan"``, at least 1.
+        chunk: tokens of a chunk, at least 2; of no use to ``"scan"``.
         softplus: ``"operator"``, or ``"polynomial"`` where a backend has neither softplus nor log.
     """
 
@@ -205,16 +207,13 @@ def _state_term(
     _check(initial_state, form)
     delta = softplus(dt if dt_bias is None else dt + dt_bias, form.softplus)
     tokens = _Tokens(delta, delta * x, B, C)
-    length = x.shape[1]
-    rest = length % form.chunk
-    cuts = sorted({0, rest, length})
-    parts = [_Part(tokens.part(*cut), form) for cut in pairwise(cuts)]
+    scan = partial(_scan_operator, tokens) if form.form == "scan" else partial(_walk_parts, _parts(tokens, form))
     outputs = []
     for direction in directions:
-        first = _at(x, length - 1 if direction.reverse else 0)
+        first = _at(x, x.shape[1] - 1 if direction.reverse else 0)
         start = first if initial_state == "first_input" else first * 0
         state = start.expand(-1, B.shape[2], -1).contiguous()  # a scan operator wants one layout throughout
-        y = _walk_parts(parts, direction, state)
+        y = scan(direction, state)
         outputs.append(_without_first(y, direction.reverse) if direction.mask else y)
     return outputs[0] if len(outputs) == 1 else outputs[0] + outputs[1]
 
@@ -223,12 +222,17 @@ def _check(initial_state: str, form: Form) -> None:
     if initial_state not in reference.INITIAL_STATES:
         names = ", ".join(reference.INITIAL_STATES)
         raise ValueError(f"initial_state is {initial_state!r}; it must be one of {names}")
-    least = 1 if form.form == "scan" else 2
-    if form.form not in FORMS or form.softplus not in SOFTPLUS or form.chunk < least:
+    if form.form not in FORMS or form.softplus not in SOFTPLUS or form.chunk < 2:
         raise ValueError(
-            f"{form} is not a form of the scan; form is one of {', '.join(FORMS)}, chunk at least {least}, "
+            f"{form} is not a form of the scan; form is one of {', '.join(FORMS)}, chunk at least 2, "
             f"softplus one of {', '.join(SOFTPLUS)}"
         )
+
+
+def _parts(tokens: _Tokens, form: Form) -> list[_Part]:
+    length = tokens.delta.shape[1]
+    cuts = sorted({0, length % form.chunk, length})
+    return [_Part(tokens.part(*cut), form) for cut in pairwise(cuts)]
 
 
 def _walk_parts(parts: list[_Part], direction: _Direction, state: Tensor) -> Tensor:
@@ -266,8 +270,6 @@ class _Part:
         """Scan: the state before the first token (B, N, D) -> the state term (B, length, D), the last state."""
         if self.form.form == "hillis-steele":
             return self._double(direction, state)
-        if self.form.form == "scan":
-            return self._scan_operator(direction, state)
         return self._step(direction, state)
 
     # -------------------------------------------------------------------------------------------------------- loop
@@ -333,39 +335,21 @@ class _Part:
             self._added = [self.tokens.du[:, :, None] * self.tokens.B[..., None]]
         return self._added[0]
 
-    # ----------------------------------------------------------------------------------------------- scan operator
 
-    def _scan_operator(self, direction: _Direction, state: Tensor) -> tuple[Tensor, Tensor]:
-        from torch._higher_order_ops.scan import scan
+def _scan_operator(tokens: _Tokens, direction: _Direction, state: Tensor) -> Tensor:
+    """As `_walk_parts`, token after token: six operations of a size that stays in a CPU's first cache."""
+    from torch._higher_order_ops.scan import scan
 
-        def step(state: Tensor, tokens: list[Tensor]) -> tuple[Tensor, Tensor]:
-            y, state = _scan_chunk(_Tokens(*tokens), direction, state)
-            return state, y
+    def step(state: Tensor, token: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        delta, du, B, C = token  # (B, 1, D) twice, (B, N, 1), (B, 1, N)
+        decayed = torch.exp(delta * direction.rate) * state
+        state = decayed + du * B
+        return state, torch.matmul(C, decayed if direction.mask else state)
 
-        chunks = [t.reshape(self.batch, self.chunks, self.chunk, -1).transpose(0, 1) for t in self.tokens]
-        last, y = scan(step, state[:, None], chunks, reverse=direction.reverse)
-        return y.transpose(0, 1).reshape(self.batch, self.length, -1), last.squeeze(1)
-
-
-def _scan_chunk(tokens: _Tokens, direction: _Direction, state: Tensor) -> tuple[Tensor, Tensor]:
-    """A chunk from the state before it: few operations, as each costs time of its own at every repetition.
-
-    Args:
-        tokens: (B, chunk, ...).
-        direction: of the walk.
-        state: (B, 1, N, D).
-
-    Returns:
-        The state term (B, chunk, D), and the last state.
-    """
-    decay = torch.exp(tokens.delta[:, :, None] * direction.rate)
-    added = tokens.du[:, :, None] * tokens.B[..., None]
-    visible: list[Tensor] = [state] * decay.shape[1]
-    for i in _order(len(visible), direction.reverse):
-        decayed = _at(decay, i) * state
-        state = decayed + _at(added, i)
-        visible[i] = decayed if direction.mask else state
-    return torch.matmul(tokens.C[:, :, None], torch.cat(visible, 1)).squeeze(2), state
+    delta, du, B, C = (t.transpose(0, 1) for t in tokens)
+    spread = (delta[:, :, None], du[:, :, None], B[..., None], C[:, :, None])
+    _, y = scan(step, state, spread, reverse=direction.reverse)
+    return y.squeeze(2).transpose(0, 1)
 
 
 def _order(count: int, reverse: bool) -> range:
