@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MODULES = {
     "executorch": "vmp_edge.compile.executorch",
+    "onnxruntime": "vmp_edge.compile.onnx",
     "torch": "vmp_edge.compile.torch",
     "tvm": "vmp_edge.compile.tvm",
 }

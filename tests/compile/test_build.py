@@ -88,7 +88,11 @@ def test_random_weights_are_said_to_be_random(capfd, tmp_path):
     ("arguments", "code", "words"),
     [
         (["--target", "mars"], 2, "unknown target 'mars'; known are arm64, cuda, host"),
-        (["--target", "host", "--engine", "abacus"], 2, "no engine 'abacus'; it has executorch, tvm, torch"),
+        (
+            ["--target", "host", "--engine", "abacus"],
+            2,
+            "no engine 'abacus'; it has executorch, tvm, onnxruntime, torch",
+        ),
         (["--target", "host", "--precision", "int3"], 2, "no precision 'int3'; it has fp32"),
         (["--target", "host", "--model", "resnet"], 2, "unknown model 'resnet'"),
         (["--target", "host", "--threads", "0"], 2, "--threads is 0"),

@@ -327,7 +327,7 @@ class _Part:
         states = total * state[:, None] + end
         visible = decay * _shifted(states, state[:, None], reverse) if direction.mask else states
         y = (visible * tokens.C[..., None]).sum(2).reshape(self.batch, self.length, -1)
-        return y, states[:, last] if final is None else final
+        return y, _at(states, last).flatten(0, 1) if final is None else final
 
     def added_together(self) -> Tensor:
         """What all positions add to the state, (B * K, chunk, N, D)."""
