@@ -225,10 +225,11 @@ def with_plain_operations(program: ExportedProgram, form: chunked.Form) -> Expor
         The same program with each ``vmp::`` node replaced by what `vmp_edge.ops.chunked` makes of it.
     """
     own = torch.ops.vmp
-    return program.run_decompositions(
+    plain: ExportedProgram = program.run_decompositions(
         {
             own.selective_scan.default: partial(chunked.selective_scan, form=form),
             own.bi_selective_scan.default: partial(chunked.bi_selective_scan, form=form),
             own.causal_conv_silu.default: chunked.causal_conv_silu,
         }
     )
+    return plain

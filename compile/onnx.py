@@ -22,6 +22,7 @@ PROGRAM = "model.onnx"
 # What torch.onnx writes without converting; nothing newer is needed. (CausalConvWithState comes with 27, which
 # ONNX Runtime 1.31 does not have; it goes up to 26.)
 OPSET = 23
+NAMES = (["frames"], ["logits"])
 INSTALL_HINT = "run: pip install 'vmp-edge[compile,onnxruntime]'"
 
 
@@ -44,12 +45,13 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
     return Lowered(program=PROGRAM, tools=tools)
 
 
-def to_onnx(program: ExportedProgram, form: Form) -> Any:
+def to_onnx(program: ExportedProgram, form: Form, names: tuple[list[str], list[str]] = NAMES) -> Any:
     """An `onnx.ModelProto`, checked, of a program of `graph.export`.
 
     Args:
         program: from ``frames`` (T / tubelet, tubelet * 3, H, W) to ``logits`` (1, classes).
         form: how its scans are written.
+        names: of inputs and outputs.
 
     Raises:
         BuildError: the model does not pass ONNX's checker.
@@ -64,7 +66,7 @@ def to_onnx(program: ExportedProgram, form: Form) -> Any:
         warnings.simplefilter("ignore")  # deprecations inside the libraries: nothing that a user could mend
         plain = graph.with_plain_operations(program, form)
         exported = torch.onnx.export(
-            plain, dynamo=True, opset_version=OPSET, input_names=["frames"], output_names=["logits"],
+            plain, dynamo=True, opset_version=OPSET, input_names=names[0], output_names=names[1],
             optimize=False, verbose=False,
         )  # fmt: skip
         assert exported is not None

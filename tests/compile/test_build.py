@@ -29,7 +29,7 @@ def run(capfd, *arguments):
     return code, captured.out, captured.err.splitlines()
 
 
-@pytest.mark.parametrize("engine", ["executorch", "torch"])
+@pytest.mark.parametrize("engine", ["executorch", "onnxruntime", "torch"])
 def test_builds_a_checkpoint(capfd, tmp_path, checkpoint, engine):
     labels = tmp_path / "labels.txt"
     labels.write_text("a\nb\nc\nd\ne\n")

@@ -348,7 +348,7 @@ def _scan_operator(tokens: _Tokens, direction: _Direction, state: Tensor) -> Ten
 
     delta, du, B, C = (t.transpose(0, 1) for t in tokens)
     spread = (delta[:, :, None], du[:, :, None], B[..., None], C[:, :, None])
-    _, y = scan(step, state, spread, reverse=direction.reverse)
+    y: Tensor = scan(step, state, spread, reverse=direction.reverse)[1]
     return y.squeeze(2).transpose(0, 1)
 
 
