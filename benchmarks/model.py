@@ -1,8 +1,8 @@
-"""Time a whole model four ways in one run, and write the table.
+"""Time a whole model five ways in one run, and write the table.
 
 (a) published: the arithmetic as the VideoMambaPro code has it, a Python loop over the tokens, on this repository's
     weights; (b) source: the source model with the native operators; (c) executorch: the bundle of `--target host`;
-    (d) tvm: the bundle of `--target host --engine tvm`.
+    (d) tvm: the bundle of `--target host --engine tvm`; (e) onnxruntime: that of `--engine onnxruntime`.
 Each is a process of its own with a fixed number of threads, taken in turns so that a noisy moment hits all of them.
 """
 
@@ -26,8 +26,8 @@ import numpy as np
 import vmp_edge
 from vmp_edge.bundle import Bundle
 
-VARIANTS = {"published": "a", "source": "b", "executorch": "c", "tvm": "d"}
-ENGINES = ("executorch", "tvm")
+VARIANTS = {"published": "a", "source": "b", "executorch": "c", "tvm": "d", "onnxruntime": "e"}
+ENGINES = ("executorch", "tvm", "onnxruntime")
 WEIGHTS = "weights.pth"
 RESULTS = Path(__file__).parent / "results" / "model.md"
 
@@ -148,7 +148,8 @@ def main() -> None:
         built = build(Path(folder), args.model, args.frames, args.image_size)
         before = os.getloadavg()[0]
         results = measure(Path(folder), args.threads, args.rounds, args.repeats)
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "executorch", "apache-tvm"))
+    libraries = ("torch", "executorch", "apache-tvm", "onnxruntime")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
     command = "python benchmarks/model.py " + " ".join(sys.argv[1:])
     lines = [
         "# Whole model",
