@@ -10,6 +10,9 @@ from vmp_edge.bundle import Bundle
 from vmp_edge.errors import BundleError, VmpError
 
 ONLY_ERRORS = 3  # of ONNX Runtime's log levels
+# Version 1.31 moves the int8 weights' DequantizeLinear behind their transposes with zero points of another type, and
+# then refuses the model. It has nothing to do in float32 models.
+BROKEN = ["QDQPropagationTransformer"]
 
 
 class OnnxRuntimeEngine:
@@ -31,7 +34,7 @@ class OnnxRuntimeEngine:
         program = bundle.path / bundle.manifest.program
         try:
             self._session = onnxruntime.InferenceSession(
-                str(program), sess_options=options, providers=["CPUExecutionProvider"]
+                str(program), options, providers=["CPUExecutionProvider"], disabled_optimizers=BROKEN
             )
         except Exception as error:  # its exceptions have no base class of their own
             raise BundleError(f"{program}: ONNX Runtime cannot load it ({one_line(error)})") from error

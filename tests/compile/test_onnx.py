@@ -113,6 +113,28 @@ def test_operators_agree_with_the_reference(case):
     assert error(case, torch.from_numpy(y)) <= case.tolerance
 
 
+def test_quantised_programs_keep_their_numbers(make, as_bundle):
+    """Linear layers in int8: what PyTorch computes with the quantised program, and int8 weights in the file."""
+    quantizer = pytest.importorskip(
+        "executorch.backends.xnnpack.quantizer.xnnpack_quantizer", reason="needs executorch"
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    model, video = make(depth=1), torch.randn(1, 3, 4, 32, 32)
+    frames = graph.fold_frames(video, 1)
+    recipe = quantizer.get_symmetric_quantization_config(is_per_channel=True)
+    linears = quantizer.XNNPACKQuantizer().set_operator_type(torch.ops.aten.linear.default, recipe)
+    observed = prepare_pt2e(graph.export(model).module(), linears)
+    observed(frames)
+    quantised = convert_pt2e(observed)
+    made = to_onnx(torch.export.export(quantised, (frames,), strict=False), SCAN)
+    weights = [tensor for tensor in made.graph.initializer if tensor.data_type == onnx.TensorProto.INT8 and tensor.dims]
+    assert len(weights) >= 7
+    engine = OnnxRuntimeEngine(as_bundle(made.SerializeToString(), model.options))
+    with torch.no_grad():
+        np.testing.assert_allclose(engine.run(video.numpy()), quantised(frames).numpy(), atol=1e-5)
+
+
 def test_damaged_model(as_bundle, make):
     bundle = as_bundle(b"not a model", make().options)
     with pytest.raises(BundleError, match=r"model\.onnx: ONNX Runtime cannot load it") as caught:
