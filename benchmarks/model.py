@@ -2,7 +2,7 @@
 
 (a) published: the arithmetic as the VideoMambaPro code has it, a Python loop over the tokens, on this repository's
     weights; (b) source: the source model with the native operators; (c) executorch: the bundle of `--target host`;
-    (d) tvm: the bundle of `--target host --engine tvm`; then quantised bundles, calibrated on synthetic scenes.
+    (d) tvm and (e) onnxruntime: those of `--engine tvm`, `--engine onnxruntime`; then quantised bundles, calibrated on synthetic scenes.
 Each is a process of its own with a fixed number of threads, taken in turns so that a noisy moment hits all of them.
 """
 
@@ -30,13 +30,15 @@ from vmp_edge.bundle import Bundle
 BUNDLES = {  # engine and precision
     "executorch": ("executorch", "fp32"),
     "tvm": ("tvm", "fp32"),
+    "onnxruntime": ("onnxruntime", "fp32"),
     "executorch int8": ("executorch", "int8"),
     "executorch int8-dynamic": ("executorch", "int8-dynamic"),
     "executorch int8-weight-only": ("executorch", "int8-weight-only"),
     "tvm int8": ("tvm", "int8"),
     "tvm int8-dynamic": ("tvm", "int8-dynamic"),
 }
-VARIANTS = dict(zip(["published", "source", *BUNDLES], "abcdefghi", strict=False))
+VARIANTS = dict(zip(["published", "source", *BUNDLES], "abcdefghij", strict=False))
+LIBRARIES = ("torch", "executorch", "apache-tvm", "onnxruntime")
 WEIGHTS = "weights.pth"
 VIDEO = "video.npy"
 CALIBRATION = 4  # scenes: times do not depend on the ranges
@@ -200,7 +202,7 @@ def main() -> None:
         before = os.getloadavg()[0]
         results = measure(Path(folder), variants, args.threads, args.rounds, args.repeats)
         rows = table(results, Path(folder))
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "executorch", "apache-tvm"))
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
     command = "python benchmarks/model.py " + " ".join(sys.argv[1:])
     lines = [
         "# Whole model",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from torch.export import ExportedProgram
 from vmp_edge import ops
 from vmp_edge.models.options import ModelOptions
 from vmp_edge.models.videomamba import NORM_EPS, Block, Mixer, VideoMamba, scans_time_first, swap_order
+from vmp_edge.ops import chunked
 
 
 class Linear(nn.Linear):
@@ -209,3 +212,24 @@ def export(model: VideoMamba) -> ExportedProgram:
     )
     with torch.no_grad():
         return torch.export.export(InferenceModel(model), (example,), strict=False)
+
+
+def with_plain_operations(program: ExportedProgram, form: chunked.Form) -> ExportedProgram:
+    """A program in which no operator of ours is left, for backends that have no kernel for it.
+
+    Args:
+        program: of `export`, quantised or not.
+        form: how the scans are written.
+
+    Returns:
+        The same program with each ``vmp::`` node replaced by what `vmp_edge.ops.chunked` makes of it.
+    """
+    own = torch.ops.vmp
+    plain: ExportedProgram = program.run_decompositions(
+        {
+            own.selective_scan.default: partial(chunked.selective_scan, form=form),
+            own.bi_selective_scan.default: partial(chunked.bi_selective_scan, form=form),
+            own.causal_conv_silu.default: chunked.causal_conv_silu,
+        }
+    )
+    return plain

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 MODULES = {
     "executorch": "vmp_edge.compile.executorch",
+    "onnxruntime": "vmp_edge.compile.onnx",
     "torch": "vmp_edge.compile.torch",
     "tvm": "vmp_edge.compile.tvm",
 }
 QUANTISED = ("int8", "int8-dynamic", "int8-weight-only")  # with a recipe of the same name in calibration/recipes
 PRECISIONS = {  # that a lowering does; a target's are its own
     "executorch": ("fp32", *QUANTISED),
+    "onnxruntime": ("fp32", *QUANTISED),
     "torch": ("fp32",),
     "tvm": ("fp32", "fp16", *QUANTISED),
 }

@@ -81,6 +81,7 @@ class Target:
         simd: the registers that TVM's matrix products are tiled for, a key of `vmp_edge.compile.gemm.TILES`.
         verified: what was verified, by the machine that it was verified on.
         gpu: its NVIDIA GPUs; None where the CPU does the work.
+        scan: how scans are written for backends without a kernel for them, the fields of `vmp_edge.ops.chunked.Form`.
         tuning: a tuning log instead of the target's own in ``targets/tuning`` (`vmp_edge.compile.tuning`).
     """
 
@@ -96,6 +97,7 @@ class Target:
     llvm: dict[str, Any] | None = None
     simd: str | None = None
     gpu: GpuTarget | None = None
+    scan: dict[str, Any] = field(default_factory=dict)
     tuning: Path | None = None
 
 
@@ -129,6 +131,7 @@ def load(name: str) -> Target:
         llvm=entry.get("llvm"),
         simd=entry.get("simd"),
         gpu=_gpu(entry["gpu"]) if "gpu" in entry else None,
+        scan=entry.get("scan", {}),
     )
 
 

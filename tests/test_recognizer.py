@@ -141,12 +141,6 @@ def test_an_unknown_engine_is_told_with_those_there_are(tmp_path):
         load(engine_bundle(tmp_path / "b", "abacus"))
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime"])
-def test_engines_of_later_versions_are_told_apart(tmp_path, engine):
-    with pytest.raises(BundleError, match="not available in this version"):
-        load(engine_bundle(tmp_path / "b", engine))
-
-
 def test_a_missing_package_is_told_with_what_to_install(tmp_path):
     engines.register("incomplete", "no_such_package.engine:Engine", extra="abacus")
     with pytest.raises(MissingDependencyError, match=r"no_such_package.*pip install 'vmp-edge\[abacus\]'"):

@@ -43,9 +43,9 @@ class EngineFactory(Protocol):
 
 @dataclass(frozen=True)
 class EngineEntry:
-    """Where an engine is, `module:attribute`, or None if this version does not have it; which extra brings it."""
+    """Where an engine is, `module:attribute`, and which extra brings it."""
 
-    factory: str | None
+    factory: str
     extra: str
 
 
@@ -53,7 +53,7 @@ _ENGINES: dict[str, EngineEntry] = {
     "executorch": EngineEntry("vmp_edge.runtimes.executorch.engine:ExecuTorchEngine", "compile"),
     "torch": EngineEntry("vmp_edge.runtimes.torch.engine:TorchEngine", "compile"),
     "tvm": EngineEntry("vmp_edge.runtimes.tvm.engine:TvmEngine", "tvm"),
-    "onnxruntime": EngineEntry(None, "onnxruntime"),
+    "onnxruntime": EngineEntry("vmp_edge.runtimes.onnxruntime.engine:OnnxRuntimeEngine", "onnxruntime"),
 }
 
 
@@ -77,7 +77,7 @@ def register(name: str, factory: str, extra: str = "compile") -> None:
 
 def available() -> list[str]:
     """The names of the engines that this version has (whether or not what they need is installed)."""
-    return [name for name, entry in _ENGINES.items() if entry.factory is not None]
+    return list(_ENGINES)
 
 
 def create(bundle: Bundle, threads: int | None = None) -> Engine:
@@ -88,7 +88,7 @@ def create(bundle: Bundle, threads: int | None = None) -> Engine:
         threads: For the engine; None takes the manifest's, or leaves it to the engine.
 
     Raises:
-        BundleError: The engine is unknown, is not in this version, or cannot load the program.
+        BundleError: The engine is unknown, or cannot load the program.
         MissingDependencyError: What the engine imports is not installed.
         UsageError: `threads` is not positive.
     """
@@ -97,11 +97,6 @@ def create(bundle: Bundle, threads: int | None = None) -> Engine:
     known = ", ".join(available())
     if entry is None:
         raise BundleError(f"{bundle.path} needs the engine {name!r}, which is unknown here (there are: {known})")
-    if entry.factory is None:
-        raise BundleError(
-            f"{bundle.path} needs the engine {name!r}, which is not available in this version (there are: {known}): "
-            "build the bundle for another engine"
-        )
     if threads is None:
         threads = bundle.manifest.threads
     if threads is not None and threads < 1:
@@ -110,7 +105,6 @@ def create(bundle: Bundle, threads: int | None = None) -> Engine:
 
 
 def _factory(name: str, entry: EngineEntry) -> EngineFactory:
-    assert entry.factory is not None
     module_name, _, attribute = entry.factory.partition(":")
     try:
         module: Any = importlib.import_module(module_name)

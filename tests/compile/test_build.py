@@ -29,7 +29,7 @@ def run(capfd, *arguments):
     return code, captured.out, captured.err.splitlines()
 
 
-@pytest.mark.parametrize("engine", ["executorch", "torch"])
+@pytest.mark.parametrize("engine", ["executorch", "onnxruntime", "torch"])
 def test_builds_a_checkpoint(capfd, tmp_path, checkpoint, engine):
     labels = tmp_path / "labels.txt"
     labels.write_text("a\nb\nc\nd\ne\n")
@@ -88,7 +88,11 @@ def test_random_weights_are_said_to_be_random(capfd, tmp_path):
     ("arguments", "code", "words"),
     [
         (["--target", "mars"], 2, "unknown target 'mars'; known are arm64, cuda, host"),
-        (["--target", "host", "--engine", "abacus"], 2, "no engine 'abacus'; it has executorch, tvm, torch"),
+        (
+            ["--target", "host", "--engine", "abacus"],
+            2,
+            "no engine 'abacus'; it has executorch, tvm, onnxruntime, torch",
+        ),
         (["--target", "host", "--precision", "int3"], 2, "no precision 'int3'; it has fp32"),
         (["--target", "host", "--model", "resnet"], 2, "unknown model 'resnet'"),
         (["--target", "host", "--threads", "0"], 2, "--threads is 0"),

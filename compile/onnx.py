@@ -1,0 +1,104 @@
+"""Lowering to ONNX: standard operators alone, static shapes, the scan as one Scan operator or as plain operations."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import logging
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from vmp_edge.bundle import Staging
+from vmp_edge.compile import graph
+from vmp_edge.compile.lowering import Lowered, Source
+from vmp_edge.compile.target import Target
+from vmp_edge.errors import BuildError, MissingDependencyError
+from vmp_edge.ops.chunked import Form
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+PROGRAM = "model.onnx"
+# What torch.onnx writes without converting; nothing newer is needed. (CausalConvWithState comes with 27, which
+# ONNX Runtime 1.31 does not have; it goes up to 26.)
+OPSET = 23
+NAMES = (["frames"], ["logits"])
+INSTALL_HINT = "run: pip install 'vmp-edge[compile,onnxruntime]'"
+
+
+def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Lowered:
+    """Write ``model.onnx`` into a bundle.
+
+    Args:
+        source: the model.
+        staging: the bundle that is being made.
+        kind: the target, whose `scan` says how the scans are written.
+        precision: one of the target's.
+
+    Raises:
+        MissingDependencyError: onnx, onnxscript or onnxruntime is not installed.
+        BuildError: the model does not pass ONNX's checker.
+    """
+    _require("onnx", "onnxscript", "onnxruntime")
+    staging.add(PROGRAM, to_onnx(source.program, Form(**kind.scan)).SerializeToString())
+    tools = {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript")}
+    return Lowered(program=PROGRAM, tools=tools)
+
+
+def to_onnx(program: ExportedProgram, form: Form, names: tuple[list[str], list[str]] = NAMES) -> Any:
+    """An `onnx.ModelProto`, checked, of a program of `graph.export`.
+
+    Args:
+        program: from ``frames`` (T / tubelet, tubelet * 3, H, W) to ``logits`` (1, classes).
+        form: how its scans are written.
+        names: of inputs and outputs.
+
+    Raises:
+        BuildError: the model does not pass ONNX's checker.
+    """
+    import onnx
+    import onnx_ir
+    import torch
+
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside the libraries: nothing that a user could mend
+        plain = graph.with_plain_operations(program, form)
+        exported = torch.onnx.export(
+            plain, dynamo=True, opset_version=OPSET, input_names=names[0], output_names=names[1],
+            optimize=False, verbose=False,
+        )  # fmt: skip
+        assert exported is not None
+        _simplify(exported.model)
+    model = onnx_ir.to_proto(exported.model)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BuildError(f"ONNX's checker refuses the model: {error}") from error
+
+
+def _simplify(model: Any) -> None:
+    """What a reader would do by hand; the exporter's own optimiser takes minutes and ONNX Runtime repeats its work."""
+    from onnx_ir.passes import common
+    from onnxscript.optimizer import fold_constants
+
+    common.InlinePass()(model)
+    fold_constants(model)
+    for simplify in (
+        common.CommonSubexpressionEliminationPass(),
+        common.IdentityEliminationPass(),
+        common.RemoveUnusedNodesPass(),
+        common.DeduplicateInitializersPass(),
+        common.ClearMetadataAndDocStringPass(),
+    ):
+        simplify(model)
+
+
+def _require(*names: str) -> None:
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise MissingDependencyError(f"lowering to ONNX needs {error.name or name}; {INSTALL_HINT}") from error

@@ -1,0 +1,1 @@
+"""ONNX Runtime on the device: the engine."""

@@ -1,0 +1,138 @@
+"""The scan made of ordinary operations: the one case list, half precision, its operations, and inside a graph."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from vmp_edge.ops import chunked, reference
+from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, ScanCase, error, expected
+from vmp_edge.ops.chunked import Form
+
+FORMS = [
+    Form("loop", 2),
+    Form("loop", 7, "polynomial"),
+    Form("loop", 16),
+    Form("loop", 1000),
+    Form("hillis-steele", 8, "polynomial"),
+    Form("hillis-steele", 1000),
+]
+PLAIN = {
+    *("slice.Tensor", "cat.default", "view.default", "mul.Tensor", "add.Tensor", "sub.Tensor", "exp.default"),
+    *("sum.dim_IntList", "relu.default", "sigmoid.default", "expand.default", "clone.default", "permute.default"),
+    *("unsqueeze.default", "constant_pad_nd.default", "alias.default"),
+}
+
+
+def name(form):
+    return "-".join(map(str, form))
+
+
+def of_largest(case, y):
+    """The largest difference over the largest result."""
+    exact, _ = expected(case)
+    return float((y.double() - exact).abs().max() / exact.abs().max())
+
+
+@pytest.mark.parametrize("form", FORMS, ids=name)
+@pytest.mark.parametrize("case", SCAN_CASES, ids=lambda case: case.name)
+def test_matches_the_float64_reference(case, form):
+    y = getattr(chunked, case.operator)(**case.inputs(), **case.options(), form=form)
+    assert error(case, y) <= case.tolerance
+    assert of_largest(case, y) < 1e-6
+
+
+@pytest.mark.parametrize("case", CONV_CASES, ids=lambda case: case.name)
+def test_convolution_matches_the_float64_reference(case):
+    assert error(case, chunked.causal_conv_silu(**case.inputs(), **case.options())) <= case.tolerance
+
+
+@pytest.mark.parametrize("form", FORMS, ids=name)
+def test_half_precision_throughout(form):
+    """Wherever the exact result fits into float16; steps as large as it holds."""
+    seen = set()
+    for case in SCAN_CASES:
+        inputs = {key: None if t is None else t.half() for key, t in case.inputs().items()}
+        inputs["dt"] = inputs["dt"].clamp(-6e4, 88)
+        wide = {key: None if t is None else t.double() for key, t in inputs.items()}
+        exact = getattr(reference, case.operator)(**wide, **case.options())
+        if exact.abs().max() < 3e4:
+            y = getattr(chunked, case.operator)(**inputs, **case.options(), form=form)
+            assert y.dtype == torch.float16
+            assert float((y.double() - exact).abs().max() / exact.abs().max()) < 5e-3, case.name
+            seen.add(case.dt)
+    assert seen == {"usual", "large", "small", "mixed"}
+
+
+@pytest.mark.parametrize("kind", chunked.SOFTPLUS)
+def test_softplus_is_accurate_far_below_zero_too(kind):
+    v = torch.linspace(-80, 100, 100_001)
+    exact = torch.nn.functional.softplus(v.double(), threshold=1000)
+    assert float(((chunked.softplus(v, kind) - exact) / exact).abs().max()) < 5e-7
+    ends = chunked.softplus(torch.tensor([-1e30, -math.inf, 1e30, 1e4]), kind)
+    torch.testing.assert_close(ends, torch.tensor([0.0, 0.0, 1e30, 1e4]), rtol=0, atol=0)
+
+
+def test_shared_decays_are_computed_once():
+    inputs = ScanCase(1, 33, 8, 4, "both").inputs()
+    inputs["A_b"] = inputs["A"]
+
+    def exponentials(**given):
+        program = torch.export.export(Scan({}, Form("loop", 8)), (), given, strict=False)
+        return [node.target for node in program.graph.nodes].count(torch.ops.aten.exp.default)
+
+    separate = exponentials(**{**inputs, "A_b": inputs["A"].clone()})
+    shared = exponentials(**{key: t for key, t in inputs.items() if key != "A_b"})
+    # of each position of the chunks and of the token before them
+    assert separate - shared == 9
+
+
+class Scan(torch.nn.Module):
+    def __init__(self, options, form):
+        super().__init__()
+        self.options = {**options, "form": form}
+
+    def forward(self, **inputs):
+        inputs.setdefault("A_b", inputs["A"])
+        return chunked.bi_selective_scan(**inputs, **self.options)
+
+
+@pytest.mark.parametrize("form", [Form("loop", 8, "polynomial"), Form("hillis-steele", 8, "polynomial")], ids=name)
+def test_plain_operations_of_at_most_four_dimensions(form):
+    case = ScanCase(1, 49, 8, 4, "both", "first_input", True)
+    program = torch.export.export(Scan(case.options(), form), (), case.inputs(), strict=False).run_decompositions()
+    calls = [node for node in program.graph.nodes if node.op == "call_function"]
+    assert {str(node.target).removeprefix("aten.") for node in calls} <= PLAIN
+    assert max(node.meta["val"].dim() for node in calls) <= 4
+
+
+@pytest.mark.parametrize("form", chunked.FORMS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_in_place_of_the_operator_in_a_graph(form, reverse):
+    """Where the scan form works, which runs outside of graphs through a compiler only."""
+    case = ScanCase(2, 37, 5, 3, "backward" if reverse else "forward", "first_input", reverse)
+    inputs = tuple(case.inputs().values())
+
+    class Module(torch.nn.Module):
+        def forward(self, *inputs):
+            return torch.ops.vmp.selective_scan(*inputs, **case.options())
+
+    program = torch.export.export(Module(), inputs, strict=False)
+    replace = partial(chunked.selective_scan, form=Form(form, 4))
+    program = program.run_decompositions({torch.ops.vmp.selective_scan.default: replace})
+    targets = {str(node.target) for node in program.graph.nodes}
+    assert not [target for target in targets if target.startswith("vmp.")]
+    assert ("scan" in targets) == (form == "scan")
+    assert error(case, program.module()(*inputs)) <= case.tolerance
+
+
+@pytest.mark.parametrize(
+    "form", [Form("cumulative"), Form("loop", 1), Form("loop", 8, "log")], ids=lambda form: str(form)
+)
+def test_unknown_forms_are_refused(form):
+    case = ScanCase(1, 5, 4, 2)
+    with pytest.raises(ValueError, match="is not a form of the scan"):
+        chunked.selective_scan(**case.inputs(), **case.options(), form=form)
+    with pytest.raises(ValueError, match="initial_state is 'ones'"):
+        chunked.selective_scan(**case.inputs(), initial_state="ones")
