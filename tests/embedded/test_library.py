@@ -131,7 +131,11 @@ def test_streams_as_python_does(edge, stream, fake, options):
         assert (result is None) == (expected is None)
         if result is not None and expected is not None:
             results += 1
-            assert (result["name"], result["frame"], result["dropped"]) == (expected.label, expected.frame, expected.dropped)
+            assert (result["name"], result["frame"], result["dropped"]) == (
+                expected.label,
+                expected.frame,
+                expected.dropped,
+            )
             assert result["timestamp"] == moment and result["first_timestamp"] < moment
             np.testing.assert_allclose(result["scores"], expected.scores, atol=1e-5)
     found, wanted = edge.statistics(ours), theirs.statistics()

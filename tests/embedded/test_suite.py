@@ -1,4 +1,4 @@
-"""suite.cpp by itself and watched by sanitizers: memory, undefined behaviour, races, and flat memory over many frames."""
+"""suite.cpp watched by sanitizers (memory, undefined behaviour, races), and its memory over many frames."""
 
 from __future__ import annotations
 
