@@ -77,16 +77,7 @@ def test_whole_video_as_python_recognises_it(built, bundle, frames, tmp_path):
     expected = python_results(bundle, frames)
     np.save(tmp_path / "frames.npy", frames)
     library, result = built / "vmp_edge" / "libvmp_edge.so", tmp_path / "result.npz"
-    command = [
-        sys.executable,
-        "-c",
-        CHILD,
-        library,
-        bundle,
-        libraries(bundle.name, built),
-        tmp_path / "frames.npy",
-        result,
-    ]
+    child = [sys.executable, "-c", CHILD, library, bundle, libraries(bundle.name, built)]
     support = str(ROOT / "tests" / "support")
     done = subprocess.run(
         [*child, tmp_path / "frames.npy", result],

@@ -5,7 +5,7 @@
 #include <cstdlib>
 
 #include "error.h"
-#include "yaml.h"
+#include "yaml_tree.h"
 
 namespace vmp {
 namespace {
