@@ -2,11 +2,15 @@
 
 #include <sys/stat.h>
 #include <sys/utsname.h>
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
 
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <memory>
 #include <set>
 #include <sstream>
@@ -61,17 +65,25 @@ std::string machine() {
   return name == "amd64" ? "x86_64" : name == "arm64" ? "aarch64" : name;
 }
 
-// What this CPU can do beyond its architecture, as Linux names it; nothing where that cannot be read.
+// What this CPU can do beyond its architecture, as Linux names it; nothing where that cannot be found out.
 std::set<std::string> cpu_features() {
+  std::set<std::string> found;
+#if defined(__aarch64__)  // the kernel's own answer, which an emulator gives, too
+  const char* const names[] = {"fp",      "asimd", "evtstrm", "aes",   "pmull",    "sha1",  "sha2", "crc32",
+                               "atomics", "fphp",  "asimdhp", "cpuid", "asimdrdm", "jscvt", "fcma", "lrcpc",
+                               "dcpop",   "sha3",  "sm3",     "sm4",   "asimddp",  "sha512", "sve"};
+  for (size_t bit = 0; bit < std::size(names); ++bit)  // in the order of the kernel's asm/hwcap.h
+    if (getauxval(AT_HWCAP) >> bit & 1) found.insert(names[bit]);
+#else
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
-    if (line.rfind("flags", 0) && line.rfind("Features", 0)) continue;
+    if (line.rfind("flags", 0)) continue;
     std::istringstream words(line.substr(line.find(':') + 1));
-    std::set<std::string> found;
     for (std::string word; words >> word;) found.insert(word);
-    return found;
+    break;
   }
-  return {};
+#endif
+  return found;
 }
 
 void check_machine(const Bundle& bundle) {
