@@ -27,11 +27,19 @@ static int print_result(vmp_edge_stream *stream) {
   return failed ? fail(vmp_edge_last_error()) : fflush(stdout) ? fail(strerror(errno)) : 0;
 }
 
+static int print_statistics(const vmp_edge_stream *stream) {
+  vmp_edge_statistics found = VMP_EDGE_STATISTICS;
+  if (vmp_edge_stream_get_statistics(stream, &found)) return fail(vmp_edge_last_error());
+  fprintf(stderr, "%lld windows of %lld frames, %.3f ms a window, %.3f ms a frame (medians)\n", (long long)found.windows,
+          (long long)found.frames, found.latency_p50 * 1e3, found.push_p50 * 1e3);
+  return 0;
+}
+
 /* Until the input ends; `pixels` holds one frame of `size` bytes. */
 static int recognize(vmp_edge_stream *stream, vmp_edge_frame *frame, uint8_t *pixels, size_t size, double rate) {
   for (long count = 0;; ++count) {
     const size_t got = fread(pixels, 1, size, stdin);
-    if (got == 0) return 0;
+    if (got == 0) return print_statistics(stream);
     if (got < size) return fail("the last frame is not whole: check the format and the size");
     frame->timestamp = (double)count / rate;
     if (vmp_edge_stream_push(stream, frame)) return fail(vmp_edge_last_error());

@@ -82,27 +82,26 @@ void Preprocessing::prepare(const vmp_edge_frame& given, float* out) const {
   for (int32_t& stride : frame.stride)
     if (stride == 0) stride = row_bytes(frame);
   const Placement to = place(frame, resize, image_size);
-  const auto [width, height] = std::pair(to.width, to.height);
+  const int32_t width = to.width, height = to.height;
   const size_t plane = static_cast<size_t>(image_size) * static_cast<size_t>(image_size);
   const bool whole = width == image_size && height == image_size;
   if (!whole) std::fill(out, out + 3 * plane, 0.0f);
 
-  std::vector<uint8_t> resized, scratch;
+  std::vector<uint8_t> pixels;  // a row, or the picture
   const bool same = to.rows.width == width && to.rows.height == height;
-  if (same) {
-    scratch.resize(3 * static_cast<size_t>(width));
-  } else {
-    resized.resize(3 * static_cast<size_t>(width) * static_cast<size_t>(height));
+  pixels.resize(3 * static_cast<size_t>(width) * static_cast<size_t>(same ? 1 : height));
+  if (!same) {
     const bool shrinks = int64_t{to.rows.width} * to.rows.height > int64_t{width} * height;
-    vmp::resize(to.rows, width, height, area && shrinks, resized.data());
+    vmp::resize(to.rows, width, height, area && shrinks, pixels.data());
   }
+  const Layout layout = same ? to.rows.layout() : Layout{3, {0, 1, 2}, 3 * width};
   for (int32_t y = 0; y < height; ++y) {
-    const uint8_t* row =
-        same ? to.rows.row(y, scratch.data()) : resized.data() + 3 * static_cast<size_t>(width) * static_cast<size_t>(y);
-    float* line = out + static_cast<size_t>(to.top + y) * static_cast<size_t>(image_size) + static_cast<size_t>(to.left);
+    const uint8_t* row = same ? to.rows.row(y, pixels.data()) : pixels.data() + static_cast<ptrdiff_t>(3 * width) * y;
+    float* line = out + static_cast<ptrdiff_t>(image_size) * (to.top + y) + to.left;
     for (int channel = 0; channel < 3; ++channel) {
       const float* table = table_.data() + 256 * channel;
-      for (int32_t x = 0; x < width; ++x) line[static_cast<size_t>(channel) * plane + static_cast<size_t>(x)] = table[row[3 * x + channel]];
+      float* place = line + static_cast<size_t>(channel) * plane;
+      for (int32_t x = 0; x < width; ++x) place[x] = table[row[layout.first[channel] + layout.step * x]];
     }
   }
 }

@@ -1,9 +1,7 @@
 #include "resize.h"
 
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 namespace vmp {
@@ -37,31 +35,32 @@ std::vector<Share> area_shares(int32_t source, int32_t destination) {
   return shares;
 }
 
+void add_row(const uint8_t* row, float weight, std::vector<float>& line) {
+  float* sums = line.data();
+  for (size_t x = 0, count = line.size(); x < count; ++x) sums[x] += weight * static_cast<float>(row[x]);
+}
+
+// The rows of the frame that make one of the result are added up first, number by number, then the pixels along it.
 void resize_area(const Rows& rows, int32_t width, int32_t height, uint8_t* out) {
   const std::vector<Share> across = area_shares(rows.width, width), down = area_shares(rows.height, height);
+  const Layout layout = rows.layout();
   std::vector<uint8_t> scratch(3 * static_cast<size_t>(rows.width));
-  std::vector<float> line(3 * static_cast<size_t>(width)), sum(line.size());
-  int32_t held = -1;  // the source row that `line` is of
-  for (size_t i = 0; i < down.size(); ++i) {
-    if (down[i].from != held) {
-      const uint8_t* row = rows.row(held = down[i].from, scratch.data());
-      std::fill(line.begin(), line.end(), 0.0f);
-      for (const Share& share : across) {
-        const uint8_t* pixel = row + 3 * static_cast<ptrdiff_t>(share.from);
-        float* to = line.data() + 3 * static_cast<ptrdiff_t>(share.to);
-        for (int channel = 0; channel < 3; ++channel) to[channel] += pixel[channel] * share.weight;
-      }
+  std::vector<float> line(static_cast<size_t>(layout.numbers)), sums(3 * static_cast<size_t>(width));
+  const uint8_t* row = nullptr;
+  int32_t held = -1;  // the source row that `row` is
+  for (size_t i = 0; i < down.size();) {
+    std::fill(line.begin(), line.end(), 0.0f);
+    for (const int32_t to = down[i].to; i < down.size() && down[i].to == to; ++i) {
+      if (down[i].from != held) row = rows.row(held = down[i].from, scratch.data());
+      add_row(row, down[i].weight, line);
     }
-    const bool first = i == 0 || down[i - 1].to != down[i].to;
-    const float weight = down[i].weight;
-    if (first)
-      for (size_t x = 0; x < sum.size(); ++x) sum[x] = weight * line[x];
-    else
-      for (size_t x = 0; x < sum.size(); ++x) sum[x] += weight * line[x];
-    if (i + 1 == down.size() || down[i + 1].to != down[i].to) {
-      uint8_t* place = out + 3 * static_cast<ptrdiff_t>(width) * down[i].to;
-      for (size_t x = 0; x < sum.size(); ++x) place[x] = rounded(sum[x]);
+    std::fill(sums.begin(), sums.end(), 0.0f);
+    for (const Share& share : across) {
+      const float* pixel = line.data() + static_cast<ptrdiff_t>(layout.step) * share.from;
+      float* to = sums.data() + 3 * static_cast<ptrdiff_t>(share.to);
+      for (int channel = 0; channel < 3; ++channel) to[channel] += pixel[layout.first[channel]] * share.weight;
     }
+    for (const float sum : sums) *out++ = rounded(sum);
   }
 }
 
@@ -69,18 +68,23 @@ void resize_area(const Rows& rows, int32_t width, int32_t height, uint8_t* out) 
 void resize_blocks(const Rows& rows, int32_t width, int32_t height, uint8_t* out) {
   const int32_t across = rows.width / width, down = rows.height / height;
   const float share = 1.0f / static_cast<float>(across * down);
+  const Layout layout = rows.layout();
   std::vector<uint8_t> scratch(3 * static_cast<size_t>(rows.width));
-  std::vector<int32_t> sums(3 * static_cast<size_t>(width));
+  std::vector<int32_t> line(static_cast<size_t>(layout.numbers));
   for (int32_t y = 0; y < height; ++y) {
-    std::fill(sums.begin(), sums.end(), 0);
+    std::fill(line.begin(), line.end(), 0);
     for (int32_t i = 0; i < down; ++i) {
-      const uint8_t* pixel = rows.row(y * down + i, scratch.data());
-      for (int32_t x = 0; x < width; ++x)
-        for (int32_t j = 0; j < across; ++j, pixel += 3)
-          for (int channel = 0; channel < 3; ++channel) sums[3 * static_cast<size_t>(x) + channel] += pixel[channel];
+      const uint8_t* row = rows.row(y * down + i, scratch.data());
+      for (size_t x = 0; x < line.size(); ++x) line[x] += row[x];
     }
-    for (const int32_t sum : sums)  // of four, ties go up
-      *out++ = across == 2 && down == 2 ? static_cast<uint8_t>((sum + 2) >> 2) : rounded(static_cast<float>(sum) * share);
+    for (int32_t x = 0; x < width; ++x)
+      for (const int32_t first : layout.first) {
+        const int32_t* pixel = line.data() + first + static_cast<ptrdiff_t>(layout.step) * across * x;
+        int32_t sum = 0;
+        for (int32_t j = 0; j < across; ++j) sum += pixel[static_cast<ptrdiff_t>(layout.step) * j];
+        const bool four = across == 2 && down == 2;  // of which ties go up
+        *out++ = four ? static_cast<uint8_t>((sum + 2) >> 2) : rounded(static_cast<float>(sum) * share);
+      }
   }
 }
 
@@ -115,21 +119,22 @@ std::vector<Between> linear_places(int32_t source, int32_t destination, bool are
   return places;
 }
 
-void interpolate(const uint8_t* row, const std::vector<Between>& across, int32_t* line) {
-  for (const Between& place : across) {
-    const uint8_t *near = row + 3 * static_cast<ptrdiff_t>(place.from), *far = row + 3 * static_cast<ptrdiff_t>(place.next);
-    for (int channel = 0; channel < 3; ++channel) *line++ = near[channel] * place.near + far[channel] * place.far;
-  }
+void interpolate(const uint8_t* row, const Layout& layout, const std::vector<Between>& across, int32_t* line) {
+  for (const Between& place : across)
+    for (const int32_t first : layout.first)
+      *line++ = row[first + static_cast<ptrdiff_t>(layout.step) * place.from] * place.near +
+                row[first + static_cast<ptrdiff_t>(layout.step) * place.next] * place.far;
 }
 
 void resize_linear(const Rows& rows, int32_t width, int32_t height, bool area, uint8_t* out) {
   const std::vector<Between> across = linear_places(rows.width, width, area);
   const std::vector<Between> down = linear_places(rows.height, height, area);
+  const Layout layout = rows.layout();
   std::vector<uint8_t> scratch(3 * static_cast<size_t>(rows.width));
   std::vector<int32_t> upper(3 * static_cast<size_t>(width)), lower(upper.size());
   int32_t upper_row = -1, lower_row = -1;
   const auto fill = [&](std::vector<int32_t>& line, int32_t& held, int32_t wanted) {
-    if (held != wanted) interpolate(rows.row(held = wanted, scratch.data()), across, line.data());
+    if (held != wanted) interpolate(rows.row(held = wanted, scratch.data()), layout, across, line.data());
   };
   for (const Between& place : down) {
     if (lower_row == place.from) std::swap(upper, lower), std::swap(upper_row, lower_row);
