@@ -4,9 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 EXTRAS := compile,tvm,onnxruntime,jetpack6,display,report,train,test,dev
-NATIVE := $(shell find runtimes -name '*.cpp' -o -name '*.h' -o -name '*.inc' -o -name '*.cu' -o -name CMakeLists.txt)
+NATIVE := $(shell find runtimes -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.inc' -o -name '*.cu' -o -name CMakeLists.txt)
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -25,7 +25,7 @@ demo: setup ## build the host bundle and recognise the camera's motion in a samp
 	$(BIN)/python -m vmp_edge.apps.demo --bundle build/host
 
 test: setup ## the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check
@@ -40,6 +40,14 @@ bench: setup ## the benchmarks; writes their tables to benchmarks/results
 	$(BIN)/python benchmarks/scan_tir.py
 	$(BIN)/python benchmarks/gemm.py
 	$(BIN)/python benchmarks/model.py
+	$(BIN)/python benchmarks/embedded.py
+
+fuzz: setup ## ten minutes of libFuzzer on what the embedded library reads (needs clang)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cmake -S tests/embedded/native -B build/fuzz -G Ninja -DVMP_EDGE_FUZZ=ON \
+	  -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++
+	$(BIN)/cmake --build build/fuzz --target fuzz
+	mkdir -p build/fuzz/corpus && cp -n tests/embedded/seeds/* build/fuzz/corpus/
+	cd build/fuzz && ./fuzz corpus -max_total_time=600 -max_len=8192 -print_final_stats=1
 
 clean: ## remove what the other commands made
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache

@@ -91,7 +91,7 @@ class EmulatedEngine:
         with tempfile.TemporaryDirectory(prefix="vmp-edge-") as folder:
             source, result = Path(folder) / "in", Path(folder) / "out"
             np.ascontiguousarray(video.transpose(0, 2, 1, 3, 4), np.float32).tofile(source)
-            command = [*self._command, str(source), str(result), *map(str, sizes)]
+            command = [*self._command, str(source), str(result), str(self._classes), *map(str, sizes)]
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=self._environment)
             if done.returncode:
                 reason = (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]

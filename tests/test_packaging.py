@@ -41,7 +41,7 @@ def test_nothing_but_the_package_is_at_the_top(wheel):
         "runtimes/cuda/include/vmp_cuda.h",
         "runtimes/cuda/src/scan.cu",
         "runtimes/executorch/CMakeLists.txt",
-        "runtimes/executorch/src/runner.cpp",
+        "runtimes/executorch/src/program.cpp",
         "runtimes/tvm/CMakeLists.txt",
         "runtimes/tvm/src/operators.cpp",
         "compile/targets/arm64.yaml",

@@ -14,7 +14,7 @@ from vmp_edge.bundle import Bundle
 from vmp_edge.errors import BundleError, UsageError, VmpError
 from vmp_edge.runtimes.executorch.library import LIBRARY, executorch_folder
 
-ABI = 1
+ABI = 2
 ERROR_SIZE = 512
 SHARED_LIBRARIES = (
     "libexecutorch.so",
@@ -38,10 +38,10 @@ class _Library:
             self.c: Any = ctypes.CDLL(str(path))
         except OSError as error:
             raise BundleError(f"{path}: cannot be loaded on this machine ({error}); build the bundle again") from error
-        if self.c.vmp_executorch_abi() != ABI:
+        if self.c.vmp_program_abi() != ABI:
             raise BundleError(f"{path}: belongs to another version of vmp-edge; build the bundle again")
         self.c.vmp_program_create.restype = ctypes.c_void_p
-        self.c.vmp_program_create.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int64]
+        self.c.vmp_program_create.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int64]
         self.c.vmp_program_destroy.argtypes = [ctypes.c_void_p]
         self.c.vmp_program_run.argtypes = [
             ctypes.c_void_p,
@@ -53,7 +53,7 @@ class _Library:
             ctypes.c_char_p,
             ctypes.c_int64,
         ]
-        if self.c.vmp_executorch_set_threads(threads):
+        if self.c.vmp_program_set_threads(threads):
             raise UsageError(f"ExecuTorch cannot use {threads} threads")
         self.threads = threads
 
@@ -89,7 +89,7 @@ class ExecuTorchEngine:
         self._library = _Library.get(bundle.path / LIBRARY, threads)
         self._error = ctypes.create_string_buffer(ERROR_SIZE)
         program = bundle.path / bundle.manifest.program
-        self._program = self._library.c.vmp_program_create(os.fsencode(program), self._error, ERROR_SIZE)
+        self._program = self._library.c.vmp_program_create(os.fsencode(program), 0, self._error, ERROR_SIZE)
         if not self._program:
             raise BundleError(f"{program}: {self._reason()}")
 

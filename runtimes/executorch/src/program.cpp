@@ -1,4 +1,4 @@
-#include "runner.h"
+#include "vmp_program.h"
 
 #include <executorch/extension/module/module.h>
 #include <executorch/extension/tensor/tensor.h>
@@ -53,16 +53,17 @@ void say(char* error, int64_t size, const char* what, Error code) {
 
 extern "C" {
 
-VMP_EXPORT int vmp_executorch_abi(void) { return VMP_EXECUTORCH_ABI; }
+VMP_EXPORT int vmp_program_abi(void) { return VMP_PROGRAM_ABI; }
 
-VMP_EXPORT int vmp_executorch_set_threads(int num_threads) {
+VMP_EXPORT int vmp_program_set_threads(int num_threads) {
   auto* pool = executorch::extension::threadpool::get_threadpool();
   if (!pool || num_threads < 1) return 1;
   if (pool->get_thread_count() == static_cast<size_t>(num_threads)) return 0;
   return pool->_unsafe_reset_threadpool(static_cast<uint32_t>(num_threads)) ? 0 : 1;
 }
 
-VMP_EXPORT vmp_program* vmp_program_create(const char* path, char* error, int64_t error_size) {
+VMP_EXPORT vmp_program* vmp_program_create(const char* path, int gpu, char* error, int64_t error_size) {
+  if (gpu) return say(error, error_size, "cannot load the program", "ExecuTorch programs run on the CPU"), nullptr;
   try {
     auto program = std::make_unique<vmp_program>(path);
     const Error code = program->module.load_forward();

@@ -1,0 +1,84 @@
+#include "recognizer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numeric>
+
+#include "error.h"
+
+namespace vmp {
+namespace {
+
+// In double precision about the largest, so that nothing overflows.
+void softmax(std::vector<float>& logits) {
+  const double largest = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  std::vector<double> exponentials;
+  for (const float logit : logits) {
+    exponentials.push_back(std::exp(logit - largest));
+    sum += exponentials.back();
+  }
+  std::transform(exponentials.begin(), exponentials.end(), logits.begin(),
+                 [sum](double x) { return static_cast<float>(x / sum); });
+}
+
+}  // namespace
+
+Recognizer::Recognizer(const std::string& folder, int32_t threads, const std::string& libraries)
+    : bundle_(Bundle::open(folder)), engine_(bundle_, threads, libraries) {}
+
+size_t Recognizer::frame_size() const {
+  const auto side = static_cast<size_t>(manifest().preprocessing.image_size);
+  return 3 * side * side;
+}
+
+std::vector<float> Recognizer::run(const std::vector<float>& video) {
+  std::vector<float> scores(manifest().labels.size());
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    engine_.run(video.data(), scores.data());
+  }
+  if (!std::all_of(scores.begin(), scores.end(), [](float x) { return std::isfinite(x); }))
+    throw Error(VMP_EDGE_ERROR_ENGINE,
+                bundle_.folder + " gave values that are not finite: build it again and check its weights");
+  softmax(scores);
+  return scores;
+}
+
+std::vector<float> Recognizer::predict(const vmp_edge_frame* frames, int32_t count) {
+  const int64_t wanted = manifest().frames;
+  std::vector<float> video(static_cast<size_t>(wanted) * frame_size());
+  for (int32_t i = 0; i < count; ++i) check_frame(frames[i]);
+  for (int64_t i = 0; i < wanted; ++i)  // the middle of each of as many equal parts
+    manifest().preprocessing.prepare(frames[(2 * i + 1) * count / (2 * wanted)],
+                                     video.data() + static_cast<size_t>(i) * frame_size());
+  return run(video);
+}
+
+Result::Result(std::shared_ptr<const Recognizer> recognizer, std::vector<float> given, int32_t shown, int32_t count)
+    : vmp_edge_result{}, recognizer_(std::move(recognizer)), scores_(std::move(given)) {
+  const std::vector<std::string>& labels = recognizer_->manifest().labels;
+  std::vector<int32_t> order(scores_.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto score = [this](int32_t label) { return scores_[static_cast<size_t>(label)]; };
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return score(a) > score(b); });
+  for (int32_t i = 0; i < std::min(count, static_cast<int32_t>(order.size())); ++i) {
+    const int32_t one = order[static_cast<size_t>(i)];
+    top_.push_back({one, score(one), labels[static_cast<size_t>(one)].c_str()});
+  }
+  struct_size = sizeof(vmp_edge_result);
+  label = shown < 0 ? order[0] : shown;
+  name = labels[static_cast<size_t>(label)].c_str();
+  vmp_edge_result::score = score(label);
+  classes = static_cast<int32_t>(scores_.size());
+  scores = scores_.data();
+  num_top = static_cast<int32_t>(top_.size());
+  top = top_.data();
+}
+
+double seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace vmp

@@ -1,0 +1,161 @@
+#include "ring.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <ctime>
+#include <string>
+
+#include "error.h"
+
+namespace vmp {
+namespace {
+
+double monotonic() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+}  // namespace
+
+FrameRing::FrameRing(const Preprocessing& preprocessing, const Window& window)
+    : preprocessing_(preprocessing),
+      window_(window),
+      frame_size_(3 * static_cast<size_t>(preprocessing.image_size) * static_cast<size_t>(preprocessing.image_size)) {
+  const int32_t count = window.capacity() + window.frames + 1;  // kept, being gathered, being written
+  slots_.resize(static_cast<size_t>(count) * frame_size_);
+  for (int32_t i = 0; i < count; ++i) free_.push_back(i);
+}
+
+void FrameRing::push(const vmp_edge_frame& frame) {
+  check_frame(frame);
+  const std::lock_guard<std::mutex> writing(writing_);  // one at a time, so that they stay in order
+  const double timestamp = frame.timestamp < 0 ? monotonic() : frame.timestamp;
+  const std::optional<int32_t> reserved = reserve(timestamp);
+  if (reserved) preprocessing_.prepare(frame, slot(*reserved));
+  commit(reserved, timestamp);
+}
+
+bool FrameRing::due() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return is_due();
+}
+
+bool FrameRing::wait() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  changed_.wait(lock, [this] { return closed_ || is_due(); });
+  return is_due();
+}
+
+std::optional<Gathered> FrameRing::read(float* out) {
+  const std::lock_guard<std::mutex> reading(reading_);
+  const std::vector<Kept> chosen = pin();
+  if (chosen.empty()) return std::nullopt;
+  for (const Kept& kept : chosen) {
+    std::memcpy(out, slot(kept.slot), frame_size_ * sizeof(float));
+    out += frame_size_;
+  }
+  unpin();
+  return Gathered{chosen.front().timestamp, chosen.back().timestamp, chosen.back().sequence};
+}
+
+void FrameRing::clear() {
+  const std::lock_guard<std::mutex> writing(writing_);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const Kept& kept : kept_)
+    if (!pinned_.count(kept.slot)) free_.push_back(kept.slot);
+  kept_.clear();
+  read_at_.reset();
+  last_timestamp_ = -std::numeric_limits<double>::infinity();
+}
+
+void FrameRing::close() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  closed_ = true;
+  changed_.notify_all();
+}
+
+void FrameRing::open() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  closed_ = false;
+}
+
+int64_t FrameRing::pushed() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return pushed_;
+}
+
+int64_t FrameRing::dropped() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return dropped_;
+}
+
+// A free slot: there always is one; none for a frame to pass over.
+std::optional<int32_t> FrameRing::reserve(double timestamp) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!(timestamp >= last_timestamp_))
+    throw bad_argument("timestamps must not run backwards (" + std::to_string(timestamp) + " after " +
+                       std::to_string(last_timestamp_) + "): reset the stream when its source starts again");
+  last_timestamp_ = timestamp;
+  if (!kept_.empty() && timestamp - kept_.back().timestamp < window_.min_spacing()) return std::nullopt;
+  const int32_t found = free_.back();
+  free_.pop_back();
+  return found;
+}
+
+void FrameRing::commit(std::optional<int32_t> slot, double timestamp) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (slot) {
+    // Only now: until the new frame is whole, the oldest one is needed for a window.
+    if (static_cast<int32_t>(kept_.size()) == window_.capacity()) {
+      const Kept oldest = kept_.front();
+      kept_.pop_front();
+      const bool late = !read_at_ || pushed_ >= *read_at_ + window_.hop;
+      dropped_ += late && !oldest.seen;  // if not late, a long hop leaves it out by choice
+      if (!pinned_.count(oldest.slot)) free_.push_back(oldest.slot);  // else `unpin` frees it
+    }
+    kept_.push_back({pushed_, timestamp, *slot, false});
+  }
+  ++pushed_;
+  if (is_due()) changed_.notify_all();
+}
+
+// Chooses the newest window and keeps its slots from being reused.
+std::vector<FrameRing::Kept> FrameRing::pin() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<Kept> chosen;
+  for (const int32_t index : window_.select(timestamps())) chosen.push_back(kept_[static_cast<size_t>(index)]);
+  if (chosen.empty()) return chosen;
+  for (const Kept& kept : chosen) pinned_.insert(kept.slot);
+  // What a long hop leaves out between windows by choice was not dropped either.
+  const int64_t first = std::min(chosen.front().sequence, pushed_ - window_.hop);
+  for (Kept& kept : kept_) kept.seen |= kept.sequence >= first;
+  read_at_ = pushed_;
+  return chosen;
+}
+
+void FrameRing::unpin() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const int32_t slot : pinned_) {
+    const bool kept = std::any_of(kept_.begin(), kept_.end(), [slot](const Kept& k) { return k.slot == slot; });
+    if (!kept) free_.push_back(slot);
+  }
+  pinned_.clear();
+}
+
+bool FrameRing::is_due() const {
+  if (read_at_) {
+    const bool nothing_new = kept_.empty() || kept_.back().sequence < *read_at_;
+    if (nothing_new || pushed_ - *read_at_ < window_.hop) return false;
+  }
+  return !window_.select(timestamps()).empty();
+}
+
+std::vector<double> FrameRing::timestamps() const {
+  std::vector<double> found;
+  for (const Kept& kept : kept_) found.push_back(kept.timestamp);
+  return found;
+}
+
+}  // namespace vmp

@@ -1,0 +1,57 @@
+// From a stream of frames to a stream of results: frame ring, sliding window, engine, smoothing.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "error.h"
+#include "recognizer.h"
+#include "ring.h"
+#include "smoothing.h"
+
+namespace vmp {
+
+class Stream {
+ public:
+  // Throws Error (ARGUMENT): a value of the configuration is out of range.
+  Stream(std::shared_ptr<Recognizer> recognizer, const vmp_edge_stream_config& config);
+  ~Stream();
+
+  void push(const vmp_edge_frame& frame);
+  bool is_ready() const;
+  std::unique_ptr<Result> get_result();  // null if there is none
+  void start(vmp_edge_callback callback, void* user);
+  void stop();
+  void reset();
+  void get_statistics(vmp_edge_statistics& statistics) const;
+
+ private:
+  std::unique_ptr<Result> recognise();
+  void work(vmp_edge_callback callback, void* user);
+  void end_thread();
+  void check_thread() const;  // throws what the stream's own thread failed with
+
+  const std::shared_ptr<Recognizer> recognizer_;
+  const int32_t top_;
+  FrameRing ring_;
+  std::mutex recognising_;  // over the window and what is made of it
+  std::vector<float> video_;
+  std::mutex control_;  // over starting and stopping
+  std::thread thread_;
+  mutable std::mutex mutex_;  // over what follows
+  Smoother smoother_;
+  std::optional<Error> failure_;
+  std::unique_ptr<Result> latest_;  // of a stream with a thread and no callback: not taken yet
+  bool running_ = false;
+  int64_t epoch_ = 0;  // counts resets: a result from before one is not shown after it
+  int64_t windows_ = 0;
+  std::deque<double> arrivals_, pushes_, latencies_;
+};
+
+}  // namespace vmp

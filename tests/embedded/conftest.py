@@ -1,0 +1,54 @@
+"""The embedded library, built once for the tests that need it."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from embedded import NATIVE, Library, cmake, write_fake
+
+from vmp_edge.runtimes.tvm.library import package_folder
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The folder with libvmp_edge.so, the engine that needs nothing, and the suite; a debug build."""
+    if not any(shutil.which(compiler) for compiler in ("c++", "g++", "clang++")):
+        pytest.skip("needs a C++ compiler")
+    try:
+        return cmake(
+            NATIVE,
+            tmp_path_factory.mktemp("embedded"),
+            "-DCMAKE_BUILD_TYPE=Debug",
+            f"-DVMP_EDGE_TVM_FFI={package_folder('tvm_ffi')}",
+        )
+    except AssertionError as error:
+        if "libyaml is missing" in str(error):
+            pytest.skip("needs libyaml (Debian: apt install libyaml-dev)")
+        raise
+
+
+@pytest.fixture(scope="session")
+def edge(built):
+    """The library by ctypes."""
+    return Library(built / "vmp_edge" / "libvmp_edge.so")
+
+
+@pytest.fixture(scope="session")
+def engine_folder(built):
+    """The folder of the engine that needs nothing."""
+    return built / "engine"
+
+
+@pytest.fixture
+def fake(tmp_path, engine_folder):
+    """The path of a bundle of that engine."""
+    return write_fake(tmp_path / "fake", engine_folder)
+
+
+@pytest.fixture
+def loaded(edge, fake, engine_folder):
+    """A recogniser of it."""
+    recognizer = edge.recognizer(fake, engine_folder)
+    yield recognizer
+    edge.c.vmp_edge_recognizer_destroy(recognizer)

@@ -1,0 +1,47 @@
+/* An engine that needs nothing: three classes, by how bright a video is. Its program is a text: milliseconds that a run
+ * takes, and after how many runs it fails (0: never). */
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "vmp_program.h"
+
+struct vmp_program {
+  long milliseconds, failing, runs;
+};
+
+static void say(char* error, int64_t size, const char* what) {
+  if (error && size > 0) snprintf(error, (size_t)size, "%s", what);
+}
+
+int vmp_program_abi(void) { return VMP_PROGRAM_ABI; }
+
+int vmp_program_set_threads(int num_threads) { return num_threads < 1; }
+
+vmp_program* vmp_program_create(const char* path, int gpu, char* error, int64_t error_size) {
+  vmp_program made = {0, 0, 0};
+  FILE* file = fopen(path, "r");
+  const int read = file && !gpu ? fscanf(file, "%ld %ld", &made.milliseconds, &made.failing) : 0;
+  if (file) fclose(file);
+  if (read != 2) return say(error, error_size, "not a program"), NULL;
+  vmp_program* program = malloc(sizeof *program);
+  *program = made;
+  return program;
+}
+
+void vmp_program_destroy(vmp_program* program) { free(program); }
+
+int vmp_program_run(vmp_program* program, const float* input, const int32_t* shape, int32_t dims, float* output,
+                    int64_t output_count, char* error, int64_t error_size) {
+  if (output_count != 3) return say(error, error_size, "three classes"), 1;
+  if (program->failing && ++program->runs >= program->failing) return say(error, error_size, "it was told to fail"), 1;
+  const struct timespec pause = {program->milliseconds / 1000, program->milliseconds % 1000 * 1000000};
+  nanosleep(&pause, NULL);
+  int64_t count = 1;
+  for (int32_t i = 0; i < dims; ++i) count *= shape[i];
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += input[i];
+  const float mean = (float)(sum / (double)count);
+  output[0] = -mean, output[1] = 1 - mean * mean, output[2] = mean;
+  return 0;
+}

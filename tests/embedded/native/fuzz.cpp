@@ -1,0 +1,64 @@
+// A fuzz target for what comes from outside: a manifest's text, and a frame's description and pixels.
+//   clang++'s libFuzzer; `make fuzz` builds and runs it.
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "error.h"
+#include "manifest.h"
+#include "preprocessing.h"
+
+namespace {
+
+void parse_manifest(const uint8_t* data, size_t size) {
+  try {
+    vmp::Manifest::parse(std::string(reinterpret_cast<const char*>(data), size));
+  } catch (const vmp::Error&) {
+  }
+}
+
+// The first bytes are the frame's and the preprocessing's numbers, the rest are its pixels, over and over.
+void prepare_frame(const uint8_t* data, size_t size) {
+  struct Numbers {
+    int16_t width, height, stride[2];
+    uint8_t format, mode, area, side;
+  } numbers;
+  if (size < sizeof numbers) return;
+  std::memcpy(&numbers, data, sizeof numbers);
+  data += sizeof numbers, size -= sizeof numbers;
+  vmp_edge_frame frame = VMP_EDGE_FRAME;
+  frame.format = static_cast<vmp_edge_format>(numbers.format % 6);  // one more than there are
+  frame.width = numbers.width % 300, frame.height = numbers.height % 300;
+  frame.stride[0] = numbers.stride[0], frame.stride[1] = numbers.stride[1];
+  std::vector<uint8_t> planes[2];
+  for (int plane = 0; plane < 2; ++plane) {  // of exactly the size that the header asks for
+    const bool three = numbers.format % 6 < 2, two = numbers.format % 6 == 4;
+    const int64_t row = frame.width * (three ? 3 : two ? 2 : 1);
+    const int64_t stride = frame.stride[plane] ? frame.stride[plane] : row;
+    const int64_t rows = plane ? frame.height / 2 : frame.height;
+    if (row > 0 && rows > 0 && stride >= row) planes[plane].resize(static_cast<size_t>(stride * (rows - 1) + row));
+    for (size_t i = 0; i < planes[plane].size(); ++i) planes[plane][i] = size ? data[i % size] : 0;
+    frame.data[plane] = planes[plane].empty() ? nullptr : planes[plane].data();
+  }
+  vmp::Preprocessing preprocessing;
+  preprocessing.image_size = 1 + numbers.side % 64;
+  preprocessing.resize = static_cast<vmp::Resize>(numbers.mode % 3);
+  preprocessing.area = numbers.area % 2;
+  const double mean[] = {0.4, 0.5, 0.6}, deviation[] = {0.2, 0.2, 0.2};
+  preprocessing.make_table(mean, deviation);
+  const auto side = static_cast<size_t>(preprocessing.image_size);
+  std::vector<float> out(3 * side * side);
+  try {
+    vmp::check_frame(frame);
+    preprocessing.prepare(frame, out.data());
+  } catch (const vmp::Error&) {
+  }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size > 0) (data[0] & 1 ? parse_manifest : prepare_frame)(data + 1, size - 1);
+  return 0;
+}

@@ -1,0 +1,426 @@
+"""The C library: its verbs, its errors, and that it streams as Python does. On an engine that needs nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from brightness_engine import LABELS
+from bundles import FRAMES, SIZE, grey
+from embedded import (
+    ARGUMENT,
+    BUNDLE,
+    CALLBACK,
+    ENGINE,
+    MACHINE,
+    OK,
+    STATE,
+    EdgeError,
+    RecognizerConfig,
+    StreamConfig,
+    frame_of,
+    write_fake,
+)
+
+from vmp_edge.bundle import Bundle
+from vmp_edge.recognizer import Recognizer
+from vmp_edge.smoothing import Smoothing
+from vmp_edge.stream import Stream
+
+
+class FakeEngine:
+    """fake_engine.c in numpy."""
+
+    def run(self, video):
+        mean = video.astype(np.float64).mean((1, 2, 3, 4))
+        return np.stack([-mean, 1 - mean * mean, mean], 1).astype(np.float32)
+
+    def close(self):
+        pass
+
+
+def flicker(count, seed=0):
+    """Frames whose brightness wanders, with their timestamps at an uneven 30 frames per second."""
+    rng = np.random.default_rng(seed)
+    values = np.clip(120 + np.cumsum(rng.normal(0, 25, count)), 0, 255).astype(int)
+    times = np.cumsum(rng.uniform(0.02, 0.05, count))
+    return [(grey(value), float(moment)) for value, moment in zip(values, times, strict=True)]
+
+
+@pytest.fixture
+def stream(edge, loaded):
+    handles = []
+
+    def make(**options):
+        handles.append(edge.stream(loaded, **options))
+        return handles[-1]
+
+    yield make
+    for handle in handles:
+        edge.c.vmp_edge_stream_destroy(handle)
+
+
+def fails(edge, status, *words):
+    """An EdgeError of a status whose message is one line with these words."""
+
+    class Expecting:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, kind, error, trace):
+            assert kind is EdgeError, "nothing failed"
+            assert error.status == status, error
+            assert "\n" not in str(error) and str(error)
+            assert all(word in str(error) for word in words), error
+            return True
+
+    return Expecting()
+
+
+def test_versions(edge):
+    assert edge.c.vmp_edge_abi_version() == 1
+    assert edge.c.vmp_edge_version().decode().count(".") == 2
+    assert [edge.c.vmp_edge_status_name(status) for status in (0, 2, 99)] == [b"ok", b"bundle", b"unknown"]
+
+
+def test_info_and_labels(edge, loaded, fake):
+    info = edge.info(loaded)
+    assert (info.frames, info.image_size, info.classes, info.frame_rate) == (FRAMES, SIZE, 3, 0)
+    assert (info.name, info.engine, info.precision) == (b"brightness", b"executorch", b"fp32")
+    labels = [edge.c.vmp_edge_recognizer_label(loaded, index) for index in range(-1, 4)]
+    assert labels == [None, *(label.encode() for label in LABELS), None]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_predicts_clips_as_python_does(edge, loaded, fake, count):
+    clip = np.stack([grey(20 * index, 20, 31) for index in range(count)])
+    ours = edge.predict(loaded, clip, top=2)
+    theirs = Recognizer(Bundle.open(fake), FakeEngine()).predict(clip)
+    np.testing.assert_allclose(ours["scores"], theirs.scores, atol=1e-6)
+    assert (ours["name"], [name for name, _ in ours["top"]]) == (theirs.label, [name for name, _ in theirs.top(2)])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"hop": 1},
+        {"hop": 7, "stride": 2},
+        {"fps": 12.0},
+        {"fps": 60.0, "hop": 2},
+        {"smoothing_windows": 0, "smoothing_margin": 0, "smoothing_hold": 1},
+        {"smoothing_seconds": 0.4, "smoothing_margin": 0.2, "smoothing_hold": 3},
+    ],
+)
+def test_streams_as_python_does(edge, stream, fake, options):
+    how = {key.removeprefix("smoothing_"): value for key, value in options.items() if key.startswith("smoothing")}
+    spacing = {key: value for key, value in options.items() if key in ("hop", "stride", "fps")}
+    theirs = Stream(Recognizer(Bundle.open(fake), FakeEngine()), **spacing, smoothing=replace(Smoothing(), **how))
+    ours, results = stream(**options), 0
+    for frame, moment in flicker(200):
+        edge.push(ours, frame, moment)
+        expected = theirs.push(frame, moment)
+        assert edge.c.vmp_edge_stream_is_ready(ours) == (expected is not None)
+        result = edge.get_result(ours)
+        assert (result is None) == (expected is None)
+        if result is not None and expected is not None:
+            results += 1
+            assert (result["name"], result["frame"], result["dropped"]) == (
+                expected.label,
+                expected.frame,
+                expected.dropped,
+            )
+            assert result["timestamp"] == moment and result["first_timestamp"] < moment
+            np.testing.assert_allclose(result["scores"], expected.scores, atol=1e-5)
+    found, wanted = edge.statistics(ours), theirs.statistics()
+    assert (found.frames, found.dropped, found.windows) == (wanted.frames, wanted.dropped, wanted.windows)
+    assert results == found.windows > 10 and found.push_p95 >= found.push_p50 > 0
+
+
+def test_json(edge, stream):
+    ours = stream(hop=1, top=2)
+    for index in range(FRAMES):
+        edge.push(ours, grey(255), index / 4)
+    result = edge.get_result(ours)
+    told = json.loads(result["json"])
+    assert list(told) == ["time", "frame", "label", "score", "top", "latency_ms", "dropped"]
+    assert told["label"] == LABELS[2] == told["top"][0][0] and len(told["top"]) == 2
+    assert (told["time"], told["frame"], told["dropped"]) == (0.75, 3, 0)
+
+
+def test_reset_forgets_frames_and_lets_time_start_again(edge, stream):
+    ours = stream(hop=1)
+    for index in range(FRAMES):
+        edge.push(ours, grey(0), 100 + index)
+    assert edge.c.vmp_edge_stream_reset(ours) == OK
+    assert edge.get_result(ours) is None
+    for index in range(FRAMES):
+        edge.push(ours, grey(255), float(index))
+    assert edge.get_result(ours)["name"] == LABELS[2]
+    assert edge.statistics(ours).frames == 2 * FRAMES
+
+
+def test_callback_from_a_thread_of_its_own(edge, stream):
+    seen = []
+    callback = CALLBACK(lambda result, message, user: seen.append((result.contents.frame, threading.get_native_id())))
+    ours = stream(hop=2)
+    edge.check(edge.c.vmp_edge_stream_start(ours, callback, None))
+    for index in range(20):
+        edge.push(ours, grey(100), float(index))
+        while not index % 2 and index > FRAMES and (not seen or seen[-1][0] < index - 2):
+            time.sleep(0.001)
+    edge.check(edge.c.vmp_edge_stream_stop(ours))
+    assert seen[-1][0] >= 18 and len({thread for _, thread in seen}) == 1
+    assert seen[0][1] != threading.get_native_id()
+    with fails(edge, STATE, "not started"):
+        edge.check(edge.c.vmp_edge_stream_stop(ours))
+
+
+def test_results_by_asking_while_a_thread_recognises(edge, stream):
+    ours = stream(hop=1)
+    edge.check(edge.c.vmp_edge_stream_start(ours, CALLBACK(), None))
+    for index in range(FRAMES):
+        edge.push(ours, grey(255), float(index))
+    while not edge.c.vmp_edge_stream_is_ready(ours):
+        time.sleep(0.001)
+    assert edge.get_result(ours)["name"] == LABELS[2]
+    assert edge.get_result(ours) is None
+    with fails(edge, STATE, "started already"):
+        edge.check(edge.c.vmp_edge_stream_start(ours, CALLBACK(), None))
+
+
+def test_overload_drops_and_counts_and_never_waits(edge, engine_folder, tmp_path):
+    slow = edge.recognizer(write_fake(tmp_path / "slow", engine_folder, program="300 0"), engine_folder)
+    ours = edge.stream(slow, hop=1)
+    edge.check(edge.c.vmp_edge_stream_start(ours, CALLBACK(), None))
+    start = time.perf_counter()
+    for index in range(1000):
+        edge.push(ours, grey(index % 256), float(index))
+    pushing = time.perf_counter() - start
+    edge.check(edge.c.vmp_edge_stream_stop(ours))
+    found = edge.statistics(ours)
+    # one run takes 0.3 s: had pushing waited for each, it would have taken five minutes
+    assert found.frames == 1000 and found.windows <= 3 + pushing / 0.3
+    assert 1000 - found.windows * FRAMES - FRAMES <= found.dropped <= 1000 - FRAMES
+    edge.c.vmp_edge_stream_destroy(ours)
+    edge.c.vmp_edge_recognizer_destroy(slow)
+
+
+def test_failure_of_the_engine(edge, engine_folder, tmp_path):
+    failing = edge.recognizer(write_fake(tmp_path / "failing", engine_folder, program="0 2"), engine_folder)
+    ours = edge.stream(failing, hop=1)
+    for index in range(FRAMES):
+        edge.push(ours, grey(0), float(index))
+    assert edge.get_result(ours) is not None
+    edge.push(ours, grey(0), 10.0)
+    with fails(edge, ENGINE, "told to fail"):
+        edge.get_result(ours)
+    messages = []
+    callback = CALLBACK(lambda result, message, user: messages.append((bool(result), message)))
+    edge.check(edge.c.vmp_edge_stream_start(ours, callback, None))
+    edge.push(ours, grey(0), 11.0)
+    while not messages:
+        time.sleep(0.001)
+    assert messages == [(False, b"running the model failed: it was told to fail")]
+    with fails(edge, ENGINE, "told to fail"):
+        edge.check(edge.c.vmp_edge_stream_stop(ours))
+    edge.c.vmp_edge_stream_destroy(ours)
+    edge.c.vmp_edge_recognizer_destroy(failing)
+
+
+def test_streams_outlive_their_recogniser(edge, fake, engine_folder):
+    recognizer = edge.recognizer(fake, engine_folder)
+    ours = edge.stream(recognizer, hop=1)
+    edge.c.vmp_edge_recognizer_destroy(recognizer)
+    for index in range(FRAMES):
+        edge.push(ours, grey(255), float(index))
+    assert edge.get_result(ours)["name"] == LABELS[2]
+    edge.c.vmp_edge_stream_destroy(ours)
+
+
+def test_null_everywhere(edge, loaded, stream):
+    c, place = edge.c, ctypes.c_void_p()
+    config, how = RecognizerConfig(ctypes.sizeof(RecognizerConfig)), StreamConfig(ctypes.sizeof(StreamConfig), 4)
+    calls = [
+        (c.vmp_edge_recognizer_create, (None, ctypes.byref(place))),
+        (c.vmp_edge_recognizer_create, (ctypes.byref(config), ctypes.byref(place))),
+        (c.vmp_edge_recognizer_get_info, (None, None)),
+        (c.vmp_edge_recognizer_get_info, (loaded, None)),
+        (c.vmp_edge_recognizer_predict, (loaded, None, 1, 1, ctypes.byref(place))),
+        (c.vmp_edge_recognizer_predict, (None, None, 1, 1, None)),
+        (c.vmp_edge_stream_create, (None, ctypes.byref(how), ctypes.byref(place))),
+        (c.vmp_edge_stream_create, (loaded, None, ctypes.byref(place))),
+        (c.vmp_edge_stream_push, (None, None)),
+        (c.vmp_edge_stream_push, (stream(), None)),
+        (c.vmp_edge_stream_get_result, (stream(), None)),
+        (c.vmp_edge_stream_get_result, (None, ctypes.byref(place))),
+        (c.vmp_edge_stream_start, (None, None, None)),
+        (c.vmp_edge_stream_stop, (None,)),
+        (c.vmp_edge_stream_reset, (None,)),
+        (c.vmp_edge_stream_get_statistics, (stream(), None)),
+        (c.vmp_edge_result_to_json, (None, ctypes.byref(place))),
+    ]
+    for call, arguments in calls:
+        with fails(edge, ARGUMENT, "NULL"):
+            edge.check(call(*arguments))
+    assert c.vmp_edge_stream_is_ready(None) == 0 and c.vmp_edge_recognizer_label(None, 0) is None
+    for destroy in ("recognizer", "stream", "result", "string"):
+        getattr(c, f"vmp_edge_{destroy}_destroy")(None)
+    assert not place
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"struct_size": 0}, "VMP_EDGE_FRAME"),
+        ({"struct_size": 4096}, "newer version"),
+        ({"format": 7}, "format"),
+        ({"width": 0}, "pixels"),
+        ({"height": -5}, "pixels"),
+        ({"width": 1 << 20}, "pixels"),
+        ({"format": 3, "width": 31}, "even"),
+        ({"format": 3, "height": 23}, "even"),
+        ({"format": 3}, "data[1] is NULL"),
+        ({"stride": (ctypes.c_int32 * 2)(10, 0)}, "stride"),
+        ({"timestamp": float("nan")}, "backwards"),
+        ({"timestamp": 0.5}, "backwards"),
+    ],
+)
+def test_wrong_frames(edge, stream, changes, words):
+    ours = stream()
+    edge.push(ours, grey(0), 1.0)
+    frame = frame_of(grey(0), 2.0)
+    for name, value in changes.items():
+        setattr(frame, name, value)
+    with fails(edge, ARGUMENT, words):
+        edge.check(edge.c.vmp_edge_stream_push(ours, ctypes.byref(frame)))
+    edge.push(ours, grey(0), 2.0)  # goes on
+    assert edge.statistics(ours).frames == 2
+
+
+@pytest.mark.parametrize(
+    "options, word",
+    [
+        ({"struct_size": 400}, "newer"),
+        ({"hop": 0}, "hop"),
+        ({"stride": -1}, "stride"),
+        ({"stride": 2, "fps": 5.0}, "not both"),
+        ({"fps": float("inf")}, "fps"),
+        ({"fps": -1.0}, "fps"),
+        ({"stride": 1 << 30}, "window"),
+        ({"smoothing_windows": -1.0}, "smoothing_windows"),
+        ({"smoothing_margin": 1.0}, "smoothing_margin"),
+        ({"smoothing_hold": 0}, "smoothing_hold"),
+        ({"top": -1}, "top"),
+    ],
+)
+def test_wrong_streams(edge, stream, options, word):
+    with fails(edge, ARGUMENT, word):
+        stream(**options)
+
+
+def test_structs_of_an_older_version_get_defaults(edge, loaded):
+    config = StreamConfig(StreamConfig.stride.offset, hop=1, top=-7)  # knows nothing beyond `hop`
+    handle = ctypes.c_void_p()
+    edge.check(edge.c.vmp_edge_stream_create(loaded, ctypes.byref(config), ctypes.byref(handle)))
+    for index in range(FRAMES):
+        edge.push(handle, grey(0), float(index))
+    assert len(edge.get_result(handle)["top"]) == 3
+    edge.c.vmp_edge_stream_destroy(handle)
+
+
+def test_use_after_destroy_in_debug_builds(edge, loaded, fake, engine_folder):
+    recognizer = edge.recognizer(fake, engine_folder)
+    ours = edge.stream(recognizer)
+    edge.c.vmp_edge_stream_destroy(ours)
+    with fails(edge, ARGUMENT, "destroyed"):
+        edge.push(ours, grey(0))
+    edge.c.vmp_edge_stream_destroy(ours)  # twice: nothing happens
+    edge.c.vmp_edge_recognizer_destroy(recognizer)
+    with fails(edge, ARGUMENT, "destroyed"):
+        edge.stream(recognizer)
+
+
+def rewrite(bundle, change):
+    """Changes a bundle's manifest."""
+    path = bundle / "manifest.yaml"
+    entries = yaml.safe_load(path.read_text())
+    change(entries)
+    path.write_text(yaml.safe_dump(entries, sort_keys=False))
+
+
+def set_at(*keys, value):
+    def change(entries):
+        for key in keys[:-1]:
+            entries = entries[key]
+        entries[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, status, words",
+    [
+        (set_at("format", value=2), BUNDLE, "update"),
+        (set_at("format", value="one"), BUNDLE, "whole number"),
+        (set_at("machine", value="s390x"), MACHINE, "s390x"),
+        (set_at("cpu_features", value=["telepathy"]), MACHINE, "telepathy"),
+        (set_at("engine", value="onnxruntime"), ENGINE, "onnxruntime"),
+        (set_at("labels", value=["a", "b"]), BUNDLE, "num_classes"),
+        (set_at("labels", value=["a", True, "c"]), BUNDLE, "texts"),
+        (set_at("labels", value=[]), BUNDLE, "texts"),
+        (set_at("input", value=[]), BUNDLE, "mapping for input"),
+        (set_at("input", "frames", value=0), BUNDLE, "input.frames"),
+        (set_at("preprocessing", "std", value=[1, 0, 1]), BUNDLE, "std"),
+        (set_at("preprocessing", "resize", value="fold"), BUNDLE, "fold"),
+        (set_at("program", value="other"), BUNDLE, "other"),
+        (set_at("files", "../x", value={"size": 1, "sha256": "0" * 64}), BUNDLE, "plain names"),
+        (set_at("files", "model.pte", "sha256", value="0" * 64), BUNDLE, "damaged"),
+        (set_at("files", "model.pte", "size", value=1), BUNDLE, "bytes"),
+        (set_at("files", "gone", value={"size": 1, "sha256": "0" * 64}), BUNDLE, "gone"),
+        (lambda entries: entries.pop("name"), BUNDLE, "lacks 'name'"),
+    ],
+)
+def test_wrong_manifests(edge, fake, engine_folder, change, status, words):
+    rewrite(fake, change)
+    with fails(edge, status, words, str(fake)):
+        edge.recognizer(fake, engine_folder)
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "- 1", "a: &x 1\nb: *x", "a: !!python/none 1", "[" * 100, "a: \xff"])
+def test_manifests_that_are_none(edge, fake, engine_folder, text):
+    (fake / "manifest.yaml").write_bytes(text.encode("latin-1"))
+    with fails(edge, BUNDLE, "manifest.yaml"):
+        edge.recognizer(fake, engine_folder)
+
+
+def test_bundles_that_are_none(edge, tmp_path, fake, engine_folder):
+    with fails(edge, BUNDLE, "does not exist"):
+        edge.recognizer(tmp_path / "nowhere")
+    with fails(edge, BUNDLE, "no manifest.yaml"):
+        edge.recognizer(tmp_path)
+    with fails(edge, ARGUMENT, "threads"):
+        edge.recognizer(fake, engine_folder, threads=-1)
+    with fails(edge, ARGUMENT, "newer"):
+        edge.recognizer(fake, engine_folder, struct_size=999)
+    (fake / "model.pte").write_bytes(b"")
+    with fails(edge, BUNDLE, "has 0 bytes"):
+        edge.recognizer(fake, engine_folder)
+
+
+def test_a_program_that_does_not_load(edge, engine_folder, tmp_path):
+    with fails(edge, ENGINE, "model.pte", "not a program"):
+        edge.recognizer(write_fake(tmp_path / "other", engine_folder, program="xx"), engine_folder)
+
+
+def test_frames_keep_their_timestamps_by_the_clock(edge, stream):
+    ours = stream(hop=1)
+    for _ in range(FRAMES):
+        edge.push(ours, grey(0))
+    assert abs(edge.get_result(ours)["timestamp"] - time.monotonic()) < 60

@@ -1,0 +1,38 @@
+"""suite.cpp watched by sanitizers (memory, undefined behaviour, races), and its memory over many frames."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from embedded import NATIVE, cmake, write_fake
+
+
+@pytest.fixture
+def bundles(tmp_path, engine_folder):
+    """What suite.cpp takes: a bundle, one whose engine fails, and a damaged one."""
+    good, failing, damaged = (
+        write_fake(tmp_path / name, engine_folder, program)
+        for name, program in (("good", "0 0"), ("failing", "0 3"), ("damaged", "0 0"))
+    )
+    (damaged / "model.pte").write_bytes(b"1 0")
+    return [engine_folder, good, failing, damaged]
+
+
+def run(suite, bundles, *more):
+    done = subprocess.run([suite, *bundles, *more], capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_under_sanitizers(built, bundles, tmp_path, sanitizers):
+    folder = cmake(NATIVE, tmp_path / "build", f"-DVMP_EDGE_SANITIZE={sanitizers}", targets=("suite",))
+    assert run(folder / "suite", bundles) == "done\n"
+
+
+def test_hundred_thousand_frames_in_flat_memory(built, bundles):
+    words = run(built / "suite", bundles, "100000").split()
+    frames, before, after = int(words[0]), int(words[2]), int(words[5])
+    assert frames == 100_000
+    assert after - before < 1024, "kilobytes more over 90,000 frames"
