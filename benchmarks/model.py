@@ -2,7 +2,8 @@
 
 (a) published: the arithmetic as the VideoMambaPro code has it, a Python loop over the tokens, on this repository's
     weights; (b) source: the source model with the native operators; (c) executorch: the bundle of `--target host`;
-    (d) tvm and (e) onnxruntime: those of `--engine tvm`, `--engine onnxruntime`; then quantised bundles, calibrated on synthetic scenes.
+    (d) tvm and (e) onnxruntime: those of `--engine tvm`, `--engine onnxruntime`; then quantised bundles, calibrated on
+    synthetic scenes.
 Each is a process of its own with a fixed number of threads, taken in turns so that a noisy moment hits all of them.
 """
 
