@@ -188,7 +188,7 @@ def test_activations_of_several_dtypes_are_computed_in_float32(library):
     "change",
     [{"batch": 0}, {"length": 0}, {"channels": -1}, {"states": 65}, {"dtype": 3}, {"batch": 2**40}, {"channels": 2**62},
      {"A": None}, {"x": _cuda.View()}],
-    ids=str,
+    ids=lambda change: ",".join(change),
 )  # fmt: skip
 def test_refuses_what_is_out_of_range(change, library):
     struct = _struct(ScanCase(1, 16, 4, 4))
@@ -203,7 +203,7 @@ def test_refuses_what_is_out_of_range(change, library):
     [{"batch": 0}, {"length": -1}, {"channels": 0}, {"taps": 0}, {"taps": 17}, {"dtype": -1}, {"batch": 2**40},
      {"length": 2**62}, {"channels": 2**63 - 1}, {"batch": 2**31 - 1, "length": 65}, {"weight": None},
      {"x": _cuda.View()}],
-    ids=str,
+    ids=lambda change: ",".join(change),
 )  # fmt: skip
 def test_refuses_a_convolution_out_of_range(change, library):
     struct = _library._cuda_conv_struct(_arguments(ConvCase(1, 16, 4, 4)))
