@@ -25,12 +25,12 @@ vmp_edge_bridge::Settings read_settings() {
 
 class Node {
  public:
-  Node()
-      : publisher_(node_.advertise<Message>("recognition", 16)),
+  explicit Node(ros::NodeHandle& node)
+      : publisher_(node.advertise<Message>("recognition", 16)),
         bridge_(read_settings(), {[this](const auto& found) { publish(found); },
                                   [this](const std::string& message) { fail(message); },
                                   [](const std::string& message) { ROS_WARN("%s", message.c_str()); }}),
-        subscriber_(node_.subscribe("image", 8, &Node::take, this, ros::TransportHints().tcpNoDelay())) {}
+        subscriber_(node.subscribe("image", 8, &Node::take, this, ros::TransportHints().tcpNoDelay())) {}
 
   bool failed() const { return failed_; }
 
@@ -53,7 +53,6 @@ class Node {
     ros::requestShutdown();
   }
 
-  ros::NodeHandle node_;
   std::atomic<bool> failed_{false};
   ros::Publisher publisher_;
   vmp_edge_bridge::Bridge bridge_;  // after what it calls
@@ -64,8 +63,9 @@ class Node {
 
 int main(int argc, char** argv) {
   ros::init(argc, argv, "vmp_edge_node");
+  ros::NodeHandle handle;  // while there is one, messages are logged
   try {
-    Node node;
+    Node node(handle);
     ros::spin();
     return node.failed();
   } catch (const std::exception& error) {
