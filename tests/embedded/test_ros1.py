@@ -251,6 +251,11 @@ def test_an_engine_that_fails_ends_it(launch, engine_folder, tmp_path):
     assert [line for line in node.lines() if "running the model failed: it was told to fail" in line] == node.lines()
 
 
+def test_without_the_library_cmake_says_what_to_install(tmp_path, prefix):
+    with pytest.raises(AssertionError, match="libvmp_edge is missing"):
+        cmake(PACKAGE, tmp_path, "-DCMAKE_DISABLE_FIND_PACKAGE_vmp_edge=ON", f"-DPYTHON_EXECUTABLE={PYTHON}")
+
+
 def test_roslaunch(environment, fake, engine_folder, tmp_path):
     arguments = [f"bundle:={fake}", f"libraries:={engine_folder}", "image:=/image"]
     command = ["roslaunch", "vmp_edge_ros", "vmp_edge.launch", *arguments]
