@@ -60,13 +60,13 @@ def environment(prefix, tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     home = tmp_path_factory.mktemp("ros-home")
-    found = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | {
+    paths = {"ROS_PACKAGE_PATH": "share", "CMAKE_PREFIX_PATH": ".", "PYTHONPATH": "lib/python3/dist-packages"}
+    found = {
+        **os.environ,
+        **{name: os.pathsep.join([str(prefix / path), os.environ.get(name, "")]) for name, path in paths.items()},
         "ROS_HOME": str(home),
         "ROS_MASTER_URI": f"http://127.0.0.1:{port}",
         "ROS_IP": "127.0.0.1",
-        "ROS_PACKAGE_PATH": str(prefix / "share"),
-        "CMAKE_PREFIX_PATH": str(prefix),
-        "PYTHONPATH": str(prefix / "lib" / "python3" / "dist-packages"),
         "ROSCONSOLE_STDOUT_LINE_BUFFERED": "1",
     }
     with (home / "roscore.log").open("w") as log:
