@@ -179,9 +179,7 @@ def can_measure(plan: Plan, quantised: Quantised) -> bool:
     return plan.held_out is not None or plan.procedural or quantised.clips is not None
 
 
-def measure(
-    plan: Plan, quantised: Quantised, subjects: Sequence[Subject], folder: Path, bar: Progress | None
-) -> Found:
+def measure(plan: Plan, quantised: Quantised, subjects: Sequence[Subject], folder: Path, bar: Progress | None) -> Found:
     """Let the quantised model and the float one recognise the same videos.
 
     Args:
