@@ -234,8 +234,10 @@ class Build:
             videos = [] if made.clips is None else list(made.clips.videos)
             measured = self.compare(bundle, lowered, source.module, videos)
         with stage("recognise clips beside the float model", bars=True), ExitStack() as stack:
-            subjects = self.subjects(source, program, made, bundle, stack)
-            found = quantised.measure(plan, made, subjects, self.scratch, self.progress)
+            found = None
+            if quantised.can_measure(plan, made):
+                subjects = self.subjects(source, program, made, bundle, stack)
+                found = quantised.measure(plan, made, subjects, self.scratch, self.progress)
         with stage(f"write {self.output}"):
             accuracy = {**({"float": source.accuracy} if source.accuracy else {}), **quantised.facts(plan, made, found)}
             self.staging.seal(dataclasses.replace(manifest, parity=measured, accuracy=accuracy))

@@ -174,20 +174,20 @@ class Found:
         }
 
 
-def measure(
-    plan: Plan, quantised: Quantised, subjects: Sequence[Subject], folder: Path, bar: Progress | None
-) -> Found | None:
+def can_measure(plan: Plan, quantised: Quantised) -> bool:
+    """Whether there are videos: labelled ones, those that can be drawn, or those of the calibration."""
+    return plan.held_out is not None or plan.procedural or quantised.clips is not None
+
+
+def measure(plan: Plan, quantised: Quantised, subjects: Sequence[Subject], folder: Path, bar: Progress | None) -> Found:
     """Let the quantised model and the float one recognise the same videos.
 
     Args:
         plan: see `Plan`.
-        quantised: see `Quantised`.
+        quantised: see `Quantised`; with `can_measure`.
         subjects: the quantised model and the float one.
         folder: gets procedural clips, if they are drawn.
         bar: makes progress bars, as `tqdm.tqdm` does; None shows nothing.
-
-    Returns:
-        None where there are no videos: neither labelled ones nor those of the calibration.
 
     Raises:
         BuildError: top-1 falls by more than the plan allows.
@@ -199,10 +199,9 @@ def measure(
 
         clips = write_clips("test", HELD_OUT, folder, bar)
     labelled = clips is not None
-    if clips is None and quantised.clips is not None:
-        clips = _labelled_by(subjects[1], quantised.clips.entries)
     if clips is None:
-        return None
+        assert quantised.clips is not None
+        clips = _labelled_by(subjects[1], quantised.clips.entries)
     ours, theirs = evaluate(subjects, clips, progress=bar)
     comparison = Comparison(ours, theirs)
     if plan.max_drop is not None and comparison.drop > plan.max_drop + 1e-9:  # points are not exact in binary
