@@ -165,8 +165,9 @@ class InferenceModel(nn.Module):
         self.patch.weight = nn.Parameter(weight.transpose(1, 2).flatten(1, 2).contiguous())
         self.patch.bias = model.patch_embed.proj.bias
         self.first = nn.Parameter((model.cls_token + model.pos_embed[:, :1]).detach().clone())
-        places = model.pos_embed[:, None, 1:] + model.temporal_pos_embedding[:, :, None]
-        self.places = nn.Parameter(places.detach().flatten(1, 2).clone())
+        # apart, as their sums over all tokens would be a quarter of an int8 program
+        self.spatial = nn.Parameter(model.pos_embed[:, 1:].detach().clone())
+        self.temporal = nn.Parameter(model.temporal_pos_embedding.detach().transpose(0, 1).clone())
         blocks = model.blocks()
         self.blocks = nn.ModuleList(InferenceBlock(block, block is blocks[-1]) for block in blocks)
         self.normalise = Normalise(options.embed_dim)
@@ -177,8 +178,8 @@ class InferenceModel(nn.Module):
         """Logits (1, classes) of one clip, given as (T / tubelet, tubelet * 3, H, W)."""
         options = self.options
         steps, side = options.grid
-        patches = self.patch(frames).flatten(2).transpose(1, 2).reshape(1, steps * side * side, options.embed_dim)
-        tokens = torch.cat([self.first, patches + self.places], dim=1)
+        patches = self.patch(frames).flatten(2).transpose(1, 2) + self.spatial + self.temporal
+        tokens = torch.cat([self.first, patches.reshape(1, steps * side * side, options.embed_dim)], dim=1)
         for index, block in enumerate(self.blocks):
             if not scans_time_first(options, index):
                 tokens = block(tokens)

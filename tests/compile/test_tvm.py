@@ -214,10 +214,8 @@ def test_the_runner_needs_no_python(tmp_path, checkpoint):
         bundle.program,
         tmp_path / "in",
         tmp_path / "out",
-        "4",
-        "3",
-        "32",
-        "32",
+        "5",  # classes
+        *("4", "3", "32", "32"),
     ]
     environment = {"LD_LIBRARY_PATH": str(package_folder("tvm_ffi") / "lib")}
     subprocess.run(command, check=True, env=environment)

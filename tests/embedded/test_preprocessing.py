@@ -67,7 +67,7 @@ def test_resizes_as_opencv_does(insides, shape, resize, interpolation, size):
     assert levels(difference, preprocessing) < 1.05
     # ties go either way: sums are in another order; and PyPI's OpenCV interpolates by a library of Intel's on x86
     averaged = interpolation == "area" and min(shape) >= size
-    assert np.mean(difference != 0) < (0.002 if averaged else 0.15)
+    assert np.mean(difference != 0) < (0.01 if averaged else 0.15)
 
 
 @pytest.mark.parametrize("height, width", [(48, 64), (2, 2), (38, 50)])
