@@ -167,7 +167,7 @@ class InferenceModel(nn.Module):
         self.first = nn.Parameter((model.cls_token + model.pos_embed[:, :1]).detach().clone())
         # apart, as their sums over all tokens would be a quarter of an int8 program
         self.spatial = nn.Parameter(model.pos_embed[:, 1:].detach().clone())
-        self.temporal = nn.Parameter(model.temporal_pos_embedding.detach().transpose(0, 1).clone())
+        self.temporal = nn.Parameter(model.temporal_pos_embedding.detach().squeeze(0)[:, None].clone())
         blocks = model.blocks()
         self.blocks = nn.ModuleList(InferenceBlock(block, block is blocks[-1]) for block in blocks)
         self.normalise = Normalise(options.embed_dim)
