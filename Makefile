@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 EXTRAS := compile,tvm,onnxruntime,jetpack6,display,report,train,test,dev
 NATIVE := $(shell find runtimes -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.inc' -o -name '*.cu' -o -name CMakeLists.txt)
 
-.PHONY: help setup demo test lint bench fuzz clean
+.PHONY: help setup demo test test-npu lint bench parity fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -41,6 +41,14 @@ bench: setup ## the benchmarks; writes their tables to benchmarks/results
 	$(BIN)/python benchmarks/gemm.py
 	$(BIN)/python benchmarks/model.py
 	$(BIN)/python benchmarks/embedded.py
+
+parity: setup ## how far each target's bundle is from its source model; installs the toolchains that fit together
+	$(PIP) install -c constraints.txt -e '.[coreml]'
+	$(BIN)/python benchmarks/parity.py
+
+test-npu: setup ## the tests of targets with heavy toolchains
+	$(PIP) install -c constraints.txt -e '.[coreml]'
+	VMP_EDGE_TEST_NPU=1 $(BIN)/pytest tests/npu
 
 fuzz: setup ## ten minutes of libFuzzer on what the embedded library reads (needs clang)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cmake -S tests/embedded/native -B build/fuzz -G Ninja -DVMP_EDGE_FUZZ=ON \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -13,6 +14,8 @@ from vmp_edge import ops
 from vmp_edge.models.options import ModelOptions
 from vmp_edge.models.videomamba import NORM_EPS, Block, Mixer, VideoMamba, scans_time_first, swap_order
 from vmp_edge.ops import chunked
+
+_LEAST_SCALE = 2**-10  # of `with_bounded_norms`: the epsilon over its square is still far below float16's largest
 
 
 class Linear(nn.Linear):
@@ -234,3 +237,38 @@ def with_plain_operations(program: ExportedProgram, form: chunked.Form) -> Expor
         }
     )
     return plain
+
+
+def with_bounded_norms(program: ExportedProgram) -> ExportedProgram:
+    """A program whose norms do not square what float16 cannot: beyond 256 it would be infinite, and the norm zero.
+
+    x over its root mean square is y over that of y, for y = x / s and any s; here s is the largest |x| of a token, plus
+    a little so that it is never zero. The epsilon under the root becomes epsilon / s^2.
+
+    Args:
+        program: of `export`.
+
+    Returns:
+        The same numbers but for rounding.
+    """
+    aten = torch.ops.aten
+    module = program.module(check_guards=False)
+    for root in list(module.graph.find_nodes(op="call_function", target=aten.rsqrt.default)):
+        added = root.args[0]
+        mean, eps = added.args
+        square = mean.args[0]
+        x = square.args[0]
+        call = module.graph.call_function
+        with module.graph.inserting_before(square):
+            largest = call(aten.amax.default, (call(aten.abs.default, (x,)), [-1], True))
+            scale = call(aten.add.Tensor, (largest, _LEAST_SCALE))
+            y = call(aten.div.Tensor, (x, scale))
+            share = call(aten.mul.Tensor, (call(aten.reciprocal.default, (scale,)), math.sqrt(eps)))
+        square.args = (y, y)
+        added.args = (mean, call(aten.mul.Tensor, (share, share)))
+        added.prepend(added.args[1])
+        for user in list(root.users):
+            user.replace_input_with(x, y)
+    module.recompile()
+    with torch.no_grad():
+        return torch.export.export(module, program.example_inputs[0], strict=False)

@@ -25,7 +25,7 @@ MODULES = {
 }
 QUANTISED = ("int8", "int8-dynamic", "int8-weight-only")  # with a recipe of the same name in calibration/recipes
 PRECISIONS = {  # that a lowering does; a target's are its own
-    "executorch": ("fp32", *QUANTISED),
+    "executorch": ("fp32", "fp16", *QUANTISED),
     "onnxruntime": ("fp32",),
     "torch": ("fp32",),
     "tvm": ("fp32", "fp16", *QUANTISED),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ COSINE = {"int8": 0.97, "int8-dynamic": 0.98, "int8-weight-only": 0.99}  # least
 VERIFIED = 0.1  # share of the logits' spread that a rounding elsewhere may change in int8 between two machines
 CLIPS = 3  # of each kind
 CHECK_SEED = 1
+MOST_DECIBELS = 200.0  # more than float32 can tell
 
 
 def measure(
@@ -42,7 +44,8 @@ def measure(
     Returns:
         The manifest's ``parity`` entry: how far the logits are from the source model's, what is allowed, the number of
         clips, and a check for `vmp-edge verify` to repeat. How far is the largest difference (in fp16 as a share of the
-        logits' spread); in int8 the cosine between the logits of all clips, and how often both recognise the same.
+        logits' spread), in int8 the cosine between the logits of all clips; besides, how often both recognise the same
+        (``agreement``, 0 to 1), and the signal-to-noise ratio of the logits in decibels (``snr``).
 
     Raises:
         BuildError: it is further than what is allowed, or not a number.
@@ -85,7 +88,7 @@ def _by_difference(got: Logits, expected: Logits, precision: str) -> tuple[dict[
             f"the bundle's logits differ from the source model's by {largest:.2g}{_of_spread(precision)}, "
             f"more than the {tolerance:g} that {precision} allows; nothing was written"
         )
-    return {"max_difference": float(f"{largest:.3g}"), "tolerance": tolerance}, 10 * tolerance
+    return {"max_difference": float(f"{largest:.3g}"), "tolerance": tolerance, **_alike(got, expected)}, 10 * tolerance
 
 
 def _by_cosine(got: Logits, expected: Logits, precision: str) -> tuple[dict[str, Any], float]:
@@ -97,8 +100,16 @@ def _by_cosine(got: Logits, expected: Logits, precision: str) -> tuple[dict[str,
             f"{COSINE[precision]:g} that {precision} asks for: calibrate on clips like those that it will see, or take "
             "another --precision; nothing was written"
         )
+    return {"cosine": round(cosine, 5), "least_cosine": COSINE[precision], **_alike(got, expected)}, VERIFIED
+
+
+def _alike(got: Logits, expected: Logits) -> dict[str, float]:
+    """How often both recognise the same, and the signal-to-noise ratio of the logits of all clips in decibels."""
+    noise = float(np.square(got - expected, dtype=np.float64).sum())
+    signal = float(np.square(expected, dtype=np.float64).sum())
+    ratio = 10 * math.log10(signal / noise) if noise else MOST_DECIBELS
     agreement = float((got.argmax(1) == expected.argmax(1)).mean())
-    return {"cosine": round(cosine, 5), "least_cosine": COSINE[precision], "agreement": round(agreement, 4)}, VERIFIED
+    return {"agreement": round(agreement, 4), "snr": round(min(ratio, MOST_DECIBELS), 1)}
 
 
 def _of_spread(precision: str) -> str:

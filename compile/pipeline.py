@@ -62,6 +62,8 @@ class Request:
         calibration_clips: how many of its clips; None takes `quantised.CLIPS`.
         evaluate: a labelled clip set on which an int8 bundle is measured beside the float model; None as above.
         max_drop: points of top-1 (0 to 100) that an int8 bundle may lose there.
+        parity_clips: of each kind, on which a bundle is compared with its source model; None takes `parity.CLIPS`, or
+            1 under an emulator.
     """
 
     target: str
@@ -83,6 +85,7 @@ class Request:
     calibration_clips: int | None = None
     evaluate: Path | None = None
     max_drop: float | None = None
+    parity_clips: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,8 @@ def build(request: Request, progress: Progress | None = None) -> Bundle:
     kind = target.for_precision(kind, precision)
     if request.threads is not None and request.threads < 1:
         raise UsageError(f"--threads is {request.threads}; it must be at least 1")
+    if request.parity_clips is not None and request.parity_clips < 1:
+        raise UsageError(f"--parity-clips is {request.parity_clips}; it must be at least 1")
     if (request.tune or request.tuning_log) and engine != "tvm":
         raise UsageError(f"--tune and --tuning-log are for the engine tvm; {engine} has nothing to tune")
     kind = dataclasses.replace(kind, tuning=request.tuning_log)
@@ -286,7 +291,8 @@ class Build:
             BuildError: the bundle differs too much from its source model.
         """
         if target.runs_here(self.kind):
-            return parity.measure(bundle, engines.create(bundle, self.request.threads), module, videos=videos)
+            clips = self.request.parity_clips or parity.CLIPS
+            return parity.measure(bundle, engines.create(bundle, self.request.threads), module, clips, videos)
         try:
             if lowered.emulate is None:
                 raise MissingDependencyError(f"this machine cannot run {self.kind.name}")
@@ -294,7 +300,8 @@ class Build:
         except MissingDependencyError as error:
             return {"not_run": f"{error}"}
         # one clip of each kind: an emulator takes some thirty times as long
-        return {**parity.measure(bundle, emulated, module, clips=1, videos=videos), "emulator": emulated.emulator}
+        clips = self.request.parity_clips or 1
+        return {**parity.measure(bundle, emulated, module, clips, videos), "emulator": emulated.emulator}
 
     def subject_of(self, source: Described) -> Subject:
         """The source model for measuring; what runs it is PyTorch."""

@@ -70,8 +70,8 @@ class Target:
     Attributes:
         name: the YAML file's name.
         description: one line for people.
-        machine: the processor architecture that a bundle needs, as `vmp_edge.manifest.host_machine` names it, or
-            ``host`` for that of the building machine.
+        machine: the processor architecture that a bundle needs, as `vmp_edge.manifest.host_machine` names it,
+            ``host`` for that of the building machine, or a device's own name where no Linux machine can run it.
         engine: what executes its bundles unless the user says otherwise.
         engines: all that can.
         precisions: those that the device is for and one of the engines does, the default first.
@@ -82,6 +82,8 @@ class Target:
         verified: what was verified, by the machine that it was verified on.
         gpu: its NVIDIA GPUs; None where the CPU does the work.
         scan: how scans are written for backends without a kernel for them, the fields of `vmp_edge.ops.chunked.Form`.
+        delegate: of ExecuTorch, a module of ``delegates/``, that takes the whole model; None where our operators run.
+        options: of the delegate.
         tuning: a tuning log instead of the target's own in ``targets/tuning`` (`vmp_edge.compile.tuning`).
     """
 
@@ -98,6 +100,8 @@ class Target:
     simd: str | None = None
     gpu: GpuTarget | None = None
     scan: dict[str, Any] = field(default_factory=dict)
+    delegate: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     tuning: Path | None = None
 
 
@@ -132,6 +136,8 @@ def load(name: str) -> Target:
         simd=entry.get("simd"),
         gpu=_gpu(entry["gpu"]) if "gpu" in entry else None,
         scan=entry.get("scan", {}),
+        delegate=entry.get("delegate"),
+        options=entry.get("options", {}),
     )
 
 

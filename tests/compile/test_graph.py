@@ -38,3 +38,20 @@ def test_scans_and_convolutions_are_single_nodes(model):
     assert targets.count("vmp.selective_scan.default") == (2 if shared else 2 * model.options.depth)
     assert targets.count("vmp.causal_conv_silu.default") == (1 if shared else 2) * model.options.depth
     assert not [name for name in targets if "flip" in name or "chunk" in name or "split" in name]
+
+
+def test_bounded_norms_keep_the_numbers_and_survive_float16(model):
+    """Tokens of a thousand, whose squares float16 has not, and of nothing."""
+    video = torch.randn(1, 3, 4, 32, 32)
+    frames = graph.fold_frames(video, model.options.tubelet_size)
+    bounded = graph.with_bounded_norms(graph.export(model)).module(check_guards=False)
+    with torch.no_grad():
+        torch.testing.assert_close(bounded(frames), model(video), atol=1e-5, rtol=1e-5)
+    norm = graph.Normalise(32)
+    program = torch.export.export(norm.half(), (torch.zeros(1, 3, 32, dtype=torch.float16),))
+    tokens = torch.randn(1, 3, 32) * torch.tensor([1.0, 3000.0, 0.0])[:, None]
+    expected = tokens * torch.rsqrt(tokens.square().mean(-1, keepdim=True) + 1e-5)
+    with torch.no_grad():
+        assert not torch.allclose(program.module()(tokens.half()).float(), expected, atol=2e-3)
+        got = graph.with_bounded_norms(program).module()(tokens.half()).float()
+    torch.testing.assert_close(got, expected, atol=4e-3, rtol=2e-3)

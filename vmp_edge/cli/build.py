@@ -51,6 +51,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--precision", help="fp32, ... (default: the target's first)")
     parser.add_argument("--device", help="of a target with GPUs, what to tune for: agx, nx, ... (default: its first)")
     parser.add_argument("--jetpack", help="of a Jetson target, the system on the device: 6 or 7")
+    parser.add_argument(
+        "--parity-clips",
+        type=int,
+        metavar="N",
+        help="clips of each kind on which the bundle is compared with its source model (default: 3, emulated 1)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads on the device (default: all cores)")
     parser.add_argument(
         "--tune",
@@ -99,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _say(bundle: Bundle) -> None:
+    from vmp_edge.compile.target import load
+
     manifest = bundle.manifest
     megabytes = sum(entry.size for entry in manifest.files.values()) / 1e6
     if gpu := manifest.gpu:
@@ -113,7 +121,10 @@ def _say(bundle: Bundle) -> None:
         print(_accuracy(measured), file=sys.stderr)
     here = manifest.machine in (ANY_MACHINE, host_machine()) and not missing_cpu_features(manifest.cpu_features)
     where = "" if here else f"on a {manifest.target} machine, "
-    print(f"run it: {where}vmp-edge run {bundle.path} --source 0", file=sys.stderr)
+    command = f"vmp-edge run {bundle.path} --source 0"
+    if delegate := load(manifest.target).delegate:
+        command = f"{manifest.program} with ExecuTorch's runtime and its delegate {delegate}"
+    print(f"run it: {where}{command}", file=sys.stderr)
 
 
 def _parity(parity: Mapping[str, Any]) -> str:

@@ -1,0 +1,109 @@
+"""How far each target's bundle is from its source model: builds what can be built here.
+
+Writes benchmarks/results/parity.md and parity.yaml.
+
+A row whose toolchain is not installed keeps what was measured last: the toolchains do not all fit one environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vmp_edge.compile import target
+from vmp_edge.compile.pipeline import Request, build
+from vmp_edge.errors import MissingDependencyError, VmpError
+
+RESULTS = Path(__file__).parent / "results"
+# Target, precision, model, clips of each kind.
+ROWS = (
+    ("apple-ane", "fp16", "egomotion-nano", 30),
+    ("apple-ane", "fp16", "videomambapro-tiny", 1),
+)
+# Of the targets that were asked for, those that are not there.
+MISSING = {
+    "android-cpu, arm64-executorch": "not written yet",
+    "android-qnn, onnx-qnn": "not written yet",
+    "android-vulkan": "not written yet; ExecuTorch's wheel has no Vulkan runtime, so it could only be compiled",
+    "arm-ethos-u85": "not written yet",
+    "arm-vgf": "not written yet",
+    "openvino": "not written yet; OpenVINO reads the ONNX bundle (docs/targets/onnx.md)",
+    "rockchip-rk3588": "left out: in a trial, rknn-toolkit2 made 87 MB of a small model, unexplained",
+}
+
+
+def measure(name: str, precision: str, model: str, clips: int) -> dict[str, Any]:
+    """Build a bundle, and say what its manifest says."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        request = Request(name, model=model, precision=precision, output=Path(folder) / "bundle", parity_clips=clips)
+        manifest = build(request).manifest
+    parity = manifest.parity
+    return {
+        "snr": parity.get("snr"),
+        "agreement": parity.get("agreement"),
+        "clips": parity.get("clips"),
+        "seconds": round(time.perf_counter() - started),
+        "megabytes": round(sum(entry.size for entry in manifest.files.values()) / 1e6, 2),
+        "compared": parity.get("emulator") or parity.get("not_run") or "this machine",
+        "tools": dict(manifest.tools),
+    }
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """The Markdown."""
+    lines = [
+        "# How far each target is from the source model",
+        "",
+        "Signal-to-noise ratio of the logits and agreement of top-1: the bundle beside the source model in float32, on",
+        "as many random clips as real-looking ones. Seconds are those of the whole build, comparison included, on a",
+        "shared machine. videomambapro-tiny has random weights.",
+        "",
+        "| target | model | precision | SNR, dB | top-1 agreement | clips | seconds | MB | compared by | verified |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for key, row in sorted(found.items()):
+        name, precision, model = key.split()
+        verified = "; ".join(f"{where}: {what}" for where, what in target.load(name).verified.items())
+        if "failed" in row:
+            lines.append(f"| {name} | {model} | {precision} | | | | | | failed: {row['failed']} | {verified} |")
+            continue
+        agreement = "" if row["agreement"] is None else f"{100 * row['agreement']:.1f}%"
+        cells = (row["snr"] or "", agreement, row["clips"] or "", row["seconds"], row["megabytes"], row["compared"])
+        lines.append(f"| {name} | {model} | {precision} | {' | '.join(map(str, cells))} | {verified} |")
+    lines += ["", "Not there:", ""]
+    lines += [f"- `{name}`: {reason}" for name, reason in MISSING.items()]
+    lines += ["", "Made by `make parity`; `parity.yaml` has the versions of the tools.", ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", metavar="TARGET", help="leave the rows of the other targets as they are")
+    only = parser.parse_args().only
+    path = RESULTS / "parity.yaml"
+    found: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text()) if path.exists() else {}
+    for name, precision, model, clips in ROWS:
+        if only not in (None, name):
+            continue
+        key = f"{name} {precision} {model}"
+        print(key, file=sys.stderr)
+        try:
+            found[key] = measure(name, precision, model, clips)
+        except MissingDependencyError as error:
+            print(f"left as it was: {error}", file=sys.stderr)
+        except VmpError as error:
+            found[key] = {"failed": str(error), "tools": {"executorch": importlib.metadata.version("executorch")}}
+        path.write_text(yaml.safe_dump(found, width=120))
+        path.with_suffix(".md").write_text(table(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""NPUs and GPUs by ExecuTorch's delegates: the whole model as one program of the device's own compiler.
+
+No kernel of ours can run inside of them, so the scan and the convolution are made of ordinary operations
+(`vmp_edge.ops.chunked`), in the form that the target's YAML names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+from torch.export import ExportedProgram
+
+from vmp_edge.bundle import Bundle
+from vmp_edge.compile.target import Target
+from vmp_edge.errors import BuildError, MissingDependencyError, VmpError
+
+MODULES = {"coreml": "vmp_edge.compile.delegates.coreml"}
+
+Array = npt.NDArray[np.float32]
+GLUE = ("executorch_call_delegate", "getitem")
+
+
+@dataclass(frozen=True)
+class Delegated:
+    """What a delegate made.
+
+    Attributes:
+        program: ExecuTorch's ``.pte`` file.
+        tools: the distributions that made it.
+        emulator: the name of what runs the delegate's program here; None where nothing does.
+        run: that: frames (T / tubelet, tubelet * 3, H, W) -> logits (1, classes); raises `MissingDependencyError` if
+            something that it needs is not installed.
+    """
+
+    program: bytes
+    tools: tuple[str, ...]
+    emulator: str | None = None
+    run: Callable[[Array], Array] | None = None
+
+
+class Delegate(Protocol):
+    """A module of this folder."""
+
+    def lower(self, program: ExportedProgram, kind: Target, precision: str) -> Delegated:
+        """Lower a program of ordinary operations."""
+        ...
+
+
+def find(name: str) -> Delegate:
+    """The module of a delegate that a target's YAML names."""
+    return cast(Delegate, importlib.import_module(MODULES[name]))
+
+
+class Emulated:
+    """An engine on a machine that is not the target.
+
+    Args:
+        made: with a `run`.
+        bundle: that it is in.
+    """
+
+    def __init__(self, made: Delegated, bundle: Bundle) -> None:
+        assert made.run is not None and made.emulator is not None
+        self.emulator, self._run = made.emulator, made.run
+        self._tubelet = int(bundle.manifest.model["tubelet_size"])
+
+    def run(self, video: Array) -> Array:
+        """Logits of a batch of clips: float32 (B, 3, T, H, W) -> (B, classes)."""
+        batch, channels, frames, height, width = video.shape
+        folded = np.ascontiguousarray(video.transpose(0, 2, 1, 3, 4), dtype=np.float32).reshape(
+            batch, frames // self._tubelet, self._tubelet * channels, height, width
+        )
+        return np.concatenate([self._run(clip) for clip in folded]).astype(np.float32, copy=False)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def require(extra: str, *names: str) -> None:
+    """Import modules of a toolchain.
+
+    Raises:
+        MissingDependencyError: one is not installed; the text says which extra has it.
+    """
+    with quiet():
+        for name in names:
+            try:
+                importlib.import_module(name)
+            except ImportError as error:
+                raise MissingDependencyError(
+                    f"this target needs {error.name or name}; run: pip install 'vmp-edge[compile,{extra}]'"
+                ) from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars, warnings and log lines of the compilers; what they raise is raised."""
+    disabled = logging.root.manager.disable
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+
+
+def lower_whole(program: ExportedProgram, partitioner: Any, name: str, edges: tuple[str, ...] = ()) -> tuple[Any, Any]:
+    """A program as one call of a delegate, with nothing beside it.
+
+    Args:
+        program: of ordinary operations.
+        partitioner: the delegate's.
+        name: of the delegate, for people.
+        edges: operators that may be left before and behind it, by a part of their names.
+
+    Returns:
+        ExecuTorch's ``EdgeProgramManager``, and its one ``LoweredBackendModule``.
+
+    Raises:
+        BuildError: the compiler failed, or left something to the CPU.
+    """
+    from executorch.exir import to_edge_transform_and_lower
+    from executorch.exir.lowered_backend_module import get_lowered_submodules
+
+    try:
+        with quiet():
+            edge = to_edge_transform_and_lower(program, partitioner=[partitioner])
+    except VmpError:
+        raise
+    except Exception as error:  # each of these compilers raises what it likes
+        raise BuildError(f"{name} cannot compile the model: {' '.join(str(error).split())[:300]}") from error
+    module = edge.exported_program().graph_module
+    calls = [
+        getattr(node.target, "__name__", str(node.target)) for node in module.graph.nodes if node.op == "call_function"
+    ]
+    left = sorted({call for call in calls if call not in GLUE and not any(part in call for part in edges)})
+    lowered = [each for _, each, _ in get_lowered_submodules(module)]
+    if left or len(lowered) != 1:
+        beside = f" and leaves {', '.join(left)} to the CPU" if left else ""
+        raise BuildError(f"{name} takes the model in {len(lowered)} parts{beside}; it should take it whole")
+    return edge, lowered[0]
