@@ -9,7 +9,7 @@ NATIVE := $(shell find runtimes -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o
 .PHONY: help setup demo test test-npu lint bench parity fuzz clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
 setup: $(VENV)/ready ## a virtual environment with the package, its extras and the known good versions
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -254,7 +255,7 @@ def with_bounded_norms(program: ExportedProgram) -> ExportedProgram:
     aten = torch.ops.aten
     module = program.module(check_guards=False)
     for root in list(module.graph.find_nodes(op="call_function", target=aten.rsqrt.default)):
-        added = root.args[0]
+        added: Any = root.args[0]
         mean, eps = added.args
         square = mean.args[0]
         x = square.args[0]

@@ -145,9 +145,8 @@ def lower_whole(program: ExportedProgram, partitioner: Any, name: str, edges: tu
     except Exception as error:  # each of these compilers raises what it likes
         raise BuildError(f"{name} cannot compile the model: {' '.join(str(error).split())[:300]}") from error
     module = edge.exported_program().graph_module
-    calls = [
-        getattr(node.target, "__name__", str(node.target)) for node in module.graph.nodes if node.op == "call_function"
-    ]
+    called = (node.target for node in module.graph.nodes if node.op == "call_function")
+    calls = [getattr(operator, "__name__", str(operator)) for operator in called]
     left = sorted({call for call in calls if call not in GLUE and not any(part in call for part in edges)})
     lowered = [each for _, each, _ in get_lowered_submodules(module)]
     if left or len(lowered) != 1:

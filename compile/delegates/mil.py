@@ -115,5 +115,5 @@ def _value(given: Any, values: dict[str, Array]) -> Any:
         return None
     if isinstance(given, (list, tuple)):
         return [_value(each, values) for each in given]
-    value = values[given.name] if given.name in values else given.val
+    value = values.get(given.name, given.val)
     return value.astype(np.float32) if getattr(value, "dtype", None) == np.float16 else value
