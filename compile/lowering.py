@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MODULES = {
     "executorch": "vmp_edge.compile.executorch",
     "onnxruntime": "vmp_edge.compile.onnx",
+    "openvino": "vmp_edge.compile.openvino",
     "torch": "vmp_edge.compile.torch",
     "tvm": "vmp_edge.compile.tvm",
 }
@@ -27,6 +28,7 @@ QUANTISED = ("int8", "int8-dynamic", "int8-weight-only")  # with a recipe of the
 PRECISIONS = {  # that a lowering does; a target's are its own
     "executorch": ("fp32", "fp16", *QUANTISED),
     "onnxruntime": ("fp32",),
+    "openvino": ("fp32",),
     "torch": ("fp32",),
     "tvm": ("fp32", "fp16", *QUANTISED),
 }

@@ -39,9 +39,14 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
         MissingDependencyError: onnx, onnxscript or onnxruntime is not installed.
         BuildError: the model does not pass ONNX's checker.
     """
-    _require("onnx", "onnxscript", "onnxruntime")
+    require(("onnx", "onnxscript", "onnxruntime"), INSTALL_HINT)
+    return write(source, staging, kind)
+
+
+def write(source: Source, staging: Staging, kind: Target, readers: tuple[str, ...] = ()) -> Lowered:
+    """As `lower`; `readers` are distributions whose versions the manifest gives, too."""
     staging.add(PROGRAM, to_onnx(source.program, Form(**kind.scan)).SerializeToString())
-    tools = {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript")}
+    tools = {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript", *readers)}
     return Lowered(program=PROGRAM, tools=tools)
 
 
@@ -96,9 +101,10 @@ def _simplify(model: Any) -> None:
         simplify(model)
 
 
-def _require(*names: str) -> None:
+def require(names: tuple[str, ...], hint: str) -> None:
+    """Import modules, or raise a `MissingDependencyError` that ends with `hint`."""
     for name in names:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise MissingDependencyError(f"lowering to ONNX needs {error.name or name}; {INSTALL_HINT}") from error
+            raise MissingDependencyError(f"lowering to ONNX needs {error.name or name}; {hint}") from error

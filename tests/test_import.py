@@ -14,6 +14,8 @@ BLOCKED = (
     "tvm",
     "onnx",
     "onnxruntime",
+    "openvino",
+    "coremltools",
     "pygame",
     "matplotlib",
     "sklearn",

@@ -54,6 +54,7 @@ _ENGINES: dict[str, EngineEntry] = {
     "torch": EngineEntry("vmp_edge.runtimes.torch.engine:TorchEngine", "compile"),
     "tvm": EngineEntry("vmp_edge.runtimes.tvm.engine:TvmEngine", "tvm"),
     "onnxruntime": EngineEntry("vmp_edge.runtimes.onnxruntime.engine:OnnxRuntimeEngine", "onnxruntime"),
+    "openvino": EngineEntry("vmp_edge.runtimes.openvino.engine:OpenVinoEngine", "openvino"),
 }
 
 

@@ -23,6 +23,7 @@ from torch.export import ExportedProgram
 from vmp_edge.bundle import Bundle
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import BuildError, MissingDependencyError, VmpError
+from vmp_edge.runtimes.folding import fold
 
 MODULES = {"coreml": "vmp_edge.compile.delegates.coreml"}
 
@@ -76,11 +77,7 @@ class Emulated:
 
     def run(self, video: Array) -> Array:
         """Logits of a batch of clips: float32 (B, 3, T, H, W) -> (B, classes)."""
-        batch, channels, frames, height, width = video.shape
-        folded = np.ascontiguousarray(video.transpose(0, 2, 1, 3, 4), dtype=np.float32).reshape(
-            batch, frames // self._tubelet, self._tubelet * channels, height, width
-        )
-        return np.concatenate([self._run(clip) for clip in folded]).astype(np.float32, copy=False)
+        return np.concatenate([self._run(clip) for clip in fold(video, self._tubelet)]).astype(np.float32, copy=False)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from vmp_edge.bundle import Bundle
 from vmp_edge.errors import BundleError, UsageError, VmpError
 from vmp_edge.runtimes.executorch.library import LIBRARY, executorch_folder
+from vmp_edge.runtimes.folding import fold
 
 ABI = 2
 ERROR_SIZE = 512
@@ -106,11 +107,7 @@ class ExecuTorchEngine:
         Raises:
             VmpError: the program failed.
         """
-        batch, channels, frames, height, width = video.shape
-        folded = np.ascontiguousarray(video.transpose(0, 2, 1, 3, 4), dtype=np.float32).reshape(
-            batch, frames // self._tubelet, self._tubelet * channels, height, width
-        )
-        return np.stack([self.execute(clip, self._classes) for clip in folded])
+        return np.stack([self.execute(clip, self._classes) for clip in fold(video, self._tubelet)])
 
     def execute(self, inputs: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
         """Run the program on its one input, as it takes it.

@@ -8,6 +8,7 @@ import onnxruntime
 
 from vmp_edge.bundle import Bundle
 from vmp_edge.errors import BundleError, VmpError
+from vmp_edge.runtimes.folding import fold
 
 ONLY_ERRORS = 3  # of ONNX Runtime's log levels
 # Version 1.31 moves the int8 weights' DequantizeLinear behind their transposes with zero points of another type, and
@@ -53,12 +54,8 @@ class OnnxRuntimeEngine:
         Raises:
             VmpError: the model failed.
         """
-        batch, channels, frames, height, width = video.shape
-        folded = np.ascontiguousarray(video.transpose(0, 2, 1, 3, 4), dtype=np.float32).reshape(
-            batch, frames // self._tubelet, self._tubelet * channels, height, width
-        )
         try:
-            logits = [self._session.run(None, {self._input: clip})[0] for clip in folded]
+            logits = [self._session.run(None, {self._input: clip})[0] for clip in fold(video, self._tubelet)]
         except Exception as error:
             raise VmpError(f"ONNX Runtime: {one_line(error)}") from error
         return np.concatenate(logits).astype(np.float32, copy=False)

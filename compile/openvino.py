@@ -1,0 +1,27 @@
+"""Lowering to OpenVINO, which reads the ONNX model as it is."""
+
+from __future__ import annotations
+
+from vmp_edge.bundle import Staging
+from vmp_edge.compile import onnx
+from vmp_edge.compile.lowering import Lowered, Source
+from vmp_edge.compile.target import Target
+
+INSTALL_HINT = "run: pip install 'vmp-edge[compile,openvino]'"
+
+
+def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Lowered:
+    """Write ``model.onnx`` into a bundle.
+
+    Args:
+        source: the model.
+        staging: the bundle that is being made.
+        kind: the target, whose `scan` says how the scans are written.
+        precision: fp32.
+
+    Raises:
+        MissingDependencyError: onnx, onnxscript or openvino is not installed.
+        BuildError: the model does not pass ONNX's checker.
+    """
+    onnx.require(("onnx", "onnxscript", "openvino"), INSTALL_HINT)
+    return onnx.write(source, staging, kind, ("openvino",))

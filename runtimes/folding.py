@@ -1,0 +1,23 @@
+"""Videos as lowered programs take them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+
+def fold(video: npt.NDArray[np.float32], tubelet: int) -> npt.NDArray[np.float32]:
+    """A batch of videos as the programs' inputs, one each.
+
+    Args:
+        video: float32 (B, 3, T, H, W). Frames that lie frame by frame in memory, as the frame ring writes them, are
+            not copied.
+        tubelet: frames of a token.
+
+    Returns:
+        float32 (B, T / tubelet, 3 * tubelet, H, W), C-contiguous.
+    """
+    batch, channels, frames, height, width = video.shape
+    return np.ascontiguousarray(video.transpose(0, 2, 1, 3, 4), dtype=np.float32).reshape(
+        batch, frames // tubelet, tubelet * channels, height, width
+    )
