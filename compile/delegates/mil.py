@@ -44,12 +44,13 @@ def _conv(x: Array, weight: Array, bias: Array | None, strides: Any, pad_type: A
     assert pad_type == "valid" and weight.shape[2:] == (side, side) and list(strides) == [side, side]
     batch, channels, height, width = x.shape
     patches = x.reshape(batch, channels, height // side, side, width // side, side)
-    y = np.einsum("bchpwq,fcpq->bfhw", patches, weight, optimize=True)
-    return y if bias is None else y + bias[:, None, None]
+    y: Array = np.einsum("bchpwq,fcpq->bfhw", patches, weight, optimize=True)
+    return y if bias is None else np.add(y, bias[:, None, None])
 
 
 def _linear(x: Array, weight: Array, bias: Array | None) -> Array:
-    return x @ weight.T if bias is None else x @ weight.T + bias
+    y: Array = x @ weight.T
+    return y if bias is None else np.add(y, bias)
 
 
 # By operation: what it takes, by the names of its inputs, and what it does with them in float32.
