@@ -75,9 +75,10 @@ def table(found: dict[str, dict[str, Any]]) -> str:
         if "failed" in row:
             lines.append(f"| {name} | {model} | {precision} | | | | | | failed: {row['failed']} | {verified} |")
             continue
-        agreement = "" if row["agreement"] is None else f"{100 * row['agreement']:.1f}%"
-        cells = (row["snr"] or "", agreement, row["clips"] or "", row["seconds"], row["megabytes"], row["compared"])
-        lines.append(f"| {name} | {model} | {precision} | {' | '.join(map(str, cells))} | {verified} |")
+        agreement = None if row["agreement"] is None else f"{100 * row['agreement']:.1f}%"
+        values = (row["snr"], agreement, row["clips"], row["seconds"], row["megabytes"], row["compared"])
+        cells = ["" if value is None else str(value) for value in values]
+        lines.append(f"| {name} | {model} | {precision} | {' | '.join(cells)} | {verified} |")
     lines += ["", "Not there:", ""]
     lines += [f"- `{name}`: {reason}" for name, reason in MISSING.items()]
     lines += ["", "Made by `make parity`; `parity.yaml` has the versions of the tools.", ""]
