@@ -1,5 +1,6 @@
 // A fuzz target for what comes from outside: a manifest's text, and a frame's description and pixels.
 //   clang++'s libFuzzer; `make fuzz` builds and runs it.
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -30,7 +31,7 @@ void prepare_frame(const uint8_t* data, size_t size) {
   vmp_edge_frame frame = VMP_EDGE_FRAME;
   frame.format = static_cast<vmp_edge_format>(numbers.format % 6);  // one more than there are
   frame.width = numbers.width % 300, frame.height = numbers.height % 300;
-  frame.stride[0] = numbers.stride[0], frame.stride[1] = numbers.stride[1];
+  for (int plane = 0; plane < 2; ++plane) frame.stride[plane] = numbers.stride[plane] % 1024;
   std::vector<uint8_t> planes[2];
   for (int plane = 0; plane < 2; ++plane) {  // of exactly the size that the header asks for
     const bool three = numbers.format % 6 < 2, two = numbers.format % 6 == 4;
@@ -38,7 +39,8 @@ void prepare_frame(const uint8_t* data, size_t size) {
     const int64_t stride = frame.stride[plane] ? frame.stride[plane] : row;
     const int64_t rows = plane ? frame.height / 2 : frame.height;
     if (row > 0 && rows > 0 && stride >= row) planes[plane].resize(static_cast<size_t>(stride * (rows - 1) + row));
-    for (size_t i = 0; i < planes[plane].size(); ++i) planes[plane][i] = size ? data[i % size] : 0;
+    for (size_t i = 0; size && i < planes[plane].size(); i += size)
+      std::memcpy(&planes[plane][i], data, std::min(size, planes[plane].size() - i));
     frame.data[plane] = planes[plane].empty() ? nullptr : planes[plane].data();
   }
   vmp::Preprocessing preprocessing;
