@@ -40,7 +40,11 @@ from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
 from vmp_edge.runtimes.tvm.engine import TvmEngine
 
 FOLDER = Path(__file__).parent / "results"
-RESULTS = {"accuracy": FOLDER / "quantisation.md", "ablation": FOLDER / "recipes.md"}
+RESULTS = {
+    "accuracy": FOLDER / "quantisation.md",
+    "ablation": FOLDER / "recipes.md",
+    "weights": FOLDER / "weights.md",
+}
 CALIBRATION = 64
 PRECISIONS = ("int8", "int8-dynamic", "int8-weight-only")
 Run = Callable[[Video], NDArray[np.float32]]
@@ -281,6 +285,38 @@ def ablation_table(found: Found) -> list[str]:
     return rows
 
 
+def weights_table() -> list[str]:
+    """Bytes of all numbers that a program holds, by precision: as exported, and as laid out for TVM's products."""
+    case = next(tiny(1))
+    program = graph.export(case.model)
+    recipes = {"fp32": None, **{name: quantisation.load(name) for name in PRECISIONS}}
+    sizes: dict[str, tuple[int, int]] = {}
+    for name, recipe in recipes.items():
+        calibration = [frames(case, video[None]) for video in case.calibration]
+        made = program if recipe is None else quantisation.quantise(program, recipe, calibration)
+        held = [*made.state_dict.values(), *made.constants.values()]
+        sizes[name] = sum(one.nbytes for one in held), sum(tvm_constants(made, name))
+    rows = ["| precision | exported program, MB | of fp32 | TVM's constants, MB | of fp32 |", "|---" * 5 + "|"]
+    for name, both in sizes.items():
+        cells = (f"{size / 1e6:.2f} | {size / whole:.1%}" for size, whole in zip(both, sizes["fp32"], strict=True))
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return rows
+
+
+def tvm_constants(program: Any, precision: str) -> Iterator[int]:
+    """Bytes of each tensor in a program of TVM's, before machine code is made of it."""
+    from tvm import ir, relax
+
+    from vmp_edge.compile import cpu, tuning
+    from vmp_edge.compile.gemm_int8 import DOTS
+
+    kind = tvm.resolve(target.load("host"), precision)
+    module = cpu.to_relax(program, tuning.load(kind), DOTS[kind.simd])
+    found: list[Any] = []
+    relax.analysis.post_order_visit(module["main"], found.append)
+    yield from (one.value.numpy().nbytes for one in found if isinstance(one, ir.expr.GenericConst))
+
+
 def time_build() -> str:
     """Seconds of a whole int8 build of egomotion-nano in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
@@ -304,7 +340,24 @@ The quantised programs run by PyTorch (the same numbers: integers in float arith
 procedural validation clips and on what else the head of the table names. Cosine: between the logits of all clips of a
 case. Agreement: percent of the videos that int8 and float take for the same.
 """,
+    "weights": """# Weights in int8
+
+All numbers that a videomambapro-tiny at 8x224x224 holds: weights with their scales, positions, and what stays in float.
+TVM's are filled up to whole registers. Files have code, too: their sizes are in model_int8.md.
+""",
 }
+
+
+def make_cases(options: argparse.Namespace) -> Iterator[Case]:
+    """What a table is measured on, but videomambapro-tiny."""
+    split = "validation" if options.what == "ablation" else "test"
+    with tempfile.TemporaryDirectory() as scratch:
+        yield from egomotion("calibration", split, options.clips, Path(scratch))
+        if options.footage:
+            yield from egomotion_footage(options.footage, Path(scratch))
+        for text in options.folds:
+            name, _, place = text.partition("=")
+            yield from folds(name, Path(place), options.only_folds)
 
 
 def main() -> None:
@@ -329,15 +382,12 @@ def main() -> None:
         if options.what == "ablation"
         else {name: quantisation.load(name) for name in options.precisions}
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        split = "validation" if options.what == "ablation" else "test"
-        cases = [*egomotion("calibration", split, options.clips, Path(scratch))]
-        cases += egomotion_footage(options.footage, Path(scratch)) if options.footage else []
-        for text in options.folds:
-            name, _, place = text.partition("=")
-            cases += folds(name, Path(place), options.only_folds)
+    if options.what == "weights":
+        rows = weights_table()
+    else:
+        cases = [*make_cases(options)]
         found = measure([*cases, *(() if options.without_tiny else tiny())], recipes, engines)
-    rows = ablation_table(found) if options.what == "ablation" else accuracy_table(found)
+        rows = ablation_table(found) if options.what == "ablation" else accuracy_table(found)
     notes = [*options.note]
     if options.time_build:
         notes.append(f"A whole int8 build of egomotion-nano, clips drawn and 500 measured on: {time_build()}.")

@@ -79,6 +79,7 @@ def finetune(
     for batch in progress(batches, total=schedule.steps, desc="fine-tune", unit="step") if progress else batches:
         for clip in batch:
             _loss(student.see(clip), teacher.see(clip), schedule).div(schedule.batch).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         optimiser.zero_grad()
         falling.step()
@@ -175,7 +176,7 @@ class Student(Network):
         elif kind == DYNAMIC:
             x = _by_token(x)
         result = super().compute(layer, x, _by_channel(weight), *others)
-        if kind == STATIC:
+        if kind == STATIC and self.recipe.outputs:
             result = torch.fake_quantize_per_tensor_affine(result, *self.ranges[layer], -128, 127)
         return result
 

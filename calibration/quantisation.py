@@ -3,9 +3,9 @@
 What comes out is a program like the one that went in, in PT2E's words, for every engine: a layer that computes in int8
 is an ``aten.linear`` or ``aten.conv2d`` whose weight comes from ``quantized_decomposed.dequantize_per_channel`` and
 whose input comes from ``dequantize_per_tensor`` (static: scale and zero point are numbers, and the output goes through
-``quantize_per_tensor`` and ``dequantize_per_tensor``) or from ``choose_qparams_per_token_asymmetric``,
-``quantize_per_token`` and ``dequantize_per_token`` (dynamic: the output is a float); where only the weight is int8, its
-input is a float. Everything else is as it was.
+``quantize_per_tensor`` and ``dequantize_per_tensor``, unless the recipe leaves that out) or from
+``choose_qparams_per_token_asymmetric``, ``quantize_per_token`` and ``dequantize_per_token`` (dynamic: the output is a
+float); where only the weight is int8, its input is a float. Everything else is as it was.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Recipe:
             ``dynamic``, a range for each token, at run time; ``float``, only weights are quantised.
         ranges: how static ranges are chosen, see `RangeObserver`.
         percentile: of ``ranges: percentile``.
+        outputs: whether what static layers give gets a fixed range, too: XNNPACK needs it, TVM skips it.
         dynamic: patterns of layers whose activations are dynamic all the same.
         float: patterns of layers that stay as they are.
         smooth: 0 to 1, how much of the inequality of a layer's input channels is moved into its weights (SmoothQuant,
@@ -61,6 +62,7 @@ class Recipe:
     activations: str
     ranges: str = "percentile"
     percentile: float = 99.99
+    outputs: bool = True
     dynamic: tuple[str, ...] = ()
     float: tuple[str, ...] = ()
     smooth: float = 0.0  # type: ignore[valid-type]
@@ -199,7 +201,7 @@ def _quantizer(recipe: Recipe) -> Any:
                 if kind is not None:
                     node.meta["quantization_annotation"] = QuantizationAnnotation(
                         input_qspec_map={node.args[0]: inputs[kind], node.args[1]: weight},
-                        output_qspec=static if kind == STATIC else None,
+                        output_qspec=static if kind == STATIC and recipe.outputs else None,
                         _annotated=True,
                     )
             return model
