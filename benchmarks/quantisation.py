@@ -352,9 +352,11 @@ def make_cases(options: argparse.Namespace) -> Iterator[Case]:
     """What a table is measured on, but videomambapro-tiny."""
     split = "validation" if options.what == "ablation" else "test"
     with tempfile.TemporaryDirectory() as scratch:
-        yield from egomotion("calibration", split, options.clips, Path(scratch))
+        kept = options.clips_folder or Path(scratch)
+        if options.clips:
+            yield from egomotion("calibration", split, options.clips, kept)
         if options.footage:
-            yield from egomotion_footage(options.footage, Path(scratch))
+            yield from egomotion_footage(options.footage, kept)
         for text in options.folds:
             name, _, place = text.partition("=")
             yield from folds(name, Path(place), options.only_folds)
@@ -365,7 +367,8 @@ def main() -> None:
     parser.add_argument("what", choices=RESULTS, help="which table")
     parser.add_argument("--folds", action="append", default=[], metavar="NAME=DIR", help="output of the training")
     parser.add_argument("--footage", type=Path, metavar="DIR", help="real videos for egomotion-nano")
-    parser.add_argument("--clips", type=int, default=1000, help="procedural clips (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=1000, help="procedural clips, 0 for none (default: %(default)s)")
+    parser.add_argument("--clips-folder", type=Path, metavar="DIR", help="where they are kept (default: nowhere)")
     parser.add_argument("--only-folds", type=int, metavar="N", help="the first folds of each set (default: all)")
     parser.add_argument("--without-tiny", action="store_true", help="leave videomambapro-tiny out, the slowest")
     parser.add_argument("--engines", nargs="+", default=["executorch", "tvm"], choices=ENGINES, help="default: both")

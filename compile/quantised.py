@@ -29,13 +29,8 @@ if TYPE_CHECKING:
 CLIPS = 64  # to calibrate on
 HELD_OUT = 500  # procedural clips to measure on
 SHOWN = 4  # clips over which the layers' signal-to-noise ratios are taken
-OPTIONS = (
-    "calibrate",
-    "calibration_clips",
-    "finetune",
-    "evaluate",
-    "max_drop",
-)  # of a request, for quantised builds alone
+# of a request, for quantised builds alone
+OPTIONS = ("calibrate", "calibration_clips", "finetune", "evaluate", "max_drop")
 SUFFIX = ".report.html"  # of the report beside the bundle
 
 

@@ -1,7 +1,8 @@
 """Train egomotion-nano: ``python -m vmp_edge.calibration.egomotion.train --output DIR``.
 
 Draws the clips (kept in the output folder), trains, and writes ``egomotion-nano.pth`` and ``history.json`` there.
-A stopped run goes on where it was when the same command is given again.
+A stopped run goes on where it was when the same command is given again. With ``--teacher FILE`` it also learns from
+another model, larger or smaller than ``--embed-dim`` and ``--depth`` make this one.
 """
 
 from __future__ import annotations
