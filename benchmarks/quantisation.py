@@ -30,16 +30,21 @@ from vmp_edge.calibration import clipset, quantisation
 from vmp_edge.calibration.decoding import Input, Prepare, Sampling, Skipped, Video, in_workers
 from vmp_edge.calibration.egomotion import dataset, footage
 from vmp_edge.calibration.quantisation import Recipe
-from vmp_edge.compile import executorch, graph
+from vmp_edge.compile import executorch, graph, target, tvm
 from vmp_edge.compile.parity import moving_scene
 from vmp_edge.models import VideoMamba, load_checkpoint, zoo
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.recognizer import softmax
 from vmp_edge.runtimes.executorch.engine import ExecuTorchEngine
 from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
+from vmp_edge.runtimes.tvm.engine import TvmEngine
 
 FOLDER = Path(__file__).parent / "results"
-RESULTS = {"accuracy": FOLDER / "quantisation.md", "ablation": FOLDER / "recipes.md"}
+RESULTS = {
+    "accuracy": FOLDER / "quantisation.md",
+    "ablation": FOLDER / "recipes.md",
+    "weights": FOLDER / "weights.md",
+}
 CALIBRATION = 64
 PRECISIONS = ("int8", "int8-dynamic", "int8-weight-only")
 Run = Callable[[Video], NDArray[np.float32]]
@@ -73,6 +78,9 @@ class Outcome:
     top1: float | None
     agreement: float
     cosine: float
+
+
+Found = dict[tuple[str, str, str], list[Outcome]]  # by data, recipe and engine
 
 
 def egomotion(calibration: str, test: str, count: int, folder: Path) -> Iterator[Case]:
@@ -149,18 +157,41 @@ def frames(case: Case, video: Video) -> torch.Tensor:
     return graph.fold_frames(torch.from_numpy(np.ascontiguousarray(video)), case.model.options.tubelet_size)
 
 
-def in_pytorch(case: Case, program: Any) -> Run:
+def in_pytorch(case: Case, program: Any, *_: Any) -> Run:
+    """The program as PyTorch runs it."""
     module = program.module(check_guards=False)
     return lambda video: module(frames(case, video)).numpy()
 
 
-def in_executorch(case: Case, program: Any, folder: Path) -> Run:
+def in_executorch(case: Case, program: Any, precision: str, folder: Path) -> Run:
     """An engine for a program; it reads its file when it is made."""
     (folder / LIBRARY).write_bytes(build_library().read_bytes())
     (folder / "model.pte").write_bytes(executorch.to_executorch(program).buffer)
+    return ExecuTorchEngine(as_bundle(case, folder, "model.pte")).run
+
+
+def in_tvm(case: Case, program: Any, precision: str, folder: Path) -> Run:
+    """As `in_executorch`."""
+    tvm.to_library(program, tvm.resolve(target.load("host"), precision), folder / "model.so")
+    return TvmEngine(as_bundle(case, folder, "model.so"), threads=1).run
+
+
+ENGINES = {"torch": in_pytorch, "executorch": in_executorch, "tvm": in_tvm}
+
+
+def as_bundle(case: Case, folder: Path, program: str) -> Any:
+    """What the engines look up in a bundle."""
     options = case.model.options
-    manifest = SimpleNamespace(program="model.pte", model=vars(options), labels=range(options.num_classes))
-    return ExecuTorchEngine(SimpleNamespace(path=folder, manifest=manifest)).run
+    manifest = SimpleNamespace(
+        program=program,
+        model=vars(options),
+        labels=range(options.num_classes),
+        frames=options.num_frames,
+        image_size=options.image_size,
+        cpu_features=(),
+        gpu={},
+    )
+    return SimpleNamespace(path=folder, program=folder / program, manifest=manifest)
 
 
 def logits_of(case: Case, run: Run) -> list[NDArray[np.float32]]:
@@ -180,20 +211,21 @@ def compare(case: Case, ours: Sequence[NDArray[np.float32]], theirs: Sequence[ND
     return Outcome(len(got), *top1, 100 * float((got == expected).mean()), cosine)
 
 
-def measure(cases: Sequence[Case], recipes: dict[str, Recipe], engine: bool) -> dict[tuple[str, str], list[Outcome]]:
-    """All recipes on all cases, by recipe and data."""
-    found: dict[tuple[str, str], list[Outcome]] = {}
+def measure(cases: Sequence[Case], recipes: dict[str, Recipe], engines: Sequence[str]) -> Found:
+    """All recipes on all cases and engines."""
+    found: Found = {}
     for case in cases:
         program = graph.export(case.model)
         calibration = [frames(case, video[None]) for video in case.calibration]
         expected = logits_of(case, in_pytorch(case, program))
         for name, recipe in recipes.items():
             quantised = quantisation.quantise(program, recipe, calibration)
-            with tempfile.TemporaryDirectory() as folder:
-                run = in_executorch(case, quantised, Path(folder)) if engine else in_pytorch(case, quantised)
-                outcome = compare(case, logits_of(case, run), expected)
-            print(f"{case.data}: {name}: {outcome}", file=sys.stderr, flush=True)
-            found.setdefault((name, case.data), []).append(outcome)
+            for engine in engines:
+                with tempfile.TemporaryDirectory() as folder:
+                    run = ENGINES[engine](case, quantised, name, Path(folder))
+                    outcome = compare(case, logits_of(case, run), expected)
+                print(f"{case.data}: {name}, {engine}: {outcome}", file=sys.stderr, flush=True)
+                found.setdefault((case.data, name, engine), []).append(outcome)
     return found
 
 
@@ -225,33 +257,64 @@ def mean(outcomes: Sequence[Outcome], name: str) -> float:
     return float(np.mean([getattr(one, name) for one in outcomes]))
 
 
-def accuracy_table(found: dict[tuple[str, str], list[Outcome]]) -> list[str]:
-    rows = ["| model and clips | videos | float top-1 | precision | top-1 | points | agreement | cosine of logits |"]
-    rows += ["|---|---|---|---|---|---|---|---|"]
-    for data in dict.fromkeys(data for _, data in found):
-        for name in PRECISIONS:
-            several = found[name, data]
-            count = sum(one.videos for one in several)
-            agreement = sum(one.agreement * one.videos for one in several) / count
-            top1 = ("", "", "")
-            if several[0].top1 is not None:
-                ours, theirs = mean(several, "top1"), mean(several, "float_top1")
-                top1 = (f"{theirs:.2f}", f"{ours:.2f}", f"{ours - theirs:+.2f}")
-            rows.append(
-                f"| {data} | {count} | {top1[0]} | {name} | {top1[1]} | {top1[2]} | {agreement:.2f} "
-                f"| {mean(several, 'cosine'):.4f} |"
-            )
+def accuracy_table(found: Found) -> list[str]:
+    head = ["model and clips", "videos", "float top-1", "precision", "engine", "top-1", "points", "agreement"]
+    rows = ["| " + " | ".join([*head, "cosine of logits"]) + " |", "|---" * (len(head) + 1) + "|"]
+    for (data, precision, engine), several in found.items():
+        count = sum(one.videos for one in several)
+        agreement = sum(one.agreement * one.videos for one in several) / count
+        top1 = ("", "", "")
+        if several[0].top1 is not None:
+            ours, theirs = mean(several, "top1"), mean(several, "float_top1")
+            top1 = (f"{theirs:.2f}", f"{ours:.2f}", f"{ours - theirs:+.2f}")
+        rows.append(
+            f"| {data} | {count} | {top1[0]} | {precision} | {engine} | {top1[1]} | {top1[2]} | {agreement:.2f} "
+            f"| {mean(several, 'cosine'):.4f} |"
+        )
     return rows
 
 
-def ablation_table(found: dict[tuple[str, str], list[Outcome]]) -> list[str]:
-    data = list(dict.fromkeys(data for _, data in found))
+def ablation_table(found: Found) -> list[str]:
+    data = list(dict.fromkeys(data for data, *_ in found))
     rows = ["| recipe | " + " | ".join(f"{name}: cosine, agreement" for name in data) + " |"]
     rows += ["|---" * (1 + len(data)) + "|"]
-    for name in dict.fromkeys(name for name, _ in found):
-        cells = [f"{mean(found[name, d], 'cosine'):.4f}, {mean(found[name, d], 'agreement'):.1f}" for d in data]
+    for name in dict.fromkeys(name for _, name, _ in found):
+        several = [found[d, name, "torch"] for d in data]
+        cells = [f"{mean(one, 'cosine'):.4f}, {mean(one, 'agreement'):.1f}" for one in several]
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     return rows
+
+
+def weights_table() -> list[str]:
+    """Bytes of all numbers that a program holds, by precision: as exported, and as laid out for TVM's products."""
+    case = next(tiny(1))
+    program = graph.export(case.model)
+    recipes = {"fp32": None, **{name: quantisation.load(name) for name in PRECISIONS}}
+    sizes: dict[str, tuple[int, int]] = {}
+    for name, recipe in recipes.items():
+        calibration = [frames(case, video[None]) for video in case.calibration]
+        made = program if recipe is None else quantisation.quantise(program, recipe, calibration)
+        held = [*made.state_dict.values(), *made.constants.values()]
+        sizes[name] = sum(one.nbytes for one in held), sum(tvm_constants(made, name))
+    rows = ["| precision | exported program, MB | of fp32 | TVM's constants, MB | of fp32 |", "|---" * 5 + "|"]
+    for name, both in sizes.items():
+        cells = (f"{size / 1e6:.2f} | {size / whole:.1%}" for size, whole in zip(both, sizes["fp32"], strict=True))
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return rows
+
+
+def tvm_constants(program: Any, precision: str) -> Iterator[int]:
+    """Bytes of each tensor in a program of TVM's, before machine code is made of it."""
+    from tvm import ir, relax
+
+    from vmp_edge.compile import cpu, tuning
+    from vmp_edge.compile.gemm_int8 import DOTS
+
+    kind = tvm.resolve(target.load("host"), precision)
+    module = cpu.to_relax(program, tuning.load(kind), DOTS[kind.simd])
+    found: list[Any] = []
+    relax.analysis.post_order_visit(module["main"], found.append)
+    yield from (one.value.numpy().nbytes for one in found if isinstance(one, ir.expr.GenericConst))
 
 
 def time_build() -> str:
@@ -268,7 +331,8 @@ TITLES = {
 
 Top-1 in percent; of data sets with folds the mean over them, each fold's videos by the model that was not trained on
 them, calibrated on {CALIBRATION} videos of the other folds. Agreement: percent of the videos that int8 and float take
-for the same. Cosine: between the logits of all clips of a case. Measured on the ExecuTorch programs.
+for the same. Cosine: between the logits of all clips of a case. Measured on the programs that the engines run; float is
+the exported program in PyTorch.
 """,
     "ablation": """# Which parts of the recipe `int8` are worth it
 
@@ -276,7 +340,26 @@ The quantised programs run by PyTorch (the same numbers: integers in float arith
 procedural validation clips and on what else the head of the table names. Cosine: between the logits of all clips of a
 case. Agreement: percent of the videos that int8 and float take for the same.
 """,
+    "weights": """# Weights in int8
+
+All numbers that a videomambapro-tiny at 8x224x224 holds: weights with their scales, positions, and what stays in float.
+TVM's are filled up to whole registers. Files have code, too: their sizes are in model_int8.md.
+""",
 }
+
+
+def make_cases(options: argparse.Namespace) -> Iterator[Case]:
+    """What a table is measured on, but videomambapro-tiny."""
+    split = "validation" if options.what == "ablation" else "test"
+    with tempfile.TemporaryDirectory() as scratch:
+        kept = options.clips_folder or Path(scratch)
+        if options.clips:
+            yield from egomotion("calibration", split, options.clips, kept)
+        if options.footage:
+            yield from egomotion_footage(options.footage, kept)
+        for text in options.folds:
+            name, _, place = text.partition("=")
+            yield from folds(name, Path(place), options.only_folds)
 
 
 def main() -> None:
@@ -284,30 +367,36 @@ def main() -> None:
     parser.add_argument("what", choices=RESULTS, help="which table")
     parser.add_argument("--folds", action="append", default=[], metavar="NAME=DIR", help="output of the training")
     parser.add_argument("--footage", type=Path, metavar="DIR", help="real videos for egomotion-nano")
-    parser.add_argument("--clips", type=int, default=1000, help="procedural clips (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=1000, help="procedural clips, 0 for none (default: %(default)s)")
+    parser.add_argument("--clips-folder", type=Path, metavar="DIR", help="where they are kept (default: nowhere)")
     parser.add_argument("--only-folds", type=int, metavar="N", help="the first folds of each set (default: all)")
     parser.add_argument("--without-tiny", action="store_true", help="leave videomambapro-tiny out, the slowest")
+    parser.add_argument("--engines", nargs="+", default=["executorch", "tvm"], choices=ENGINES, help="default: both")
+    parser.add_argument("--precisions", nargs="+", default=[*PRECISIONS], choices=PRECISIONS, help="default: all")
+    parser.add_argument("--output", type=Path, help="the table (default: in results/)")
     parser.add_argument("--time-build", action="store_true", help="also time a whole build of egomotion-nano")
     parser.add_argument("--note", action="append", default=[], help="a sentence to be added")
     options = parser.parse_args()
     torch.set_num_threads(1)
     static = quantisation.load("int8")
-    recipes = ablation(static) if options.what == "ablation" else {name: quantisation.load(name) for name in PRECISIONS}
-    with tempfile.TemporaryDirectory() as scratch:
-        split = "validation" if options.what == "ablation" else "test"
-        cases = [*egomotion("calibration", split, options.clips, Path(scratch))]
-        cases += egomotion_footage(options.footage, Path(scratch)) if options.footage else []
-        for text in options.folds:
-            name, _, place = text.partition("=")
-            cases += folds(name, Path(place), options.only_folds)
-        found = measure([*cases, *(() if options.without_tiny else tiny())], recipes, engine=options.what == "accuracy")
-    rows = ablation_table(found) if options.what == "ablation" else accuracy_table(found)
+    engines = ["torch"] if options.what == "ablation" else options.engines
+    recipes = (
+        ablation(static)
+        if options.what == "ablation"
+        else {name: quantisation.load(name) for name in options.precisions}
+    )
+    if options.what == "weights":
+        rows = weights_table()
+    else:
+        cases = [*make_cases(options)]
+        found = measure([*cases, *(() if options.without_tiny else tiny())], recipes, engines)
+        rows = ablation_table(found) if options.what == "ablation" else accuracy_table(found)
     notes = [*options.note]
     if options.time_build:
         notes.append(f"A whole int8 build of egomotion-nano, clips drawn and 500 measured on: {time_build()}.")
     shown = " ".join(["python benchmarks/quantisation.py", *sys.argv[1:]])
     lines = [TITLES[options.what], *rows, "", *(f"- {note}" for note in notes), "", f"Made by `{shown}`.", ""]
-    RESULTS[options.what].write_text("\n".join(lines))
+    (options.output or RESULTS[options.what]).write_text("\n".join(lines))
     print("\n".join(lines))
 
 

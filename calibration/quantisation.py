@@ -3,9 +3,9 @@
 What comes out is a program like the one that went in, in PT2E's words, for every engine: a layer that computes in int8
 is an ``aten.linear`` or ``aten.conv2d`` whose weight comes from ``quantized_decomposed.dequantize_per_channel`` and
 whose input comes from ``dequantize_per_tensor`` (static: scale and zero point are numbers, and the output goes through
-``quantize_per_tensor`` and ``dequantize_per_tensor``) or from ``choose_qparams_per_token_asymmetric``,
-``quantize_per_token`` and ``dequantize_per_token`` (dynamic: the output is a float); where only the weight is int8, its
-input is a float. Everything else is as it was.
+``quantize_per_tensor`` and ``dequantize_per_tensor``, unless the recipe leaves that out) or from
+``choose_qparams_per_token_asymmetric``, ``quantize_per_token`` and ``dequantize_per_token`` (dynamic: the output is a
+float); where only the weight is int8, its input is a float. Everything else is as it was.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Recipe:
             ``dynamic``, a range for each token, at run time; ``float``, only weights are quantised.
         ranges: how static ranges are chosen, see `RangeObserver`.
         percentile: of ``ranges: percentile``.
+        outputs: whether what static layers give gets a fixed range, too: XNNPACK needs it, TVM skips it.
         dynamic: patterns of layers whose activations are dynamic all the same.
         float: patterns of layers that stay as they are.
         smooth: 0 to 1, how much of the inequality of a layer's input channels is moved into its weights (SmoothQuant,
@@ -61,6 +62,7 @@ class Recipe:
     activations: str
     ranges: str = "percentile"
     percentile: float = 99.99
+    outputs: bool = True
     dynamic: tuple[str, ...] = ()
     float: tuple[str, ...] = ()
     smooth: float = 0.0  # type: ignore[valid-type]
@@ -172,9 +174,7 @@ def _quantizer(recipe: Recipe) -> Any:
         **int8,
         quant_min=-128,
         qscheme=torch.per_tensor_affine,
-        observer_or_fake_quant_ctr=RangeObserver.with_args(
-            ranges=recipe.ranges, percentile=recipe.percentile, eps=_EPS
-        ),
+        observer_or_fake_quant_ctr=RangeObserver.with_args(**_range_options(recipe)),
     )
     dynamic = QuantizationSpec(
         **int8,
@@ -201,7 +201,7 @@ def _quantizer(recipe: Recipe) -> Any:
                 if kind is not None:
                     node.meta["quantization_annotation"] = QuantizationAnnotation(
                         input_qspec_map={node.args[0]: inputs[kind], node.args[1]: weight},
-                        output_qspec=static if kind == STATIC else None,
+                        output_qspec=static if kind == STATIC and recipe.outputs else None,
                         _annotated=True,
                     )
             return model
@@ -210,6 +210,36 @@ def _quantizer(recipe: Recipe) -> Any:
             """Nothing could be wrong."""
 
     return ByRecipe()
+
+
+def _range_options(recipe: Recipe) -> dict[str, Any]:
+    """Of `RangeObserver`."""
+    return {"ranges": recipe.ranges, "percentile": recipe.percentile, "eps": _EPS}
+
+
+def static_ranges(module: GraphModule, recipe: Recipe, inputs: Sequence[Tensor]) -> dict[Node, tuple[float, int]]:
+    """Scale and zero point of all that has a fixed range by a recipe: what such layers take, and what they give.
+
+    Args:
+        module: of a float program.
+        recipe: see `Recipe`.
+        inputs: what the ranges are learnt from.
+
+    Raises:
+        MissingDependencyError: torchao is not installed.
+    """
+    _torchao()
+    from vmp_edge.calibration.observers import RangeObserver
+
+    chosen = [node for name, node in layers(module) if recipe.kind(name) == STATIC]
+    options: dict[str, Any] = {**_range_options(recipe), "dtype": torch.int8, "quant_min": -128, "quant_max": 127}
+    observers = {node: RangeObserver(**options) for layer in chosen for node in (input_of(layer), layer)}
+    recorder = Recorder(module, list(observers), lambda node, value: observers[node](value))
+    with torch.no_grad():
+        for tensor in inputs if observers else ():
+            recorder.run(tensor)
+    found = {node: observer.calculate_qparams() for node, observer in observers.items()}
+    return {node: (float(scale), int(zero_point)) for node, (scale, zero_point) in found.items()}
 
 
 def _per_token(module: GraphModule) -> None:
@@ -232,14 +262,14 @@ def _balance(module: GraphModule, recipe: Recipe, inputs: Sequence[Tensor], prog
     if recipe.smooth and recipe.smoothed:
         chosen = [(name, node) for name, node in found if _matches(name, recipe.smoothed)]
         peaks = _peaks(module, [node for _, node in chosen], inputs, progress)
-        for source in dict.fromkeys(_input(node) for _, node in chosen):
+        for source in dict.fromkeys(input_of(node) for _, node in chosen):
             sharing = [node for _, node in chosen if node.args[0] is source]
             heaviest = torch.stack([_weight(module, node).abs().amax(0) for node in sharing]).amax(0)
             scale = peaks[source].clamp(min=1e-5) ** recipe.smooth / heaviest.clamp(min=1e-5) ** (1 - recipe.smooth)
             for node in sharing:
                 _replace_weight(module, node, _weight(module, node) * scale)
             _insert(module, source, sharing, torch.ops.aten.mul.Tensor, 1 / scale)
-    for source in dict.fromkeys(_input(node) for name, node in found if _matches(name, recipe.rotated)):
+    for source in dict.fromkeys(input_of(node) for name, node in found if _matches(name, recipe.rotated)):
         sharing = [node for name, node in found if node.args[0] is source and _matches(name, recipe.rotated)]
         rotation = hadamard(_weight(module, sharing[0]).shape[1])
         for node in sharing:
@@ -249,7 +279,8 @@ def _balance(module: GraphModule, recipe: Recipe, inputs: Sequence[Tensor], prog
     module.recompile()
 
 
-def _input(node: Node) -> Node:
+def input_of(node: Node) -> Node:
+    """What a layer takes."""
     return node.all_input_nodes[0]
 
 
@@ -286,14 +317,21 @@ def hadamard(size: int) -> Tensor:
     return torch.kron(torch.eye(size // len(block)), block / len(block) ** 0.5)
 
 
-class _Recorder(Interpreter):
-    """Runs a program's module and shows the values of some nodes."""
+class Recorder(Interpreter):
+    """Runs a program's module and shows the values of some nodes.
+
+    Args:
+        module: of the program.
+        nodes: those.
+        show: is given each of them with its value.
+    """
 
     def __init__(self, module: GraphModule, nodes: Sequence[Node], show: Callable[[Node, Tensor], None]) -> None:
         super().__init__(module)
         self.nodes, self.show = set(nodes), show
 
     def run_node(self, n: Node) -> Any:
+        """As `Interpreter` does."""
         result = super().run_node(n)
         if n in self.nodes:
             self.show(n, result)
@@ -310,7 +348,7 @@ def _peaks(
         peak = value.abs().flatten(0, -2).amax(0)
         peaks[node] = torch.maximum(peaks[node], peak) if node in peaks else peak
 
-    recorder = _Recorder(module, [_input(node) for node in nodes], note)
+    recorder = Recorder(module, [input_of(node) for node in nodes], note)
     for tensor in _shown(inputs, "find outliers", progress):
         recorder.run(tensor)
     return peaks
@@ -344,8 +382,8 @@ def signal_to_noise(program: ExportedProgram, quantised: ExportedProgram, inputs
 
     with torch.no_grad():
         for tensor in inputs:
-            _Recorder(modules[0], list(ours), keep).run(tensor)
-            _Recorder(modules[1], list(theirs), compare).run(tensor)
+            Recorder(modules[0], list(ours), keep).run(tensor)
+            Recorder(modules[1], list(theirs), compare).run(tensor)
     return {name: decibels(power[name], noise[name]) for name in names}
 
 

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmp_edge.calibration.distillation import adapter, features_loss, predictions_loss
 from vmp_edge.errors import UsageError
-from vmp_edge.models import VideoMamba
+from vmp_edge.models import PRESETS, VideoMamba, load_checkpoint
 
 # Filters over hundreds of correlated pixels take much smaller steps than matrices over a hundred channels.
 _PATCH_RATE = 0.02
@@ -35,6 +36,12 @@ class Recipe:
         auxiliary: weight of the loss on the mean of the patch tokens, which teaches them without going through the
             class token.
         average: how much of the averaged weights a step keeps.
+        embed_dim: channels of the model's tokens.
+        depth: the model's blocks.
+        teacher: where a trained model is that this one learns from, besides the labels; empty for none.
+        teacher_weight: of the loss on the teacher's predictions, the labels' being 1.
+        temperature: by which both models' logits are divided there.
+        feature_weight: of the loss on the teacher's final features, of all tokens.
         seed: of order, augmentation and initial weights.
     """
 
@@ -45,7 +52,20 @@ class Recipe:
     smoothing: float = 0.05
     auxiliary: float = 0.5
     average: float = 0.998
+    embed_dim: int = PRESETS["egomotion-nano"].embed_dim
+    depth: int = PRESETS["egomotion-nano"].depth
+    teacher: str = ""
+    teacher_weight: float = 1.0
+    temperature: float = 2.0
+    feature_weight: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("teacher_weight", "feature_weight"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if not self.temperature > 0:
+            raise UsageError(f"temperature is {self.temperature}; it must be above 0")
 
 
 @dataclass(frozen=True)
@@ -73,16 +93,24 @@ class Trainer:
         model: with its initial weights.
         task: see `Task`.
         checkpoint: where the run is kept after every epoch; one of the same recipe is taken up.
+        teacher: see `load_teacher`; None where the labels alone teach.
 
     Raises:
         UsageError: the checkpoint is of a run with another recipe.
     """
 
-    def __init__(self, recipe: Recipe, model: VideoMamba, task: Task, checkpoint: Path) -> None:
-        self.recipe, self.task, self.checkpoint = recipe, task, checkpoint
+    def __init__(
+        self, recipe: Recipe, model: VideoMamba, task: Task, checkpoint: Path, teacher: VideoMamba | None = None
+    ) -> None:
+        self.recipe, self.task, self.checkpoint, self.teacher = recipe, task, checkpoint, teacher
         self.model = model.train()
         self.averaged = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(parameter_groups(self.model, recipe.weight_decay), betas=(0.9, 0.98))
+        groups = parameter_groups(self.model, recipe.weight_decay)
+        width = model.options.embed_dim
+        self.adapter = adapter(width, width if teacher is None else teacher.options.embed_dim)
+        if parameters := [*self.adapter.parameters()]:
+            groups.append({"params": parameters, "weight_decay": 0.0, "rate": 1.0})
+        self.optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
         self.history: list[dict[str, float]] = []
         if self.checkpoint.exists():
             self._resume()
@@ -125,9 +153,12 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["rate"]
         tokens = self.model.forward_tokens(video)
-        loss = F.cross_entropy(self.model.head(tokens[:, 0]), labels, label_smoothing=self.recipe.smoothing)
+        logits = self.model.head(tokens[:, 0])
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.smoothing)
         mean = self.model.head(tokens[:, 1:].mean(1))
         total = loss + self.recipe.auxiliary * F.cross_entropy(mean, labels, label_smoothing=self.recipe.smoothing)
+        if self.teacher is not None:
+            total = total + self._taught(self.teacher, video, tokens, logits)
         self.optimiser.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -136,6 +167,15 @@ class Trainer:
         for name, value in self.model.state_dict().items():
             self.averaged[name].lerp_(value, 1 - keep)
         return loss.item()
+
+    def _taught(self, teacher: VideoMamba, video: Tensor, tokens: Tensor, logits: Tensor) -> Tensor:
+        """The loss on what the teacher says of a batch."""
+        recipe = self.recipe
+        with torch.no_grad():
+            theirs = teacher.forward_tokens(video)
+            expected = teacher.head(theirs[:, 0])
+        loss = recipe.teacher_weight * predictions_loss(logits, expected, recipe.temperature)
+        return loss + recipe.feature_weight * features_loss(self.adapter(tokens), theirs)
 
     def averaged_model(self) -> VideoMamba:
         """The model with the averaged weights, which is what a run is for."""
@@ -148,6 +188,7 @@ class Trainer:
             "recipe": dataclasses.asdict(self.recipe),
             "model": self.model.state_dict(),
             "averaged": self.averaged,
+            "adapter": self.adapter.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "history": self.history,
         }
@@ -159,8 +200,28 @@ class Trainer:
             raise UsageError(f"{self.checkpoint} is of a run with other settings: choose another --output")
         self.model.load_state_dict(content["model"])
         self.averaged = content["averaged"]
+        self.adapter.load_state_dict(content["adapter"])
         self.optimiser.load_state_dict(content["optimiser"])
         self.history = content["history"]
+
+
+def load_teacher(path: Path, student: VideoMamba) -> VideoMamba:
+    """A trained model to learn from, larger or smaller.
+
+    Args:
+        path: a checkpoint.
+        student: the model that will be trained.
+
+    Raises:
+        UsageError: it takes other clips, makes other tokens of them, or tells other classes.
+        CheckpointError: it cannot be loaded.
+    """
+    teacher = load_checkpoint(path).eval().requires_grad_(False)
+    for name in ("num_frames", "image_size", "tubelet_size", "patch_size", "num_classes"):
+        ours, theirs = (getattr(model.options, name) for model in (student, teacher))
+        if ours != theirs:
+            raise UsageError(f"{path} cannot teach this model: its {name} is {theirs}, not {ours}")
+    return teacher
 
 
 def schedule(progress: float) -> float:

@@ -60,6 +60,7 @@ class Request:
         tuning_log: that log, instead of the target's own.
         calibrate: a clip set to calibrate an int8 bundle on; None draws procedural clips for egomotion-nano.
         calibration_clips: how many of its clips; None takes `quantised.CLIPS`.
+        finetune: steps in which an int8 bundle's weights learn from the float model on those clips; None for none.
         evaluate: a labelled clip set on which an int8 bundle is measured beside the float model; None as above.
         max_drop: points of top-1 (0 to 100) that an int8 bundle may lose there.
         parity_clips: of each kind, on which a bundle is compared with its source model; None takes `parity.CLIPS`, or
@@ -83,6 +84,7 @@ class Request:
     tuning_log: Path | None = None
     calibrate: Path | None = None
     calibration_clips: int | None = None
+    finetune: int | None = None
     evaluate: Path | None = None
     max_drop: float | None = None
     parity_clips: int | None = None

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 CLIPS = 64  # to calibrate on
 HELD_OUT = 500  # procedural clips to measure on
 SHOWN = 4  # clips over which the layers' signal-to-noise ratios are taken
-OPTIONS = ("calibrate", "calibration_clips", "evaluate", "max_drop")  # of a request, for quantised builds alone
+# of a request, for quantised builds alone
+OPTIONS = ("calibrate", "calibration_clips", "finetune", "evaluate", "max_drop")
 SUFFIX = ".report.html"  # of the report beside the bundle
 
 
@@ -43,6 +44,7 @@ class Plan:
         calibration: videos to calibrate on; None if there are none, or if the procedural ones are to be drawn.
         held_out: labelled videos to measure on; likewise.
         procedural: whether the model is the one for which clips can be drawn.
+        finetune: steps of fine-tuning on the clips of the calibration; 0 for none.
         max_drop: points of top-1 that may be lost; None for any.
     """
 
@@ -51,6 +53,7 @@ class Plan:
     calibration: ClipSet | None
     held_out: ClipSet | None
     procedural: bool
+    finetune: int
     max_drop: float | None
 
 
@@ -80,6 +83,9 @@ def plan(precision: str, procedural: bool, options: dict[str, Any]) -> Plan | No
     count = CLIPS if count is None else count
     if count < 1:
         raise UsageError(f"--calibration-clips is {count}; it must be at least 1")
+    finetune = options["finetune"] or 0
+    if options["finetune"] is not None and finetune < 1:
+        raise UsageError(f"--finetune is {finetune}; give steps, 1 or more")
     if max_drop is not None and not (math.isfinite(max_drop) and max_drop >= 0):
         raise UsageError(f"--max-drop is {max_drop:g}; give points of top-1, 0 or more")
     calibration, held_out = (
@@ -90,9 +96,11 @@ def plan(precision: str, procedural: bool, options: dict[str, Any]) -> Plan | No
             f"{precision} is calibrated on clips: give some {count} videos of what the camera will see with "
             "--calibrate (a folder, .csv or .txt), or take --precision int8-dynamic, which needs none"
         )
+    if finetune and calibration is None and not procedural:
+        raise UsageError("--finetune learns from videos: give some of what the camera will see with --calibrate")
     if max_drop is not None and held_out is None and not procedural:
         raise UsageError("--max-drop is measured on labelled videos: give them with --evaluate (class folders or .csv)")
-    return Plan(recipe, count, calibration, held_out, procedural, max_drop)
+    return Plan(recipe, count, calibration, held_out, procedural, finetune, max_drop)
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,7 @@ class Quantised:
 
 
 def quantise(program: ExportedProgram, plan: Plan, wanted: Input, tubelet: int, bar: Progress | None) -> Quantised:
-    """Calibrate and quantise.
+    """Calibrate, fine-tune where the plan says so, and quantise.
 
     Args:
         program: of `graph.export`.
@@ -126,12 +134,15 @@ def quantise(program: ExportedProgram, plan: Plan, wanted: Input, tubelet: int, 
     """
     import torch
 
-    from vmp_edge.calibration import quantisation
+    from vmp_edge.calibration import finetuning, quantisation
     from vmp_edge.compile import graph
 
     videos = _calibration_clips(plan, wanted, bar)
     tensors = [graph.fold_frames(torch.from_numpy(video[None]), tubelet) for video in videos.videos] if videos else []
-    quantised = quantisation.quantise(program, plan.recipe, tensors, bar)
+    tuned = program
+    if plan.finetune:
+        tuned = finetuning.finetune(program, plan.recipe, tensors, finetuning.Schedule(plan.finetune), bar)
+    quantised = quantisation.quantise(tuned, plan.recipe, tensors, bar)
     layers = quantisation.signal_to_noise(program, quantised, tensors[:SHOWN]) if tensors else {}
     return Quantised(quantised, videos, layers)
 
@@ -229,6 +240,7 @@ def facts(plan: Plan, quantised: Quantised, found: Found | None) -> dict[str, An
             "data": plan.calibration.name if plan.calibration else "procedural clips",
             "clips": len(quantised.clips.entries),
             "left_out": len(quantised.clips.skipped),
+            **({"finetuning_steps": plan.finetune} if plan.finetune else {}),
         }
     return told
 

@@ -1,6 +1,7 @@
 """Train small models on labelled videos by cross-validation, to measure with.
 
-A stopped run goes on where it was when the same command is given again.
+A stopped run goes on where it was when the same command is given again. With ``--teacher DIR``, the output of an
+earlier run on the same folds, each fold's model also learns from that run's.
 """
 
 from __future__ import annotations

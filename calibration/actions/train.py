@@ -19,9 +19,9 @@ from vmp_edge.calibration.actions.geometry import Cut
 from vmp_edge.calibration.clipset import ClipSet
 from vmp_edge.calibration.decoding import Input, Progress, Sampling, Video
 from vmp_edge.calibration.measure import Evaluation, Subject, evaluate, merged
-from vmp_edge.calibration.training import Task, Trainer, save
+from vmp_edge.calibration.training import Task, Trainer, load_teacher, save
 from vmp_edge.errors import UsageError
-from vmp_edge.models import VideoMamba, create, load_checkpoint, zoo
+from vmp_edge.models import PRESETS, VideoMamba, create, load_checkpoint, zoo
 from vmp_edge.preprocessing import Preprocessing
 
 ARCHITECTURE = "egomotion-nano"
@@ -34,6 +34,7 @@ class Recipe(training.Recipe):
 
     Attributes:
         start: ``egomotion-nano`` starts from its weights, learnt on procedural motion; ``scratch`` from random ones.
+        teacher: folder of an earlier run on the same folds, whose ``fold-N.pth`` teaches fold N's model.
         frames: T, spread over a video.
         image_size: S.
         clips: of a video, whose scores are averaged, when a fold is measured.
@@ -52,13 +53,18 @@ class Recipe(training.Recipe):
     def __post_init__(self) -> None:
         if self.start not in STARTS:
             raise UsageError(f"a model starts from {' or '.join(STARTS)}, not {self.start!r}")
+        super().__post_init__()
+        own = PRESETS[ARCHITECTURE]
+        if self.start != "scratch" and (self.embed_dim, self.depth) != (own.embed_dim, own.depth):
+            raise UsageError(f"a model of another size than {ARCHITECTURE} starts from scratch: give --start scratch")
 
 
 def make_model(recipe: Recipe, classes: int) -> VideoMamba:
     """A model of egomotion-nano's kind with the recipe's start, and a head of its own."""
     torch.manual_seed(recipe.seed)
     frames, size = recipe.frames, recipe.image_size
-    model = create(ARCHITECTURE, num_classes=classes, num_frames=frames, image_size=size)
+    widths = {"embed_dim": recipe.embed_dim, "depth": recipe.depth}
+    model = create(ARCHITECTURE, num_classes=classes, num_frames=frames, image_size=size, **widths)
     if recipe.start != "scratch":
         trained = load_checkpoint(zoo.FOLDER / f"{recipe.start}.pth", num_frames=frames, image_size=size).state_dict()
         head = {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
@@ -94,7 +100,9 @@ def train_fold(
     )
     if not task.steps:
         raise UsageError(f"fold {fold} leaves {len(known.labels)} videos to train on, fewer than a batch")
-    trainer = Trainer(recipe, make_model(recipe, len(labels)), task, folder / f"fold-{fold}.checkpoint")
+    model, name = make_model(recipe, len(labels)), f"fold-{fold}"
+    teacher = load_teacher(Path(recipe.teacher) / f"{name}.pth", model) if recipe.teacher else None
+    trainer = Trainer(recipe, model, task, folder / f"{name}.checkpoint", teacher)
     trainer.run(progress)
     content = {
         "model": trainer.averaged,
@@ -103,7 +111,7 @@ def train_fold(
         "preprocessing": preprocessing.to_manifest(),
         "recipe": dataclasses.asdict(recipe),
     }
-    path = folder / f"fold-{fold}.pth"
+    path = folder / f"{name}.pth"
     save(content, path)
     return path
 
@@ -151,6 +159,8 @@ def train(
         clips, cut = geometry.bring_to_one(clips, geometries, folder / "clips", progress, workers)
         clips, geometries, _ = geometry.measure(clips, progress, workers)
         controls["geometry_control_after"] = geometry.control(clips, geometries)
+    if recipe.teacher:
+        _check_teacher(Path(recipe.teacher), clips.csv(folder))
     _keep_folds(clips, folder / "clips.csv")
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in clips.labels))
     pixels = dataset.load(clips, recipe.frames, recipe.image_size, progress, workers)
@@ -171,6 +181,17 @@ def _keep_folds(clips: ClipSet, path: Path) -> None:
     if path.exists() and path.read_text(encoding="utf-8") != clips.csv(path.parent):
         raise UsageError(f"{path} is of a run on other videos or folds: choose another --output")
     clips.write(path)
+
+
+def _check_teacher(folder: Path, ours: str) -> None:
+    """See that a teacher's folds are ours: of other folds, it may have learnt from videos that are held out here."""
+    path = folder / "clips.csv"
+    if not path.is_file():
+        raise UsageError(f"{folder} holds no clips.csv: --teacher takes the --output of an earlier run")
+    if path.read_text(encoding="utf-8") != ours:
+        raise UsageError(
+            f"{path} has other videos or folds than this run: give both the same --data, --folds and --seed"
+        )
 
 
 def summary(

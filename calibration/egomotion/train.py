@@ -1,7 +1,8 @@
 """Train egomotion-nano: ``python -m vmp_edge.calibration.egomotion.train --output DIR``.
 
 Draws the clips (kept in the output folder), trains, and writes ``egomotion-nano.pth`` and ``history.json`` there.
-A stopped run goes on where it was when the same command is given again.
+A stopped run goes on where it was when the same command is given again. With ``--teacher FILE`` it also learns from
+another model, larger or smaller than ``--embed-dim`` and ``--depth`` make this one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from vmp_edge.calibration.egomotion.camera import FPS, LABELS
 from vmp_edge.calibration.egomotion.dataset import PREPROCESSING, Pool
 from vmp_edge.calibration.egomotion.initialise import initialise
 from vmp_edge.calibration.training import Task, Trainer, save
-from vmp_edge.errors import VmpError
+from vmp_edge.errors import UsageError, VmpError
 from vmp_edge.models import VideoMamba, create
 
 NAME = "egomotion-nano"
@@ -42,6 +43,11 @@ class Recipe(training.Recipe):
     clips: int = 10000
     validation: int = 1000
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.embed_dim % 4:  # see `initialise`
+            raise UsageError(f"embed_dim is {self.embed_dim}; it must be a multiple of 4")
+
 
 QUICK = Recipe(clips=160, validation=40, epochs=2, batch=16, learning_rate=1e-3)
 
@@ -56,10 +62,13 @@ def make_trainer(recipe: Recipe, train: Pool, validation: Pool, folder: Path) ->
         folder: where the checkpoint is kept; one of the same recipe is taken up.
 
     Raises:
-        UsageError: the folder holds a run with another recipe.
+        UsageError: the folder holds a run with another recipe, or the recipe's teacher is for other clips or labels.
+        CheckpointError: the recipe's teacher cannot be loaded.
     """
     torch.manual_seed(recipe.seed)
-    model = create(NAME, num_classes=len(LABELS)).train()
+    sizes = {"embed_dim": recipe.embed_dim, "depth": recipe.depth}
+    model = create(NAME, num_classes=len(LABELS), **sizes).train()
+    teacher = training.load_teacher(Path(recipe.teacher), model) if recipe.teacher else None
     first, _ = next(dataset.evaluation_batches(train))
     initialise(model, first, np.random.default_rng(recipe.seed))
     task = Task(
@@ -68,7 +77,7 @@ def make_trainer(recipe: Recipe, train: Pool, validation: Pool, folder: Path) ->
         steps=len(train) // recipe.batch,
         validate=lambda model: measure(model, validation),
     )
-    return Trainer(recipe, model, task, folder / "checkpoint.pt")
+    return Trainer(recipe, model, task, folder / "checkpoint.pt", teacher)
 
 
 def measure(model: VideoMamba, pool: Pool) -> dict[str, float]:
@@ -105,7 +114,8 @@ def train(recipe: Recipe, folder: Path, workers: int | None = None) -> Trainer:
     """Draw the pools, train, and write weights and history into ``folder``.
 
     Raises:
-        UsageError: the folder holds a run with another recipe.
+        UsageError: the folder holds a run with another recipe, or the recipe's teacher is for other clips or labels.
+        CheckpointError: the recipe's teacher cannot be loaded.
     """
     from tqdm import tqdm
 

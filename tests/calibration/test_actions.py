@@ -16,7 +16,7 @@ from vmp_edge.calibration.decoding import Sampling, read_clips
 from vmp_edge.calibration.measure import evaluate_bundles
 from vmp_edge.compile import pipeline
 from vmp_edge.errors import UsageError
-from vmp_edge.models import zoo
+from vmp_edge.models import load_checkpoint, zoo
 from vmp_edge.preprocessing import Preprocessing
 
 from .conftest import SLOPES, write_video
@@ -154,8 +154,15 @@ def test_the_command_measures_what_a_bundle_measures(clips_folder, tmp_path, one
     after = torch.load(output / "fold-1.pth", weights_only=True)["model"]
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert command.main([*arguments, "--learning-rate", "1"]) == 2, "another recipe needs another folder"
+    small = ["--teacher", str(output), "--feature-weight", "1", "--embed-dim", "16", "--depth", "1"]
+    again = [*arguments[:5], str(tmp_path / "small"), *arguments[6:], *small]
+    assert command.main(again) == 2, "only a model of egomotion-nano's size can start from its weights"
+    assert command.main([*again, "--start", "scratch"]) == 0
+    assert load_checkpoint(tmp_path / "small" / "fold-2.pth").options.embed_dim == 16
     arguments[3] = "2"
     assert command.main(arguments) == 2, "and so do other folds"
+    again[3], again[5] = "2", str(tmp_path / "others")
+    assert command.main([*again, "--start", "scratch"]) == 2, "the teacher knows videos that are held out"
 
 
 @pytest.mark.parametrize(
@@ -165,6 +172,7 @@ def test_the_command_measures_what_a_bundle_measures(clips_folder, tmp_path, one
         (["--folds", "9"], 2, "cannot be divided into 9 folds"),
         (["--start", "imagenet"], 2, "starts from"),
         (["--batch", "100"], 2, "fewer than a batch"),
+        (["--teacher", "nothing"], 2, "nothing holds no clips.csv"),
     ],
 )
 def test_the_command_tells_what_is_wrong(clips_folder, tmp_path, capsys, one_thread, options, expected, told):

@@ -91,6 +91,19 @@ def test_the_recipe_learns_a_batch(tmp_path, small_pool, one_thread):
         assert (trainer.averaged_model()(video).argmax(1) == labels).float().mean() > 0.5
 
 
+def test_a_smaller_model_learns_from_ours(tmp_path, model, small_pool, one_thread):
+    recipe = train.Recipe(
+        epochs=20, batch=25, embed_dim=32, depth=1, teacher=str(zoo.FOLDER / "egomotion-nano.pth"), teacher_weight=2.0
+    )
+    trainer = train.make_trainer(recipe, small_pool, small_pool, tmp_path)
+    video, labels = next(dataset.evaluation_batches(small_pool, 40))
+    losses = [trainer.step(20 + i, video, labels) for i in range(30)]
+    assert losses[-1] < losses[0]
+    assert trainer.averaged_model().options.embed_dim == 32
+    with pytest.raises(UsageError, match="multiple of 4"):
+        train.Recipe(embed_dim=30)
+
+
 def test_training_saves_and_goes_on(tmp_path, small_pool, one_thread):
     recipe = train.Recipe(epochs=2, batch=50, seed=1)
     trainer = train.make_trainer(recipe, small_pool, small_pool, tmp_path)

@@ -1,5 +1,6 @@
 """int8 products and quantised programs in TVM bundles: as numpy and PyTorch compute them."""
 
+import dataclasses
 import shutil
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from vmp_edge.bundle import Staging
+from vmp_edge.calibration import quantisation
 from vmp_edge.compile import graph, parity, target
 from vmp_edge.compile.lowering import Source
 from vmp_edge.errors import BuildError, MissingDependencyError, UsageError
@@ -19,7 +21,6 @@ pytest.importorskip("torchao", reason="needs torchao: pip install 'vmp-edge[comp
 
 import torch.ao.quantization.fx._decomposed  # the operators quantized_decomposed
 import tvm
-from quantisation import DYNAMIC, KINDS, STATIC, WEIGHT_ONLY, quantised
 from tvm import relax
 
 from vmp_edge.compile.cpu import to_relax
@@ -29,10 +30,19 @@ from vmp_edge.compile.pt2e import Dynamic, Static, Weight, weight_of
 from vmp_edge.compile.tvm import lower, resolve
 from vmp_edge.runtimes.tvm.engine import TvmEngine
 
+STATIC, DYNAMIC, WEIGHT_ONLY = KINDS = ("int8", "int8-dynamic", "int8-weight-only")
+ALL = {"float": ("*normalise.mean",)}  # no other layer stays float
 LEVELS = {"avx512": "x86-64-v4", "avx2": "x86-64-v3"}
 STATIC_RANGE = Static(0.02, -7)
 EXTRAS = {"": {}, "bias": {"bias": True}, "all": {"epsilon": 1e-2, "bias": True, "residual": True}}
 PER_TOKEN = torch.ops.quantized_decomposed
+
+
+def quantised(program, kind, inputs=(), **changes):
+    """A program by the recipe of a precision, or by one that differs from it; on random clips if none are given."""
+    shape, generator = program.example_inputs[0][0].shape, torch.Generator().manual_seed(0)
+    random = [torch.randn(shape, generator=generator) for _ in range(2)]
+    return quantisation.quantise(program, dataclasses.replace(quantisation.load(kind), **changes), inputs or random)
 
 
 def here(simd):
@@ -188,8 +198,7 @@ OTHERS = ("separate-masked",)
 )
 def test_agrees_with_the_quantised_program(model, kind, lowered):
     """To the last rounding: without what is skipped (outputs) or done in another way (the patches' dynamic ranges)."""
-    left_out = ("patch",) if kind == DYNAMIC else ()
-    program = quantised(graph.export(model), kind, outputs=False, left_out=left_out)
+    program = quantised(graph.export(model), kind, outputs=False)
     engine = TvmEngine(lowered(model, program, kind, target.load("host")), threads=2)
     compare(engine, model, program, 1e-5)
 
@@ -198,7 +207,7 @@ def test_agrees_with_the_quantised_program(model, kind, lowered):
 def test_agrees_where_it_differs_on_purpose(kind, lowered, make):
     """Outputs are not quantised; the dynamic range of the patch embedding is that of a patch, not of a pixel row."""
     model = make()
-    program = quantised(graph.export(model), kind)
+    program = quantised(graph.export(model), kind, **ALL)
     engine = TvmEngine(lowered(model, program, kind, target.load("host")), threads=1)
     compare(engine, model, program, 5e-3)
 
@@ -212,7 +221,7 @@ def test_quantised_outputs_would_only_add_errors():
     frames = [graph.fold_frames(clip, options.tubelet_size) for clip in clips]
     errors = {}
     for outputs in (False, True):
-        program = quantised(graph.export(module), STATIC, outputs=outputs, inputs=frames[:2]).module()
+        program = quantised(graph.export(module), STATIC, frames[:2], outputs=outputs).module()
         with torch.no_grad():
             pairs = [(program(one), module(clip)) for one, clip in zip(frames[2:], clips[2:], strict=True)]
         errors[outputs] = sum(float((got - expected).square().sum()) for got, expected in pairs)
@@ -266,7 +275,7 @@ def test_no_float_weights_are_left(kind, make):
         if name.endswith(".weight") and "normalise" not in name
     )
     assert whole > layers
-    assert whole - constants(to_relax(quantised(program, kind), tiles, dot)) >= 0.7 * layers
+    assert whole - constants(to_relax(quantised(program, kind, **ALL), tiles, dot)) >= 0.7 * layers
 
 
 def test_what_a_cpu_needs(monkeypatch):
@@ -302,7 +311,7 @@ def test_the_program_must_be_of_the_precision(lowered, make):
 
 
 def test_other_quantisations_are_refused(make):
-    program = quantised(graph.export(make()), WEIGHT_ONLY)
+    program = quantised(graph.export(make()), WEIGHT_ONLY, **ALL)
     layer = next(node for node in program.graph.nodes if getattr(node.target, "__name__", "") == "conv2d.default")
     scheme = layer.args[1]
     values, scales, zeros = (argument.name for argument in scheme.args[:3])

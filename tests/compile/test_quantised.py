@@ -176,6 +176,14 @@ def test_our_own_model_draws_its_clips(capfd, tmp_path, monkeypatch):
     assert accuracy["float"]["procedural"]["clips"] == 2000
 
 
+def test_fine_tuning_is_told(capfd, tmp_path, checkpoint, clips):
+    output = tmp_path / "bundle"
+    build = ("build", "--target", "host", "--checkpoint", checkpoint, "--precision", "int8-dynamic", "--output", output)
+    code, _, lines = run(capfd, *build, "--calibrate", clips, "--calibration-clips", 4, "--finetune", 2)
+    assert code == 0, lines
+    assert Bundle.open(output).manifest.accuracy["calibration"]["finetuning_steps"] == 2
+
+
 def test_too_great_a_drop_fails_and_leaves_nothing(capfd, tmp_path, checkpoint, clips, monkeypatch):
     monkeypatch.setattr(Comparison, "drop", 0.75)
     build = ("build", "--target", "host", "--checkpoint", checkpoint, "--precision", "int8-dynamic")
@@ -209,6 +217,8 @@ INT8 = ("--precision", "int8")
         ((*INT8, "--calibrate", "{clips}", "--evaluate", "{clips}", "--max-drop", "-1"), 2, "--max-drop is -1"),
         ((*INT8, "--calibrate", "{clips}", "--evaluate", "{clips}", "--max-drop", "nan"), 2, "--max-drop is nan"),
         (("--calibrate", "{clips}", "--max-drop", "1"), 2, "--calibrate, --max-drop: for the precisions int8,"),
+        ((*INT8, "--calibrate", "{clips}", "--finetune", "0"), 2, "--finetune is 0; give steps, 1 or more"),
+        (("--precision", "int8-dynamic", "--finetune", "9"), 2, "--finetune learns from videos: give some"),
         ((*INT8, "--engine", "torch"), 2, "the engine torch does not do int8 for host; choose --engine executorch"),
         (("--precision", "int4"), 2, "no precision 'int4'; it has fp32, int8, int8-dynamic, int8-weight-only"),
     ],

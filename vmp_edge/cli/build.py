@@ -82,6 +82,12 @@ def _add_quantisation_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--calibration-clips", type=int, metavar="N", help="clips to calibrate on (default: 64)")
     group.add_argument(
+        "--finetune",
+        type=int,
+        metavar="STEPS",
+        help="let the weights learn to be quantised from the float model, on the clips of the calibration",
+    )
+    group.add_argument(
         "--evaluate",
         type=Path,
         metavar="CLIPS",

@@ -1,0 +1,142 @@
+"""Measure what learning from another model is worth, on egomotion-nano and its procedural clips; write a table.
+
+``student``: a smaller model of few clips, with and without egomotion-nano as its teacher. ``int8``: quantisation-aware
+fine-tuning by recipes that lose much, something, and next to nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from tqdm import tqdm
+
+from vmp_edge.calibration import quantisation
+from vmp_edge.calibration.egomotion import dataset, train
+from vmp_edge.calibration.egomotion.dataset import Pool
+from vmp_edge.calibration.finetuning import Schedule, finetune
+from vmp_edge.compile import graph
+from vmp_edge.models import zoo
+
+RESULTS = Path(__file__).parent / "results"
+TEACHER = zoo.FOLDER / "egomotion-nano.pth"
+LESSONS = {
+    "labels alone": {},
+    "labels and the teacher's predictions": {"teacher": str(TEACHER)},
+    "labels and the teacher's predictions and features": {"teacher": str(TEACHER), "feature_weight": 1.0},
+}
+HARSHER = {
+    "everything static, ranges: percentile 99": {"dynamic": (), "percentile": 99.0},
+    "everything static": {"dynamic": ()},
+    "the recipe `int8`": {},
+}
+TITLES = {
+    "student": """# A small model taught by a larger one
+
+{sizes}, trained on {clips} procedural clips for {epochs} epochs from the same weights, measured on {held_out} others.
+Agreement: percent of these that student and teacher take for the same. The teacher is egomotion-nano.
+""",
+    "int8": """# Quantisation-aware fine-tuning
+
+egomotion-nano, calibrated on {clips} procedural clips and fine-tuned on the same ones, without their labels, for
+{steps} steps of {batch} clips; measured on {held_out} others. Agreement: percent of these that the quantised program,
+run by PyTorch, and the float one take for the same. Error: root mean square over the logits, in percent of the float
+ones'.
+""",
+}
+
+
+def pool(split: str, count: int, folder: Path) -> Pool:
+    return dataset.make_pool(split, count, folder / f"{split}-{count}.npy")
+
+
+def teach(options: argparse.Namespace, folder: Path) -> tuple[dict[str, int | str], list[str]]:
+    """What the title says, and the rows."""
+    known, held_out = pool("train", options.clips, folder), pool("validation", options.held_out, folder)
+    recipe = train.Recipe(embed_dim=48, depth=2, epochs=options.epochs, clips=options.clips)
+    teacher = train.predict(zoo.load("egomotion-nano").module, held_out)[0].argmax(1)
+    rows = ["| learns from | top-1 | agreement with the teacher | seconds |", "|---|---|---|---|"]
+    weights = 0
+    for name, change in LESSONS.items():
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as place:
+            trainer = train.make_trainer(dataclasses.replace(recipe, **change), known, held_out, Path(place))
+            trainer.run(tqdm)
+        seconds = time.perf_counter() - start
+        model = trainer.averaged_model()
+        weights = sum(value.numel() for value in model.parameters())
+        logits, labels = train.predict(model, held_out)
+        guesses = logits.argmax(1)
+        top1, agreement = (100 * float((guesses == other).float().mean()) for other in (labels, teacher))
+        rows.append(f"| {name} | {top1:.1f} | {agreement:.1f} | {seconds:.0f} |")
+        print(rows[-1], file=sys.stderr, flush=True)
+    sizes = f"{weights:,} weights ({recipe.embed_dim} channels, {recipe.depth} blocks)"
+    return {"sizes": sizes, "clips": len(known), "epochs": recipe.epochs, "held_out": len(held_out)}, rows
+
+
+def tune(options: argparse.Namespace, folder: Path) -> tuple[dict[str, int | str], list[str]]:
+    """As `teach`."""
+    program = graph.export(zoo.load("egomotion-nano").module)
+    known, held_out = (frames(pool(*part, folder)) for part in (("calibration", 64), ("validation", options.held_out)))
+    schedule, exact = Schedule(options.steps), logits_of(program, held_out)
+    rows = ["| recipe | agreement | error | fine-tuned: agreement | error | seconds |", "|---" * 6 + "|"]
+    for name, change in HARSHER.items():
+        recipe = dataclasses.replace(quantisation.load("int8"), **change)
+        before = compared(quantisation.quantise(program, recipe, known), held_out, exact)
+        start = time.perf_counter()
+        tuned = finetune(program, recipe, known, schedule, tqdm)
+        seconds = time.perf_counter() - start
+        after = compared(quantisation.quantise(tuned, recipe, known), held_out, exact)
+        rows.append(f"| {name} | {before} | {after} | {seconds:.0f} |")
+        print(rows[-1], file=sys.stderr, flush=True)
+    told = {"clips": len(known), "steps": schedule.steps, "batch": schedule.batch, "held_out": len(held_out)}
+    return told, rows
+
+
+def frames(clips: Pool) -> list[Tensor]:
+    """Clips as egomotion-nano's program takes them."""
+    video = dataset.normalise(torch.from_numpy(np.array(clips.clips)))
+    return [graph.fold_frames(one[None], zoo.load("egomotion-nano").module.options.tubelet_size) for one in video]
+
+
+def logits_of(program: ExportedProgram, clips: list[Tensor]) -> Tensor:
+    module = program.module(check_guards=False)
+    with torch.no_grad():
+        return torch.cat([module(one) for one in clips])
+
+
+def compared(program: ExportedProgram, clips: list[Tensor], exact: Tensor) -> str:
+    """Two cells: agreement and error."""
+    got = logits_of(program, clips)
+    agreement = float((got.argmax(1) == exact.argmax(1)).float().mean())
+    return f"{100 * agreement:.1f} | {100 * float((got - exact).norm() / exact.norm()):.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=TITLES)
+    parser.add_argument("--clips", type=int, default=2000, help="student: to train on (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=12, help="student (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=200, help="int8 (default: %(default)s)")
+    parser.add_argument("--held-out", type=int, default=500, help="clips to measure on (default: %(default)s)")
+    parser.add_argument("--clips-folder", type=Path, help="where drawn clips are kept (default: nowhere)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        told, rows = {"student": teach, "int8": tune}[options.what](options, options.clips_folder or Path(scratch))
+    made = f"Made by `{' '.join(['python benchmarks/distillation.py', *sys.argv[1:]])}`, one thread."
+    place = RESULTS / {"student": "distillation.md", "int8": "finetuning.md"}[options.what]
+    place.write_text("\n".join([TITLES[options.what].format(**told), *rows, "", made, ""]))
+    print(place.read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Quantisation-aware fine-tuning: a program's weights learn to be quantised, taught by the float program itself.
+
+The student computes as the recipe will have it: what becomes int8 is rounded to the same numbers in float32 (Jacob et
+al., arXiv 1712.05877), and gradients pass the rounding as if it were not there (Bengio et al., arXiv 1308.3432). The
+teacher is the program as it was, so that clips need no labels. What comes out is a float program, to be quantised like
+any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Interpreter, Node
+
+from vmp_edge.calibration.decoding import Progress
+from vmp_edge.calibration.distillation import features_loss, predictions_loss
+from vmp_edge.calibration.quantisation import DYNAMIC, STATIC, Recipe, input_of, layers, static_ranges
+from vmp_edge.errors import UsageError
+
+HEAD = "head"
+FIXED = (".A", ".A_b", "normalise.mean.weight")  # decay rates, which must stay negative; a mean, which is no weight
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a program is fine-tuned.
+
+    Attributes:
+        steps: of the optimiser (Adam), whose learning rate falls along half a cosine.
+        batch: clips in a step.
+        learning_rate: of the first step.
+        temperature: see `predictions_loss`.
+        feature_weight: of the loss on what the head takes, that on the predictions being 1.
+        seed: of the clips' order, and of which are mirrored.
+    """
+
+    steps: int
+    batch: int = 8
+    learning_rate: float = 1e-4
+    temperature: float = 2.0
+    feature_weight: float = 1.0
+    seed: int = 0
+
+
+def finetune(
+    program: ExportedProgram,
+    recipe: Recipe,
+    inputs: Sequence[Tensor],
+    schedule: Schedule,
+    progress: Progress | None = None,
+) -> ExportedProgram:
+    """Give a program weights that lose less when they are quantised; equal arguments give equal programs.
+
+    Args:
+        program: of `vmp_edge.compile.graph.export`; is left as it is.
+        recipe: by which it will be quantised; without its smoothing and rotation.
+        inputs: clips as the program takes them, with columns last. Each is mirrored every other time.
+        schedule: see `Schedule`.
+        progress: makes a progress bar, as `tqdm.tqdm` does; None shows nothing.
+
+    Raises:
+        UsageError: there are no inputs.
+    """
+    if not inputs:
+        raise UsageError("fine-tuning learns from clips, and there are none")
+    module = program.module(check_guards=False)
+    weights = {name: value.detach().clone() for name, value in module.named_parameters()}
+    trained = [value.requires_grad_() for name, value in weights.items() if not name.endswith(FIXED)]
+    teacher, student = Network(module), Student(module, weights, recipe, static_ranges(module, recipe, inputs))
+    optimiser = torch.optim.Adam(trained, lr=schedule.learning_rate)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, schedule.steps)
+    batches = _batches(inputs, schedule)
+    for batch in progress(batches, total=schedule.steps, desc="fine-tune", unit="step") if progress else batches:
+        for clip in batch:
+            _loss(student.see(clip), teacher.see(clip), schedule).div(schedule.batch).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        falling.step()
+    for name, value in weights.items():
+        owner, _, last = name.rpartition(".")
+        setattr(module.get_submodule(owner), last, torch.nn.Parameter(value.detach(), requires_grad=False))
+    return torch.export.export(module, tuple(program.example_inputs[0]), strict=False)
+
+
+def _batches(inputs: Sequence[Tensor], schedule: Schedule) -> Iterator[list[Tensor]]:
+    """The clips in random order, again and again."""
+    rng = np.random.default_rng(schedule.seed)
+    order: list[int] = []
+    for _ in range(schedule.steps):
+        while len(order) < schedule.batch:
+            order += rng.permutation(len(inputs)).tolist()
+        chosen, order = order[: schedule.batch], order[schedule.batch :]
+        yield [inputs[i].flip(-1) if rng.random() < 0.5 else inputs[i] for i in chosen]
+
+
+def _loss(student: Seen, teacher: Seen, schedule: Schedule) -> Tensor:
+    loss = predictions_loss(student.logits, teacher.logits, schedule.temperature)
+    return loss + schedule.feature_weight * features_loss(student.features, teacher.features)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a network makes of a clip: logits (1, classes), and the features (1, C) that its head takes."""
+
+    logits: Tensor
+    features: Tensor
+
+
+class Network(Interpreter):
+    """Runs a program's module and shows what its head takes."""
+
+    def __init__(self, module: GraphModule) -> None:
+        super().__init__(module)
+        self.layers = {node: name for name, node in layers(module)}
+        self.features: Tensor | None = None
+
+    def see(self, clip: Tensor) -> Seen:
+        """What it makes of a clip, given as the program takes it."""
+        logits = self.run(clip)
+        assert self.features is not None
+        return Seen(logits, self.features)
+
+    def run_node(self, n: Node) -> Any:
+        """As `Interpreter` does, but for layers."""
+        if n not in self.layers:
+            return super().run_node(n)
+        args, _ = self.fetch_args_kwargs_from_env(n)
+        if self.layers[n] == HEAD:
+            self.features = args[0]
+        return self.compute(n, *args)
+
+    def compute(self, layer: Node, x: Tensor, weight: Tensor, *others: Any) -> Tensor:
+        """A linear layer or a convolution."""
+        result: Tensor = layer.target(x, weight, *others)  # type: ignore[operator]
+        return result
+
+
+class Student(Network):
+    """The same with other weights, rounded as a recipe will have it.
+
+    Args:
+        module: of the float program.
+        weights: its parameters by their names.
+        recipe: see `Recipe`.
+        ranges: scale and zero point of what is rounded with a fixed range.
+    """
+
+    def __init__(
+        self,
+        module: GraphModule,
+        weights: Mapping[str, Tensor],
+        recipe: Recipe,
+        ranges: Mapping[Node, tuple[float, int]],
+    ) -> None:
+        super().__init__(module)
+        self.weights, self.recipe, self.ranges = weights, recipe, ranges
+
+    def fetch_attr(self, target: str) -> Any:
+        """A parameter or buffer by its name."""
+        return self.weights[target] if target in self.weights else super().fetch_attr(target)
+
+    def compute(self, layer: Node, x: Tensor, weight: Tensor, *others: Any) -> Tensor:
+        """A layer of the kind that the recipe makes of it."""
+        kind = self.recipe.kind(self.layers[layer])
+        if kind is None:
+            return super().compute(layer, x, weight, *others)
+        if kind == STATIC:
+            x = torch.fake_quantize_per_tensor_affine(x, *self.ranges[input_of(layer)], -128, 127)
+        elif kind == DYNAMIC:
+            x = _by_token(x)
+        result = super().compute(layer, x, _by_channel(weight), *others)
+        if kind == STATIC and self.recipe.outputs:
+            result = torch.fake_quantize_per_tensor_affine(result, *self.ranges[layer], -128, 127)
+        return result
+
+
+def _by_channel(weight: Tensor) -> Tensor:
+    scales = weight.detach().abs().flatten(1).amax(1).clamp(min=1e-6) / 127
+    zeros = torch.zeros_like(scales, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(weight, scales, zeros, 0, -127, 127)
+
+
+def _by_token(x: Tensor) -> Tensor:
+    ops = torch.ops.quantized_decomposed
+    with torch.no_grad():
+        scales, zeros = ops.choose_qparams_per_token_asymmetric(x, torch.int8)
+        rounded = ops.quantize_per_token(x, scales, zeros, -128, 127, torch.int8)
+        error = ops.dequantize_per_token(rounded, scales, zeros, -128, 127, torch.int8, torch.float32) - x
+    return x + error
