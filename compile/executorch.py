@@ -36,7 +36,8 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
         precision: one of the target's; the program has it already.
 
     Raises:
-        MissingDependencyError: executorch, its wheel for the target, what builds its operators, or a delegate's toolchain is not installed.
+        MissingDependencyError: executorch, its wheel for the target, what builds its operators, or a delegate's
+            toolchain is not there.
         BuildError: the operators' library cannot be built, or the delegate does not take the model whole.
     """
     if kind.delegate is not None:
@@ -58,7 +59,9 @@ def _emulated(machine: str, bundle: Bundle) -> EmulatedEngine:
 
 def _delegate(source: Source, staging: Staging, kind: Target, precision: str, name: str) -> Lowered:
     with delegates.quiet():
-        plain = graph.with_plain_operations(graph.with_bounded_norms(source.program), Form(**kind.scan))
+        program = graph.with_bounded_norms(source.program) if precision == "fp16" else source.program
+        program = graph.with_linear_patches(program) if kind.options.get("patches") == "linear" else program
+        plain = graph.with_plain_operations(program, Form(**kind.scan))
     made = delegates.find(name).lower(plain, kind, precision)
     staging.add(PROGRAM, made.program)
     emulate = None if made.run is None else partial(delegates.Emulated, made)
