@@ -11,20 +11,23 @@ from typing import Any
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from vmp_edge.bundle import Staging
+from vmp_edge.bundle import Bundle, Staging
 from vmp_edge.compile import delegates, graph
-from vmp_edge.compile.lowering import Lowered, Source
+from vmp_edge.compile.cross import executorch_library
+from vmp_edge.compile.lowering import EmulatedEngine, Lowered, Source
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import MissingDependencyError
+from vmp_edge.manifest import host_machine
 from vmp_edge.ops.chunked import Form
 from vmp_edge.runtimes.building import INSTALL_HINT
 from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
 
 PROGRAM = "model.pte"
+SYSTEMS = {"android": "aarch64"}  # that we build no library for, by the processor whose Linux stands in for them
 
 
 def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Lowered:
-    """Write ``model.pte`` into a bundle, and for a CPU the library with its operators.
+    """Write ``model.pte`` into a bundle, and for a Linux machine's CPU the library with its operators.
 
     Args:
         source: the model.
@@ -33,21 +36,32 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
         precision: one of the target's; the program has it already.
 
     Raises:
-        MissingDependencyError: executorch, what builds its operators, or a delegate's toolchain is not installed.
+        MissingDependencyError: executorch, its wheel for the target, what builds its operators, or a delegate's
+            toolchain is not there.
         BuildError: the operators' library cannot be built, or the delegate does not take the model whole.
     """
     if kind.delegate is not None:
         return _delegate(source, staging, kind, precision, kind.delegate)
-    library = build_library()
+    processor = SYSTEMS.get(kind.machine, kind.machine)
+    foreign = processor not in ("host", host_machine())
+    if kind.machine not in SYSTEMS:
+        staging.add(LIBRARY, executorch_library(processor) if foreign else build_library())
     staging.add(PROGRAM, to_executorch(source.program).buffer)
-    staging.add(LIBRARY, library)
     tools = {name: importlib.metadata.version(name) for name in ("torch", "executorch")}
-    return Lowered(program=PROGRAM, tools=tools)
+    return Lowered(PROGRAM, tools, emulate=partial(_emulated, processor) if kind.machine != "host" else None)
+
+
+def _emulated(machine: str, bundle: Bundle) -> EmulatedEngine:
+    from vmp_edge.compile.emulator import EmulatedExecuTorch
+
+    return EmulatedExecuTorch(bundle, machine)
 
 
 def _delegate(source: Source, staging: Staging, kind: Target, precision: str, name: str) -> Lowered:
     with delegates.quiet():
-        plain = graph.with_plain_operations(graph.with_bounded_norms(source.program), Form(**kind.scan))
+        program = graph.with_bounded_norms(source.program) if precision == "fp16" else source.program
+        program = graph.with_linear_patches(program) if kind.options.get("patches") == "linear" else program
+        plain = graph.with_plain_operations(program, Form(**kind.scan))
     made = delegates.find(name).lower(plain, kind, precision)
     staging.add(PROGRAM, made.program)
     emulate = None if made.run is None else partial(delegates.Emulated, made)

@@ -273,3 +273,39 @@ def with_bounded_norms(program: ExportedProgram) -> ExportedProgram:
     module.recompile()
     with torch.no_grad():
         return torch.export.export(module, program.example_inputs[0], strict=False)
+
+
+def with_linear_patches(program: ExportedProgram) -> ExportedProgram:
+    """A program whose patch embedding is a linear layer, for backends whose convolution takes one picture at a time.
+
+    Cut into patches by reshaping and swapping two axes, twice: nothing has more than four.
+
+    Args:
+        program: of `export`, not quantised.
+
+    Returns:
+        The same numbers but for the order of summing.
+    """
+    aten = torch.ops.aten
+    module: Any = program.module(check_guards=False)
+    (conv,) = module.graph.find_nodes(op="call_function", target=aten.conv2d.default)
+    frames, weight, bias = conv.args[:3]
+    steps, channels, height, width = frames.meta["val"].shape
+    side = module.get_parameter(weight.target).shape[-1]
+    rows, columns = height // side, width // side
+    (flat,) = conv.users
+    (patches,) = flat.users  # (steps, rows * columns, features), after a transpose
+    module.patch_rows = nn.Parameter(module.get_parameter(weight.target).detach().flatten(1), requires_grad=False)
+    call = module.graph.call_function
+    with module.graph.inserting_before(conv):
+        x = call(aten.reshape.default, (frames, [steps * channels * rows, side, columns, side]))
+        x = call(aten.permute.default, (x, [0, 2, 1, 3]))
+        x = call(aten.reshape.default, (x, [steps, channels, rows * columns, side * side]))
+        x = call(aten.permute.default, (x, [0, 2, 1, 3]))
+        x = call(aten.reshape.default, (x, [steps, rows * columns, channels * side * side]))
+        x = call(aten.linear.default, (x, module.graph.get_attr("patch_rows"), bias))
+    patches.replace_all_uses_with(x)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    with torch.no_grad():
+        return torch.export.export(module, program.example_inputs[0], strict=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vmp_edge.bundle import Bundle, Staging
 from vmp_edge.compile import target
+from vmp_edge.compile.cross import cmake_toolchain, cross_compiler
 from vmp_edge.compile.lowering import EmulatedEngine, Lowered, Source
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import BuildError, MissingDependencyError
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 PROGRAM = "model.so"
 RUNTIME_LIBRARIES = ("libtvm_ffi.so", "libtvm_runtime.so")
-COMPILERS = {"x86_64": "x86_64-linux-gnu-g++", "aarch64": "aarch64-linux-gnu-g++"}
-TOOLCHAINS = {"aarch64": "aarch64-linux-gnu.cmake"}
 
 
 def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Lowered:
@@ -104,7 +102,7 @@ def _lower_for_gpu(
     compiler = toolchain.find(toolchain.JETPACKS[jetpack] if jetpack else None)
     kernels = to_gpu_library(program, kind, precision, compiler, staging.path / PROGRAM)
     staging.add(PROGRAM)
-    staging.add(CUDART, build_cudart(_toolchain(kind.machine)))
+    staging.add(CUDART, build_cudart(cmake_toolchain(kind.machine)))
     version = toolchain.dotted(compiler.version)
     return Lowered(
         PROGRAM,
@@ -175,7 +173,7 @@ def to_library(program: ExportedProgram, kind: Target, path: Path) -> None:
     from vmp_edge.compile.gemm_int8 import DOTS
 
     compiler = cross_compiler(kind.machine)
-    archives = build_operators(_toolchain(kind.machine))
+    archives = build_operators(cmake_toolchain(kind.machine))
     assert kind.llvm is not None and kind.simd is not None
     machine = tvm.target.Target({"kind": "llvm", **kind.llvm})
     module = to_relax(program, tuning.load(kind), DOTS[kind.simd])
@@ -193,10 +191,6 @@ def _import_tvm() -> ModuleType:
     return module
 
 
-def _toolchain(machine: str) -> str | None:
-    return None if machine == host_machine() else TOOLCHAINS.get(machine)
-
-
 def _linked_by(compiler: str, archives: list[Path]) -> Callable[..., None]:
     """What TVM calls to link."""
 
@@ -204,19 +198,6 @@ def _linked_by(compiler: str, archives: list[Path]) -> Callable[..., None]:
         link_library(compiler, output, objects, archives)
 
     return link
-
-
-def cross_compiler(machine: str) -> str:
-    """The C++ compiler that links for a machine.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    name = "g++" if machine == host_machine() else COMPILERS.get(machine, f"{machine}-linux-gnu-g++")
-    if shutil.which(name) is None:
-        package = "g++" if name == "g++" else f"g++-{machine.replace('_', '-')}-linux-gnu"
-        raise MissingDependencyError(f"building for {machine} needs {name} (Debian: apt install {package})")
-    return name
 
 
 def link_library(compiler: str, output: str, objects: list[str], archives: list[Path]) -> None:

@@ -25,7 +25,7 @@ from vmp_edge.compile.target import Target
 from vmp_edge.errors import BuildError, MissingDependencyError, VmpError
 from vmp_edge.runtimes.folding import fold
 
-MODULES = {"coreml": "vmp_edge.compile.delegates.coreml"}
+MODULES = {"coreml": "vmp_edge.compile.delegates.coreml", "vulkan": "vmp_edge.compile.delegates.vulkan"}
 
 Array = npt.NDArray[np.float32]
 GLUE = ("executorch_call_delegate", "getitem")

@@ -40,6 +40,18 @@ def test_scans_and_convolutions_are_single_nodes(model):
     assert not [name for name in targets if "flip" in name or "chunk" in name or "split" in name]
 
 
+def test_linear_patches_keep_the_numbers(model):
+    """And leave no convolution; nothing on the way has more than four axes."""
+    video = torch.randn(1, 3, 4, 32, 32)
+    frames = graph.fold_frames(video, model.options.tubelet_size)
+    made = graph.with_linear_patches(graph.export(model))
+    with torch.no_grad():
+        torch.testing.assert_close(made.module()(frames), model(video), atol=1e-5, rtol=1e-5)
+    called = [node for node in made.graph.nodes if node.op == "call_function"]
+    assert not [node for node in called if "conv2d" in str(node.target)]
+    assert max(node.meta["val"].dim() for node in called) <= 4
+
+
 def test_bounded_norms_keep_the_numbers_and_survive_float16(model):
     """Tokens of a thousand, whose squares float16 has not, and of nothing."""
     video = torch.randn(1, 3, 4, 32, 32)

@@ -225,7 +225,7 @@ def test_the_runner_needs_no_python(tmp_path, checkpoint):
     (tmp_path / "in").write_bytes(b"1234567")
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == "vmp_tvm_runner: the input file is not a whole number of clips\n"
+    assert done.stderr == "runner: the input file is not a whole number of clips\n"
 
 
 RUN_WITHOUT_TORCH = """

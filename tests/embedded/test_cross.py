@@ -1,4 +1,4 @@
-"""The library for Arm64, built here by the preset and run under qemu-user with an Arm64 bundle."""
+"""The library for Arm64, built here by the preset and run under qemu-user with Arm64 bundles of both engines."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from embedded import ROOT, cmake, write_fake
 
 from vmp_edge.calibration.egomotion import sample
 from vmp_edge.cli import main
+from vmp_edge.compile.cross import executorch_sdk
 from vmp_edge.compile.emulator import runtime_libraries
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.recognizer import load
@@ -58,12 +59,18 @@ def emulated(example, libraries, bundle, frames):
     return subprocess.run(command, input=frames.tobytes(), capture_output=True, check=False)
 
 
-def test_recognises_under_qemu(example, libraries, tmp_path):
-    for target, engine in (("arm64", "tvm"), ("host", "torch")):
-        build = ["build", "--target", target, "--engine", engine, "--output", str(tmp_path / target)]
+@pytest.mark.parametrize(("arm", "engine"), [("arm64", "tvm"), ("arm64-executorch", "executorch")])
+def test_recognises_under_qemu(example, libraries, tmp_path, arm, engine):
+    if engine == "executorch":
+        try:
+            libraries = executorch_sdk("aarch64") / "lib"
+        except MissingDependencyError as error:
+            pytest.skip(str(error))
+    for target, kind in ((arm, engine), ("host", "torch")):
+        build = ["build", "--target", target, "--engine", kind, "--output", str(tmp_path / target)]
         assert main(build) == 0
     frames = sample.frames(np.random.default_rng(0), sample.script()[:2])[:40]
-    done = emulated(example, libraries, tmp_path / "arm64", frames)
+    done = emulated(example, libraries, tmp_path / arm, frames)
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()]
     with load(tmp_path / "host") as recognizer:

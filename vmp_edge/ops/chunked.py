@@ -125,7 +125,7 @@ def bi_selective_scan(
     rate_b = rate if A_b is A else A_b.t().contiguous()
     directions = [_Direction(rate, False, False), _Direction(rate_b, True, mask_backward)]
     y = _state_term(x, dt, directions, B, C, dt_bias, initial_state, form)
-    return _skip_and_gate(y, x, None if D is None else 2 * D, z)
+    return _skip_and_gate(y, x, None if D is None else 2.0 * D, z)
 
 
 def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, reverse: bool = False) -> Tensor:
@@ -159,7 +159,7 @@ def softplus(v: Tensor, kind: str = "operator") -> Tensor:
     if kind == "operator":
         return F.softplus(v)
     above = torch.relu(v)
-    e = torch.exp(v - 2 * above)  # of -|v|
+    e = torch.exp(v - 2.0 * above)  # of -|v|; 2 would be a whole number to be converted, in some graphs
     series = e * _LOG1P[-1] + _LOG1P[-2]
     for coefficient in reversed(_LOG1P[:-2]):
         series = series * e + coefficient
@@ -211,7 +211,7 @@ def _state_term(
     outputs = []
     for direction in directions:
         first = _at(x, x.shape[1] - 1 if direction.reverse else 0)
-        start = first if initial_state == "first_input" else first * 0
+        start = first if initial_state == "first_input" else first * 0.0
         state = start.expand(-1, B.shape[2], -1).contiguous()  # a scan operator wants one layout throughout
         y = scan(direction, state)
         outputs.append(_without_first(y, direction.reverse) if direction.mask else y)
@@ -246,7 +246,7 @@ def _walk_parts(parts: list[_Part], direction: _Direction, state: Tensor) -> Ten
 
 def _without_first(y: Tensor, reverse: bool) -> Tensor:
     """Nothing at the first scanned token: a masked token has no state behind it."""
-    return torch.cat([y[:, :-1], y[:, -1:] * 0], 1) if reverse else torch.cat([y[:, :1] * 0, y[:, 1:]], 1)
+    return torch.cat([y[:, :-1], y[:, -1:] * 0.0], 1) if reverse else torch.cat([y[:, :1] * 0.0, y[:, 1:]], 1)
 
 
 class _Part:

@@ -1,8 +1,8 @@
-// The smallest program that runs a TVM bundle's library: program.cpp, and the libraries that it needs.
-//   vmp_tvm_runner DEVICE LIBRARIES MODEL INPUT OUTPUT CLASSES SIZE...
-// DEVICE is cpu or cuda. LIBRARIES, separated by colons, are loaded in order: libtvm_runtime.so; for CUDA
-// libcudart.so.13 and libtvm_runtime_cuda.so, too. INPUT is float32 of one or more clips of the shape SIZE..., as the
-// program takes them; OUTPUT gets their logits, CLASSES for each.
+// The smallest program that runs a bundle's model.so or model.pte; linked with the functions of one engine.
+//   RUNNER DEVICE LIBRARIES MODEL INPUT OUTPUT CLASSES SIZE...
+// DEVICE is cpu or cuda. LIBRARIES, separated by colons, are loaded in order: for TVM libtvm_runtime.so; for CUDA
+// libcudart.so.13 and libtvm_runtime_cuda.so, too; for ExecuTorch none. INPUT is float32 of one or more clips of the
+// shape SIZE..., as the program takes them; OUTPUT gets their logits, CLASSES for each.
 #include <dlfcn.h>
 
 #include <cstdio>
@@ -63,7 +63,7 @@ int main(int count, char** arguments) {
   try {
     run(count, arguments);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "vmp_tvm_runner: %s\n", error.what());
+    std::fprintf(stderr, "runner: %s\n", error.what());
     return 1;
   }
   return 0;
