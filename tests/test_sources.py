@@ -18,14 +18,10 @@ from bundles import SUPPORT
 
 from vmp_edge import sources
 from vmp_edge.errors import MissingDependencyError, SourceError
-from vmp_edge.sources import Paced, Y4mReader, open_source
+from vmp_edge.sources import Paced, Pauses, Y4mReader
 
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    """Back-off in hundredths of a second."""
-    monkeypatch.setattr(sources, "_FIRST_WAIT", 0.01)
-    monkeypatch.setattr(sources, "_LONGEST_WAIT", 0.08)
+SHORT = Pauses(0.01, 0.08)
+open_source = functools.partial(sources.open_source, pauses=SHORT)
 
 
 def read_all(source):
@@ -68,7 +64,7 @@ def test_the_channels_are_bgr(tmp_path):
 
 def test_what_is_no_video_is_told(tmp_path):
     assert "does not exist" in refused("nothing.mp4")
-    assert "is a folder" in refused(str(tmp_path))
+    assert "has no pictures" in refused(str(tmp_path))
     (tmp_path / "text.mp4").write_text("hello")
     assert "cannot be opened as a video" in refused(str(tmp_path / "text.mp4"))
     assert "empty" in refused("  ")
@@ -191,11 +187,10 @@ def test_a_camera_that_is_not_there_at_first_is_told_at_once(camera):
     assert camera.opened == 1
 
 
-def test_closing_ends_the_wait_for_a_camera(camera, monkeypatch):
-    monkeypatch.setattr(sources, "_FIRST_WAIT", 3600.0)
+def test_closing_ends_the_wait_for_a_camera(camera):
     camera.plan = [1, 0]
     gone = threading.Event()
-    source = open_source("0", lambda text: gone.set())
+    source = open_source("0", lambda text: gone.set(), pauses=Pauses(3600.0, 3600.0))
     frames = []
     reader = threading.Thread(target=lambda: frames.extend(iter(source.read, None)))
     reader.start()
