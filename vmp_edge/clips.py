@@ -183,15 +183,18 @@ class ClipRecorder:
             self._jobs.put(kept)
 
     def _enqueue(self, kept: _Kept) -> None:
-        fits = lambda: self._queue_size + len(kept.content) <= self.options.memory // 2 or not self._queue_size  # noqa: E731
+        size = len(kept.content)
         with self._freed:
             if self._wait:
-                self._freed.wait_for(fits)
-            elif not fits():
+                self._freed.wait_for(lambda: self._has_room(size))
+            elif not self._has_room(size):
                 self.left_out += 1
                 return
-            self._queue_size += len(kept.content)
+            self._queue_size += size
         self._jobs.put(kept)
+
+    def _has_room(self, size: int) -> bool:
+        return self._queue_size == 0 or self._queue_size + size <= self.options.memory // 2
 
     def _account(self, size: int) -> None:
         with self._freed:

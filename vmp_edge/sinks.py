@@ -84,7 +84,7 @@ def open_sink(text: str, tell: Message, delivery: Delivery = DEFAULT_DELIVERY) -
     kind, found, _ = text.partition("://")
     if not found:
         return JsonLines(Path(text), tell)
-    url = _split(text)
+    url = _split(text.replace("#", "%23") if kind in _PORTS else text)  # a topic has no fragment
     if kind in ("http", "https"):
         return Outbox(without_password(text), _Webhook(url), tell, delivery)
     if kind in _PORTS:
@@ -297,7 +297,7 @@ class _Mqtt:
         except ImportError as error:
             raise MissingDependencyError("MQTT needs paho-mqtt: pip install 'vmp-edge[mqtt]'") from error
         self._topic = urllib.parse.unquote(url.path.strip("/"))
-        if not self._topic or {"#", "+"} & set(self._topic) or url.fragment:
+        if not self._topic or {"#", "+"} & set(self._topic):
             raise UsageError("an MQTT address is mqtt://host/topic, with a topic without # and +")
         self._connected = threading.Event()
         self._problem = "no connection to the broker"
