@@ -24,7 +24,7 @@ from vmp_edge.events import Event
 from vmp_edge.recording import Recorder, RecordingError
 from vmp_edge.sources import Message
 
-_QUALITY = 90  # of the JPEGs that frames are kept as: between a tenth and a thirtieth of their raw size
+_QUALITY = 90  # of the JPEGs that frames are kept as
 _SLACK = 2.0  # seconds by which a start may be told late, besides its hold: a window's latency
 _NAME = re.compile(r".+-(\d{8}T\d{6}\.\d{3}Z|\d+\.\d{3}s)(-\d+)?")
 
