@@ -297,7 +297,7 @@ def test_run_tells_events_and_records_clips(capsys, bundle, video, tmp_path, mon
         *[("start", 1, "brighter"), ("end", 1, "brighter"), ("start", 2, "darker"), ("end", 2, "darker")]
     ]
     assert events[0]["start"] == 0.1 and 0.9 < events[1]["end"] < events[2]["start"] < 1.4
-    assert events[3]["end"] == round(59 / 30, 3) and {event["time"] for event in events} == {None}
+    assert events[3]["end"] == round(59 / 30, 3) and {event["started_at"] for event in events} == {None}
     assert {event["source"] for event in events} == {str(video)}
     assert [json.loads(line) for line in Path("events.jsonl").read_text().splitlines()] == events
     clip = json.loads(Path("clips/brighter-0.100s.json").read_text())
@@ -361,7 +361,11 @@ def test_live_events_have_the_time_of_day_and_end_when_the_camera_is_gone(bundle
     options = Options(bundle, headless=True, hop=1, events=rule, clips=ClipOptions(tmp_path / "clips"))
     summary = play(options, lambda prediction, seconds: None, print, told.append)
     assert [(event.number, event.ended) for event in told] == [(1, False), (1, True), (2, False), (2, True)]
-    assert told[1].end < 1.0 and told[2].start > 3600.0 and told[2].time == pytest.approx(told[0].time + 3600, abs=2)
+    assert (
+        told[1].end < 1.0
+        and told[2].start > 3600.0
+        and told[2].started_at == pytest.approx(told[0].started_at + 3600, abs=2)
+    )
     assert (summary.events, summary.clips) == (2, 2)
     assert len(list((tmp_path / "clips").glob("brighter-*Z.mp4"))) == 2
 

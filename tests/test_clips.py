@@ -19,8 +19,8 @@ from vmp_edge.recording import RecordingError
 RATE = 10
 
 
-def event(number=1, start=5.0, end=None, label="wave", time=None):
-    return Event(number, label, start, end, 0.9, 0.8, "camera", time)
+def event(number=1, start=5.0, end=None, label="wave", at=None):
+    return Event(number, label, start, end, 0.9, 0.8, "camera", at)
 
 
 def record(folder, plan, seconds=20, told=None, **options):
@@ -91,7 +91,7 @@ def test_an_event_without_an_end_does_not_fill_the_disk(tmp_path):
 
 
 def test_a_live_clip_is_named_by_the_time_of_day_and_any_label_makes_a_name(tmp_path):
-    plan = {5.5: [event(label="../a b/ü", time=1_800_000_000.25)], 6.0: [event(label="../a b/ü", end=5.6)]}
+    plan = {5.5: [event(label="../a b/ü", at=1_800_000_000.25)], 6.0: [event(label="../a b/ü", end=5.6)]}
     record(tmp_path, plan)
     assert names(tmp_path)[0] == "_a_b_ü-20270115T080000.250Z.json"
 
@@ -114,7 +114,8 @@ def test_memory_is_bounded(tmp_path):
     """Noise does not compress: a megabyte holds about ten of these frames for the pre-roll."""
     frames = np.random.default_rng(0).integers(0, 256, (4, 240, 320, 3), np.uint8)
     options = ClipOptions(tmp_path, pre_roll=100.0, memory=1 << 20)
-    recorder = ClipRecorder(options, RATE, 0.5, "camera", print, wait=True)
+    told = []
+    recorder = ClipRecorder(options, RATE, 0.5, "camera", told.append, wait=True)
     for index in range(100):
         recorder.add(frames[index % 4], index / RATE)
         assert recorder._ring_size <= options.memory // 2
@@ -125,6 +126,7 @@ def test_memory_is_bounded(tmp_path):
         assert recorder._queue_size <= options.memory // 2 + max(len(kept.content) for kept in recorder._ring)
     recorder.close()
     assert recorder._queue_size == 0 and recorder.left_out == 0
+    assert len(told) == 1 and "begin later" in told[0]
 
 
 def test_a_live_source_leaves_frames_out_rather_than_wait(tmp_path, monkeypatch):

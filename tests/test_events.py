@@ -134,6 +134,6 @@ def test_json_has_the_time_of_day_only_where_it_is_known():
         "peak": 0.9,
         "mean": 0.9,
         "source": "camera",
-        "time": "2027-01-15T08:00:01.250+00:00",
+        "started_at": "2027-01-15T08:00:01.250+00:00",
     }
-    assert detect(RULE, [0.9] * 4)[1].to_dict()["time"] is None
+    assert detect(RULE, [0.9] * 4)[1].to_dict()["started_at"] is None

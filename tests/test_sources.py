@@ -21,6 +21,7 @@ from vmp_edge import sources
 from vmp_edge.errors import MissingDependencyError, SourceError, UsageError
 from vmp_edge.sources import Paced, Pauses, StdinSource, Y4mReader
 from vmp_edge.sources import camera as camera_module
+from vmp_edge.sources import capture as capture_module
 from vmp_edge.sources.camera import find_camera
 
 SHORT = Pauses(0.01, 0.08)
@@ -176,6 +177,32 @@ def test_a_stream_that_is_lost_and_back_a_hundred_times_leaks_nothing():
     assert sum("cannot be opened" in text for text in told) >= 100
     assert late[0] <= early[0] + 1 and late[1] <= early[1] + 1, "one connection may be open or not at each moment"
     assert late[2] - early[2] < 2 << 20
+
+
+def test_a_stream_that_stalls_is_lost_and_tried_again(monkeypatch):
+    """The connection stays, and nothing comes."""
+    monkeypatch.setattr(capture_module, "_TIMEOUT_MS", 300)
+    released = threading.Event()
+
+    class Stalling(Flaky):
+        def handle(self):
+            super().handle()
+            released.wait(timeout=60)
+
+    monkeypatch.setattr(Stalling, "calls", 0)
+    monkeypatch.setattr(Stalling, "send_error", lambda self, code: self.close_connection)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stalling)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    with contextlib.closing(
+        open_source(f"http://127.0.0.1:{server.server_port}/a.mjpg", (told := []).append)
+    ) as source:
+        while not source.read().restarted:
+            pass
+    released.set()
+    server.shutdown()
+    server.server_close()
+    assert "gives no more frames" in told[0] and told[-1].endswith(" is back")
 
 
 def rtsp_server(port=0):

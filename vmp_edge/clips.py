@@ -25,8 +25,8 @@ from vmp_edge.recording import Recorder, RecordingError
 from vmp_edge.sources import Message
 
 _QUALITY = 90  # of the JPEGs that frames are kept as
-_SLACK = 2.0  # seconds by which a start may be told late, besides its hold: a window's latency
-_NAME = re.compile(r".+-(\d{8}T\d{6}\.\d{3}Z|\d+\.\d{3}s)(-\d+)?")
+_SLACK = 2.0  # seconds that a window's latency may make a start's telling later still
+_NAME = re.compile(r".+-(\d{8}T\d{6}\.\d{3}Z|\d+\.\d{3}s)")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class ClipRecorder:
     Args:
         options: Which clips.
         fps: Frames per second of the clips.
-        hold: Seconds by which starts are told late: the event rule's.
+        late: Seconds after it that a start is told: the event rule's hold, and the time from window to window.
         source: The source's name, for the JSON.
         tell: Told of clips that cannot be written, and of frames left out for want of memory.
         wait: When the writer cannot keep up, wait for it rather than leave frames out: for files.
@@ -106,13 +106,14 @@ class ClipRecorder:
     """
 
     def __init__(
-        self, options: ClipOptions, fps: float, hold: float, source: str, tell: Message, wait: bool = False
+        self, options: ClipOptions, fps: float, late: float, source: str, tell: Message, wait: bool = False
     ) -> None:
         self.options = options
         self.written = 0  # clips
         self.left_out = 0  # frames
+        self._is_short = False  # the pre-roll, for want of memory
         self._fps, self._source, self._tell, self._wait = fps, source, tell, wait
-        self._before = options.pre_roll + hold + _SLACK
+        self._before = options.pre_roll + late + _SLACK
         self._ring: deque[_Kept] = deque()
         self._ring_size = self._queue_size = 0  # bytes
         self._clip: _Clip | None = None
@@ -169,9 +170,13 @@ class ClipRecorder:
     def _remember(self, kept: _Kept) -> None:
         self._ring.append(kept)
         self._ring_size += len(kept.content)
-        first = kept.seconds - self._before
-        while self._ring[0].seconds < first or (self._ring_size > self.options.memory // 2 and len(self._ring) > 1):
-            self._ring_size -= len(self._ring.popleft().content)
+        bound = self.options.memory // 2
+        while self._ring[0].seconds < kept.seconds - self._before or (self._ring_size > bound and len(self._ring) > 1):
+            oldest = self._ring.popleft()
+            self._ring_size -= len(oldest.content)
+            if oldest.seconds >= kept.seconds - self._before and not self._is_short:
+                self._is_short = True
+                self._tell(f"clips begin later than they should: {self._before:g} s of frames need over {bound} bytes")
 
     def _open(self, event: Event) -> None:
         first = event.start - self.options.pre_roll
@@ -186,7 +191,8 @@ class ClipRecorder:
         size = len(kept.content)
         with self._freed:
             if self._wait:
-                self._freed.wait_for(lambda: self._has_room(size))
+                while not self._freed.wait_for(lambda: self._has_room(size), timeout=1.0) and self._writer.is_alive():
+                    pass
             elif not self._has_room(size):
                 self.left_out += 1
                 return
@@ -210,8 +216,8 @@ class ClipRecorder:
             try:
                 self._write_clip(clip, frames)
                 self._discard_old()
-            except RecordingError as error:
-                self._tell(str(error))
+            except (RecordingError, cv2.error) as error:
+                self._tell(f"a clip was not written: {error}")
                 for _ in frames:  # the rest of it
                     pass
 
@@ -268,7 +274,7 @@ class ClipRecorder:
 def _name(event: Event) -> str:
     """The label as it may be in a file's name, and when the event began."""
     label = re.sub(r"[^\w.-]+", "_", event.label).lstrip(".") or "event"
-    if event.time is None:
-        return f"{label[:80]}-{event.start:.3f}s"
-    moment = datetime.fromtimestamp(event.time, timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
-    return f"{label[:80]}-{moment[:-3]}Z"
+    if event.started_at is None:
+        return f"{label[:40]}-{event.start:.3f}s"
+    moment = datetime.fromtimestamp(event.started_at, timezone.utc).strftime("%Y%m%dT%H%M%S.%f")
+    return f"{label[:40]}-{moment[:-3]}Z"

@@ -26,7 +26,7 @@ class Event:
         peak: The highest score so far, 0 to 1.
         mean: The mean score of the windows so far in which it was seen.
         source: The source's name.
-        time: Unix time of `start`; None for a file, whose frames are of no certain day.
+        started_at: Unix time of `start`; None for a file, whose frames are of no certain day.
     """
 
     number: int
@@ -36,7 +36,7 @@ class Event:
     peak: float
     mean: float
     source: str
-    time: float | None = None
+    started_at: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -44,8 +44,8 @@ class Event:
         return self.end is not None
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: seconds to the millisecond, the time in ISO 8601, UTC."""
-        started = None if self.time is None else datetime.fromtimestamp(self.time, timezone.utc)
+        """For JSON: seconds to the millisecond, the time of day in ISO 8601, UTC."""
+        started = None if self.started_at is None else datetime.fromtimestamp(self.started_at, timezone.utc)
         return {
             "event": "end" if self.ended else "start",
             "number": self.number,
@@ -55,7 +55,7 @@ class Event:
             "peak": round(self.peak, 4),
             "mean": round(self.mean, 4),
             "source": self.source,
-            "time": started.isoformat(timespec="milliseconds") if started else None,
+            "started_at": started.isoformat(timespec="milliseconds") if started else None,
         }
 
 
@@ -194,9 +194,9 @@ class EventDetector:
 
     def _begin(self, index: int, track: _Track) -> None:
         self._count += 1
-        time = None if self.origin is None else self.origin + track.start
+        started_at = None if self.origin is None else self.origin + track.start
         label = self._labels[index]
-        track.event = Event(self._count, label, track.start, None, track.peak, track.mean, self._source, time)
+        track.event = Event(self._count, label, track.start, None, track.peak, track.mean, self._source, started_at)
         self._on_event(track.event)
 
     def _end(self, track: _Track) -> None:

@@ -150,8 +150,8 @@ def play(
             stack.callback(display.close)
         watch = None
         if options.events is not None:
-            rule, labels = options.events, recognizer.labels
-            watch = Watch(rule, labels, source, options.sinks, options.clips, on_event, on_message)
+            rule, labels, interval = options.events, recognizer.labels, options.hop / (source.fps or USUAL_FPS)
+            watch = Watch(rule, labels, source, interval, options.sinks, options.clips, on_event, on_message)
             stack.callback(watch.close)
         realtime = options.realtime if options.realtime is not None else display is not None
         if realtime and not source.live:
@@ -231,7 +231,7 @@ class _Session:
         self._labels: Counter[str] = Counter()
         self._first: float | None = None  # the first frame's timestamp
         self._taken = 0
-        self._restarted = False  # since the last result
+        self._restarted = False  # and the watch does not know yet
 
     def run(self) -> Summary:
         start = time.perf_counter()
@@ -284,15 +284,19 @@ class _Session:
         seconds = prediction.timestamp - self._first
         self._on_prediction(prediction, seconds)
         if self._watch is not None:
-            if self._restarted:
-                self._restarted = False
-                self._watch.interrupt()
+            self._heed_restart(self._watch)
             self._watch.update(prediction, seconds)
 
     def _show(self, frame: Frame) -> None:
         self._view.show(frame)
         if self._watch is not None and self._first is not None:
+            self._heed_restart(self._watch)
             self._watch.add(frame, frame.timestamp - self._first)
+
+    def _heed_restart(self, watch: Watch) -> None:
+        if self._restarted:
+            self._restarted = False
+            watch.interrupt()
 
     def _run_in_order(self) -> None:
         while not self._view.closed and (frame := self._next()) is not None:

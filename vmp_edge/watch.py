@@ -20,6 +20,7 @@ class Watch:
         rule: When an action has started and ended.
         labels: The recogniser's.
         source: What is recognised.
+        interval: Seconds from one window to the next, by the source's rate.
         sinks: Where events go, as for `open_sink`.
         clips: Which clips to record, if any.
         on_event: Called with each event when it has started and when it has ended.
@@ -37,6 +38,7 @@ class Watch:
         rule: EventRule,
         labels: Sequence[str],
         source: Source,
+        interval: float,
         sinks: Sequence[str],
         clips: ClipOptions | None,
         on_event: Callable[[Event], None],
@@ -54,7 +56,8 @@ class Watch:
             self._clips: ClipRecorder | None = None
             if clips is not None:
                 fps = source.fps or USUAL_FPS
-                self._clips = ClipRecorder(clips, fps, rule.hold, source.name, tell, wait=not source.live)
+                late = rule.hold + interval
+                self._clips = ClipRecorder(clips, fps, late, source.name, tell, wait=not source.live)
                 stack.callback(self._clips.close)
             self._closing = stack.pop_all()
 

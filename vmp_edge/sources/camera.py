@@ -56,7 +56,7 @@ def find_camera(name: str) -> Path:
     if name in links:
         return links[name]
     named = _names()
-    for fits in (name.__eq__, lambda other: name.lower() in other.lower()):
+    for fits in (name.__eq__, lambda other: bool(name) and name.lower() in other.lower()):
         found = [device for device, other in named.items() if fits(other)]
         if len(found) == 1:
             return found[0]
