@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
+import numpy as np
+
 from vmp_edge.errors import UsageError
 from vmp_edge.recognizer import Prediction
 
@@ -150,7 +152,7 @@ class EventDetector:
         self.rule = rule
         self.origin: float | None = None  # Unix time of the source's first frame, where it is known
         self._labels = labels
-        self._watched = rule.watched(labels)
+        self._watched = np.array(rule.watched(labels), np.intp)
         self._source = source
         self._on_event = on_event
         self._tracks: dict[int, _Track] = {}
@@ -168,21 +170,17 @@ class EventDetector:
             prediction: From the stream.
             seconds: Of its newest frame, since the source's first frame.
         """
-        for index in self._watched:
+        rising = self._watched[prediction.scores[self._watched] >= self.rule.threshold]
+        for index in sorted({*rising.tolist(), *self._tracks}):
             self._follow(index, float(prediction.scores[index]), seconds)
 
     def end_all(self) -> None:
         """Ends what goes on, where it was last seen: the source is at its end, or was gone."""
-        for track in self._tracks.values():
-            self._end(track)
-        self._tracks.clear()
+        for index in list(self._tracks):
+            self._end(self._tracks.pop(index))
 
     def _follow(self, index: int, score: float, seconds: float) -> None:
-        track = self._tracks.get(index)
-        if track is None:
-            if score < self.rule.threshold:
-                return
-            track = self._tracks[index] = _Track(seconds)
+        track = self._tracks.setdefault(index, _Track(seconds))
         goes_on = track.event is not None
         if score >= (self.rule.lower if goes_on else self.rule.threshold):
             track.see(score, seconds)
