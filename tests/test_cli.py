@@ -338,36 +338,61 @@ def test_event_options_that_make_no_sense_are_told(
     assert code == expected and out == [] and told in err[-1]
 
 
-def test_live_events_have_the_time_of_day_and_end_when_the_camera_is_gone(bundle, tmp_path, monkeypatch):
-    """A camera that gets brighter, vanishes for an hour (of its own clock), and gets brighter again."""
-    frames = [Frame(grey(50 + 5 * index, 48, 64), 1000.0 + index / 30) for index in range(30)]
-    later = [Frame(grey(50 + 5 * index, 48, 64), 4600.0 + index / 30, restarted=index == 0) for index in range(30)]
+class Camera:
+    """Gives some frames, live, and then ends, or waits for `gate` first."""
 
-    class Camera:
-        name, live, fps, frame_count = "camera 0", True, 30.0, None
+    name, live, fps, frame_count, gate = "camera 0", True, 30.0, None, None
 
-        def __init__(self):
-            self.left = [*frames, *later]
+    def __init__(self, frames):
+        self.left = list(frames)
 
-        def read(self):
-            time.sleep(0.005)
-            return self.left.pop(0) if self.left else None
+    def read(self):
+        time.sleep(0.005)
+        if not self.left and self.gate is not None:
+            assert self.gate.wait(timeout=60)
+        return self.left.pop(0) if self.left else None
 
-        def close(self):
-            pass
+    def close(self):
+        pass
 
-    monkeypatch.setattr(live, "open_source", lambda *arguments, **options: Camera())
-    told, rule = [], EventRule(hold=0.1, gap=3600.0)
-    options = Options(bundle, headless=True, hop=1, events=rule, clips=ClipOptions(tmp_path / "clips"))
-    summary = play(options, lambda prediction, seconds: None, print, told.append)
+
+def brighter(start, restarted=False):
+    """A second of a scene that gets brighter."""
+    values = range(50, 200, 5)
+    return [Frame(grey(v, 48, 64), start + i / 30, restarted and i == 0) for i, v in enumerate(values)]
+
+
+def watch_camera(camera, bundle, monkeypatch, told, **more):
+    monkeypatch.setattr(live, "open_source", lambda *arguments, **options: camera)
+    options = Options(bundle, headless=True, hop=1, events=EventRule(hold=0.1, gap=3600.0), **more)
+    return play(options, lambda prediction, seconds: None, print, told)
+
+
+def test_live_events_have_the_time_of_day_and_end_when_the_camera_was_gone(bundle, tmp_path, monkeypatch):
+    """It vanishes for an hour of its own clock."""
+    camera, told = Camera([*brighter(1000.0), *brighter(4600.0, restarted=True)]), []
+    clips = ClipOptions(tmp_path / "clips")
+    summary = watch_camera(camera, bundle, monkeypatch, told.append, clips=clips)
     assert [(event.number, event.ended) for event in told] == [(1, False), (1, True), (2, False), (2, True)]
-    assert (
-        told[1].end < 1.0
-        and told[2].start > 3600.0
-        and told[2].started_at == pytest.approx(told[0].started_at + 3600, abs=2)
-    )
+    assert told[1].end < 1.0 and told[2].start > 3600.0
+    assert told[2].started_at == pytest.approx(told[0].started_at + 3600, abs=2)
     assert (summary.events, summary.clips) == (2, 2)
-    assert len(list((tmp_path / "clips").glob("brighter-*Z.mp4"))) == 2
+    found = [json.loads(path.read_text()) for path in sorted(clips.folder.glob("brighter-*Z.json"))]
+    assert found[0]["end"] < 1.0 and found[1]["start"] == 3600.0
+
+
+def test_events_end_while_a_camera_is_silent(bundle, monkeypatch):
+    monkeypatch.setattr(live, "_SILENCE", 0.1)
+    camera, told = Camera(brighter(0.0)), []
+    camera.gate = threading.Event()
+
+    def take(event):
+        told.append(event)
+        if event.ended:
+            camera.gate.set()
+
+    watch_camera(camera, bundle, monkeypatch, take)
+    assert [event.ended for event in told] == [False, True]
 
 
 # evaluate
