@@ -17,6 +17,7 @@ BLOCKED = (
     "openvino",
     "coremltools",
     "pygame",
+    "paho",
     "matplotlib",
     "sklearn",
 )

@@ -10,22 +10,22 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from bundles import SUPPORT
+from bundles import SUPPORT, grey
 
 from vmp_edge import sources
-from vmp_edge.errors import MissingDependencyError, SourceError
-from vmp_edge.sources import Paced, Y4mReader, open_source
+from vmp_edge.errors import MissingDependencyError, SourceError, UsageError
+from vmp_edge.sources import Paced, Pauses, StdinSource, Y4mReader
+from vmp_edge.sources import camera as camera_module
+from vmp_edge.sources import capture as capture_module
+from vmp_edge.sources.camera import find_camera
 
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    """Back-off in hundredths of a second."""
-    monkeypatch.setattr(sources, "_FIRST_WAIT", 0.01)
-    monkeypatch.setattr(sources, "_LONGEST_WAIT", 0.08)
+SHORT = Pauses(0.01, 0.08)
+open_source = functools.partial(sources.open_source, pauses=SHORT)
 
 
 def read_all(source):
@@ -68,7 +68,7 @@ def test_the_channels_are_bgr(tmp_path):
 
 def test_what_is_no_video_is_told(tmp_path):
     assert "does not exist" in refused("nothing.mp4")
-    assert "is a folder" in refused(str(tmp_path))
+    assert "has no pictures" in refused(str(tmp_path))
     (tmp_path / "text.mp4").write_text("hello")
     assert "cannot be opened as a video" in refused(str(tmp_path / "text.mp4"))
     assert "empty" in refused("  ")
@@ -121,6 +121,125 @@ def test_a_video_on_a_web_server_is_played_to_its_end(web, video, capfd):
 def test_a_url_that_leads_nowhere_does_not_tell_the_password():
     text = refused("rtsp://robot:secret@127.0.0.1:9/stream")
     assert "rtsp://127.0.0.1:9/stream cannot be opened" in text and "secret" not in text
+
+
+class Flaky(http.server.BaseHTTPRequestHandler):
+    """A network camera that gives three frames of MJPEG and hangs up; refuses every other call; is cut now and then."""
+
+    picture = cv2.imencode(".jpg", grey(90, 48, 64))[1].tobytes()
+    calls = 0
+
+    def do_GET(self):
+        type(self).calls += 1
+        if self.calls % 2 == 0:
+            self.send_error(503)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(self.picture)}\r\n\r\n".encode()
+        part = head + self.picture + b"\r\n"
+        with contextlib.suppress(OSError):
+            self.wfile.write(3 * part + (part[: len(part) // 2] if self.calls % 3 == 0 else b""))
+
+    def log_message(self, *arguments):
+        pass
+
+
+def usage():
+    """Open files and running threads of this process, and its memory in bytes."""
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    files, threads = (len(list(Path(f"/proc/self/{kind}").iterdir())) for kind in ("fd", "task"))
+    return files, threads, resident
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="counts in /proc, which only Linux has")
+def test_a_stream_that_is_lost_and_back_a_hundred_times_leaks_nothing():
+    server = http.server.HTTPServer(("127.0.0.1", 0), Flaky)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    told = []
+    with contextlib.closing(
+        open_source(f"http://127.0.0.1:{server.server_port}/a.mjpg", told.append, pauses=Pauses(0.001, 0.002))
+    ) as source:
+        assert source.live
+        returns, frames, early = 0, 0, None
+        while returns < 100:
+            frame = source.read()
+            assert frame.image.shape == (48, 64, 3)
+            returns += frame.restarted
+            frames += 1
+            if returns == 20 and early is None:  # by then, everything that is made once is there
+                early = usage()
+        late = usage()
+    server.shutdown()
+    server.server_close()
+    assert sum(text.endswith(" is back") for text in told) == 100 and frames >= 300
+    assert sum("cannot be opened" in text for text in told) >= 100
+    assert late[0] <= early[0] + 1 and late[1] <= early[1] + 1, "one connection may be open or not at each moment"
+    assert late[2] - early[2] < 2 << 20
+
+
+def test_a_stream_that_stalls_is_lost_and_tried_again(monkeypatch):
+    """The connection stays, and nothing comes."""
+    monkeypatch.setattr(capture_module, "_TIMEOUT_MS", 300)
+    released = threading.Event()
+
+    class Stalling(Flaky):
+        def handle(self):
+            super().handle()
+            released.wait(timeout=60)
+
+    monkeypatch.setattr(Stalling, "calls", 0)
+    monkeypatch.setattr(Stalling, "send_error", lambda self, code: self.close_connection)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stalling)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    with contextlib.closing(
+        open_source(f"http://127.0.0.1:{server.server_port}/a.mjpg", (told := []).append)
+    ) as source:
+        while not source.read().restarted:
+            pass
+    released.set()
+    server.shutdown()
+    server.server_close()
+    assert "gives no more frames" in told[0] and told[-1].endswith(" is back")
+
+
+def rtsp_server(port=0):
+    """A camera in a process of its own, of the system's Python, which has the bindings; and its port."""
+    command = ["/usr/bin/python3", str(SUPPORT / "rtsp_server.py"), str(port)]
+    why = "needs GStreamer's RTSP server: apt install python3-gi gir1.2-gst-rtsp-server-1.0"
+    if not Path(command[0]).exists():
+        pytest.skip(why)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    said = process.stdout.readline().strip()
+    if not said:
+        process.wait()
+        pytest.skip(why)
+    return process, int(said)
+
+
+def test_an_rtsp_camera_that_is_switched_off_and_on_again():
+    process, port = rtsp_server()
+    try:
+        source = open_source(f"rtsp://user:secret@127.0.0.1:{port}/camera", (told := []).append)
+        assert source.live and source.read().image.shape == (48, 64, 3)
+        early = usage()
+        for _ in range(3):
+            process.kill()
+            process.wait()
+            process.stdout.close()
+            process, _ = rtsp_server(port)
+            while not source.read().restarted:
+                pass
+        assert usage()[:2] == early[:2]
+        source.close()
+        assert source.read() is None
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert sum(text.endswith(" is back") for text in told) == 3 and not any("secret" in text for text in told)
 
 
 # Cameras, played by a stand-in: there is none where tests run
@@ -191,11 +310,10 @@ def test_a_camera_that_is_not_there_at_first_is_told_at_once(camera):
     assert camera.opened == 1
 
 
-def test_closing_ends_the_wait_for_a_camera(camera, monkeypatch):
-    monkeypatch.setattr(sources, "_FIRST_WAIT", 3600.0)
+def test_closing_ends_the_wait_for_a_camera(camera):
     camera.plan = [1, 0]
     gone = threading.Event()
-    source = open_source("0", lambda text: gone.set())
+    source = open_source("0", lambda text: gone.set(), pauses=Pauses(3600.0, 3600.0))
     frames = []
     reader = threading.Thread(target=lambda: frames.extend(iter(source.read, None)))
     reader.start()
@@ -203,6 +321,204 @@ def test_closing_ends_the_wait_for_a_camera(camera, monkeypatch):
     source.close()
     reader.join(timeout=60)
     assert not reader.is_alive() and len(frames) == 1
+
+
+@pytest.fixture
+def cameras(tmp_path, monkeypatch):
+    """Two cameras as Linux lists them: the first has a second device, for metadata; names are files, ids are links."""
+    monkeypatch.setattr(camera_module, "KERNEL", tmp_path / "sys")
+    monkeypatch.setattr(camera_module, "DEVICES", tmp_path / "dev")
+    listed = [("video10", "HD Webcam: HD Webcam", 0), ("video2", "HD Webcam: HD Webcam", 1), ("video3", "Grabber", 0)]
+    for device, name, index in listed:
+        (tmp_path / "sys" / device).mkdir(parents=True)
+        (tmp_path / "sys" / device / "name").write_text(name + "\n")
+        (tmp_path / "sys" / device / "index").write_text(f"{index}\n")
+    links = tmp_path / "dev" / "v4l" / "by-id"
+    links.mkdir(parents=True)
+    (links / "usb-Acme_HD_Webcam_0A1B-video-index0").symlink_to("../../video10")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [
+        ("HD Webcam: HD Webcam", "video10"),
+        ("grab", "video3"),
+        ("usb-Acme_HD_Webcam_0A1B-video-index0", "video10"),
+        ("acme", "video10"),
+    ],
+)
+def test_a_camera_is_found_by_its_name_or_a_part_of_it(cameras, name, device):
+    assert find_camera(name).resolve() == cameras / "dev" / device
+
+
+def test_a_name_that_no_camera_or_several_have_is_told(cameras):
+    text = refused("camera:Acme 9")
+    assert "no camera is called 'Acme 9'" in text and "'Grabber'" in text and "'HD Webcam: HD Webcam'" in text
+    (cameras / "sys" / "video3" / "name").write_text("HD Webcam: HD Webcam\n")
+    text = refused("camera:webcam:")
+    assert "several cameras" in text and "video3" in text and "video10" in text and "video2," not in text
+    for name in ("", "  "):
+        assert "no camera" in refused(f"camera:{name}") or "several" in refused(f"camera:{name}")
+    shutil.rmtree(cameras / "sys")
+    shutil.rmtree(cameras / "dev")
+    assert "none is connected" in refused("camera:grab")
+
+
+def test_a_named_camera_may_come_back_as_another_device(cameras, camera, monkeypatch):
+    opened = []
+    monkeypatch.setattr(camera, "__init__", lambda self, what, backend=0, first=camera.__init__: (
+        opened.append(what), first(self, what))[1])  # fmt: skip
+    camera.plan = [2, 10**9]
+    source = open_source("camera:Grabber", (told := []).append)
+    source.read()
+    source.read()
+    (cameras / "sys" / "video3").rename(cameras / "sys" / "video4")
+    assert source.read().restarted
+    assert opened == [str(cameras / "dev" / "video3"), str(cameras / "dev" / "video4")]
+    assert told[-1] == "camera Grabber is back"
+
+
+# Folders of pictures
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in (10, 2, 1, 100):
+        cv2.imwrite(str(folder / f"shot{number}.png"), grey(number, 8 + number, 16))
+    (folder / "notes.txt").write_text("no picture")
+    (folder / "more.png").mkdir()
+    return folder
+
+
+def test_pictures_come_in_their_natural_order_at_the_rate_that_is_given(pictures):
+    source = open_source(str(pictures), fps=4.0)
+    assert (source.live, source.fps, source.frame_count) == (False, 4.0, 4)
+    frames = read_all(source)
+    assert [int(frame.image[0, 0, 0]) for frame in frames] == [1, 2, 10, 100]
+    assert [frame.timestamp for frame in frames] == [0.0, 0.25, 0.5, 0.75]
+    assert source.read() is None
+    assert open_source(str(pictures)).fps == 30.0
+
+
+def test_a_damaged_picture_is_named_and_a_rate_of_nothing_refused(pictures):
+    (pictures / "shot3.png").write_bytes(b"none")
+    source = open_source(str(pictures))
+    source.read()
+    source.read()
+    with pytest.raises(SourceError, match=r"shot3\.png cannot be read"):
+        source.read()
+    for fps in (0.0, -1.0, float("nan")):
+        with pytest.raises(UsageError, match="must be positive"):
+            open_source(str(pictures), fps=fps)
+
+
+# The standard input
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    """Makes a pipe the standard input of a source; returns its other end, to write to."""
+    reading, writing = os.pipe()
+    monkeypatch.setattr(StdinSource.__init__, "__defaults__", (None, reading))
+    with os.fdopen(writing, "wb", buffering=0) as end:
+        yield end
+    os.close(reading)
+
+
+def write_later(end, content):
+    def write():
+        with contextlib.suppress(BrokenPipeError):
+            for start in range(0, len(content), 1000):  # in pieces, as pipes do it
+                end.write(content[start : start + 1000])
+        end.close()
+
+    threading.Thread(target=write, daemon=True).start()
+
+
+def test_yuv4mpeg_on_the_standard_input(stdin):
+    write_later(stdin, y4m(65, 47, 3))
+    source = open_source("-")
+    assert not source.live and abs(source.fps - 29.97) < 0.001
+    frames = read_all(source)
+    assert [frame.image.shape for frame in frames] == [(47, 65, 3)] * 3
+    assert [frame.timestamp for frame in frames] == [index / source.fps for index in range(3)]
+
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (8, 4, 3), np.uint8)
+UPSCALED = cv2.resize(PICTURE[:4, :2], (4, 8), interpolation=cv2.INTER_NEAREST)
+PLANES = cv2.cvtColor(UPSCALED, cv2.COLOR_BGR2YUV_I420).reshape(-1)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "content", "expected"),
+    [
+        ("bgr", PICTURE, PICTURE),
+        ("rgb", PICTURE[..., ::-1], PICTURE),
+        ("grey", PICTURE[..., 0], np.repeat(PICTURE[..., :1], 3, 2)),
+        ("i420", PLANES, cv2.cvtColor(PLANES.reshape(12, 4), cv2.COLOR_YUV2BGR_I420)),
+        (
+            "nv12",
+            np.concatenate([PLANES[:32], np.stack([PLANES[32:40], PLANES[40:]], 1).reshape(-1)]),
+            cv2.cvtColor(PLANES.reshape(12, 4), cv2.COLOR_YUV2BGR_I420),
+        ),
+        ("yuyv", np.full((8, 4, 2), (200, 128), np.uint8), np.full((8, 4, 3), 214, np.uint8)),
+    ],
+)
+def test_raw_pixels_on_the_standard_input(stdin, pixels, content, expected):
+    write_later(stdin, 2 * np.ascontiguousarray(content).tobytes())
+    source = open_source(f"raw:4x8:{pixels}:12.5")
+    assert source.fps == 12.5
+    frames = read_all(source)
+    assert [frame.timestamp for frame in frames] == [0.0, 0.08]
+    for frame in frames:
+        np.testing.assert_allclose(frame.image, expected, atol=1)
+
+
+def test_a_pipe_that_breaks_off_or_holds_something_else_is_told(stdin):
+    write_later(stdin, bytes(100))
+    source = open_source("raw:4x8:bgr", fps=10.0)
+    assert source.fps == 10.0 and source.read() is not None
+    with pytest.raises(SourceError, match="break off within a frame"):
+        source.read()
+    assert "no YUV4MPEG2" in refused("-")
+
+
+@pytest.mark.parametrize(
+    "text", ["raw:", "raw:640x480", "raw:0x4:bgr", "raw:5x4:yuyv", "raw:4x5:nv12", "raw:4x4:cmyk", "raw:4x4:bgr:0"]
+)
+def test_raw_formats_that_cannot_be_are_refused(text):
+    refused(text, UsageError)
+
+
+def test_closing_ends_a_read_that_waits_for_a_pipe(stdin):
+    source = open_source("raw:4x4:grey")
+    frames = []
+    reader = threading.Thread(target=lambda: frames.extend(iter(source.read, None)))
+    reader.start()
+    stdin.write(bytes(16 + 7))  # a frame and a half
+    while not frames:
+        time.sleep(0.002)
+    source.close()
+    reader.join(timeout=60)
+    assert not reader.is_alive() and len(frames) == 1
+
+
+def test_a_file_may_be_the_standard_input(tmp_path, monkeypatch):
+    (tmp_path / "a.y4m").write_bytes(y4m(8, 4, 2))
+    with (tmp_path / "a.y4m").open("rb") as file:
+        monkeypatch.setattr(StdinSource.__init__, "__defaults__", (None, file.fileno()))
+        assert len(read_all(open_source("-"))) == 2
+
+
+def test_a_terminal_is_no_source(monkeypatch):
+    leader, terminal = os.openpty()
+    monkeypatch.setattr(StdinSource.__init__, "__defaults__", (None, terminal))
+    assert "is a terminal" in refused("-")
+    os.close(leader)
+    os.close(terminal)
 
 
 # YUV4MPEG

@@ -20,6 +20,7 @@ from vmp_edge.errors import (
 
 if TYPE_CHECKING:
     from vmp_edge.bundle import Bundle
+    from vmp_edge.events import Event, EventDetector, EventRule
     from vmp_edge.preprocessing import Preprocessing
     from vmp_edge.recognizer import Prediction, Recognizer, load
     from vmp_edge.smoothing import Smoothing
@@ -32,6 +33,9 @@ __all__ = [
     "Bundle",
     "BundleError",
     "CheckpointError",
+    "Event",
+    "EventDetector",
+    "EventRule",
     "MissingDependencyError",
     "Prediction",
     "Preprocessing",
@@ -50,6 +54,9 @@ __all__ = [
 # OpenCV takes a while to import, and a program that only wants `vmp_edge.ops` needs none of it: imported at first use.
 _MODULES = {
     "Bundle": "bundle",
+    "Event": "events",
+    "EventDetector": "events",
+    "EventRule": "events",
     "Prediction": "recognizer",
     "Preprocessing": "preprocessing",
     "Recognizer": "recognizer",

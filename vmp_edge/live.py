@@ -17,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from vmp_edge import overlay
+from vmp_edge.clips import ClipOptions
 from vmp_edge.display import Display, DisplayError
 from vmp_edge.errors import MissingDependencyError, UsageError
+from vmp_edge.events import Event, EventRule
 from vmp_edge.recognizer import Prediction, Recognizer, load
 from vmp_edge.recording import Recorder
 from vmp_edge.smoothing import DEFAULT_SMOOTHING, Smoothing
-from vmp_edge.sources import Frame, Paced, Source, open_source
+from vmp_edge.sources import USUAL_FPS, Frame, Paced, Source, open_source
 from vmp_edge.stream import Stream
+from vmp_edge.watch import Watch
 
 _TICK = 0.05  # seconds within which a key press or Ctrl-C is noticed while no frames come
-_RECORDING_FPS = 30.0  # for sources that do not say theirs
+_SILENCE = 5.0  # seconds without a frame after which what goes on counts as ended
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class Options:
         max_frames: Stop after so many frames.
         realtime: Play a file at its own pace; None does so when there is a window.
         top: How many bars the overlay has.
+        source_fps: The frame rate of a source that has none of its own: a folder of pictures, the standard input.
+        events: When an action has started and ended; None looks for no events.
+        sinks: Where events go, each as for `open_sink`.
+        clips: Which clips of events to record; None records none.
     """
 
     bundle: Path
@@ -62,6 +69,10 @@ class Options:
     max_frames: int | None = None
     realtime: bool | None = None
     top: int = 5
+    source_fps: float | None = None
+    events: EventRule | None = None
+    sinks: tuple[str, ...] = ()
+    clips: ClipOptions | None = None
 
     def __post_init__(self) -> None:
         if self.duration is not None and not self.duration > 0:
@@ -70,6 +81,8 @@ class Options:
             raise UsageError(f"the number of frames must be at least 1, not {self.max_frames}")
         if self.top < 1:
             raise UsageError(f"at least 1 score must be shown, not {self.top}")
+        if self.events is None and (self.sinks or self.clips is not None):
+            raise UsageError("sinks and clips are for events: give a rule for them")
 
 
 @dataclass
@@ -86,6 +99,8 @@ class Summary:
     latency_p95: float = 0.0
     labels: dict[str, int] = field(default_factory=dict)  # in how many windows each was shown
     recorded: str | None = None
+    events: int = 0
+    clips: int = 0
     interrupted: BaseException | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,12 +115,17 @@ class Summary:
             "latency_ms": {"p50": round(self.latency_p50 * 1e3, 3), "p95": round(self.latency_p95 * 1e3, 3)},
             "labels": self.labels,
             "recorded": self.recorded,
+            "events": self.events,
+            "clips": self.clips,
             "interrupted": self.interrupted is not None,
         }
 
 
 def play(
-    options: Options, on_prediction: Callable[[Prediction, float], None], on_message: Callable[[str], None]
+    options: Options,
+    on_prediction: Callable[[Prediction, float], None],
+    on_message: Callable[[str], None],
+    on_event: Callable[[Event], None] = lambda event: None,
 ) -> Summary:
     """Recognises a source until it ends, its window is closed, or Ctrl-C.
 
@@ -113,32 +133,41 @@ def play(
         options: What, and what to do with it.
         on_prediction: Called in this thread with each result, and its time in seconds since the first frame.
         on_message: Told what the user should know: no window, a camera that vanished.
+        on_event: Called in this thread with each event when it has started and when it has ended.
 
     Returns:
-        The summary, after Ctrl-C too: the recording is finished first.
+        The summary, after Ctrl-C too: the recording is finished and events are delivered first.
 
     Raises:
         VmpError: The bundle or the source cannot be opened, or something failed on the way.
     """
     with contextlib.ExitStack() as stack:
         recognizer = stack.enter_context(load(options.bundle, options.threads))
-        source = open_source(options.source, on_message)
+        source = open_source(options.source, on_message, fps=options.source_fps)
         stack.callback(source.close)
         display = _open_display(options, recognizer, on_message)
         if display is not None:
             stack.callback(display.close)
+        watch = None
+        if options.events is not None:
+            rule, labels, interval = options.events, recognizer.labels, options.hop / (source.fps or USUAL_FPS)
+            watch = Watch(rule, labels, source, interval, options.sinks, options.clips, on_event, on_message)
+            stack.callback(watch.close)
         realtime = options.realtime if options.realtime is not None else display is not None
         if realtime and not source.live:
             source = Paced(source)
         recorder = None
         if options.record is not None:
-            recorder = stack.enter_context(Recorder(options.record, source.fps or _RECORDING_FPS))
+            recorder = stack.enter_context(Recorder(options.record, source.fps or USUAL_FPS))
         stream = Stream(recognizer, options.hop, options.stride, options.fps, options.smoothing, bgr=True)
         wanted = stream.window.fps
         if wanted is not None and source.fps is not None and source.fps < 0.9 * wanted:
             on_message(f"{source.name} has {source.fps:g} frames per second, the window takes {wanted:g}: some repeat")
-        session = _Session(options, source, stream, _View(stream, display, recorder, options.top), on_prediction)
-        summary = session.run()
+        view = _View(stream, display, recorder, options.top)
+        summary = _Session(options, source, stream, view, watch, on_prediction).run()
+        if watch is not None:
+            watch.close()
+            summary.events, summary.clips = watch.events, watch.clips
         if recorder is not None and (path := recorder.finish()) is not None:
             summary.recorded = str(path)
         return summary
@@ -190,16 +219,19 @@ class _Session:
         source: Source,
         stream: Stream,
         view: _View,
+        watch: Watch | None,
         on_prediction: Callable[[Prediction, float], None],
     ) -> None:
         self._options = options
         self._source = source
         self._stream = stream
         self._view = view
+        self._watch = watch
         self._on_prediction = on_prediction
         self._labels: Counter[str] = Counter()
         self._first: float | None = None  # the first frame's timestamp
         self._taken = 0
+        self._restarted = False  # and the watch does not know yet
 
     def run(self) -> Summary:
         start = time.perf_counter()
@@ -236,24 +268,42 @@ class _Session:
             return None
         if self._first is None:
             self._first = frame.timestamp
+            if self._watch is not None:
+                self._watch.begin(frame)
         if options.duration is not None and frame.timestamp - self._first >= options.duration:
             return None
         self._taken += 1
         if frame.restarted:
             self._stream.reset()
+            self._restarted = True
         return frame
 
     def _tell(self, prediction: Prediction) -> None:
         self._labels[prediction.label] += 1
         assert prediction.timestamp is not None and self._first is not None
-        self._on_prediction(prediction, prediction.timestamp - self._first)
+        seconds = prediction.timestamp - self._first
+        self._on_prediction(prediction, seconds)
+        if self._watch is not None:
+            self._heed_restart(self._watch)
+            self._watch.update(prediction, seconds)
+
+    def _show(self, frame: Frame) -> None:
+        self._view.show(frame)
+        if self._watch is not None and self._first is not None:
+            self._heed_restart(self._watch)
+            self._watch.add(frame, frame.timestamp - self._first)
+
+    def _heed_restart(self, watch: Watch) -> None:
+        if self._restarted:
+            self._restarted = False
+            watch.interrupt()
 
     def _run_in_order(self) -> None:
         while not self._view.closed and (frame := self._next()) is not None:
             prediction = self._stream.push(frame.image, frame.timestamp)
             if prediction is not None:
                 self._tell(prediction)
-            self._view.show(frame)
+            self._show(frame)
 
     def _run_threaded(self) -> None:
         predictions: queue.SimpleQueue[Prediction] = queue.SimpleQueue()
@@ -266,6 +316,7 @@ class _Session:
         self._stream.start(hand_over)
         capture.start()
         deadline = None if self._options.duration is None else time.monotonic() + self._options.duration + 1.0
+        silent_since = time.monotonic()
         try:
             while not self._view.closed and not capture.ended:
                 capture.news.wait(_TICK)
@@ -273,9 +324,12 @@ class _Session:
                 self._drain(predictions)
                 frame = capture.take()
                 if frame is not None:
-                    self._view.show(frame)
+                    self._show(frame)
+                    silent_since = time.monotonic()
                 else:
                     self._view.poll()
+                if self._watch is not None and time.monotonic() - silent_since > _SILENCE:
+                    self._watch.interrupt()
                 if deadline is not None and time.monotonic() > deadline:  # the camera is gone, the time is over
                     break
         finally:

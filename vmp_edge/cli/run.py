@@ -1,4 +1,4 @@
-"""`vmp-edge run`: live recognition from a camera, a file, a URL or a GStreamer pipeline."""
+"""`vmp-edge run`: live recognition from a camera, a file, a URL, a pipe or a GStreamer pipeline."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from vmp_edge.cli.output import message, print_json
+from vmp_edge.clips import ClipOptions
+from vmp_edge.errors import UsageError
+from vmp_edge.events import Event, EventRule
 from vmp_edge.live import Options, Summary, play
 from vmp_edge.recognizer import Prediction
 from vmp_edge.smoothing import DEFAULT_SMOOTHING, Smoothing
 
 EPILOG = """sources:
-  0, /dev/video0                        a camera
+  0, /dev/video0, camera:NAME           a camera by number, device, or name (or a part of it) as v4l2 lists it
   clip.mp4                              a file: every window of it, as fast as it goes, or at its own pace in a window
+  pictures/                             a folder of pictures: 2.png comes before 10.png; --source-fps says the rate
   rtsp://host/stream, http://host/a     a URL
   'v4l2src ! video/x-raw,width=640'     a GStreamer pipeline without its sink
+  -                                     YUV4MPEG2 on the standard input, as FFmpeg (-f yuv4mpegpipe -) writes it
+  raw:640x480:bgr:30                    raw pixels on the standard input: bgr, rgb, grey, yuyv, nv12 or i420
+
+events (printed when any of their options is given):
+  --events events.jsonl                 lines of JSON, added to a file
+  --events http://host/hook             each event is posted as JSON; https:// too; user:password@ before the host
+  --events mqtt://host/topic            published (extra `mqtt`); mqtts:// with TLS; port and user:password@ as usual
 """
 
 
@@ -37,6 +48,9 @@ def add_parser(subparsers: Any) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds everything but the bundle: shared with `apps/webcam.py`."""
     parser.add_argument("--source", default="0", help="what to look at (default: 0, the first camera)")
+    parser.add_argument(
+        "--source-fps", type=float, metavar="F", help="the rate of pictures and of pipes that say none (default: 30)"
+    )
     parser.add_argument("--headless", action="store_true", help="open no window")
     parser.add_argument(
         "--json", action="store_true", help="print each result, and at the end a summary, as JSON lines"
@@ -67,6 +81,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="play a file at its own pace, dropping what comes too fast (default: only in a window)",
     )
     parser.add_argument("--top", type=int, default=5, metavar="K", help="how many scores to show (default: 5)")
+    _add_event_options(parser.add_argument_group("events"))
+
+
+def _add_event_options(group: Any) -> None:
+    rule = EventRule()
+    group.add_argument("--events", action="append", default=[], metavar="TO", help="where they go; may be repeated")
+    group.add_argument(
+        "--event-threshold", type=float, metavar="P", help=f"score of a start, 0 to 1 (default: {rule.threshold:g})"
+    )
+    group.add_argument(
+        "--event-hold", type=float, metavar="S", help=f"seconds that it must hold (default: {rule.hold:g})"
+    )
+    group.add_argument(
+        "--event-gap", type=float, metavar="S", help=f"seconds without it that make an end (default: {rule.gap:g})"
+    )
+    group.add_argument("--event-only", action="append", metavar="LABEL", help="events of this label; may be repeated")
+    group.add_argument("--event-ignore", action="append", metavar="LABEL", help="none of this one; may be repeated")
+    group.add_argument("--clips", type=Path, metavar="DIR", help="record a video clip of each event in this folder")
+    group.add_argument("--pre-roll", type=float, metavar="S", help="seconds before the start (default: 3)")
+    group.add_argument("--post-roll", type=float, metavar="S", help="seconds after the end (default: 2)")
+    group.add_argument("--clips-keep", type=int, metavar="N", help="keep the newest N clips (default: all)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,13 +120,40 @@ def run(args: argparse.Namespace) -> int:
         max_frames=args.max_frames,
         realtime=args.realtime,
         top=args.top,
+        source_fps=args.source_fps,
+        events=_rule(args),
+        sinks=tuple(args.events),
+        clips=_clips(args),
     )
     printer = _JsonPrinter(args.top) if args.json else _TextPrinter()
-    summary = play(options, printer.result, message)
+    summary = play(options, printer.result, message, printer.event)
     printer.summary(summary)
     if summary.interrupted is not None:
         raise summary.interrupted
     return 0
+
+
+def _rule(args: argparse.Namespace) -> EventRule | None:
+    """The event rule if any option of events was given."""
+    values = {
+        "threshold": args.event_threshold,
+        "hold": args.event_hold,
+        "gap": args.event_gap,
+        "only": tuple(args.event_only) if args.event_only else None,
+        "ignored": tuple(args.event_ignore) if args.event_ignore else None,
+    }
+    given = {name: value for name, value in values.items() if value is not None}
+    return EventRule(**given) if given or args.events or args.clips is not None else None
+
+
+def _clips(args: argparse.Namespace) -> ClipOptions | None:
+    values = {"pre_roll": args.pre_roll, "post_roll": args.post_roll, "keep": args.clips_keep}
+    given = {name: value for name, value in values.items() if value is not None}
+    if args.clips is None:
+        if given:
+            raise UsageError("--pre-roll, --post-roll and --clips-keep are for clips: give a folder with --clips")
+        return None
+    return ClipOptions(args.clips, **given)
 
 
 class _JsonPrinter:
@@ -111,6 +173,9 @@ class _JsonPrinter:
             }
         )
 
+    def event(self, event: Event) -> None:
+        print_json(event.to_dict())
+
     def summary(self, summary: Summary) -> None:
         print_json({"summary": summary.to_dict()})
 
@@ -125,6 +190,13 @@ class _TextPrinter:
         if prediction.label != self._label:
             self._label = prediction.label
             print(f"{seconds:8.2f} s  {prediction.label:<24} {prediction.score:4.0%}", flush=True)
+
+    def event(self, event: Event) -> None:
+        if event.end is None:
+            print(f"{event.start:8.2f} s  event {event.number}: {event.label} starts", flush=True)
+        else:
+            lasted = f"{event.end - event.start:.1f} s, peak {event.peak:.0%}, mean {event.mean:.0%}"
+            print(f"{event.end:8.2f} s  event {event.number}: {event.label} ends after {lasted}", flush=True)
 
     def summary(self, summary: Summary) -> None:
         if summary.windows == 0:
@@ -142,4 +214,6 @@ class _TextPrinter:
         print(f"shown: {', '.join(shares)}", flush=True)
         if summary.recorded is not None:
             print(f"recorded: {summary.recorded}", flush=True)
+        if summary.events:
+            print(f"{summary.events} events" + (f", {summary.clips} clips" if summary.clips else ""), flush=True)
         sys.stdout.flush()

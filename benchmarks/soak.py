@@ -1,0 +1,148 @@
+"""A long run: synthetic frames through the stream of egomotion-nano; memory, threads, open files, timestamps over time.
+
+python benchmarks/soak.py --bundle build/host
+
+The frames repeat every two seconds, so that the last results must be those of the first cycles: a clock that drifts, or
+a ring that loses count, would choose other frames and give other scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vmp_edge.events import EventDetector, EventRule
+from vmp_edge.recognizer import load
+from vmp_edge.stream import Stream
+
+RESULT = Path(__file__).parent / "results" / "soak.md"
+RATE, WIDTH, HEIGHT = 30, 160, 120
+CYCLE = 2 * RATE  # frames after which the picture repeats
+_MB = 1e6
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The process after so many frames."""
+
+    frames: int
+    seconds: float
+    resident: float  # bytes
+    threads: int
+    files: int
+
+
+def measure(frames: int, start: float) -> Sample:
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    threads, files = (len(list(Path(f"/proc/self/{kind}").iterdir())) for kind in ("task", "fd"))
+    return Sample(frames, time.monotonic() - start, resident, threads, files)
+
+
+def make_cycle() -> npt.NDArray[np.uint8]:
+    """A camera that pans to the right for a second and back for another: uint8 (CYCLE, H, W, 3) BGR."""
+    scene = cv2.resize(np.random.default_rng(0).integers(0, 256, (16, 48, 3), np.uint8), (3 * WIDTH, HEIGHT))
+    steps = np.abs(np.arange(CYCLE) - CYCLE // 2) * 4
+    return np.stack([scene[:, x : x + WIDTH] for x in steps])
+
+
+class Soak:
+    """Pushes frames and keeps account."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.drift = 0.0  # the most, in seconds
+        self.difference = 0.0  # of scores from those of the first settled cycle, the most
+        self.windows = self.events = 0
+        self._stream = stream
+        self._expected: dict[int, npt.NDArray[np.float32]] = {}
+        rule = EventRule(threshold=0.4, release=0.4, hold=0, gap=0)
+        self._detector = EventDetector(rule, stream.recognizer.labels, "soak", self._count)
+
+    def run(self, count: int, samples: int) -> list[Sample]:
+        cycle, start = make_cycle(), time.monotonic()
+        found = [measure(0, start)]
+        for index in range(count):
+            self._push(cycle[index % CYCLE], index)
+            if (index + 1) * samples // count != index * samples // count:
+                found.append(measure(index + 1, start))
+        return found
+
+    def _push(self, frame: npt.NDArray[np.uint8], index: int) -> None:
+        prediction = self._stream.push(frame, index / RATE)
+        if prediction is None:
+            return
+        assert prediction.timestamp is not None
+        self.windows += 1
+        self.drift = max(self.drift, abs(prediction.timestamp - index / RATE))
+        self._detector.update(prediction, prediction.timestamp)
+        if index >= 20 * CYCLE:  # the smoothed scores have settled
+            expected = self._expected.setdefault(index % CYCLE, prediction.scores)
+            self.difference = max(self.difference, float(np.abs(prediction.scores - expected).max()))
+
+    def _count(self, event: object) -> None:
+        self.events += 1
+
+
+def growth(samples: list[Sample]) -> float:
+    """Bytes per million frames, by least squares over the second half, when everything that is made once is there."""
+    half = samples[len(samples) // 2 :]
+    return float(np.polyfit([sample.frames / 1e6 for sample in half], [sample.resident for sample in half], 1)[0])
+
+
+def report(samples: list[Sample], soak: Soak, args: argparse.Namespace, dropped: int) -> str:
+    step = max((len(samples) - 1) // 10, 1)
+    rows = [
+        f"| {s.frames:,} | {s.seconds:.0f} | {s.resident / _MB:.1f} | {s.threads} | {s.files} |"
+        for s in samples[:1] + samples[step::step]
+    ]
+    last = samples[-1]
+    return "\n".join(
+        [
+            "# Soak",
+            "",
+            f"`python benchmarks/soak.py --frames {args.frames} --hop {args.hop}`: {last.frames:,} synthetic frames of "
+            f"{WIDTH}x{HEIGHT}, {RATE} per second by",
+            "their timestamps, through `Stream` with egomotion-nano, a window every "
+            f"{args.hop} frames, and the event detector. The machine was",
+            "shared: the seconds say nothing about speed.",
+            "",
+            "| frames | seconds | resident MB | threads | open files |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            f"- {soak.windows:,} windows, {dropped} frames dropped, {soak.events:,} events told.",
+            f"- Memory over the second half: {growth(samples) / _MB:+.2f} MB per million frames (least squares over "
+            f"{len(samples) // 2} samples).",
+            f"- Timestamps of results: at most {soak.drift:g} s from their frames' own.",
+            f"- Scores at each phase of the repeating picture: at most {soak.difference:.1e} from those of the first "
+            "settled cycle.",
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", type=Path, default=Path("build/host"))
+    parser.add_argument("--frames", type=int, default=1_000_000)
+    parser.add_argument("--hop", type=int, default=10)
+    parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--result", type=Path, default=RESULT)
+    args = parser.parse_args()
+    with load(args.bundle, threads=1) as recognizer:
+        stream = Stream(recognizer, hop=args.hop, bgr=True)
+        soak = Soak(stream)
+        samples = soak.run(args.frames, args.samples)
+        text = report(samples, soak, args, stream.statistics().dropped)
+    args.result.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Where frames come from: one module per kind of source, and `open_source` for whatever a user may write."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from vmp_edge.errors import SourceError, UsageError
+from vmp_edge.sources.base import USUAL_FPS, Frame, Message, Source
+from vmp_edge.sources.camera import is_camera, open_camera
+from vmp_edge.sources.capture import open_capture, quieten_opencv
+from vmp_edge.sources.gstreamer import open_pipeline
+from vmp_edge.sources.images import ImageFolder
+from vmp_edge.sources.paced import Paced
+from vmp_edge.sources.retrying import DEFAULT_PAUSES, Pauses, Retrying
+from vmp_edge.sources.stdin import RawFormat, StdinSource
+from vmp_edge.sources.url import open_url, without_password
+from vmp_edge.sources.y4m import Y4mReader
+
+__all__ = [
+    "USUAL_FPS",
+    "Frame",
+    "ImageFolder",
+    "Message",
+    "Paced",
+    "Pauses",
+    "RawFormat",
+    "Source",
+    "StdinSource",
+    "Y4mReader",
+    "open_source",
+    "quieten_opencv",
+    "without_password",
+]
+
+
+def open_source(
+    text: str, on_message: Message | None = None, *, fps: float | None = None, pauses: Pauses = DEFAULT_PAUSES
+) -> Source:
+    """Opens whatever a user may call a source.
+
+    Args:
+        text: A camera's number (`0`), device (`/dev/video0`) or name (`camera:HD Webcam`), a video file, a folder of
+            pictures, a URL (`rtsp://...`, `http://...`), a GStreamer pipeline without its sink
+            (`v4l2src ! video/x-raw,width=640`), or the standard input: `-` for YUV4MPEG2, `raw:640x480:bgr:30` for raw
+            pixels.
+        on_message: Told when a live source vanishes, is tried again, and is back.
+        fps: The frame rate of what has none of its own: a folder of pictures, the standard input.
+        pauses: Before a live source that vanished is tried again.
+
+    Raises:
+        SourceError: It cannot be opened, or gives no frame.
+        MissingDependencyError: A pipeline, and neither OpenCV nor the machine has GStreamer.
+        UsageError: A raw format or the frame rate is out of range.
+    """
+    text = text.strip()
+    tell = on_message or (lambda message: None)
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise UsageError(f"the source's frames per second must be positive, not {fps}")
+    if not text:
+        raise SourceError("the source is empty: give a camera, a file, a folder of pictures, a URL or a pipeline")
+    if is_camera(text):
+        return Retrying(f"camera {text.removeprefix('camera:')}", lambda: open_camera(text), tell, pauses)
+    if text == "-" or text.startswith("raw:"):
+        return StdinSource(None if text == "-" else RawFormat.parse(text), fps)
+    if "://" in text and not text.startswith("file://"):
+        return open_url(text, tell, pauses)
+    path = Path(text.removeprefix("file://"))
+    if "!" in text and not path.exists():
+        return Retrying("pipeline", lambda: open_pipeline(text), tell, pauses)
+    if path.is_dir():
+        return ImageFolder(path, fps)
+    if not path.is_file():
+        raise SourceError(
+            f"the video {path} does not exist: give a video file, a folder of pictures, a camera, a URL or a pipeline"
+        )
+    return open_capture(str(path), str(path), live=False)

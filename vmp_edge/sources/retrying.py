@@ -1,0 +1,105 @@
+"""Live sources that vanish and come back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vmp_edge.errors import SourceError, UsageError
+from vmp_edge.sources.base import Frame, Message, Source
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """How long to wait before a vanished source is tried again, in seconds: `first`, then doubling up to `longest`.
+
+    Raises:
+        UsageError: A value is out of range.
+    """
+
+    first: float = 0.5
+    longest: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first <= self.longest:
+            raise UsageError(f"pauses must be positive and grow, not {self.first} to {self.longest} seconds")
+
+
+DEFAULT_PAUSES = Pauses()
+
+
+class Retrying:
+    """A live source that is opened again, with growing pauses, when it vanishes.
+
+    The first opening is not retried: a wrong name should be told at once.
+    """
+
+    def __init__(self, name: str, opener: Callable[[], Source], tell: Message, pauses: Pauses) -> None:
+        self.name = name
+        self.live = True
+        self.frame_count: int | None = None
+        self._opener = opener
+        self._tell = tell
+        self._closed = threading.Event()
+        self._swapping = threading.Lock()
+        self._pauses = pauses
+        self._wait = pauses.first
+        self._opened_at = time.monotonic()
+        self._source: Source | None = opener()
+        self.fps: float | None = self._source.fps
+
+    def read(self) -> Frame | None:
+        """Waits for the next frame, and until the source is back; None when it came to its end, and after `close`."""
+        restarted = False
+        while not self._closed.is_set():
+            source = self._source
+            if source is None:
+                restarted = True
+                if not self._reopen():
+                    break
+                continue
+            try:
+                frame = source.read()
+            except SourceError as error:
+                self._lost(source, error)
+                continue
+            if frame is None:
+                break
+            return Frame(frame.image, frame.timestamp, restarted)
+        return None
+
+    def close(self) -> None:
+        """Ends it; a waiting `read` returns."""
+        self._closed.set()
+        with self._swapping:
+            if self._source is not None:
+                self._source.close()
+
+    def _lost(self, source: Source, error: SourceError) -> None:
+        source.close()
+        self._source = None
+        if time.monotonic() - self._opened_at > self._pauses.longest:  # else it comes and goes: wait longer each time
+            self._wait = self._pauses.first
+        if not self._closed.is_set():
+            self._tell(f"{error}; trying again in {self._wait:g} s")
+
+    def _reopen(self) -> bool:
+        """Tries until the source is back (True) or this is closed (False)."""
+        while not self._closed.wait(self._wait):
+            self._wait = min(2 * self._wait, self._pauses.longest)
+            try:
+                source = self._opener()
+            except SourceError as error:
+                self._tell(f"{error}; trying again in {self._wait:g} s")
+                continue
+            with self._swapping:
+                self._source = source
+            if self._closed.is_set():  # closed while it was being opened
+                source.close()
+                return False
+            self._opened_at = time.monotonic()
+            self._tell(f"{self.name} is back")
+            return True
+        return False

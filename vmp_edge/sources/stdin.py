@@ -1,0 +1,201 @@
+"""Frames from the standard input: YUV4MPEG2, or raw pixels whose form is said."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import select
+import stat
+from dataclasses import dataclass
+from typing import IO
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vmp_edge.errors import SourceError, UsageError
+from vmp_edge.sources.base import USUAL_FPS, Frame
+from vmp_edge.sources.y4m import Y4mReader
+
+_STDIN = 0
+_LARGEST = 16384
+# Bytes per pixel, and OpenCV's conversion to BGR.
+_PIXELS: dict[str, tuple[float, int | None]] = {
+    "bgr": (3, None),
+    "rgb": (3, cv2.COLOR_RGB2BGR),
+    "grey": (1, cv2.COLOR_GRAY2BGR),
+    "yuyv": (2, cv2.COLOR_YUV2BGR_YUY2),
+    "nv12": (1.5, cv2.COLOR_YUV2BGR_NV12),
+    "i420": (1.5, cv2.COLOR_YUV2BGR_I420),
+}
+
+
+@dataclass(frozen=True)
+class RawFormat:
+    """What raw pixels on the standard input mean.
+
+    Args:
+        width: In pixels.
+        height: In pixels.
+        pixels: `bgr`, `rgb`, `grey`, `yuyv`, `nv12` or `i420`, rows without gaps.
+        fps: Frames per second.
+
+    Raises:
+        UsageError: A value is out of range, or the sides do not suit the pixels.
+    """
+
+    width: int
+    height: int
+    pixels: str
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.pixels not in _PIXELS:
+            raise UsageError(f"unknown raw pixels {self.pixels!r}: there are {', '.join(_PIXELS)}")
+        if not (0 < self.width <= _LARGEST and 0 < self.height <= _LARGEST):
+            raise UsageError(f"raw frames of {self.width}x{self.height}: sides are from 1 to {_LARGEST}")
+        if (self.width % 2 and self.pixels in ("yuyv", "nv12", "i420")) or (
+            self.height % 2 and self.pixels in ("nv12", "i420")
+        ):
+            raise UsageError(f"{self.pixels} needs even sides, not {self.width}x{self.height}")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise UsageError(f"frames per second must be over 0 and at most 1000, not {self.fps:g}")
+
+    @classmethod
+    def parse(cls, text: str) -> RawFormat:
+        """Reads `raw:640x480:bgr` or `raw:640x480:bgr:30`.
+
+        Raises:
+            UsageError: It is none, or out of range.
+        """
+        match = re.fullmatch(r"raw:(\d{1,5})x(\d{1,5}):(\w+)(?::(\d+(?:\.\d+)?))?", text)
+        if match is None:
+            raise UsageError(f"{text!r} is no raw format: give raw:WIDTHxHEIGHT:PIXELS:FPS, say raw:640x480:bgr:30")
+        return cls(int(match[1]), int(match[2]), match[3].lower(), float(match[4]) if match[4] else None)
+
+    @property
+    def size(self) -> int:
+        """Bytes of a frame."""
+        return int(self.width * self.height * _PIXELS[self.pixels][0])
+
+    def to_bgr(self, content: bytes) -> npt.NDArray[np.uint8]:
+        """A frame's bytes as uint8 (height, width, 3) BGR."""
+        flat = np.frombuffer(content, np.uint8)
+        code = _PIXELS[self.pixels][1]
+        planar = self.pixels in ("nv12", "i420")
+        shape = (self.height * 3 // 2, self.width) if planar else (self.height, self.width, -1)
+        packed: npt.NDArray[np.uint8] = flat.reshape(shape)
+        image: npt.NDArray[np.uint8] = packed if code is None else cv2.cvtColor(packed, code)
+        return image
+
+
+class RawReader:
+    """Reads raw frames from a stream."""
+
+    def __init__(self, stream: IO[bytes], form: RawFormat) -> None:
+        self._stream = stream
+        self._form = form
+        self.fps = form.fps
+
+    def read(self) -> npt.NDArray[np.uint8] | None:
+        """The next frame, uint8 (H, W, 3) BGR; None at the end.
+
+        Raises:
+            SourceError: The stream breaks off within a frame.
+        """
+        content = self._stream.read(self._form.size)
+        if not content:
+            return None
+        if len(content) != self._form.size:
+            raise SourceError("the raw frames break off within a frame: are size and pixels right?")
+        return self._form.to_bgr(content)
+
+
+class StdinSource:
+    """Frames that another program writes. Nothing is lost: the writer waits until its frame is taken.
+
+    Args:
+        form: What the bytes mean; None for YUV4MPEG2, which says it itself.
+        fps: Frames per second if the format does not say; None takes 30.
+        descriptor: The file to read from; not closed.
+
+    Raises:
+        SourceError: It is a terminal, or does not begin as it should.
+    """
+
+    def __init__(self, form: RawFormat | None, fps: float | None = None, descriptor: int = _STDIN) -> None:
+        self.name = "the standard input"
+        self.live = False
+        self.frame_count: int | None = None
+        if os.isatty(descriptor):
+            raise SourceError("the standard input is a terminal: pipe frames into it")
+        self._input = _Closable(descriptor)
+        stream = io.BufferedReader(self._input, 1 << 16)
+        try:
+            self._reader = Y4mReader(stream) if form is None else RawReader(stream, form)
+        except SourceError as error:
+            self.close()
+            raise SourceError(
+                f"the standard input is no YUV4MPEG2 ({error}): for raw frames, say raw:WIDTHxHEIGHT:PIXELS:FPS"
+            ) from error
+        self.fps: float | None = self._reader.fps or fps or USUAL_FPS
+        self._index = 0
+
+    def read(self) -> Frame | None:
+        """Waits for the next frame; None at the end, and after `close`.
+
+        Raises:
+            SourceError: It breaks off within a frame.
+        """
+        try:
+            image = self._reader.read()
+        except SourceError:
+            if self._input.ended:
+                return None
+            raise
+        if image is None or self._input.ended:
+            return None
+        timestamp = self._index / (self.fps or USUAL_FPS)
+        self._index += 1
+        return Frame(image, timestamp)
+
+    def close(self) -> None:
+        """Ends it; a waiting `read` returns."""
+        self._input.end()
+
+
+class _Closable(io.RawIOBase):
+    """A file descriptor that another thread can end the reading of: closing one that is being read does not."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._waits = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._woken, self._waker = os.pipe()
+        self.ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        poll = select.poll()
+        poll.register(self._woken, select.POLLIN)
+        if self._waits:
+            poll.register(self._descriptor, select.POLLIN)
+            poll.poll()
+        if self.ended:
+            return 0
+        content = os.read(self._descriptor, len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def end(self) -> None:
+        if not self.ended:
+            self.ended = True
+            os.close(self._waker)  # its other end can be read from now on
+
+    def close(self) -> None:
+        if not self.closed:
+            self.end()
+            os.close(self._woken)
+        super().close()
