@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,7 @@ class Soak:
             self._push(cycle[index % CYCLE], index)
             if (index + 1) * samples // count != index * samples // count:
                 found.append(measure(index + 1, start))
+                print(found[-1], file=sys.stderr, flush=True)
         return found
 
     def _push(self, frame: npt.NDArray[np.uint8], index: int) -> None:
