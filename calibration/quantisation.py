@@ -47,6 +47,7 @@ class Recipe:
             ``dynamic``, a range for each token, at run time; ``float``, only weights are quantised.
         ranges: how static ranges are chosen, see `RangeObserver`.
         percentile: of ``ranges: percentile``.
+        weight_bits: of the weights' values, 2 to 8; stored as int8 whatever it is, to see what fewer would cost.
         outputs: whether what static layers give gets a fixed range, too: XNNPACK needs it, TVM skips it.
         dynamic: patterns of layers whose activations are dynamic all the same.
         float: patterns of layers that stay as they are.
@@ -62,12 +63,18 @@ class Recipe:
     activations: str
     ranges: str = "percentile"
     percentile: float = 99.99
+    weight_bits: int = 8
     outputs: bool = True
     dynamic: tuple[str, ...] = ()
     float: tuple[str, ...] = ()
     smooth: float = 0.0  # type: ignore[valid-type]
     smoothed: tuple[str, ...] = ()
     rotated: tuple[str, ...] = ()
+
+    @property
+    def weight_most(self) -> int:
+        """The largest value of a quantised weight; the least is its negative."""
+        return 2 ** (self.weight_bits - 1) - 1  # type: ignore[no-any-return]
 
     @property
     def needs_clips(self) -> bool:
@@ -169,23 +176,22 @@ def _quantizer(recipe: Recipe) -> Any:
 
     from vmp_edge.calibration.observers import RangeObserver
 
-    int8: dict[str, Any] = {"dtype": torch.int8, "quant_max": 127}
+    int8: dict[str, Any] = {"dtype": torch.int8, "quant_min": -128, "quant_max": 127}
     static = QuantizationSpec(
         **int8,
-        quant_min=-128,
         qscheme=torch.per_tensor_affine,
         observer_or_fake_quant_ctr=RangeObserver.with_args(**_range_options(recipe)),
     )
     dynamic = QuantizationSpec(
         **int8,
-        quant_min=-128,
         qscheme=torch.per_tensor_affine,
         is_dynamic=True,
         observer_or_fake_quant_ctr=PlaceholderObserver.with_args(eps=_EPS),
     )
     weight = QuantizationSpec(
-        **int8,
-        quant_min=-127,
+        dtype=torch.int8,
+        quant_min=-recipe.weight_most,
+        quant_max=recipe.weight_most,
         qscheme=torch.per_channel_symmetric,
         ch_axis=0,
         observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=2**-24),
