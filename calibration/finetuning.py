@@ -180,16 +180,16 @@ class Student(Network):
             x = torch.fake_quantize_per_tensor_affine(x, *self.ranges[input_of(layer)], -128, 127)
         elif kind == DYNAMIC:
             x = _by_token(x)
-        result = super().compute(layer, x, _by_channel(weight, self.recipe.weight_most), *others)
+        result = super().compute(layer, x, _by_channel(weight), *others)
         if kind == STATIC and self.recipe.outputs:
             result = torch.fake_quantize_per_tensor_affine(result, *self.ranges[layer], -128, 127)
         return result
 
 
-def _by_channel(weight: Tensor, most: int) -> Tensor:
-    scales = weight.detach().abs().flatten(1).amax(1).clamp(min=1e-6) / most
+def _by_channel(weight: Tensor) -> Tensor:
+    scales = weight.detach().abs().flatten(1).amax(1).clamp(min=1e-6) / 127
     zeros = torch.zeros_like(scales, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scales, zeros, 0, -most, most)
+    return torch.fake_quantize_per_channel_affine(weight, scales, zeros, 0, -127, 127)
 
 
 def _by_token(x: Tensor) -> Tensor:

@@ -47,7 +47,6 @@ class Recipe:
             ``dynamic``, a range for each token, at run time; ``float``, only weights are quantised.
         ranges: how static ranges are chosen, see `RangeObserver`.
         percentile: of ``ranges: percentile``.
-        weight_bits: of the weights' values, 2 to 8; stored as int8 whatever it is, to see what fewer would cost.
         outputs: whether what static layers give gets a fixed range, too: XNNPACK needs it, TVM skips it.
         dynamic: patterns of layers whose activations are dynamic all the same.
         float: patterns of layers that stay as they are.
@@ -63,18 +62,12 @@ class Recipe:
     activations: str
     ranges: str = "percentile"
     percentile: float = 99.99
-    weight_bits: int = 8
     outputs: bool = True
     dynamic: tuple[str, ...] = ()
     float: tuple[str, ...] = ()
     smooth: float = 0.0  # type: ignore[valid-type]
     smoothed: tuple[str, ...] = ()
     rotated: tuple[str, ...] = ()
-
-    @property
-    def weight_most(self) -> int:
-        """The largest value of a quantised weight; the least is its negative."""
-        return 2 ** (self.weight_bits - 1) - 1  # type: ignore[no-any-return]
 
     @property
     def needs_clips(self) -> bool:
@@ -190,8 +183,8 @@ def _quantizer(recipe: Recipe) -> Any:
     )
     weight = QuantizationSpec(
         dtype=torch.int8,
-        quant_min=-recipe.weight_most,
-        quant_max=recipe.weight_most,
+        quant_min=-127,
+        quant_max=127,
         qscheme=torch.per_channel_symmetric,
         ch_axis=0,
         observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=2**-24),
