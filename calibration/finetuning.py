@@ -21,9 +21,10 @@ from torch.fx import GraphModule, Interpreter, Node
 from vmp_edge.calibration.decoding import Progress
 from vmp_edge.calibration.distillation import features_loss, predictions_loss
 from vmp_edge.calibration.quantisation import DYNAMIC, STATIC, Recipe, input_of, layers, static_ranges
+from vmp_edge.calibration.training import PATCH_RATE
 from vmp_edge.errors import UsageError
 
-HEAD = "head"
+HEAD, PATCH = "head", "patch.weight"
 FIXED = (".A", ".A_b", "normalise.mean.weight")  # decay rates, which must stay negative; a mean, which is no weight
 
 
@@ -71,15 +72,19 @@ def finetune(
         raise UsageError("fine-tuning learns from clips, and there are none")
     module = program.module(check_guards=False)
     weights = {name: value.detach().clone() for name, value in module.named_parameters()}
-    trained = [value.requires_grad_() for name, value in weights.items() if not name.endswith(FIXED)]
+    trained = {name: value.requires_grad_() for name, value in weights.items() if not name.endswith(FIXED)}
     teacher, student = Network(module), Student(module, weights, recipe, static_ranges(module, recipe, inputs))
-    optimiser = torch.optim.Adam(trained, lr=schedule.learning_rate)
+    optimiser = torch.optim.Adam(
+        {"params": [value], "lr": schedule.learning_rate * (PATCH_RATE if name == PATCH else 1)}
+        for name, value in trained.items()
+    )
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, schedule.steps)
     batches = _batches(inputs, schedule)
     for batch in progress(batches, total=schedule.steps, desc="fine-tune", unit="step") if progress else batches:
         for clip in batch:
-            _loss(student.see(clip), teacher.see(clip), schedule).div(schedule.batch).backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            loss = _loss(student.see(clip), teacher.see(clip), schedule) / schedule.batch
+            loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
         falling.step()
@@ -193,4 +198,5 @@ def _by_token(x: Tensor) -> Tensor:
         scales, zeros = ops.choose_qparams_per_token_asymmetric(x, torch.int8)
         rounded = ops.quantize_per_token(x, scales, zeros, -128, 127, torch.int8)
         error = ops.dequantize_per_token(rounded, scales, zeros, -128, 127, torch.int8, torch.float32) - x
-    return x + error
+    through: Tensor = x + error
+    return through

@@ -169,23 +169,22 @@ def _quantizer(recipe: Recipe) -> Any:
 
     from vmp_edge.calibration.observers import RangeObserver
 
-    int8: dict[str, Any] = {"dtype": torch.int8, "quant_max": 127}
+    int8: dict[str, Any] = {"dtype": torch.int8, "quant_min": -128, "quant_max": 127}
     static = QuantizationSpec(
         **int8,
-        quant_min=-128,
         qscheme=torch.per_tensor_affine,
         observer_or_fake_quant_ctr=RangeObserver.with_args(**_range_options(recipe)),
     )
     dynamic = QuantizationSpec(
         **int8,
-        quant_min=-128,
         qscheme=torch.per_tensor_affine,
         is_dynamic=True,
         observer_or_fake_quant_ctr=PlaceholderObserver.with_args(eps=_EPS),
     )
     weight = QuantizationSpec(
-        **int8,
+        dtype=torch.int8,
         quant_min=-127,
+        quant_max=127,
         qscheme=torch.per_channel_symmetric,
         ch_axis=0,
         observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=2**-24),

@@ -20,7 +20,7 @@ from vmp_edge.errors import UsageError
 from vmp_edge.models import PRESETS, VideoMamba, load_checkpoint
 
 # Filters over hundreds of correlated pixels take much smaller steps than matrices over a hundred channels.
-_PATCH_RATE = 0.02
+PATCH_RATE = 0.02
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ def parameter_groups(model: VideoMamba, weight_decay: float) -> list[dict[str, A
     return [
         {"params": groups["matrices"], "weight_decay": weight_decay, "rate": 1.0},
         {"params": groups["others"], "weight_decay": 0.0, "rate": 1.0},
-        {"params": groups["patches"], "weight_decay": 0.0, "rate": _PATCH_RATE},
+        {"params": groups["patches"], "weight_decay": 0.0, "rate": PATCH_RATE},
     ]
 
 
