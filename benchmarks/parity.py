@@ -39,7 +39,7 @@ MISSING = {
     "android-qnn, onnx-qnn": "not written yet",
     "arm-ethos-u85": "not written yet",
     "arm-vgf": "not written yet",
-    "rockchip-rk3588": "left out: its toolkit does not share an environment with PyTorch 2.13 (docs/targets/rockchip.md)",
+    "rockchip-rk3588": "left out: its toolkit does not install beside PyTorch 2.13 (docs/targets/rockchip.md)",
 }
 
 
