@@ -79,7 +79,9 @@ def test_a_program_that_cannot_be_run_says_so(build, without, capfd):
     code, output = build("android-cpu")
     assert code == 0
     assert list(Bundle.open(output, any_machine=True).manifest.parity) == ["not_run"]
-    assert "NOT compared with the source model: running it needs qemu-aarch64" in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert "NOT compared with the source model: running it needs qemu-aarch64" in told
+    assert "run it: on a android-cpu machine, model.pte with ExecuTorch's runtime and vmp's operators" in told
 
 
 def test_a_missing_compiler_is_one_line(build, without, capfd):

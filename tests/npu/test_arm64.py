@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from quantisation import KINDS, quantised
 
 from vmp_edge.bundle import Staging
-from vmp_edge.compile import executorch, graph, target
+from vmp_edge.compile import executorch, graph, parity, target
 from vmp_edge.compile.emulator import EmulatedExecuTorch
 from vmp_edge.compile.lowering import Source
 from vmp_edge.errors import MissingDependencyError
@@ -29,7 +29,7 @@ SMALL = {"embed_dim": 64, "depth": 2, "image_size": 32, "num_frames": 4, "num_cl
 
 @pytest.mark.parametrize("precision", KINDS)
 def test_int8_is_that_of_the_program(precision, tmp_path):
-    """Within a hundredth of the logits' spread of the program in PyTorch: far from what a wrong kernel gives."""
+    """To what a rounding on the other side of an int8 step may change; without one they differ by 1e-6."""
     missing = [tool for tool in ("qemu-aarch64", "aarch64-linux-gnu-g++") if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
@@ -51,4 +51,4 @@ def test_int8_is_that_of_the_program(precision, tmp_path):
     with torch.no_grad():
         module = program.module(check_guards=False)
         expected = np.concatenate([module(graph.fold_frames(clip[None], 1)) for clip in video])
-    assert np.abs(engine.run(video.numpy()) - expected).max() <= 0.01 * np.ptp(expected)
+    assert np.abs(engine.run(video.numpy()) - expected).max() <= parity.VERIFIED * np.ptp(expected)

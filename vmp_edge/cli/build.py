@@ -130,6 +130,8 @@ def _say(bundle: Bundle) -> None:
     command = f"vmp-edge run {bundle.path} --source 0"
     if delegate := load(manifest.target).delegate:
         command = f"{manifest.program} with ExecuTorch's runtime and its delegate {delegate}"
+    elif manifest.machine == "android":
+        command = f"{manifest.program} with ExecuTorch's runtime and vmp's operators (docs/targets/android-cpu.md)"
     print(f"run it: {where}{command}", file=sys.stderr)
 
 
