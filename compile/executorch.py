@@ -12,11 +12,10 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from vmp_edge.bundle import Staging
-from vmp_edge.compile import delegates, graph
-from vmp_edge.compile.lowering import Lowered, Source
+from vmp_edge.compile import delegates
+from vmp_edge.compile.lowering import CALIBRATED, Lowered, Source
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import MissingDependencyError
-from vmp_edge.ops.chunked import Form
 from vmp_edge.runtimes.building import INSTALL_HINT
 from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
 
@@ -46,9 +45,8 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
 
 
 def _delegate(source: Source, staging: Staging, kind: Target, precision: str, name: str) -> Lowered:
-    with delegates.quiet():
-        plain = graph.with_plain_operations(graph.with_bounded_norms(source.program), Form(**kind.scan))
-    made = delegates.find(name).lower(plain, kind, precision)
+    program = source.program if precision in CALIBRATED else delegates.ordinary(source.program, kind)
+    made = delegates.find(name).lower(program, kind, precision)
     staging.add(PROGRAM, made.program)
     emulate = None if made.run is None else partial(delegates.Emulated, made)
     return Lowered(PROGRAM, {name: importlib.metadata.version(name) for name in made.tools}, emulate=emulate)
