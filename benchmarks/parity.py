@@ -26,7 +26,7 @@ ROWS = (
     ("apple-ane", "fp16", "egomotion-nano", 30),
     ("apple-ane", "fp16", "videomambapro-tiny", 1),
     ("arm-ethos-u85", "16a8w", "egomotion-nano", 1),
-    ("arm-vgf", "fp32", "egomotion-nano", 4),
+    ("arm-vgf", "fp32", "egomotion-nano", 1),
     ("openvino", "fp32", "egomotion-nano", 30),
     ("openvino", "fp32", "videomambapro-tiny", 1),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -20,7 +21,7 @@ from vmp_edge.errors import BuildError, MissingDependencyError
 EXTRA = "vgf"
 EMULATOR = "Arm's ML Emulation Layer for Vulkan"
 DRIVER = "lvp_icd"  # Mesa's lavapipe: Vulkan on the CPU
-LAYERS = "VK_LAYER_ML_Graph_Emulation:VK_LAYER_ML_Tensor_Emulation"  # in this order
+LAYERS = ("Graph", "Tensor")  # of the emulation, in this order
 
 
 def lower(program: ExportedProgram, kind: Target, precision: str) -> Delegated:
@@ -52,7 +53,10 @@ def binary(package: str, name: str) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """For programs that shall see lavapipe below Arm's emulation of tensors and graphs, and no other driver.
+    """For programs that shall see lavapipe below Arm's emulation of graphs and tensors, and no other driver.
+
+    Loaders before 1.3.26x, Debian 12's among them, stack layers in the order in which they find them, whatever order
+    they are asked for in: `Scenario` gives each its folder in VK_LAYER_PATH.
 
     Raises:
         MissingDependencyError: one of them is not installed.
@@ -61,14 +65,18 @@ def environment() -> dict[str, str]:
     drivers = [path for folder in _data_folders() for path in (folder / "vulkan/icd.d").glob(f"{DRIVER}*.json")]
     if not drivers:
         raise MissingDependencyError("emulating Vulkan needs lavapipe (Debian: apt install mesa-vulkan-drivers)")
-    layers = Path(str(importlib.import_module("emulation_layer").__file__)).parent / "deploy"
+    libraries = [str(emulation() / "lib"), os.environ.get("LD_LIBRARY_PATH")]
     return {
         **os.environ,
         "VK_ICD_FILENAMES": str(drivers[0]),
-        "VK_LAYER_PATH": str(layers / "share/vulkan/explicit_layer.d"),
-        "VK_INSTANCE_LAYERS": LAYERS,
-        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, [str(layers / "lib"), os.environ.get("LD_LIBRARY_PATH")])),
+        "VK_INSTANCE_LAYERS": os.pathsep.join(f"VK_LAYER_ML_{name}_Emulation" for name in LAYERS),
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
     }
+
+
+def emulation() -> Path:
+    """Where the emulation's layers are."""
+    return Path(str(importlib.import_module("emulation_layer").__file__)).parent / "deploy"
 
 
 def _data_folders() -> list[Path]:
@@ -97,6 +105,10 @@ class Scenario:
         variables = environment()
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
+            variables["VK_LAYER_PATH"] = os.pathsep.join(str(folder / layer) for layer in LAYERS)
+            for layer in LAYERS:
+                (folder / layer).mkdir()
+                shutil.copy(emulation() / f"share/vulkan/explicit_layer.d/VkLayer_{layer}.json", folder / layer)
             (folder / "model.vgf").write_bytes(self.vgf)
             np.save(folder / "input.npy", np.ascontiguousarray(frames, np.float32))
             (folder / "scenario.json").write_text(json.dumps(self._commands(frames.shape)))
