@@ -156,8 +156,8 @@ def quiet() -> Iterator[None]:
 def shared_history() -> Iterator[None]:
     """Nodes share the record of what they were made from.
 
-    PyTorch 2.13 copies it, all of it, for each node in each pass, and it grows by each pass. Arm's compilers have some
-    two hundred passes: copying took most of their time.
+    PyTorch 2.13 copies it, all of it, for each node in each pass, and each pass adds to it: what that takes grows with
+    the square of the number of passes, and Arm's compilers have more than a hundred.
     """
     from torch.fx.traceback import NodeSource
 

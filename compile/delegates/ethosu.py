@@ -17,7 +17,7 @@ from vmp_edge.errors import BuildError
 EXTRA = "ethos-u"
 EMULATOR = "Arm's TOSA reference model"
 EDGES = ("quantize_per_tensor",)  # and dequantize_per_tensor
-LEAST_SCALE = 2**-24  # ExecuTorch's own, 2^-12, would leave numbers below one with eleven bits
+LEAST_SCALE = 2**-24  # ExecuTorch's own, 2^-12, would leave numbers below one with twelve bits
 
 
 def quantiser(kind: Target) -> Any:
@@ -31,7 +31,7 @@ def quantiser(kind: Target) -> Any:
     from torchao.quantization.pt2e import MinMaxObserver
 
     config = get_symmetric_a16w8_quantization_config()
-    observer = MinMaxObserver.with_args(eps=LEAST_SCALE)  # ExecuTorch's, of histograms, takes minutes
+    observer = MinMaxObserver.with_args(eps=LEAST_SCALE)  # ExecuTorch's, of histograms, is slow
     activation = replace(config.input_activation, observer_or_fake_quant_ctr=observer)
     chosen = EthosUQuantizer(_compile_spec(kind))
     chosen.set_global(replace(config, input_activation=activation, output_activation=activation))

@@ -55,8 +55,8 @@ def binary(package: str, name: str) -> Path:
 def environment() -> dict[str, str]:
     """For programs that shall see lavapipe below Arm's emulation of graphs and tensors, and no other driver.
 
-    Loaders before 1.3.26x, Debian 12's among them, stack layers in the order in which they find them, whatever order
-    they are asked for in: `Scenario` gives each its folder in VK_LAYER_PATH.
+    Debian 12's loader stacks layers in the order in which it finds them, not in the one that is asked for: `Scenario`
+    gives each a folder in VK_LAYER_PATH.
 
     Raises:
         MissingDependencyError: one of them is not installed.
