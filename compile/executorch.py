@@ -45,7 +45,7 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
 
 
 def _delegate(source: Source, staging: Staging, kind: Target, precision: str, name: str) -> Lowered:
-    program = source.program if precision in CALIBRATED else delegates.ordinary(source.program, kind)
+    program = source.program if precision in CALIBRATED else delegates.ordinary(source.program, kind, precision)
     made = delegates.find(name).lower(program, kind, precision)
     staging.add(PROGRAM, made.program)
     emulate = None if made.run is None else partial(delegates.Emulated, made)

@@ -263,7 +263,7 @@ class Build:
         from vmp_edge.compile import delegates  # which needs PyTorch
 
         quantizer = delegates.quantiser(self.kind)
-        return delegates.ordinary(program, self.kind), quantizer
+        return delegates.ordinary(program, self.kind, self.precision), quantizer
 
     def lower(self, source: Described, program: ExportedProgram, staging: Staging, precision: str) -> Lowered:
         """Lower a program into a folder."""

@@ -63,12 +63,16 @@ class Delegate(Protocol):
         ...
 
 
-def ordinary(program: ExportedProgram, kind: Target) -> ExportedProgram:
-    """A program of `graph.export` in ordinary operations, its scans in the form that a target asks for."""
+def ordinary(program: ExportedProgram, kind: Target, precision: str) -> ExportedProgram:
+    """A program of `graph.export` in ordinary operations, its scans in the form that a target asks for.
+
+    But in fp32, norms square only what sixteen bits can hold.
+    """
     from vmp_edge.compile import graph
 
     with quiet():
-        return graph.with_plain_operations(graph.with_bounded_norms(program), Form(**kind.scan))
+        bounded = program if precision == "fp32" else graph.with_bounded_norms(program)
+        return graph.with_plain_operations(bounded, Form(**kind.scan))
 
 
 class Quantising(Protocol):
