@@ -58,8 +58,8 @@ def lower(program: ExportedProgram, kind: Target, precision: str) -> Delegated:
     with tempfile.TemporaryDirectory() as folder:
         spec = _compile_spec(kind).dump_intermediate_artifacts_to(folder)
         edge, _ = lower_whole(program, EthosUPartitioner(spec), "Vela", EDGES)
-        (tosa,) = Path(folder).glob("*.tosa")
-        emulated = Tosa(tosa.read_bytes(), *_edges(edge.exported_program()))
+        tosa = (Path(folder) / "out.tosa").read_bytes()  # what Vela was given
+    emulated = Tosa(tosa, *_edges(edge.exported_program()))
     tools = ("torch", "executorch", "torchao", "ethos-u-vela", "tosa-tools")
     return Delegated(edge.to_executorch().buffer, tools, EMULATOR, emulated.run)
 
