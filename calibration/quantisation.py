@@ -105,7 +105,11 @@ def load(name: str) -> Recipe:
 
 
 def quantise(
-    program: ExportedProgram, recipe: Recipe, inputs: Sequence[Tensor], progress: Progress | None = None
+    program: ExportedProgram,
+    recipe: Recipe,
+    inputs: Sequence[Tensor],
+    progress: Progress | None = None,
+    quantizer: Any = None,
 ) -> ExportedProgram:
     """Quantise a program; equal arguments give equal programs.
 
@@ -115,6 +119,7 @@ def quantise(
         inputs: what it is calibrated on, float32 of the program's input's shape each; may be empty where the recipe
             learns nothing from them.
         progress: makes a progress bar, as `tqdm.tqdm` does; None shows nothing.
+        quantizer: of PT2E, that marks what is quantised in the recipe's place; None lets the recipe do it.
 
     Raises:
         UsageError: the recipe needs inputs and there are none.
@@ -128,7 +133,7 @@ def quantise(
         warnings.simplefilter("ignore")  # deprecations inside the libraries: nothing that a user could mend
         module = program.module(check_guards=False)
         _balance(module, recipe, inputs, progress)
-        prepared = quantize_pt2e.prepare_pt2e(module, _quantizer(recipe))
+        prepared = quantize_pt2e.prepare_pt2e(module, quantizer or _quantizer(recipe))
         if recipe.activations == STATIC:
             for tensor in _shown(inputs, "calibrate", progress):
                 prepared(tensor)

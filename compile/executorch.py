@@ -12,13 +12,12 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from vmp_edge.bundle import Bundle, Staging
-from vmp_edge.compile import delegates, graph
+from vmp_edge.compile import delegates
 from vmp_edge.compile.cross import executorch_library
-from vmp_edge.compile.lowering import EmulatedEngine, Lowered, Source
+from vmp_edge.compile.lowering import CALIBRATED, EmulatedEngine, Lowered, Source
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.manifest import host_machine
-from vmp_edge.ops.chunked import Form
 from vmp_edge.runtimes.building import INSTALL_HINT
 from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
 
@@ -58,11 +57,8 @@ def _emulated(machine: str, bundle: Bundle) -> EmulatedEngine:
 
 
 def _delegate(source: Source, staging: Staging, kind: Target, precision: str, name: str) -> Lowered:
-    with delegates.quiet():
-        program = graph.with_bounded_norms(source.program) if precision == "fp16" else source.program
-        program = graph.with_linear_patches(program) if kind.options.get("patches") == "linear" else program
-        plain = graph.with_plain_operations(program, Form(**kind.scan))
-    made = delegates.find(name).lower(plain, kind, precision)
+    program = source.program if precision in CALIBRATED else delegates.ordinary(source.program, kind, precision)
+    made = delegates.find(name).lower(program, kind, precision)
     staging.add(PROGRAM, made.program)
     emulate = None if made.run is None else partial(delegates.Emulated, made)
     return Lowered(PROGRAM, {name: importlib.metadata.version(name) for name in made.tools}, emulate=emulate)

@@ -25,8 +25,10 @@ MODULES = {
     "tvm": "vmp_edge.compile.tvm",
 }
 QUANTISED = ("int8", "int8-dynamic", "int8-weight-only")  # with a recipe of the same name in calibration/recipes
+# Likewise, but by a delegate's own quantiser, of a program in ordinary operations: int16 activations, int8 weights.
+CALIBRATED = ("16a8w",)
 PRECISIONS = {  # that a lowering does; a target's are its own
-    "executorch": ("fp32", "fp16", *QUANTISED),
+    "executorch": ("fp32", "fp16", *QUANTISED, *CALIBRATED),
     "onnxruntime": ("fp32",),
     "openvino": ("fp32",),
     "torch": ("fp32",),

@@ -24,7 +24,12 @@ Logits = npt.NDArray[np.float32]
 TOLERANCE = {"fp32": 1e-4, "fp16": 5e-3}  # largest difference of any logit
 WIDER = {"openvino": 1e-3}  # of fp32, by engine
 OF_SPREAD = ("fp16",)  # the difference is a share of the logits' spread, the largest less the smallest of the clip
-COSINE = {"int8": 0.97, "int8-dynamic": 0.98, "int8-weight-only": 0.99}  # least, over the logits of all clips
+COSINE = {
+    "int8": 0.97,
+    "int8-dynamic": 0.98,
+    "int8-weight-only": 0.99,
+    "16a8w": 0.99,
+}  # least, over the logits of all clips
 VERIFIED = 0.1  # share of the logits' spread that a rounding elsewhere may change in int8 between two machines
 CLIPS = 3  # of each kind
 CHECK_SEED = 1

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -232,7 +232,10 @@ class Build:
                 check_labels([self.subject_of(source)], plan.held_out)
         options, wanted = source.module.options, self.subject_of(source).input
         with stage(f"quantise by the recipe {plan.recipe.name}", bars=True):
-            made = quantised.quantise(program, plan, wanted, options.tubelet_size, self.progress)
+            quantizer = None
+            if self.precision in lowering.CALIBRATED:
+                program, quantizer = self.ordinary(program)
+            made = quantised.quantise(program, plan, wanted, options.tubelet_size, self.progress, quantizer)
         with stage(f"lower {source.name} for {self.engine}"):
             lowered = self.lower(source, made.program, self.staging, self.precision)
         manifest = self.manifest(source, lowered, self.precision)
@@ -243,7 +246,7 @@ class Build:
         with stage("recognise clips beside the float model", bars=True), ExitStack() as stack:
             found = None
             if quantised.can_measure(plan, made):
-                subjects = self.subjects(source, program, made, bundle, stack)
+                subjects = self.subjects(source, program, made, bundle, lowered, stack)
                 found = quantised.measure(plan, made, subjects, self.scratch, self.progress)
         with stage(f"write {self.output}"):
             accuracy = {**({"float": source.accuracy} if source.accuracy else {}), **quantised.facts(plan, made, found)}
@@ -256,6 +259,13 @@ class Build:
         from vmp_edge.compile import graph  # which needs PyTorch
 
         return source, graph.export(source.module)
+
+    def ordinary(self, program: ExportedProgram) -> tuple[ExportedProgram, Any]:
+        """A program in ordinary operations, and the quantiser of the target's delegate."""
+        from vmp_edge.compile import delegates  # which needs PyTorch
+
+        quantizer = delegates.quantiser(self.kind)
+        return delegates.ordinary(program, self.kind, self.precision), quantizer
 
     def lower(self, source: Described, program: ExportedProgram, staging: Staging, precision: str) -> Lowered:
         """Lower a program into a folder."""
@@ -320,13 +330,27 @@ class Build:
         return Subject(f"{source.name}, float", source.labels, taken, run, facts)
 
     def subjects(
-        self, source: Described, program: ExportedProgram, made: Quantised, bundle: Bundle, stack: ExitStack
+        self,
+        source: Described,
+        program: ExportedProgram,
+        made: Quantised,
+        bundle: Bundle,
+        lowered: Lowered,
+        stack: ExitStack,
     ) -> list[Subject]:
-        """The quantised model and the float one: bundles of the same engine, or, for another machine, in PyTorch."""
+        """The quantised model and the float one: bundles of the same engine, or, for another machine, in PyTorch.
+
+        Where a delegate computes in whole numbers, PyTorch's rounding is not the device's: an emulator runs the bundle.
+        """
         floating = self.subject_of(source)
         if not target.runs_here(self.kind):
             facts = {**floating.facts, "precision": self.precision}
             like = dataclasses.replace(floating, name=str(self.output), facts=facts)
+            if self.precision in lowering.CALIBRATED and lowered.emulate is not None:
+                with suppress(MissingDependencyError):
+                    emulated = lowered.emulate(bundle)
+                    told = {**facts, "engine": emulated.emulator}
+                    return [dataclasses.replace(like, run=emulated.run, facts=told), floating]
             return [quantised.program_subject(made.program, like, source.module.options.tubelet_size), floating]
         with staged_bundle(self.scratch / "fp32") as staging:
             staging.seal(self.manifest(source, self.lower(source, program, staging, "fp32"), "fp32"))

@@ -18,7 +18,7 @@ from vmp_edge.calibration.clipset import ClipSet, Entry
 from vmp_edge.calibration.decoding import Input, Progress, Video, Videos, load_videos
 from vmp_edge.calibration.measure import Comparison, Subject, evaluate
 from vmp_edge.calibration.report import Report
-from vmp_edge.compile.lowering import QUANTISED
+from vmp_edge.compile.lowering import CALIBRATED, QUANTISED
 from vmp_edge.errors import BuildError, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 CLIPS = 64  # to calibrate on
 HELD_OUT = 500  # procedural clips to measure on
+EMULATED = 60  # likewise where an emulator may have to run them
 SHOWN = 4  # clips over which the layers' signal-to-noise ratios are taken
+_OTHERWISE = {"int8": ", or take --precision int8-dynamic, which needs none"}
 # of a request, for quantised builds alone
 OPTIONS = ("calibrate", "calibration_clips", "finetune", "evaluate", "max_drop")
 SUFFIX = ".report.html"  # of the report beside the bundle
@@ -46,6 +48,7 @@ class Plan:
         procedural: whether the model is the one for which clips can be drawn.
         finetune: steps of fine-tuning on the clips of the calibration; 0 for none.
         max_drop: points of top-1 that may be lost; None for any.
+        drawn: how many procedural clips it is measured on without `held_out`.
     """
 
     recipe: Recipe
@@ -55,6 +58,7 @@ class Plan:
     procedural: bool
     finetune: int
     max_drop: float | None
+    drawn: int
 
 
 def plan(precision: str, procedural: bool, options: dict[str, Any]) -> Plan | None:
@@ -72,20 +76,23 @@ def plan(precision: str, procedural: bool, options: dict[str, Any]) -> Plan | No
         UsageError: an option is wrong, or there are no clips for what is asked.
         ClipSetError: a clip set cannot be read.
     """
-    if precision not in QUANTISED:
+    if precision not in (*QUANTISED, *CALIBRATED):
         if given := [name for name in OPTIONS if options[name] is not None]:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise UsageError(f"{names}: for the precisions {', '.join(QUANTISED)}, not for {precision}")
+            raise UsageError(f"{names}: for the precisions {', '.join((*QUANTISED, *CALIBRATED))}, not for {precision}")
         return None
     from vmp_edge.calibration import quantisation
 
-    recipe, count, max_drop = quantisation.load(precision), options["calibration_clips"], options["max_drop"]
+    recipe = quantisation.load(precision) if precision in QUANTISED else _wide(precision)
+    count, max_drop = options["calibration_clips"], options["max_drop"]
     count = CLIPS if count is None else count
     if count < 1:
         raise UsageError(f"--calibration-clips is {count}; it must be at least 1")
     finetune = options["finetune"] or 0
     if options["finetune"] is not None and finetune < 1:
         raise UsageError(f"--finetune is {finetune}; give steps, 1 or more")
+    if finetune and precision in CALIBRATED:
+        raise UsageError(f"--finetune learns a recipe's rounding ({', '.join(QUANTISED)}), not {precision}'s")
     if max_drop is not None and not (math.isfinite(max_drop) and max_drop >= 0):
         raise UsageError(f"--max-drop is {max_drop:g}; give points of top-1, 0 or more")
     calibration, held_out = (
@@ -94,13 +101,20 @@ def plan(precision: str, procedural: bool, options: dict[str, Any]) -> Plan | No
     if recipe.needs_clips and calibration is None and not procedural:
         raise UsageError(
             f"{precision} is calibrated on clips: give some {count} videos of what the camera will see with "
-            "--calibrate (a folder, .csv or .txt), or take --precision int8-dynamic, which needs none"
+            f"--calibrate (a folder, .csv or .txt){_OTHERWISE.get(precision, '')}"
         )
     if finetune and calibration is None and not procedural:
         raise UsageError("--finetune learns from videos: give some of what the camera will see with --calibrate")
     if max_drop is not None and held_out is None and not procedural:
         raise UsageError("--max-drop is measured on labelled videos: give them with --evaluate (class folders or .csv)")
-    return Plan(recipe, count, calibration, held_out, procedural, finetune, max_drop)
+    drawn = HELD_OUT if precision in QUANTISED else EMULATED
+    return Plan(recipe, count, calibration, held_out, procedural, finetune, max_drop, drawn)
+
+
+def _wide(precision: str) -> Recipe:
+    from vmp_edge.calibration.quantisation import STATIC, Recipe
+
+    return Recipe(precision, "int16 activations and int8 weights, by the delegate's own quantiser", STATIC, "minmax")
 
 
 @dataclass(frozen=True)
@@ -118,15 +132,18 @@ class Quantised:
     layers: dict[str, float]
 
 
-def quantise(program: ExportedProgram, plan: Plan, wanted: Input, tubelet: int, bar: Progress | None) -> Quantised:
+def quantise(
+    program: ExportedProgram, plan: Plan, wanted: Input, tubelet: int, bar: Progress | None, quantizer: Any = None
+) -> Quantised:
     """Calibrate, fine-tune where the plan says so, and quantise.
 
     Args:
-        program: of `graph.export`.
+        program: of `graph.export`, or of ordinary operations for a delegate's quantiser.
         plan: see `Plan`.
         wanted: what the model takes.
         tubelet: the model's tubelet size.
         bar: makes progress bars, as `tqdm.tqdm` does; None shows nothing.
+        quantizer: the delegate's; None lets the plan's recipe quantise.
 
     Raises:
         ClipSetError: there are too few clips.
@@ -142,7 +159,7 @@ def quantise(program: ExportedProgram, plan: Plan, wanted: Input, tubelet: int, 
     tuned = program
     if plan.finetune:
         tuned = finetuning.finetune(program, plan.recipe, tensors, finetuning.Schedule(plan.finetune), bar)
-    quantised = quantisation.quantise(tuned, plan.recipe, tensors, bar)
+    quantised = quantisation.quantise(tuned, plan.recipe, tensors, bar, quantizer)
     layers = quantisation.signal_to_noise(program, quantised, tensors[:SHOWN]) if tensors else {}
     return Quantised(quantised, videos, layers)
 
@@ -208,7 +225,7 @@ def measure(plan: Plan, quantised: Quantised, subjects: Sequence[Subject], folde
     if clips is None and plan.procedural:
         from vmp_edge.calibration.egomotion.dataset import write_clips
 
-        clips = write_clips("test", HELD_OUT, folder, bar)
+        clips = write_clips("test", plan.drawn, folder, bar)
     labelled = clips is not None
     if clips is None:
         assert quantised.clips is not None

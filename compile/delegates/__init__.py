@@ -23,9 +23,15 @@ from torch.export import ExportedProgram
 from vmp_edge.bundle import Bundle
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import BuildError, MissingDependencyError, VmpError
+from vmp_edge.ops.chunked import Form
 from vmp_edge.runtimes.folding import fold
 
-MODULES = {"coreml": "vmp_edge.compile.delegates.coreml", "vulkan": "vmp_edge.compile.delegates.vulkan"}
+MODULES = {
+    "coreml": "vmp_edge.compile.delegates.coreml",
+    "ethosu": "vmp_edge.compile.delegates.ethosu",
+    "vulkan": "vmp_edge.compile.delegates.vulkan",
+    "vgf": "vmp_edge.compile.delegates.vgf",
+}
 
 Array = npt.NDArray[np.float32]
 GLUE = ("executorch_call_delegate", "getitem")
@@ -39,14 +45,15 @@ class Delegated:
         program: ExecuTorch's ``.pte`` file.
         tools: the distributions that made it.
         emulator: the name of what runs the delegate's program here; None where nothing does.
-        run: that: frames (T / tubelet, tubelet * 3, H, W) -> logits (1, classes); raises `MissingDependencyError` if
-            something that it needs is not installed.
+        run: that: frames (T / tubelet, tubelet * 3, H, W) -> logits (1, classes).
+        check: raises `MissingDependencyError` if something that `run` needs is not installed.
     """
 
     program: bytes
     tools: tuple[str, ...]
     emulator: str | None = None
     run: Callable[[Array], Array] | None = None
+    check: Callable[[], object] = lambda: None
 
 
 class Delegate(Protocol):
@@ -55,6 +62,37 @@ class Delegate(Protocol):
     def lower(self, program: ExportedProgram, kind: Target, precision: str) -> Delegated:
         """Lower a program of ordinary operations."""
         ...
+
+
+def ordinary(program: ExportedProgram, kind: Target, precision: str) -> ExportedProgram:
+    """A program of `graph.export` in ordinary operations, its scans in the form that a target asks for.
+
+    But in fp32, norms square only what sixteen bits can hold.
+    """
+    from vmp_edge.compile import graph
+
+    with quiet():
+        program = program if precision == "fp32" else graph.with_bounded_norms(program)
+        program = graph.with_linear_patches(program) if kind.options.get("patches") == "linear" else program
+        return graph.with_plain_operations(program, Form(**kind.scan))
+
+
+class Quantising(Protocol):
+    """A module of this folder with precisions that are calibrated."""
+
+    def quantiser(self, kind: Target) -> Any:
+        """PT2E's ``Quantizer`` for a program of ordinary operations."""
+        ...
+
+
+def quantiser(kind: Target) -> Any:
+    """That of a target's delegate.
+
+    Raises:
+        MissingDependencyError: the delegate's toolchain is not installed.
+    """
+    assert kind.delegate is not None
+    return cast(Quantising, find(kind.delegate)).quantiser(kind)
 
 
 def find(name: str) -> Delegate:
@@ -68,10 +106,14 @@ class Emulated:
     Args:
         made: with a `run`.
         bundle: that it is in.
+
+    Raises:
+        MissingDependencyError: something that it needs is not installed.
     """
 
     def __init__(self, made: Delegated, bundle: Bundle) -> None:
         assert made.run is not None and made.emulator is not None
+        made.check()
         self.emulator, self._run = made.emulator, made.run
         self._tubelet = int(bundle.manifest.model["tubelet_size"])
 
@@ -116,6 +158,22 @@ def quiet() -> Iterator[None]:
             logging.disable(disabled)
 
 
+@contextlib.contextmanager
+def shared_history() -> Iterator[None]:
+    """Nodes share the record of what they were made from.
+
+    PyTorch 2.13 copies it, all of it, for each node in each pass, and each pass adds to it: what that takes grows with
+    the square of the number of passes, and Arm's compilers have more than a hundred.
+    """
+    from torch.fx.traceback import NodeSource
+
+    NodeSource.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del NodeSource.__deepcopy__  # type: ignore[attr-defined]
+
+
 def lower_whole(program: ExportedProgram, partitioner: Any, name: str, edges: tuple[str, ...] = ()) -> tuple[Any, Any]:
     """A program as one call of a delegate, with nothing beside it.
 
@@ -135,7 +193,7 @@ def lower_whole(program: ExportedProgram, partitioner: Any, name: str, edges: tu
     from executorch.exir.lowered_backend_module import get_lowered_submodules
 
     try:
-        with quiet():
+        with quiet(), shared_history():
             edge = to_edge_transform_and_lower(program, partitioner=[partitioner])
     except VmpError:
         raise

@@ -1,15 +1,18 @@
 """Targets that ExecuTorch's delegates take whole: what is checked of them without their toolchains."""
 
+import copy
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.fx import traceback
 
 from vmp_edge.cli import main
-from vmp_edge.compile import delegates, target
-from vmp_edge.errors import BuildError
+from vmp_edge.compile import delegates, lowering, target
+from vmp_edge.compile.delegates import ethosu, vgf
+from vmp_edge.errors import BuildError, MissingDependencyError
 from vmp_edge.ops.chunked import FORMS, Form
 
 DELEGATED = [name for name in target.names() if target.load(name).delegate]
@@ -24,14 +27,27 @@ def test_targets_are_whole(name):
     assert kind.verified["a device"] == "not run yet"
 
 
-def test_a_missing_toolchain_is_one_line(capfd, tmp_path, checkpoint, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [
+        ("apple-ane", "coremltools", "coreml"),
+        ("arm-ethos-u85", "ethosu", "ethos-u"),
+        ("arm-vgf", "model_converter", "vgf"),
+    ],
+)
+def test_a_missing_toolchain_is_one_line(capfd, tmp_path, checkpoint, monkeypatch, name, module, extra):
     pytest.importorskip("executorch", reason="needs executorch")
-    monkeypatch.setitem(sys.modules, "coremltools", None)
+    for loaded in [each for each in sys.modules if each.startswith(f"{module}.")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, module, None)
     output = tmp_path / "bundle"
-    command = ["build", "--target", "apple-ane", "--checkpoint", checkpoint, "--output", output]
+    command = ["build", "--target", name, "--output", output]
+    if target.load(name).precisions[0] not in lowering.CALIBRATED:  # our own model needs no --calibrate
+        command += ["--checkpoint", checkpoint]
     assert main([str(argument) for argument in command]) == 1
     lines = capfd.readouterr().err.splitlines()
-    assert "needs coremltools; run: pip install 'vmp-edge[compile,coreml]'" in lines[-1]
+    assert f"needs {module}" in lines[-1]
+    assert f"run: pip install 'vmp-edge[compile,{extra}]'" in lines[-1]
     assert not any("Traceback" in line for line in lines)
     assert not output.exists()
 
@@ -81,6 +97,51 @@ def test_a_failing_compiler_is_one_line():
     program = torch.export.export(torch.nn.Tanh(), (torch.zeros(1, 4),))
     with pytest.raises(BuildError, match="A delegate cannot compile the model: tuple index out of range"):
         delegates.lower_whole(program, Fails(), "A delegate")
+
+
+def test_nodes_keep_one_history():
+    source = traceback.NodeSource(None, "a pass")
+    with delegates.shared_history():
+        assert copy.deepcopy(source) is source
+    assert copy.deepcopy(source) is not source
+
+
+def test_activations_of_eight_bits_are_refused():
+    pytest.importorskip("torchao", reason="needs torchao")
+
+    class Rounds(torch.nn.Module):
+        def __init__(self, dtype):
+            super().__init__()
+            self.dtype = dtype
+
+        def forward(self, x):
+            least, most = torch.iinfo(self.dtype).min, torch.iinfo(self.dtype).max
+            operators = torch.ops.quantized_decomposed
+            q = operators.quantize_per_tensor(x, 0.1, 0, least, most, self.dtype)
+            return operators.dequantize_per_tensor(q, 0.1, 0, least, most, self.dtype)
+
+    programs = [torch.export.export(Rounds(dtype), (torch.ones(2),)) for dtype in (torch.int16, torch.int8)]
+    ethosu.check_wide(programs[0])
+    with pytest.raises(BuildError, match="1 activations would have eight bits"):
+        ethosu.check_wide(programs[1])
+
+
+@pytest.mark.parametrize("missing", ["driver", "layers"])
+def test_what_emulating_vulkan_needs(monkeypatch, tmp_path, missing):
+    icd = tmp_path / "vulkan" / "icd.d"
+    icd.mkdir(parents=True)
+    (icd / "lvp_icd.x86_64.json").write_text("{}")
+    monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path / "none" if missing == "driver" else tmp_path))
+    for name in ("scenario_runner", "emulation_layer"):
+        module = ModuleType(name)
+        module.__file__ = str(tmp_path / name / "__init__.py")
+        monkeypatch.setitem(sys.modules, name, module)
+    if missing == "layers":
+        assert vgf.environment()["VK_ICD_FILENAMES"] == str(icd / "lvp_icd.x86_64.json")
+        monkeypatch.setitem(sys.modules, "emulation_layer", None)
+    words = "apt install mesa-vulkan-drivers" if missing == "driver" else r"needs emulation_layer; run: pip install"
+    with pytest.raises(MissingDependencyError, match=words):
+        vgf.environment()
 
 
 def test_an_emulated_engine_takes_videos():

@@ -14,7 +14,7 @@ from vmp_edge.bundle import Bundle
 from vmp_edge.calibration import quantisation
 from vmp_edge.calibration.measure import Comparison
 from vmp_edge.cli import main
-from vmp_edge.compile import graph, parity, quantised, target
+from vmp_edge.compile import delegates, graph, parity, quantised, target
 from vmp_edge.compile.executorch import to_executorch
 from vmp_edge.compile.lowering import PRECISIONS, QUANTISED
 
@@ -182,6 +182,47 @@ def test_fine_tuning_is_told(capfd, tmp_path, checkpoint, clips):
     code, _, lines = run(capfd, *build, "--calibrate", clips, "--calibration-clips", 4, "--finetune", 2)
     assert code == 0, lines
     assert Bundle.open(output).manifest.accuracy["calibration"]["finetuning_steps"] == 2
+class FakeDelegate:
+    """Quantises nothing and compiles nothing; what "emulates" it is PyTorch."""
+
+    def quantiser(self, kind):
+        from torchao.quantization.pt2e.quantizer import Quantizer
+
+        class Nothing(Quantizer):
+            def annotate(self, model):
+                return model
+
+            def validate(self, model):
+                """Nothing could be wrong."""
+
+        return Nothing()
+
+    def lower(self, program, kind, precision):
+        names = {str(node.target) for node in program.graph.nodes}
+        assert not any(name.startswith("vmp") for name in names)
+        module = program.module(check_guards=False)
+        return delegates.Delegated(b"program", ("torch",), "a fake", lambda frames: run_module(module, frames))
+
+
+def run_module(module, frames):
+    with torch.no_grad():
+        return module(torch.from_numpy(frames)).numpy()
+
+
+def test_a_delegate_quantises_and_its_emulator_recognises(capfd, tmp_path, checkpoint, clips, monkeypatch):
+    monkeypatch.setattr(delegates, "find", lambda name: FakeDelegate())
+    output = tmp_path / "out" / "bundle"
+    build = ("build", "--target", "arm-ethos-u85", "--checkpoint", checkpoint, "--output", output)
+    code, _, lines = run(capfd, *build)
+    assert code == 2 and "16a8w is calibrated on clips: give some 64 videos" in lines[-1]
+    assert "int8-dynamic" not in lines[-1]
+    code, _, lines = run(capfd, *build, "--calibrate", clips, "--calibration-clips", 2, "--evaluate", clips)
+    assert code == 0, lines
+    manifest = Bundle.open(output, any_machine=True).manifest
+    assert manifest.precision == "16a8w"
+    assert manifest.parity["emulator"] == "a fake" and manifest.parity["agreement"] == 1
+    assert manifest.accuracy["calibration"]["clips"] == 2
+    assert manifest.accuracy["measured"]["engine"] == "a fake" and manifest.accuracy["measured"]["clips"] == 6
 
 
 def test_too_great_a_drop_fails_and_leaves_nothing(capfd, tmp_path, checkpoint, clips, monkeypatch):
