@@ -145,4 +145,5 @@ class Tosa:
         if status != tosa_reference_model.GraphStatus.TOSA_VALID:
             raise BuildError(f"{EMULATOR} does not take the program: {status}")
         values = np.asarray(outputs[0]).reshape(got.shape)
-        return values.astype(np.float32) * np.float32(got.scale)
+        result: Array = values.astype(np.float32) * np.float32(got.scale)
+        return result

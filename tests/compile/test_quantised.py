@@ -182,6 +182,8 @@ def test_fine_tuning_is_told(capfd, tmp_path, checkpoint, clips):
     code, _, lines = run(capfd, *build, "--calibrate", clips, "--calibration-clips", 4, "--finetune", 2)
     assert code == 0, lines
     assert Bundle.open(output).manifest.accuracy["calibration"]["finetuning_steps"] == 2
+
+
 class FakeDelegate:
     """Quantises nothing and compiles nothing; what "emulates" it is PyTorch."""
 
