@@ -71,5 +71,5 @@ def _build(file: str, target: str, toolchain: str | None, sdk: Path | None) -> P
         beside = finished.with_suffix(f".{os.getpid()}")
         shutil.copy2(Path(folder) / file, beside)
         beside.replace(finished)
-    log.unlink()
+    log.unlink(missing_ok=True)  # somebody else may have built the same
     return finished

@@ -124,5 +124,5 @@ def _build(files: list[str] | tuple[str, ...], targets: list[str], toolchain: st
             beside = path.with_suffix(f".{os.getpid()}")
             shutil.copy2(Path(build) / file, beside)
             beside.replace(path)
-    log.unlink()
+    log.unlink(missing_ok=True)  # somebody else may have built the same
     return finished
