@@ -40,8 +40,9 @@ HARSHER = {
 TITLES = {
     "student": """# A small model taught by a larger one
 
-{sizes}, trained on {clips} procedural clips for {epochs} epochs from the same weights, measured on {held_out} others.
-Agreement: percent of these that student and teacher take for the same. The teacher is egomotion-nano.
+{sizes}, trained on {clips} procedural clips for {epochs}
+epochs from the same weights, measured on {held_out} others. Agreement: percent of these that student and teacher take
+for the same. The teacher is egomotion-nano.
 """,
     "int8": """# Quantisation-aware fine-tuning
 
