@@ -27,8 +27,8 @@ MODULES = {
 QUANTISED = ("int8", "int8-dynamic", "int8-weight-only")  # with a recipe of the same name in calibration/recipes
 PRECISIONS = {  # that a lowering does; a target's are its own
     "executorch": ("fp32", "fp16", *QUANTISED),
-    "onnxruntime": ("fp32",),
-    "openvino": ("fp32",),
+    "onnxruntime": ("fp32", "fp16", *QUANTISED),
+    "openvino": ("fp32", *QUANTISED),
     "torch": ("fp32",),
     "tvm": ("fp32", "fp16", *QUANTISED),
 }
