@@ -203,7 +203,7 @@ def test_tokens_of_zeros_stay_zeros():
     (y,) = stock_session(made).run(None, {"x": x.numpy()})
     expected = linear(x).detach().numpy()
     assert not y[0, 1].any()
-    np.testing.assert_allclose(y, expected, atol=0.02 * np.abs(expected).max(-1, keepdims=True))
+    assert (np.abs(y - expected) <= 0.02 * np.abs(expected).max(-1, keepdims=True)).all()
 
 
 def test_the_program_must_be_of_the_precision():
@@ -212,7 +212,7 @@ def test_the_program_must_be_of_the_precision():
 
 
 def test_damaged_model(as_bundle):
-    bundle = as_bundle(b"not a model", made()[0].options)
+    bundle = as_bundle(b"not a model", make_model().options)
     with pytest.raises(BundleError, match=r"model\.onnx: ONNX Runtime cannot load it") as caught:
         OnnxRuntimeEngine(bundle)
     assert "\n" not in str(caught.value)
