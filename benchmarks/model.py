@@ -2,8 +2,8 @@
 
 (a) published: the arithmetic as the VideoMambaPro code has it, a Python loop over the tokens, on this repository's
     weights; (b) source: the source model with the native operators; (c) executorch: the bundle of `--target host`;
-    (d) tvm and (e) onnxruntime: those of `--engine tvm`, `--engine onnxruntime`; then quantised bundles, calibrated on
-    synthetic scenes.
+    (d) tvm: that of `--engine tvm`; (e) onnxruntime: that of `--target onnx`; then quantised bundles, calibrated on
+    synthetic scenes, and one in float16.
 Each is a process of its own with a fixed number of threads, taken in turns so that a noisy moment hits all of them.
 """
 
@@ -21,14 +21,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
 import vmp_edge
 from vmp_edge.bundle import Bundle
 
-BUNDLES = {  # engine and precision
+BUNDLES = {  # engine and precision; ONNX Runtime's are those of the target `onnx`, the others the host's
     "executorch": ("executorch", "fp32"),
     "tvm": ("tvm", "fp32"),
     "onnxruntime": ("onnxruntime", "fp32"),
@@ -37,8 +36,10 @@ BUNDLES = {  # engine and precision
     "executorch int8-weight-only": ("executorch", "int8-weight-only"),
     "tvm int8": ("tvm", "int8"),
     "tvm int8-dynamic": ("tvm", "int8-dynamic"),
+    "onnxruntime int8": ("onnxruntime", "int8"),
+    "onnxruntime fp16": ("onnxruntime", "fp16"),
 }
-VARIANTS = dict(zip(["published", "source", *BUNDLES], "abcdefghij", strict=False))
+VARIANTS = dict(zip(["published", "source", *BUNDLES], "abcdefghijkl", strict=False))
 LIBRARIES = ("torch", "executorch", "apache-tvm", "onnxruntime")
 WEIGHTS = "weights.pth"
 VIDEO = "video.npy"
@@ -87,22 +88,16 @@ def peak_memory() -> float:
 def build(folder: Path, name: str, frames: int, size: int, variants: list[str]) -> dict[str, float]:
     """Weights of a seeded random model, a clip, and the bundles; the seconds that a build took, its checks included."""
     import torch
+    from scenes import scenes, write
 
-    from vmp_edge.calibration.actions.geometry import write_lossless
     from vmp_edge.compile import pipeline
-    from vmp_edge.compile.parity import moving_scene
 
     torch.manual_seed(0)
     model = vmp_edge.models.create(name, num_frames=frames, image_size=size)
     torch.save({"model": model.state_dict(), "options": vars(model.options)}, folder / WEIGHTS)
-    shape = SimpleNamespace(manifest=SimpleNamespace(frames=frames, image_size=size))
-    scenes = [moving_scene(seed, shape) for seed in range(CALIBRATION + 1)]
-    np.save(folder / VIDEO, vmp_edge.Preprocessing(size).clip(scenes[-1]))
-    places = [folder / f"{seed}.avi" for seed in range(CALIBRATION)]
-    for scene, place in zip(scenes, places, strict=False):
-        write_lossless(scene, 15, place)
-    clips = folder / "clips.txt"
-    clips.write_text("".join(f"{place}\n" for place in places))
+    shown = scenes(frames, size, CALIBRATION + 1)
+    np.save(folder / VIDEO, vmp_edge.Preprocessing(size).clip(shown[-1]))
+    clips = write(shown[:-1], folder)
     seconds = {}
     for variant in filter(BUNDLES.get, variants):
         engine, precision = BUNDLES[variant]
@@ -110,7 +105,7 @@ def build(folder: Path, name: str, frames: int, size: int, variants: list[str]) 
         start = time.perf_counter()
         pipeline.build(
             pipeline.Request(
-                "host",
+                "onnx" if engine == "onnxruntime" else "host",
                 checkpoint=folder / WEIGHTS,
                 output=folder / variant,
                 engine=engine,

@@ -15,25 +15,29 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from scenes import scenes, write
 
 from vmp_edge.compile import target
-from vmp_edge.compile.pipeline import Request, build
+from vmp_edge.compile.lowering import QUANTISED
+from vmp_edge.compile.pipeline import DEFAULT_MODEL, Request, build
 from vmp_edge.errors import MissingDependencyError, VmpError
+from vmp_edge.models import PRESETS
 
+CALIBRATION = 4  # scenes
 RESULTS = Path(__file__).parent / "results"
 # Target, precision, model, clips of each kind.
 ROWS = (
+    *(("onnx", precision, "egomotion-nano", 30) for precision in ("fp32", "fp16", *QUANTISED)),
+    *(("onnx", precision, "videomambapro-tiny", 1) for precision in ("fp32", "fp16", *QUANTISED)),
     ("android-cpu", "fp32", "egomotion-nano", 3),
     ("android-vulkan", "fp32", "egomotion-nano", 30),
     ("apple-ane", "fp16", "egomotion-nano", 30),
     ("apple-ane", "fp16", "videomambapro-tiny", 1),
     ("arm64-executorch", "fp32", "egomotion-nano", 3),
-    ("arm64-executorch", "int8", "egomotion-nano", 2),
-    ("arm64-executorch", "int8-dynamic", "egomotion-nano", 2),
-    ("arm64-executorch", "int8-weight-only", "egomotion-nano", 2),
+    *(("arm64-executorch", precision, "egomotion-nano", 2) for precision in QUANTISED),
     ("arm-ethos-u85", "16a8w", "egomotion-nano", 1),
     ("arm-vgf", "fp32", "egomotion-nano", 1),
-    ("openvino", "fp32", "egomotion-nano", 30),
+    *(("openvino", precision, "egomotion-nano", 30) for precision in ("fp32", *QUANTISED)),
     ("openvino", "fp32", "videomambapro-tiny", 1),
 )
 # Of the targets that were asked for, those that are not there.
@@ -48,7 +52,13 @@ def measure(name: str, precision: str, model: str, clips: int) -> dict[str, Any]
     """Build a bundle, and say what its manifest says."""
     started = sum(os.times()[:4])
     with tempfile.TemporaryDirectory() as folder:
-        request = Request(name, model=model, precision=precision, output=Path(folder) / "bundle", parity_clips=clips)
+        given: dict[str, Any] = {}
+        if precision == "int8" and model != DEFAULT_MODEL:  # for which clips would be drawn
+            options = PRESETS[model]
+            given = {"calibrate": write(scenes(options.num_frames, options.image_size, CALIBRATION), Path(folder))}
+            given["calibration_clips"] = CALIBRATION
+        output = Path(folder) / "bundle"
+        request = Request(name, model=model, precision=precision, output=output, parity_clips=clips, **given)
         manifest = build(request).manifest
     parity = manifest.parity
     recognised = manifest.accuracy.get("measured", parity)  # of precisions that are calibrated: held-out clips
@@ -69,8 +79,8 @@ def table(found: dict[str, dict[str, Any]]) -> str:
         "# How far each target is from the source model",
         "",
         "Signal-to-noise ratio of the logits and agreement of top-1: the bundle beside the source model in float32, on",
-        "as many random clips as real-looking ones. In 16a8w the ratio is that of eight clips of the calibration, the",
-        "agreement that of held-out clips of the task. CPU seconds are those of the whole build, comparison",
+        "as many random clips as real-looking ones. Of quantised models the ratio is that of clips of the calibration,",
+        "the agreement that of held-out clips of the task. CPU seconds are those of the whole build, comparison",
         "included. videomambapro-tiny has random weights.",
         "",
         "| target | model | precision | SNR, dB | top-1 agreement | clips | CPU s | MB | compared by | verified |",

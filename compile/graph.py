@@ -309,3 +309,26 @@ def with_linear_patches(program: ExportedProgram) -> ExportedProgram:
     module.recompile()
     with torch.no_grad():
         return torch.export.export(module, program.example_inputs[0], strict=False)
+
+
+def in_float16(program: ExportedProgram) -> ExportedProgram:
+    """A program whose weights and results are float16; its input and output stay float32.
+
+    Args:
+        program: of `with_bounded_norms`.
+    """
+    example = program.example_inputs[0]
+    with torch.no_grad():
+        return torch.export.export(_Halved(program.module(check_guards=False)), example, strict=False)
+
+
+class _Halved(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        halves = {name: tensor.half() for name, tensor in module.state_dict().items()}
+        module.load_state_dict(halves, assign=True)  # the program keeps its own weights
+
+    def forward(self, frames: Tensor) -> Tensor:
+        logits: Tensor = self.module(frames.half())
+        return logits.float()

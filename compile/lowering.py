@@ -29,8 +29,8 @@ QUANTISED = ("int8", "int8-dynamic", "int8-weight-only")  # with a recipe of the
 CALIBRATED = ("16a8w",)
 PRECISIONS = {  # that a lowering does; a target's are its own
     "executorch": ("fp32", "fp16", *QUANTISED, *CALIBRATED),
-    "onnxruntime": ("fp32",),
-    "openvino": ("fp32",),
+    "onnxruntime": ("fp32", "fp16", *QUANTISED),
+    "openvino": ("fp32", *QUANTISED),
     "torch": ("fp32",),
     "tvm": ("fp32", "fp16", *QUANTISED),
 }

@@ -9,8 +9,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from vmp_edge.bundle import Staging
-from vmp_edge.compile import graph
-from vmp_edge.compile.lowering import Lowered, Source
+from vmp_edge.compile import graph, pt2e, qdq
+from vmp_edge.compile.lowering import QUANTISED, Lowered, Source
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import BuildError, MissingDependencyError
 from vmp_edge.ops.chunked import Form
@@ -37,17 +37,31 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
 
     Raises:
         MissingDependencyError: onnx, onnxscript or onnxruntime is not installed.
+        UsageError: the program is quantised and the precision is not, or the other way round.
         BuildError: the model does not pass ONNX's checker.
     """
     require(("onnx", "onnxscript", "onnxruntime"), INSTALL_HINT)
-    return write(source, staging, kind)
+    return write(source, staging, kind, precision)
 
 
-def write(source: Source, staging: Staging, kind: Target, readers: tuple[str, ...] = ()) -> Lowered:
+def write(source: Source, staging: Staging, kind: Target, precision: str, readers: tuple[str, ...] = ()) -> Lowered:
     """As `lower`; `readers` are distributions whose versions the manifest gives, too."""
-    staging.add(PROGRAM, to_onnx(source.program, Form(**kind.scan)).SerializeToString())
+    program = in_precision(source.program, precision)
+    staging.add(PROGRAM, to_onnx(program, Form(**kind.scan)).SerializeToString())
     tools = {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript", *readers)}
     return Lowered(program=PROGRAM, tools=tools)
+
+
+def in_precision(program: ExportedProgram, precision: str) -> ExportedProgram:
+    """A program of `graph.export`, quantised if the precision is, made of what ONNX has words for.
+
+    Raises:
+        UsageError: the program is quantised and the precision is not, or the other way round.
+    """
+    pt2e.check(program, precision)
+    if precision == "fp16":
+        return graph.in_float16(graph.with_bounded_norms(program))
+    return qdq.with_fixed_ranges(program) if precision in QUANTISED else program
 
 
 def to_onnx(program: ExportedProgram, form: Form, names: tuple[list[str], list[str]] = NAMES) -> Any:

@@ -17,11 +17,11 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
         source: the model.
         staging: the bundle that is being made.
         kind: the target, whose `scan` says how the scans are written.
-        precision: fp32.
+        precision: one of the target's.
 
     Raises:
         MissingDependencyError: onnx, onnxscript or openvino is not installed.
         BuildError: the model does not pass ONNX's checker.
     """
     onnx.require(("onnx", "onnxscript", "openvino"), INSTALL_HINT)
-    return onnx.write(source, staging, kind, ("openvino",))
+    return onnx.write(source, staging, kind, precision, ("openvino",))

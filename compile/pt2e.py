@@ -115,10 +115,11 @@ def weight_of(layer: Node, parameters: Mapping[str, npt.NDArray[Any]]) -> Weight
     values, scales, zeros, axis = given
     if axis != 0 or values.dtype != np.int8 or (zeros is not None and np.any(zeros)):
         raise BuildError(f"{layer.name}: only int8 weights with a scale for each row and no zero points can be lowered")
-    return Weight(values, scales.astype(np.float32), _activations(source))
+    return Weight(values, scales.astype(np.float32), activations_of(source))
 
 
-def _activations(source: Any) -> Activations | None:
+def activations_of(source: Any) -> Activations | None:
+    """How a layer's input becomes int8; None where it stays float32."""
     if is_call(source, "dequantize_per_token.default"):
         return Dynamic()
     if is_call(source, "dequantize_per_tensor.default"):

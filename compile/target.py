@@ -11,7 +11,7 @@ import yaml
 
 from vmp_edge.compile.lowering import PRECISIONS
 from vmp_edge.errors import MissingDependencyError, UsageError
-from vmp_edge.manifest import host_machine, missing_cpu_features
+from vmp_edge.manifest import ANY_MACHINE, host_machine, missing_cpu_features
 
 FOLDER = Path(__file__).parent / "targets"
 
@@ -71,7 +71,8 @@ class Target:
         name: the YAML file's name.
         description: one line for people.
         machine: the processor architecture that a bundle needs, as `vmp_edge.manifest.host_machine` names it,
-            ``host`` for that of the building machine, or a device's own name where no Linux machine can run it.
+            ``host`` for that of the building machine, ``any``, or a device's own name where no Linux machine can run
+            it.
         engine: what executes its bundles unless the user says otherwise.
         engines: all that can.
         precisions: those that the device is for and one of the engines does, the default first.
@@ -193,7 +194,7 @@ def native(precision: str = "fp32") -> Target:
 
 def runs_here(target: Target) -> bool:
     """Whether this machine can run a target's bundles."""
-    fits = target.machine in ("host", host_machine()) and not missing_cpu_features(target.cpu_features)
+    fits = target.machine in ("host", ANY_MACHINE, host_machine()) and not missing_cpu_features(target.cpu_features)
     return fits and (target.gpu is None or _has_gpu(target.gpu))
 
 

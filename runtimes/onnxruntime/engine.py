@@ -11,9 +11,8 @@ from vmp_edge.errors import BundleError, VmpError
 from vmp_edge.runtimes.folding import fold
 
 ONLY_ERRORS = 3  # of ONNX Runtime's log levels
-# Version 1.31 moves the int8 weights' DequantizeLinear behind their transposes with zero points of another type, and
-# then refuses the model. It has nothing to do in float32 models.
-BROKEN = ["QDQPropagationTransformer"]
+# Where only weights are int8, it would round activations, too.
+FLOAT_ACTIVATIONS = ("session.qdq_matmulnbits_accuracy_level", "1")
 
 
 class OnnxRuntimeEngine:
@@ -32,11 +31,10 @@ class OnnxRuntimeEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = ONLY_ERRORS
+        options.add_session_config_entry(*FLOAT_ACTIVATIONS)
         program = bundle.path / bundle.manifest.program
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(program), options, providers=["CPUExecutionProvider"], disabled_optimizers=BROKEN
-            )
+            self._session = onnxruntime.InferenceSession(str(program), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions have no base class of their own
             raise BundleError(f"{program}: ONNX Runtime cannot load it ({one_line(error)})") from error
         self._input = self._session.get_inputs()[0].name

@@ -14,7 +14,7 @@ from vmp_edge.runtimes.folding import fold
 
 
 class OpenVinoEngine:
-    """Runs a bundle's ONNX model in float32.
+    """Runs a bundle's ONNX model, its floats in float32.
 
     Args:
         bundle: a bundle whose engine is ``openvino``.

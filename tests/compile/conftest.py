@@ -1,27 +1,6 @@
 import pytest
 import torch
-
-from vmp_edge.models import ModelOptions, VideoMamba
-
-SMALL = {"embed_dim": 32, "depth": 2, "image_size": 32, "num_frames": 4, "num_classes": 5}
-VARIANTS = {
-    "pro": {},
-    "pro-conv-tubelet": {"scan_input": "conv", "tubelet_size": 2},
-    "vanilla": {"directions": "separate", "initial_state": "zero", "mask_backward": False, "scan_input": "conv"},
-    "separate-masked": {"directions": "separate", "mask_backward": True},
-    "temporal-first": {"scan_order": "temporal_first"},
-    "spatiotemporal": {"scan_order": "spatiotemporal"},
-}
-
-
-def make_model(**options):
-    """A small model whose norms, skips and decays are away from their first values, so that folding them shows."""
-    torch.manual_seed(0)
-    model = VideoMamba(ModelOptions(**{**SMALL, **options})).eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith(("norm.weight", "norm_f.weight", ".D", ".D_b", "A_log", "A_b_log", "head.bias")):
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    return model
+from small_models import VARIANTS, make_model
 
 
 @pytest.fixture

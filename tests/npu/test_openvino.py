@@ -28,12 +28,22 @@ print(json.dumps(recognizer.predict(np.zeros((4, 32, 32, 3), np.uint8)).scores.t
 
 
 @pytest.fixture
-def bundle(tmp_path):
+def checkpoint(tmp_path):
     torch.manual_seed(0)
     model = VideoMamba(ModelOptions(**SMALL))
     path = tmp_path / "small.pth"
     torch.save({"model": model.state_dict(), "options": vars(model.options)}, path)
-    return build(Request(target="openvino", checkpoint=path, output=tmp_path / "bundle"))
+    return path
+
+
+@pytest.fixture
+def bundle(checkpoint, tmp_path):
+    return build(Request(target="openvino", checkpoint=checkpoint, output=tmp_path / "bundle"))
+
+
+def test_int8(checkpoint, tmp_path):
+    request = Request(target="openvino", precision="int8-dynamic", checkpoint=checkpoint, output=tmp_path / "bundle")
+    assert 0.98 <= build(request).manifest.parity["cosine"] < 1
 
 
 def test_a_bundle_runs_without_pytorch(bundle):
