@@ -5,18 +5,16 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import warnings
-from functools import partial
 from typing import Any
 
 from torch.export import ExportedProgram
 from torch.fx import Node
 
 from vmp_edge.bundle import Staging
-from vmp_edge.compile import delegates, graph
+from vmp_edge.compile import delegates
 from vmp_edge.compile.lowering import Lowered, Source
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import MissingDependencyError
-from vmp_edge.ops.chunked import Form
 from vmp_edge.runtimes.building import INSTALL_HINT
 from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
 
@@ -37,21 +35,12 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
         BuildError: the operators' library cannot be built, or the delegate does not take the model whole.
     """
     if kind.delegate is not None:
-        return _delegate(source, staging, kind, precision, kind.delegate)
+        return delegates.lower(source, staging, kind, precision, PROGRAM)
     library = build_library()
     staging.add(PROGRAM, to_executorch(source.program).buffer)
     staging.add(LIBRARY, library)
     tools = {name: importlib.metadata.version(name) for name in ("torch", "executorch")}
     return Lowered(program=PROGRAM, tools=tools)
-
-
-def _delegate(source: Source, staging: Staging, kind: Target, precision: str, name: str) -> Lowered:
-    with delegates.quiet():
-        plain = graph.with_plain_operations(graph.with_bounded_norms(source.program), Form(**kind.scan))
-    made = delegates.find(name).lower(plain, kind, precision)
-    staging.add(PROGRAM, made.program)
-    emulate = None if made.run is None else partial(delegates.Emulated, made)
-    return Lowered(PROGRAM, {name: importlib.metadata.version(name) for name in made.tools}, emulate=emulate)
 
 
 def to_executorch(exported: ExportedProgram) -> Any:

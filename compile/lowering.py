@@ -25,9 +25,10 @@ MODULES = {
     "tvm": "vmp_edge.compile.tvm",
 }
 QUANTISED = ("int8", "int8-dynamic", "int8-weight-only")  # with a recipe of the same name in calibration/recipes
+BY_DELEGATE = ("16a8w",)  # on clips, too, by the quantiser that comes with a delegate
 PRECISIONS = {  # that a lowering does; a target's are its own
-    "executorch": ("fp32", "fp16", *QUANTISED),
-    "onnxruntime": ("fp32",),
+    "executorch": ("fp32", "fp16", *QUANTISED, *BY_DELEGATE),
+    "onnxruntime": ("fp32", "fp16"),
     "openvino": ("fp32",),
     "torch": ("fp32",),
     "tvm": ("fp32", "fp16", *QUANTISED),

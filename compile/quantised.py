@@ -18,7 +18,8 @@ from vmp_edge.calibration.clipset import ClipSet, Entry
 from vmp_edge.calibration.decoding import Input, Progress, Video, Videos, load_videos
 from vmp_edge.calibration.measure import Comparison, Subject, evaluate
 from vmp_edge.calibration.report import Report
-from vmp_edge.compile.lowering import QUANTISED
+from vmp_edge.compile.lowering import BY_DELEGATE, QUANTISED
+from vmp_edge.compile.target import Target
 from vmp_edge.errors import BuildError, UsageError
 
 if TYPE_CHECKING:
@@ -69,14 +70,17 @@ def plan(precision: str, procedural: bool, options: dict[str, Any]) -> Plan | No
         UsageError: an option is wrong, or there are no clips for what is asked.
         ClipSetError: a clip set cannot be read.
     """
-    if precision not in QUANTISED:
+    if precision not in (*QUANTISED, *BY_DELEGATE):
         if given := [name for name in OPTIONS if options[name] is not None]:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise UsageError(f"{names}: for the precisions {', '.join(QUANTISED)}, not for {precision}")
+            known = ", ".join((*QUANTISED, *BY_DELEGATE))
+            raise UsageError(f"{names}: for the precisions {known}, not for {precision}")
         return None
     from vmp_edge.calibration import quantisation
 
-    recipe, count, max_drop = quantisation.load(precision), options["calibration_clips"], options["max_drop"]
+    own = quantisation.Recipe(precision, "by the delegate's own quantiser", quantisation.STATIC)
+    recipe = own if precision in BY_DELEGATE else quantisation.load(precision)
+    count, max_drop = options["calibration_clips"], options["max_drop"]
     count = CLIPS if count is None else count
     if count < 1:
         raise UsageError(f"--calibration-clips is {count}; it must be at least 1")
@@ -86,9 +90,10 @@ def plan(precision: str, procedural: bool, options: dict[str, Any]) -> Plan | No
         None if options[name] is None else clipset.read(options[name]) for name in ("calibrate", "evaluate")
     )
     if recipe.needs_clips and calibration is None and not procedural:
+        other = "fp16" if precision in BY_DELEGATE else "int8-dynamic"
         raise UsageError(
             f"{precision} is calibrated on clips: give some {count} videos of what the camera will see with "
-            "--calibrate (a folder, .csv or .txt), or take --precision int8-dynamic, which needs none"
+            f"--calibrate (a folder, .csv or .txt), or take --precision {other}, which needs none"
         )
     if max_drop is not None and held_out is None and not procedural:
         raise UsageError("--max-drop is measured on labelled videos: give them with --evaluate (class folders or .csv)")
@@ -100,9 +105,9 @@ class Quantised:
     """A quantised program with what it was learnt from.
 
     Attributes:
-        program: as `quantisation.quantise` gives it.
+        program: as `quantisation.quantise` or a delegate gives it.
         clips: what it was calibrated on; None if on nothing.
-        layers: signal-to-noise ratio of each layer in decibels, by name; empty without clips.
+        layers: signal-to-noise ratio of each layer in decibels, by name; empty without clips, or from a delegate.
     """
 
     program: ExportedProgram
@@ -110,19 +115,22 @@ class Quantised:
     layers: dict[str, float]
 
 
-def quantise(program: ExportedProgram, plan: Plan, wanted: Input, tubelet: int, bar: Progress | None) -> Quantised:
+def quantise(
+    program: ExportedProgram, plan: Plan, kind: Target, wanted: Input, tubelet: int, bar: Progress | None
+) -> Quantised:
     """Calibrate and quantise.
 
     Args:
         program: of `graph.export`.
         plan: see `Plan`.
+        kind: the target, whose delegate does the precisions `BY_DELEGATE`.
         wanted: what the model takes.
         tubelet: the model's tubelet size.
         bar: makes progress bars, as `tqdm.tqdm` does; None shows nothing.
 
     Raises:
         ClipSetError: there are too few clips.
-        MissingDependencyError: torchao is not installed.
+        MissingDependencyError: torchao, or the delegate's toolchain, is not installed.
     """
     import torch
 
@@ -131,6 +139,10 @@ def quantise(program: ExportedProgram, plan: Plan, wanted: Input, tubelet: int, 
 
     videos = _calibration_clips(plan, wanted, bar)
     tensors = [graph.fold_frames(torch.from_numpy(video[None]), tubelet) for video in videos.videos] if videos else []
+    if plan.recipe.name in BY_DELEGATE:
+        from vmp_edge.compile import delegates
+
+        return Quantised(delegates.quantise(program, kind, tensors), videos, {})
     quantised = quantisation.quantise(program, plan.recipe, tensors, bar)
     layers = quantisation.signal_to_noise(program, quantised, tensors[:SHOWN]) if tensors else {}
     return Quantised(quantised, videos, layers)

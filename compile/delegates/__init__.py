@@ -1,4 +1,4 @@
-"""NPUs and GPUs by ExecuTorch's delegates: the whole model as one program of the device's own compiler.
+"""NPUs and GPUs by delegates of ExecuTorch or ONNX Runtime: the whole model as one program of the device's compiler.
 
 No kernel of ours can run inside of them, so the scan and the convolution are made of ordinary operations
 (`vmp_edge.ops.chunked`), in the form that the target's YAML names.
@@ -12,20 +12,29 @@ import importlib.metadata
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 from torch.export import ExportedProgram
 
-from vmp_edge.bundle import Bundle
+from vmp_edge.bundle import Bundle, Staging
+from vmp_edge.compile import graph
+from vmp_edge.compile.lowering import BY_DELEGATE, Lowered, Source
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import BuildError, MissingDependencyError, VmpError
+from vmp_edge.ops.chunked import Form
 from vmp_edge.runtimes.folding import fold
 
-MODULES = {"coreml": "vmp_edge.compile.delegates.coreml"}
+MODULES = {
+    "coreml": "vmp_edge.compile.delegates.coreml",
+    "onnx-qnn": "vmp_edge.compile.delegates.onnx_qnn",
+    "qnn": "vmp_edge.compile.delegates.qnn",
+}
 
 Array = npt.NDArray[np.float32]
 GLUE = ("executorch_call_delegate", "getitem")
@@ -36,7 +45,7 @@ class Delegated:
     """What a delegate made.
 
     Attributes:
-        program: ExecuTorch's ``.pte`` file.
+        program: the file that the engine reads.
         tools: the distributions that made it.
         emulator: the name of what runs the delegate's program here; None where nothing does.
         run: that: frames (T / tubelet, tubelet * 3, H, W) -> logits (1, classes); raises `MissingDependencyError` if
@@ -50,7 +59,7 @@ class Delegated:
 
 
 class Delegate(Protocol):
-    """A module of this folder."""
+    """A module of this folder; one that does `BY_DELEGATE` precisions has ``quantise(program, inputs)``, too."""
 
     def lower(self, program: ExportedProgram, kind: Target, precision: str) -> Delegated:
         """Lower a program of ordinary operations."""
@@ -60,6 +69,45 @@ class Delegate(Protocol):
 def find(name: str) -> Delegate:
     """The module of a delegate that a target's YAML names."""
     return cast(Delegate, importlib.import_module(MODULES[name]))
+
+
+def prepare(program: ExportedProgram, kind: Target) -> ExportedProgram:
+    """A program of `graph.export` for a target's delegate: ordinary operations that do not overflow float16."""
+    with quiet():
+        return graph.with_plain_operations(graph.with_bounded_norms(program), Form(**kind.scan))
+
+
+def quantise(program: ExportedProgram, kind: Target, inputs: Sequence[Tensor]) -> ExportedProgram:
+    """A program of `graph.export` prepared and quantised by the delegate's own quantiser.
+
+    Args:
+        program: the program.
+        kind: the target.
+        inputs: what it is calibrated on, as the program takes it.
+
+    Raises:
+        MissingDependencyError: the delegate's toolchain is not installed.
+    """
+    assert kind.delegate is not None
+    module = importlib.import_module(MODULES[kind.delegate])
+    quantised: ExportedProgram = module.quantise(prepare(program, kind), inputs)
+    return quantised
+
+
+def lower(source: Source, staging: Staging, kind: Target, precision: str, file: str) -> Lowered:
+    """Write what the target's delegate makes of a model into a bundle, as `file`.
+
+    Raises:
+        MissingDependencyError: the delegate's toolchain is not installed.
+        BuildError: the delegate does not take the model whole.
+    """
+    assert kind.delegate is not None
+    # a program that is quantised was prepared before
+    plain = source.program if precision in BY_DELEGATE else prepare(source.program, kind)
+    made = find(kind.delegate).lower(plain, kind, precision)
+    staging.add(file, made.program)
+    emulate = None if made.run is None else partial(Emulated, made)
+    return Lowered(file, {name: importlib.metadata.version(name) for name in made.tools}, emulate=emulate)
 
 
 class Emulated:
@@ -122,6 +170,28 @@ def lower_whole(program: ExportedProgram, partitioner: Any, name: str, edges: tu
     Args:
         program: of ordinary operations.
         partitioner: the delegate's.
+        name, edges: as of `check_whole`.
+
+    Returns:
+        As `check_whole`.
+
+    Raises:
+        BuildError: the compiler failed, or left something to the CPU.
+    """
+
+    def lower() -> Any:
+        from executorch.exir import to_edge_transform_and_lower
+
+        return to_edge_transform_and_lower(program, partitioner=[partitioner])
+
+    return check_whole(lower, name, edges)
+
+
+def check_whole(lower: Callable[[], Any], name: str, edges: tuple[str, ...] = ()) -> tuple[Any, Any]:
+    """Lower to a delegate, and see that it took everything in one part.
+
+    Args:
+        lower: gives ExecuTorch's ``EdgeProgramManager``.
         name: of the delegate, for people.
         edges: operators that may be left before and behind it, by a part of their names.
 
@@ -131,12 +201,11 @@ def lower_whole(program: ExportedProgram, partitioner: Any, name: str, edges: tu
     Raises:
         BuildError: the compiler failed, or left something to the CPU.
     """
-    from executorch.exir import to_edge_transform_and_lower
     from executorch.exir.lowered_backend_module import get_lowered_submodules
 
     try:
         with quiet():
-            edge = to_edge_transform_and_lower(program, partitioner=[partitioner])
+            edge = lower()
     except VmpError:
         raise
     except Exception as error:  # each of these compilers raises what it likes

@@ -24,14 +24,23 @@ def test_targets_are_whole(name):
     assert kind.verified["a device"] == "not run yet"
 
 
-def test_a_missing_toolchain_is_one_line(capfd, tmp_path, checkpoint, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [
+        ("apple-ane", "coremltools", "coreml"),
+        ("android-qnn", "onnxruntime_qnn", "qnn"),
+        ("onnx-qnn", "onnxruntime_qnn", "qnn"),
+    ],
+)
+def test_a_missing_toolchain_is_one_line(capfd, tmp_path, checkpoint, monkeypatch, name, module, extra):
     pytest.importorskip("executorch", reason="needs executorch")
-    monkeypatch.setitem(sys.modules, "coremltools", None)
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    monkeypatch.setitem(sys.modules, module, None)
     output = tmp_path / "bundle"
-    command = ["build", "--target", "apple-ane", "--checkpoint", checkpoint, "--output", output]
+    command = ["build", "--target", name, "--checkpoint", checkpoint, "--output", output]
     assert main([str(argument) for argument in command]) == 1
     lines = capfd.readouterr().err.splitlines()
-    assert "needs coremltools; run: pip install 'vmp-edge[compile,coreml]'" in lines[-1]
+    assert f"needs {module}; run: pip install 'vmp-edge[compile,{extra}]'" in lines[-1]
     assert not any("Traceback" in line for line in lines)
     assert not output.exists()
 
