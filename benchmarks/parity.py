@@ -23,15 +23,17 @@ from vmp_edge.errors import MissingDependencyError, VmpError
 RESULTS = Path(__file__).parent / "results"
 # Target, precision, model, clips of each kind.
 ROWS = (
+    ("android-qnn", "fp16", "egomotion-nano", 2),  # before onnx-qnn, which shares its libraries in one process
+    ("android-qnn", "16a8w", "egomotion-nano", 1),
     ("apple-ane", "fp16", "egomotion-nano", 30),
     ("apple-ane", "fp16", "videomambapro-tiny", 1),
+    ("onnx-qnn", "fp16", "egomotion-nano", 2),
     ("openvino", "fp32", "egomotion-nano", 30),
     ("openvino", "fp32", "videomambapro-tiny", 1),
 )
 # Of the targets that were asked for, those that are not there.
 MISSING = {
     "android-cpu, arm64-executorch": "not written yet",
-    "android-qnn, onnx-qnn": "not written yet",
     "android-vulkan": "not written yet; ExecuTorch's wheel has no Vulkan runtime, so it could only be compiled",
     "arm-ethos-u85": "not written yet",
     "arm-vgf": "not written yet",

@@ -82,8 +82,8 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# egomotion-nano under Qualcomm's x86 emulator of the HTP",
         "",
-        "Labelled procedural clips of the split `test`, the labels in turn. Beside it the source model in float32 on the",
-        "same clips: its top-1, how often both recognise the same, and the signal-to-noise ratio of the logits.",
+        "Labelled procedural clips of the split `test`, labels in turn, beside the source model in float32 on the same",
+        "clips: its top-1, how often both recognise the same, and the signal-to-noise ratio of the logits.",
         "",
         "| target | precision | SoC | clips | top-1 | source model's | agreement | SNR, dB |",
         "|---|---|---|---|---|---|---|---|",
