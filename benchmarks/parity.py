@@ -16,9 +16,11 @@ from typing import Any
 
 import yaml
 
+from vmp_edge.bundle import Bundle
 from vmp_edge.compile import target
 from vmp_edge.compile.pipeline import Request, build
 from vmp_edge.errors import MissingDependencyError, VmpError
+from vmp_edge.manifest import Manifest
 
 RESULTS = Path(__file__).parent / "results"
 # Target, precision, model, clips of each kind.
@@ -47,12 +49,17 @@ def measure(name: str, precision: str, model: str, clips: int) -> dict[str, Any]
     with tempfile.TemporaryDirectory() as folder:
         request = Request(name, model=model, precision=precision, output=Path(folder) / "bundle", parity_clips=clips)
         manifest = build(request).manifest
+    return row_of(manifest, round(sum(os.times()[:4]) - started))
+
+
+def row_of(manifest: Manifest, seconds: int | None) -> dict[str, Any]:
+    """What a manifest says of a build that took so many CPU seconds, if that is known."""
     parity = manifest.parity
     return {
         "snr": parity.get("snr"),
         "agreement": parity.get("agreement"),
         "clips": parity.get("clips"),
-        "seconds": round(sum(os.times()[:4]) - started),
+        "seconds": seconds,
         "megabytes": round(sum(entry.size for entry in manifest.files.values()) / 1e6, 2),
         "compared": parity.get("emulator") or parity.get("not_run") or "this machine",
         "tools": dict(manifest.tools),
@@ -87,11 +94,26 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def write(key: str, row: dict[str, Any]) -> None:
+    """Put a row into the table."""
+    path = RESULTS / "parity.yaml"
+    # read again: another environment may have written its rows in the meantime
+    found: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text()) if path.exists() else {}
+    found[key] = row
+    path.write_text(yaml.safe_dump(found, width=120))
+    path.with_suffix(".md").write_text(table(found))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", metavar="TARGET", help="leave the rows of the other targets as they are")
-    only = parser.parse_args().only
-    path = RESULTS / "parity.yaml"
+    parser.add_argument("--built", type=Path, metavar="BUNDLE", help="write the row of a bundle that was built before")
+    options = parser.parse_args()
+    only = options.only
+    if options.built:
+        manifest = Bundle.open(options.built, any_machine=True).manifest
+        write(f"{manifest.target} {manifest.precision} {manifest.name}", row_of(manifest, None))
+        return
     for name, precision, model, clips in ROWS:
         if only not in (None, name):
             continue
@@ -104,11 +126,7 @@ def main() -> None:
             continue
         except VmpError as error:
             row = {"failed": str(error)}
-        # read again: another environment may have written its rows in the meantime
-        found: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text()) if path.exists() else {}
-        found[key] = row
-        path.write_text(yaml.safe_dump(found, width=120))
-        path.with_suffix(".md").write_text(table(found))
+        write(key, row)
 
 
 if __name__ == "__main__":
