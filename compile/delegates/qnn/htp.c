@@ -1,6 +1,6 @@
-/* Stands between ExecuTorch, which is built with the headers of QNN 2.37, and Qualcomm's libQnnHtp.so of the
-   onnxruntime-qnn wheel, 2.47 and later. In between, the union in QnnHtpDevice_CustomConfig_t moved from byte 4 to
-   byte 8. This library hands on all functions as they are, but for deviceCreate: there it moves the union.
+/* Stands between ExecuTorch, which is built with the headers of QNN 2.37 (interface 2.27), and Qualcomm's libQnnHtp.so
+   of the onnxruntime-qnn wheel (interface 2.40). In between, the union in QnnHtpDevice_CustomConfig_t moved from byte 4
+   to byte 8. This library hands on all functions as they are, but for deviceCreate: there it moves the union.
 
    Layouts: QnnInterface.h, QnnDevice.h and HTP/QnnHtpDevice.h of Qualcomm's AI Engine Direct. */
 #include <dlfcn.h>
