@@ -43,11 +43,11 @@ bench: setup ## the benchmarks; writes their tables to benchmarks/results
 	$(BIN)/python benchmarks/embedded.py
 
 parity: setup ## how far each target's bundle is from its source model; installs the toolchains that fit together
-	$(PIP) install -c constraints.txt -e '.[coreml,openvino]'
+	$(PIP) install -c constraints.txt -e '.[coreml,openvino,qnn]'
 	$(BIN)/python benchmarks/parity.py
 
 test-npu: setup ## the tests of targets with heavy toolchains
-	$(PIP) install -c constraints.txt -e '.[coreml,openvino]'
+	$(PIP) install -c constraints.txt -e '.[coreml,openvino,qnn]'
 	VMP_EDGE_TEST_NPU=1 $(BIN)/pytest tests/npu
 
 fuzz: setup ## ten minutes of libFuzzer on what the embedded library reads (needs clang)

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from scenes import scenes, write
+from scenes import scenes
+from scenes import write as write_scenes
 
+from vmp_edge.bundle import Bundle
 from vmp_edge.compile import target
 from vmp_edge.compile.lowering import QUANTISED
 from vmp_edge.compile.pipeline import DEFAULT_MODEL, Request, build
 from vmp_edge.errors import MissingDependencyError, VmpError
+from vmp_edge.manifest import Manifest
 from vmp_edge.models import PRESETS
 
 CALIBRATION = 4  # scenes
@@ -31,6 +34,9 @@ ROWS = (
     *(("onnx", precision, "videomambapro-tiny", 1) for precision in ("fp32", "fp16", *QUANTISED)),
     ("android-cpu", "fp32", "egomotion-nano", 3),
     ("android-vulkan", "fp32", "egomotion-nano", 30),
+    ("android-qnn", "fp16", "egomotion-nano", 2),  # before onnx-qnn, which shares its libraries in one process
+    ("android-qnn", "16a8w", "egomotion-nano", 1),
+    ("onnx-qnn", "fp16", "egomotion-nano", 2),
     ("apple-ane", "fp16", "egomotion-nano", 30),
     ("apple-ane", "fp16", "videomambapro-tiny", 1),
     ("arm64-executorch", "fp32", "egomotion-nano", 3),
@@ -42,7 +48,6 @@ ROWS = (
 )
 # Of the targets that were asked for, those that are not there.
 MISSING = {
-    "android-qnn, onnx-qnn": "not written yet",
     "arm-ethos-u85": "a small model went all the way; egomotion-nano itself has been neither compiled nor run yet",
     "rockchip-rk3588": "left out: its toolkit does not install beside PyTorch 2.13 (docs/targets/rockchip.md)",
 }
@@ -55,18 +60,25 @@ def measure(name: str, precision: str, model: str, clips: int) -> dict[str, Any]
         given: dict[str, Any] = {}
         if precision == "int8" and model != DEFAULT_MODEL:  # for which clips would be drawn
             options = PRESETS[model]
-            given = {"calibrate": write(scenes(options.num_frames, options.image_size, CALIBRATION), Path(folder))}
+            given = {
+                "calibrate": write_scenes(scenes(options.num_frames, options.image_size, CALIBRATION), Path(folder))
+            }
             given["calibration_clips"] = CALIBRATION
         output = Path(folder) / "bundle"
         request = Request(name, model=model, precision=precision, output=output, parity_clips=clips, **given)
         manifest = build(request).manifest
+    return row_of(manifest, round(sum(os.times()[:4]) - started))
+
+
+def row_of(manifest: Manifest, seconds: int | None) -> dict[str, Any]:
+    """What a manifest says of a build that took so many CPU seconds, if that is known."""
     parity = manifest.parity
     recognised = manifest.accuracy.get("measured", parity)  # of precisions that are calibrated: held-out clips
     return {
         "snr": parity.get("snr"),
         "agreement": recognised.get("agreement"),
         "clips": recognised.get("clips"),
-        "seconds": round(sum(os.times()[:4]) - started),
+        "seconds": seconds,
         "megabytes": round(sum(entry.size for entry in manifest.files.values()) / 1e6, 2),
         "compared": parity.get("emulator") or parity.get("not_run") or "this machine",
         "tools": dict(manifest.tools),
@@ -104,11 +116,26 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def write(key: str, row: dict[str, Any]) -> None:
+    """Put a row into the table."""
+    path = RESULTS / "parity.yaml"
+    # read again: another environment may have written its rows in the meantime
+    found: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text()) if path.exists() else {}
+    found[key] = row
+    path.write_text(yaml.safe_dump(found, width=120))
+    path.with_suffix(".md").write_text(table(found))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", metavar="TARGET", help="leave the rows of the other targets as they are")
-    only = parser.parse_args().only
-    path = RESULTS / "parity.yaml"
+    parser.add_argument("--built", type=Path, metavar="BUNDLE", help="write the row of a bundle that was built before")
+    options = parser.parse_args()
+    only = options.only
+    if options.built:
+        manifest = Bundle.open(options.built, any_machine=True).manifest
+        write(f"{manifest.target} {manifest.precision} {manifest.name}", row_of(manifest, None))
+        return
     for name, precision, model, clips in ROWS:
         if only not in (None, name):
             continue
@@ -121,11 +148,7 @@ def main() -> None:
             continue
         except VmpError as error:
             row = {"failed": str(error)}
-        # read again: another environment may have written its rows in the meantime
-        found: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text()) if path.exists() else {}
-        found[key] = row
-        path.write_text(yaml.safe_dump(found, width=120))
-        path.with_suffix(".md").write_text(table(found))
+        write(key, row)
 
 
 if __name__ == "__main__":

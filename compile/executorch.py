@@ -14,7 +14,7 @@ from torch.fx import Node
 from vmp_edge.bundle import Bundle, Staging
 from vmp_edge.compile import delegates
 from vmp_edge.compile.cross import executorch_library
-from vmp_edge.compile.lowering import CALIBRATED, EmulatedEngine, Lowered, Source
+from vmp_edge.compile.lowering import EmulatedEngine, Lowered, Source
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.manifest import host_machine
@@ -40,7 +40,7 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
         BuildError: the operators' library cannot be built, or the delegate does not take the model whole.
     """
     if kind.delegate is not None:
-        return _delegate(source, staging, kind, precision, kind.delegate)
+        return delegates.lower(source, staging, kind, precision, PROGRAM)
     processor = SYSTEMS.get(kind.machine, kind.machine)
     foreign = processor not in ("host", host_machine())
     if kind.machine not in SYSTEMS:
@@ -54,14 +54,6 @@ def _emulated(machine: str, bundle: Bundle) -> EmulatedEngine:
     from vmp_edge.compile.emulator import EmulatedExecuTorch
 
     return EmulatedExecuTorch(bundle, machine)
-
-
-def _delegate(source: Source, staging: Staging, kind: Target, precision: str, name: str) -> Lowered:
-    program = source.program if precision in CALIBRATED else delegates.ordinary(source.program, kind, precision)
-    made = delegates.find(name).lower(program, kind, precision)
-    staging.add(PROGRAM, made.program)
-    emulate = None if made.run is None else partial(delegates.Emulated, made)
-    return Lowered(PROGRAM, {name: importlib.metadata.version(name) for name in made.tools}, emulate=emulate)
 
 
 def to_executorch(exported: ExportedProgram) -> Any:

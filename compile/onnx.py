@@ -9,7 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from vmp_edge.bundle import Staging
-from vmp_edge.compile import graph, pt2e, qdq
+from vmp_edge.compile import delegates, graph, pt2e, qdq
 from vmp_edge.compile.lowering import QUANTISED, Lowered, Source
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import BuildError, MissingDependencyError
@@ -36,10 +36,12 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
         precision: one of the target's.
 
     Raises:
-        MissingDependencyError: onnx, onnxscript or onnxruntime is not installed.
+        MissingDependencyError: onnx, onnxscript or onnxruntime, or a delegate's toolchain, is not installed.
         UsageError: the program is quantised and the precision is not, or the other way round.
-        BuildError: the model does not pass ONNX's checker.
+        BuildError: the model does not pass ONNX's checker, or the delegate does not take it whole.
     """
+    if kind.delegate is not None:
+        return delegates.lower(source, staging, kind, precision, PROGRAM)
     require(("onnx", "onnxscript", "onnxruntime"), INSTALL_HINT)
     return write(source, staging, kind, precision)
 

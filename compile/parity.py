@@ -24,12 +24,8 @@ Logits = npt.NDArray[np.float32]
 TOLERANCE = {"fp32": 1e-4, "fp16": 5e-3}  # largest difference of any logit
 WIDER = {"openvino": 1e-3}  # of fp32, by engine
 OF_SPREAD = ("fp16",)  # the difference is a share of the logits' spread, the largest less the smallest of the clip
-COSINE = {
-    "int8": 0.97,
-    "int8-dynamic": 0.98,
-    "int8-weight-only": 0.99,
-    "16a8w": 0.99,
-}  # least, over the logits of all clips
+# least, over the logits of all clips
+COSINE = {"int8": 0.97, "int8-dynamic": 0.98, "int8-weight-only": 0.99, "16a8w": 0.99}
 VERIFIED = 0.1  # share of the logits' spread that a rounding elsewhere may change in int8 between two machines
 CLIPS = 3  # of each kind
 CHECK_SEED = 1
@@ -101,7 +97,7 @@ def _by_difference(got: Logits, expected: Logits, precision: str, tolerance: flo
             f"the bundle's logits differ from the source model's by {largest:.2g}{_of_spread(precision)}, "
             f"more than the {tolerance:g} that {precision} allows; nothing was written"
         )
-    return {"max_difference": float(f"{largest:.3g}"), "tolerance": tolerance, **_alike(got, expected)}, 10 * tolerance
+    return {"max_difference": float(f"{largest:.3g}"), "tolerance": tolerance, **alike(got, expected)}, 10 * tolerance
 
 
 def _by_cosine(got: Logits, expected: Logits, precision: str) -> tuple[dict[str, Any], float]:
@@ -113,10 +109,10 @@ def _by_cosine(got: Logits, expected: Logits, precision: str) -> tuple[dict[str,
             f"{COSINE[precision]:g} that {precision} asks for: calibrate on clips like those that it will see, or take "
             "another --precision; nothing was written"
         )
-    return {"cosine": round(cosine, 5), "least_cosine": COSINE[precision], **_alike(got, expected)}, VERIFIED
+    return {"cosine": round(cosine, 5), "least_cosine": COSINE[precision], **alike(got, expected)}, VERIFIED
 
 
-def _alike(got: Logits, expected: Logits) -> dict[str, float]:
+def alike(got: Logits, expected: Logits) -> dict[str, float]:
     """How often both recognise the same, and the signal-to-noise ratio of the logits of all clips in decibels."""
     noise = float(np.square(got - expected, dtype=np.float64).sum())
     signal = float(np.square(expected, dtype=np.float64).sum())

@@ -54,6 +54,7 @@ class Request:
         engine: None takes the target's.
         precision: None takes the target's first.
         device: of a target with GPUs, the one that kernels are tuned for; None takes the target's first.
+        soc: of a Qualcomm target, the chip that a bundle is compiled for; None takes the target's first.
         jetpack: of a Jetson target, NVIDIA's system on the device; None takes what the compiler's code needs.
         threads: that the bundle uses unless its user says otherwise; None leaves it to the engine.
         tune: time the engine's variants on this machine first, and keep the best in the target's tuning log.
@@ -78,6 +79,7 @@ class Request:
     engine: str | None = None
     precision: str | None = None
     device: str | None = None
+    soc: str | None = None
     jetpack: str | None = None
     threads: int | None = None
     tune: bool = False
@@ -142,7 +144,7 @@ def build(request: Request, progress: Progress | None = None) -> Bundle:
         BuildError: the bundle differs from the source model by more than its precision allows, recognises less than
             was asked, or cannot be written; nothing is left behind.
     """
-    kind = target.choose(target.load(request.target), request.device, request.jetpack)
+    kind = target.choose(target.load(request.target), request.device, request.jetpack, request.soc)
     engine, precision = request.engine or kind.engine, request.precision or kind.precisions[0]
     target.check_choice(kind, engine, precision)
     kind = target.for_precision(kind, precision)
@@ -291,6 +293,7 @@ class Build:
             cpu_features=lowered.cpu_features,
             libraries=lowered.libraries,
             gpu=lowered.gpu,
+            soc=self.kind.soc,
             threads=self.request.threads,
         )
 

@@ -122,9 +122,9 @@ class Quantised:
     """A quantised program with what it was learnt from.
 
     Attributes:
-        program: as `quantisation.quantise` gives it.
+        program: as `quantisation.quantise` or a delegate gives it.
         clips: what it was calibrated on; None if on nothing.
-        layers: signal-to-noise ratio of each layer in decibels, by name; empty without clips.
+        layers: signal-to-noise ratio of each layer in decibels, by name; empty without clips, or from a delegate.
     """
 
     program: ExportedProgram
@@ -147,7 +147,7 @@ def quantise(
 
     Raises:
         ClipSetError: there are too few clips.
-        MissingDependencyError: torchao is not installed.
+        MissingDependencyError: torchao, or the delegate's toolchain, is not installed.
     """
     import torch
 
@@ -160,7 +160,8 @@ def quantise(
     if plan.finetune:
         tuned = finetuning.finetune(program, plan.recipe, tensors, finetuning.Schedule(plan.finetune), bar)
     quantised = quantisation.quantise(tuned, plan.recipe, tensors, bar, quantizer)
-    layers = quantisation.signal_to_noise(program, quantised, tensors[:SHOWN]) if tensors else {}
+    compared = tensors[:SHOWN] if quantizer is None else []  # a delegate may have split layers or put others in
+    layers = quantisation.signal_to_noise(program, quantised, compared) if compared else {}
     return Quantised(quantised, videos, layers)
 
 

@@ -51,6 +51,19 @@ class GpuTarget:
 
 
 @dataclass(frozen=True)
+class Soc:
+    """A system on a chip of Qualcomm's.
+
+    Attributes:
+        model: its number in QNN, Qualcomm's compiler.
+        htp: the version of its Hexagon tensor processor (HTP).
+    """
+
+    model: int
+    htp: int
+
+
+@dataclass(frozen=True)
 class Needs:
     """What a precision needs of a target's CPUs beyond what all of them have.
 
@@ -83,8 +96,11 @@ class Target:
         verified: what was verified, by the machine that it was verified on.
         gpu: its NVIDIA GPUs; None where the CPU does the work.
         scan: how scans are written for backends without a kernel for them, the fields of `vmp_edge.ops.chunked.Form`.
-        delegate: of ExecuTorch, a module of ``delegates/``, that takes the whole model; None where our operators run.
+        delegate: of ExecuTorch or ONNX Runtime, a module of ``delegates/``, that takes the whole model; None where our
+            operators run, or standard ones.
         options: of the delegate.
+        socs: those that a bundle can be compiled for, by name; none where it runs on all.
+        soc: the one that a bundle is for, a key of `socs`.
         tuning: a tuning log instead of the target's own in ``targets/tuning`` (`vmp_edge.compile.tuning`).
     """
 
@@ -103,6 +119,8 @@ class Target:
     scan: dict[str, Any] = field(default_factory=dict)
     delegate: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    socs: dict[str, Soc] = field(default_factory=dict)
+    soc: str | None = None
     tuning: Path | None = None
 
 
@@ -139,6 +157,8 @@ def load(name: str) -> Target:
         scan=entry.get("scan", {}),
         delegate=entry.get("delegate"),
         options=entry.get("options", {}),
+        socs={name: Soc(**values) for name, values in entry.get("socs", {}).items()},
+        soc=next(iter(entry.get("socs", {})), None),
     )
 
 
@@ -152,20 +172,21 @@ def _gpu(entry: dict[str, Any]) -> GpuTarget:
     return GpuTarget(tuple(entry["architectures"]), devices, jetpacks, device=next(iter(devices)))
 
 
-def choose(target: Target, device: str | None, jetpack: str | None) -> Target:
-    """A target with the device that a bundle is tuned for, and its JetPack.
+def choose(target: Target, device: str | None, jetpack: str | None, soc: str | None = None) -> Target:
+    """A target with the device that a bundle is tuned for, and its JetPack, or the SoC that it is compiled for.
 
     Raises:
-        UsageError: the target has no such device or JetPack; the text says what it has.
+        UsageError: the target has no such device, JetPack or SoC; the text says what it has.
     """
-    asked = {"--device": device, "--jetpack": jetpack}
+    asked = {"--device": device, "--jetpack": jetpack, "--soc": soc}
     has = {"--device": tuple(target.gpu.devices), "--jetpack": target.gpu.jetpacks} if target.gpu else {}
+    has["--soc"] = tuple(target.socs)
     for option, value in asked.items():
         if value is not None and value not in has.get(option, ()):
             known = ", ".join(has.get(option, ())) or "none"
             raise UsageError(f"{option} is {value!r}; target {target.name} has {known}")
     if target.gpu is None:
-        return target
+        return replace(target, soc=soc or target.soc)
     return replace(target, gpu=replace(target.gpu, device=device or target.gpu.device, jetpack=jetpack))
 
 

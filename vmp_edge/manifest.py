@@ -79,6 +79,7 @@ class Manifest:
         libraries: Of which libraries of the device its program has need, for `vmp-edge doctor` to look for.
         gpu: What it needs of a GPU: `architectures` that it has machine code for, `cuda` of the compiler, and the
             `device` that it is tuned for; empty where the CPU does the work.
+        soc: The system on a chip that its program is compiled for, `SM8650` say; None where it runs on all.
         threads: How many threads the engine uses when the caller does not say; None leaves it to the engine.
         files: Size and hash of each file in the bundle but the manifest itself.
     """
@@ -100,6 +101,7 @@ class Manifest:
     cpu_features: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     gpu: Mapping[str, Any] = field(default_factory=dict)
+    soc: str | None = None
     threads: int | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
 
@@ -136,6 +138,8 @@ class Manifest:
             entries["libraries"] = list(self.libraries)
         if self.gpu:
             entries["gpu"] = dict(self.gpu)
+        if self.soc is not None:
+            entries["soc"] = self.soc
         if self.threads is not None:
             entries["threads"] = self.threads
         return entries
@@ -187,6 +191,7 @@ class Manifest:
             cpu_features=entry.texts("cpu_features") if "cpu_features" in entry.values else (),
             libraries=entry.texts("libraries") if "libraries" in entry.values else (),
             gpu=_gpu(entry.entry("gpu")) if "gpu" in entry.values else {},
+            soc=entry.text("soc") if "soc" in entry.values else None,
             threads=entry.integer("threads", minimum=1) if "threads" in entry.values else None,
             files={name: _file_entry(name, files.entry(name)) for name in files.values},
         )

@@ -1,4 +1,4 @@
-"""NPUs and GPUs by ExecuTorch's delegates: the whole model as one program of the device's own compiler.
+"""NPUs and GPUs by delegates of ExecuTorch or ONNX Runtime: the whole model as one program of the device's compiler.
 
 No kernel of ours can run inside of them, so the scan and the convolution are made of ordinary operations
 (`vmp_edge.ops.chunked`), in the form that the target's YAML names.
@@ -14,13 +14,16 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 from torch.export import ExportedProgram
 
-from vmp_edge.bundle import Bundle
+from vmp_edge.bundle import Bundle, Staging
+from vmp_edge.compile import graph
+from vmp_edge.compile.lowering import CALIBRATED, Lowered, Source
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import BuildError, MissingDependencyError, VmpError
 from vmp_edge.ops.chunked import Form
@@ -29,8 +32,10 @@ from vmp_edge.runtimes.folding import fold
 MODULES = {
     "coreml": "vmp_edge.compile.delegates.coreml",
     "ethosu": "vmp_edge.compile.delegates.ethosu",
-    "vulkan": "vmp_edge.compile.delegates.vulkan",
+    "onnx-qnn": "vmp_edge.compile.delegates.onnx_qnn",
+    "qnn": "vmp_edge.compile.delegates.qnn",
     "vgf": "vmp_edge.compile.delegates.vgf",
+    "vulkan": "vmp_edge.compile.delegates.vulkan",
 }
 
 Array = npt.NDArray[np.float32]
@@ -42,7 +47,7 @@ class Delegated:
     """What a delegate made.
 
     Attributes:
-        program: ExecuTorch's ``.pte`` file.
+        program: the file that the engine reads.
         tools: the distributions that made it.
         emulator: the name of what runs the delegate's program here; None where nothing does.
         run: that: frames (T / tubelet, tubelet * 3, H, W) -> logits (1, classes).
@@ -57,32 +62,34 @@ class Delegated:
 
 
 class Delegate(Protocol):
-    """A module of this folder."""
+    """A module of this folder.
+
+    It may have ``rewrite(program)``, for operations that it takes otherwise or not at all, and has, if one of its
+    precisions is `CALIBRATED`, ``quantiser(kind)``: PT2E's ``Quantizer`` for a program of ordinary operations.
+    """
 
     def lower(self, program: ExportedProgram, kind: Target, precision: str) -> Delegated:
-        """Lower a program of ordinary operations."""
+        """Lower a program of `ordinary` operations."""
         ...
+
+
+def find(name: str | None) -> Delegate:
+    """The module of a delegate that a target's YAML names."""
+    assert name is not None
+    return cast(Delegate, importlib.import_module(MODULES[name]))
 
 
 def ordinary(program: ExportedProgram, kind: Target, precision: str) -> ExportedProgram:
-    """A program of `graph.export` in ordinary operations, its scans in the form that a target asks for.
+    """A program of `graph.export` in operations that a target's delegate takes, its scans in the form that it asks for.
 
     But in fp32, norms square only what sixteen bits can hold.
     """
-    from vmp_edge.compile import graph
-
     with quiet():
         program = program if precision == "fp32" else graph.with_bounded_norms(program)
         program = graph.with_linear_patches(program) if kind.options.get("patches") == "linear" else program
-        return graph.with_plain_operations(program, Form(**kind.scan))
-
-
-class Quantising(Protocol):
-    """A module of this folder with precisions that are calibrated."""
-
-    def quantiser(self, kind: Target) -> Any:
-        """PT2E's ``Quantizer`` for a program of ordinary operations."""
-        ...
+        plain = graph.with_plain_operations(program, Form(**kind.scan))
+        rewrite = getattr(find(kind.delegate), "rewrite", None)
+        return plain if rewrite is None else cast(ExportedProgram, rewrite(plain))
 
 
 def quantiser(kind: Target) -> Any:
@@ -91,13 +98,23 @@ def quantiser(kind: Target) -> Any:
     Raises:
         MissingDependencyError: the delegate's toolchain is not installed.
     """
-    assert kind.delegate is not None
-    return cast(Quantising, find(kind.delegate)).quantiser(kind)
+    module: Any = find(kind.delegate)
+    return module.quantiser(kind)
 
 
-def find(name: str) -> Delegate:
-    """The module of a delegate that a target's YAML names."""
-    return cast(Delegate, importlib.import_module(MODULES[name]))
+def lower(source: Source, staging: Staging, kind: Target, precision: str, file: str) -> Lowered:
+    """Write what the target's delegate makes of a model into a bundle, as `file`.
+
+    Raises:
+        MissingDependencyError: the delegate's toolchain is not installed.
+        BuildError: the delegate does not take the model whole.
+    """
+    # a program that is quantised was prepared before
+    plain = source.program if precision in CALIBRATED else ordinary(source.program, kind, precision)
+    made = find(kind.delegate).lower(plain, kind, precision)
+    staging.add(file, made.program)
+    emulate = None if made.run is None else partial(Emulated, made)
+    return Lowered(file, {name: importlib.metadata.version(name) for name in made.tools}, emulate=emulate)
 
 
 class Emulated:
@@ -180,6 +197,28 @@ def lower_whole(program: ExportedProgram, partitioner: Any, name: str, edges: tu
     Args:
         program: of ordinary operations.
         partitioner: the delegate's.
+        name, edges: as of `check_whole`.
+
+    Returns:
+        As `check_whole`.
+
+    Raises:
+        BuildError: the compiler failed, or left something to the CPU.
+    """
+
+    def lower() -> Any:
+        from executorch.exir import to_edge_transform_and_lower
+
+        return to_edge_transform_and_lower(program, partitioner=[partitioner])
+
+    return check_whole(lower, name, edges)
+
+
+def check_whole(lower: Callable[[], Any], name: str, edges: tuple[str, ...] = ()) -> tuple[Any, Any]:
+    """Lower to a delegate, and see that it took everything in one part.
+
+    Args:
+        lower: gives ExecuTorch's ``EdgeProgramManager``.
         name: of the delegate, for people.
         edges: operators that may be left before and behind it, by a part of their names.
 
@@ -189,12 +228,11 @@ def lower_whole(program: ExportedProgram, partitioner: Any, name: str, edges: tu
     Raises:
         BuildError: the compiler failed, or left something to the CPU.
     """
-    from executorch.exir import to_edge_transform_and_lower
     from executorch.exir.lowered_backend_module import get_lowered_submodules
 
     try:
         with quiet(), shared_history():
-            edge = to_edge_transform_and_lower(program, partitioner=[partitioner])
+            edge = lower()
     except VmpError:
         raise
     except Exception as error:  # each of these compilers raises what it likes

@@ -33,10 +33,13 @@ def test_targets_are_whole(name):
         ("apple-ane", "coremltools", "coreml"),
         ("arm-ethos-u85", "ethosu", "ethos-u"),
         ("arm-vgf", "model_converter", "vgf"),
+        ("android-qnn", "onnxruntime_qnn", "qnn"),
+        ("onnx-qnn", "onnxruntime_qnn", "qnn"),
     ],
 )
 def test_a_missing_toolchain_is_one_line(capfd, tmp_path, checkpoint, monkeypatch, name, module, extra):
     pytest.importorskip("executorch", reason="needs executorch")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     for loaded in [each for each in sys.modules if each.startswith(f"{module}.")]:
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, module, None)

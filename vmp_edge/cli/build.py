@@ -50,6 +50,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--engine", help="what executes the bundle (default: the target's)")
     parser.add_argument("--precision", help="fp32, ... (default: the target's first)")
     parser.add_argument("--device", help="of a target with GPUs, what to tune for: agx, nx, ... (default: its first)")
+    parser.add_argument("--soc", help="of a Qualcomm target, the chip: SM8650, SM8750 (default: the target's first)")
     parser.add_argument("--jetpack", help="of a Jetson target, the system on the device: 6 or 7")
     parser.add_argument(
         "--parity-clips",
@@ -129,7 +130,7 @@ def _say(bundle: Bundle) -> None:
     where = "" if here else f"on a {manifest.target} machine, "
     command = f"vmp-edge run {bundle.path} --source 0"
     if delegate := load(manifest.target).delegate:
-        command = f"{manifest.program} with ExecuTorch's runtime and its delegate {delegate}"
+        command = f"{manifest.program} with the runtime of {manifest.engine} and its delegate {delegate}"
     elif manifest.machine == "android":
         command = f"{manifest.program} with ExecuTorch's runtime and vmp's operators (docs/targets/android-cpu.md)"
     print(f"run it: {where}{command}", file=sys.stderr)

@@ -1,0 +1,123 @@
+"""Qualcomm's HTP by ONNX Runtime's QNN provider: the whole ONNX model as one context binary for a SoC."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch.export import ExportedProgram
+
+from vmp_edge.compile import onnx
+from vmp_edge.compile.delegates import Delegated, quiet, require
+from vmp_edge.compile.delegates.htp import well_computed as rewrite
+from vmp_edge.compile.target import Soc, Target
+from vmp_edge.errors import BuildError
+from vmp_edge.ops.chunked import Form
+
+__all__ = ["lower", "rewrite"]
+PROVIDER = "QNNExecutionProvider"
+EMULATOR = "Qualcomm's x86 emulator of the HTP"
+TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-qnn")
+ONLY_FATAL = 4  # of ONNX Runtime's log levels; what it raises says the same
+
+
+def lower(program: ExportedProgram, kind: Target, precision: str) -> Delegated:
+    """An ONNX model of one node, which holds the context binary.
+
+    Args:
+        program: of ordinary operations.
+        kind: the target, with the SoC to compile for.
+        precision: fp16.
+
+    Raises:
+        MissingDependencyError: onnxruntime-qnn is not installed.
+        BuildError: it cannot compile the model, or leaves something to the CPU.
+    """
+    require("qnn", "onnx", "onnxscript", "onnxruntime", "onnxruntime_qnn")
+    from vmp_edge.runtimes.onnxruntime.engine import one_line
+
+    assert kind.soc is not None
+    soc = kind.socs[kind.soc]
+    model = onnx.to_onnx(program, Form(**kind.scan))
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        path, context = Path(folder) / "model.onnx", Path(folder) / "context.onnx"
+        path.write_bytes(model.SerializeToString())
+        wanted = {"ep.context_enable": "1", "ep.context_file_path": str(context), "ep.context_embed_mode": "1"}
+        try:
+            open_session(str(path), soc, wanted)
+        except Exception as error:  # its exceptions have no base class of their own
+            raise BuildError(f"QNN cannot compile the model: {one_line(error)[:300]}") from error
+        content = context.read_bytes()
+    check(content)
+    return Delegated(content, TOOLS, EMULATOR, Program(content, soc).run)
+
+
+def open_session(model: str | bytes, soc: Soc, entries: dict[str, str] | None = None) -> Any:
+    """An `onnxruntime.InferenceSession` on the HTP of a SoC, emulated here, without the CPU.
+
+    Args:
+        model: a file, or what is in it.
+        soc: the SoC.
+        entries: of the session's configuration.
+    """
+    import onnxruntime
+    import onnxruntime_qnn
+
+    if not _devices():
+        onnxruntime.register_execution_provider_library(PROVIDER, onnxruntime_qnn.get_library_path())
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ONLY_FATAL
+    for key, value in {"session.disable_cpu_ep_fallback": "1", **(entries or {})}.items():
+        options.add_session_config_entry(key, value)
+    choice = {
+        "backend_path": onnxruntime_qnn.get_qnn_htp_path(),
+        "soc_model": str(soc.model),
+        "htp_arch": str(soc.htp),
+        "enable_htp_fp16_precision": "1",
+    }
+    options.add_provider_for_devices(_devices()[:1], choice)
+    return onnxruntime.InferenceSession(model, options)
+
+
+def _devices() -> list[Any]:
+    import onnxruntime
+
+    return [device for device in onnxruntime.get_ep_devices() if device.ep_name == PROVIDER]
+
+
+def check(content: bytes) -> None:
+    """Whether a compiled model is one context binary and nothing else.
+
+    Raises:
+        BuildError: it is not.
+    """
+    import onnx as standard
+
+    kinds = [node.op_type for node in standard.load_model_from_string(content).graph.node]
+    if kinds != ["EPContext"]:
+        others = ", ".join(sorted(set(kinds) - {"EPContext"})) or "nothing"
+        parts = kinds.count("EPContext")
+        raise BuildError(f"QNN takes the model in {parts} parts and leaves {others} beside; it should take it whole")
+
+
+class Program:
+    """A compiled model under the emulator.
+
+    Args:
+        content: of the file.
+        soc: that it is for.
+    """
+
+    def __init__(self, content: bytes, soc: Soc) -> None:
+        self.content, self.soc = content, soc
+        self._session: Any = None
+
+    def run(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Frames (T / tubelet, tubelet * 3, H, W) -> logits (1, classes)."""
+        if self._session is None:
+            self._session = open_session(self.content, self.soc)
+        logits: npt.NDArray[np.float32] = self._session.run(None, {onnx.NAMES[0][0]: frames})[0]
+        return logits

@@ -1,0 +1,97 @@
+"""Qualcomm's HTP by ExecuTorch's delegate, compiled with the libraries of the onnxruntime-qnn wheel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.export import ExportedProgram
+
+from vmp_edge.compile.delegates import Delegated, check_whole, quiet, require
+from vmp_edge.compile.delegates.htp import well_computed as rewrite
+from vmp_edge.compile.delegates.qnn import toolchain
+from vmp_edge.compile.target import Target
+
+__all__ = ["lower", "quantiser", "rewrite"]
+EMULATOR = "Qualcomm's x86 emulator of the HTP"
+TOOLS = ("torch", "executorch", "torchao", "onnxruntime-qnn")
+BACKEND = "executorch.backends.qualcomm"
+
+
+def lower(program: ExportedProgram, kind: Target, precision: str) -> Delegated:
+    """A ``.pte`` file that is one context binary for a SoC.
+
+    Args:
+        program: of ordinary operations; in 16a8w, quantised by `quantiser`.
+        kind: the target, with the SoC to compile for.
+        precision: fp16 or 16a8w.
+
+    Raises:
+        MissingDependencyError: onnxruntime-qnn, or a C compiler, is not there.
+        BuildError: QNN cannot compile the model, or leaves something to the CPU.
+    """
+    load_toolchain()
+    from executorch.backends.qualcomm.serialization.qc_schema import QcomChipset
+    from executorch.backends.qualcomm.utils import utils
+
+    assert kind.soc is not None
+    specs = utils.generate_qnn_executorch_compiler_spec(
+        soc_model=QcomChipset(kind.socs[kind.soc].model),
+        backend_options=utils.generate_htp_compiler_spec(use_fp16=precision == "fp16"),
+    )
+    inputs, module = program.example_inputs[0], program.module(check_guards=False)
+    edge, _ = check_whole(lambda: utils.to_edge_transform_and_lower_to_qnn(module, inputs, specs), "QNN")
+    with quiet():
+        content = bytes(edge.to_executorch().buffer)
+    return Delegated(content, TOOLS, EMULATOR, Program(content).run)
+
+
+def quantiser(kind: Target) -> Any:
+    """Qualcomm's, for 16-bit activations and 8-bit weights by channel; ranges are all that calibration sees.
+
+    Raises:
+        MissingDependencyError: as `lower`.
+    """
+    load_toolchain()
+    from executorch.backends.qualcomm.quantizer.quantizer import QnnQuantizer, QuantDtype
+    from torchao.quantization.pt2e import MinMaxObserver
+
+    chosen = QnnQuantizer()
+    # its own observers take a moving average, which hardly leaves the first clip's ranges
+    chosen.set_default_quant_config(
+        QuantDtype.use_16a8w, is_linear_per_channel=True, is_conv_per_channel=True, act_observer=MinMaxObserver
+    )
+    return chosen
+
+
+def load_toolchain() -> None:
+    """Load what compiles and emulates, for good.
+
+    Raises:
+        MissingDependencyError, BuildError: as `toolchain.load`.
+    """
+    require("qnn", "onnxruntime_qnn", f"{BACKEND}.utils.utils", f"{BACKEND}.quantizer.quantizer")
+    toolchain.load()
+
+
+class Program:
+    """A ``.pte`` file under the emulator.
+
+    Args:
+        content: of the file.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self._method: Any = None
+
+    def run(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Frames (T / tubelet, tubelet * 3, H, W) -> logits (1, classes)."""
+        if self._method is None:
+            from executorch.runtime import Runtime
+
+            self._method = Runtime.get().load_program(self.content).load_method("forward")
+        (logits,) = self._method.execute([torch.from_numpy(np.ascontiguousarray(frames))])
+        return np.array(logits, np.float32)

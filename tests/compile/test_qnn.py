@@ -1,0 +1,153 @@
+"""Targets for Qualcomm's HTP: what is checked of them without its compiler."""
+
+import ctypes
+import shutil
+import subprocess
+
+import pytest
+
+from vmp_edge.cli import main
+from vmp_edge.compile import target
+from vmp_edge.compile.delegates import onnx_qnn
+from vmp_edge.compile.delegates.qnn import toolchain
+from vmp_edge.compile.quantised import plan
+from vmp_edge.errors import BuildError, MissingDependencyError, UsageError
+
+# What Qualcomm's library does as far as ours is concerned: it keeps what deviceCreate was given.
+QUALCOMM = """
+#include <stdint.h>
+#include <string.h>
+typedef struct { uint32_t backend; const char* name; uint32_t version[6]; void (*functions[96])(void); } Provider;
+typedef struct { uint32_t option; void* custom; } Config;
+uint32_t seen[4], count;
+static uint64_t create(void* log, const Config** configs, void** device) {
+  (void)log;
+  for (count = 0; configs && configs[count]; ++count)
+    if (configs[count]->option == 0) memcpy(seen, configs[count]->custom, sizeof seen);
+  *device = seen;
+  return 7;
+}
+static Provider provider = {6, "HTP", {2, 30, 0, 5, 47, 0}, {0}};
+static const Provider* listed[] = {&provider};
+uint64_t QnnInterface_getProviders(const Provider*** list, uint32_t* n) {
+  provider.functions[40] = (void (*)(void))create;
+  provider.functions[41] = (void (*)(void))memcpy;
+  *list = listed;
+  *n = 1;
+  return 0;
+}
+"""
+CALLER = """
+#include <stdint.h>
+#include <stdio.h>
+#include <dlfcn.h>
+#include <string.h>
+typedef struct { uint32_t backend; const char* name; uint32_t version[6]; void (*functions[96])(void); } Provider;
+typedef struct { uint32_t option; void* custom; } Config;
+int main(int count, char** given) {
+  (void)count;
+  void* between = dlopen(given[1], RTLD_NOW);
+  const char* (*open)(const char*) = (const char* (*)(const char*))dlsym(between, "vmp_qnn_open");
+  const char* wrong = open(given[2]);
+  if (wrong) { puts(wrong); return 1; }
+  uint64_t (*get)(const Provider***, uint32_t*) =
+      (uint64_t (*)(const Provider***, uint32_t*))dlsym(between, "QnnInterface_getProviders");
+  const Provider** list;
+  uint32_t n;
+  if (get(&list, &n) || n != 1) return 2;
+  struct { uint32_t option; uint32_t value[2]; } custom = {1, {75, 57}};
+  Config first = {0, &custom}, second = {3, NULL};
+  const Config* configs[] = {&first, &second, NULL};
+  void* device = NULL;
+  uint64_t (*create)(void*, const Config**, void**) =
+      (uint64_t (*)(void*, const Config**, void**))list[0]->functions[40];
+  uint64_t code = create(NULL, configs, &device);
+  uint32_t* seen = device;
+  int kept = list[0]->functions[41] == (void (*)(void))memcpy;
+  printf("%u %u %u %u %d\\n", (unsigned)code, seen[0], seen[2], seen[3], kept);
+  return create(NULL, NULL, &device) != 7;
+}
+"""
+
+
+@pytest.mark.parametrize("name", ["android-qnn", "onnx-qnn"])
+def test_a_soc_is_chosen(name):
+    kind = target.load(name)
+    assert kind.soc == "SM8650"
+    chosen = target.choose(kind, None, None, "SM8750")
+    assert (chosen.soc, chosen.socs["SM8750"].htp) == ("SM8750", 79)
+    assert target.choose(kind, None, None, None) == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("onnx-qnn", "--soc is 'SM1'; target onnx-qnn has SM8650, SM8750"), ("host", "target host has none")],
+)
+def test_an_unknown_soc_is_one_line(capfd, name, words):
+    assert main(["build", "--target", name, "--soc", "SM1"]) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert words in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+
+
+def test_16a8w_needs_clips():
+    nothing = dict.fromkeys(("calibrate", "calibration_clips", "evaluate", "max_drop"))
+    assert plan("16a8w", True, nothing).recipe.needs_clips
+    with pytest.raises(UsageError, match="take --precision fp16, which needs none"):
+        plan("16a8w", False, nothing)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_device_configurations_are_moved(tmp_path, monkeypatch):
+    monkeypatch.setenv("VMP_EDGE_CACHE", str(tmp_path / "cache"))
+    for name, text, flags in (("qualcomm", QUALCOMM, ["-shared", "-fPIC"]), ("caller", CALLER, [])):
+        (tmp_path / f"{name}.c").write_text(text)
+        command = ["cc", "-std=c11", *flags, tmp_path / f"{name}.c", "-o", tmp_path / name, "-ldl"]
+        subprocess.run(command, check=True)
+    between = toolchain.build()
+    assert toolchain.build() == between
+    caller = tmp_path / "caller"
+    done = subprocess.run([caller, between, tmp_path / "qualcomm"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "7 1 75 57 1\n")
+    done = subprocess.run([caller, between, tmp_path / "none.so"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "none.so" in done.stdout
+    done = subprocess.run([caller, between, between], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "it is not a QNN library\n")
+
+
+def test_no_compiler_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("VMP_EDGE_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", "no-such-compiler -O2")
+    with pytest.raises(MissingDependencyError, match="needs a C compiler"):
+        toolchain.build()
+    monkeypatch.setenv("CC", "false")
+    with pytest.raises(BuildError, match=r"htp\.c cannot be compiled"):
+        toolchain.build()
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_only_loaded_libraries_are_in_the_way():
+    assert not toolchain._is_loaded("libno-such-library.so")
+    ctypes.CDLL("libm.so.6")
+    assert toolchain._is_loaded("libm.so.6")
+
+
+def test_a_model_in_several_parts_is_refused():
+    pytest.importorskip("onnx", reason="needs onnx")
+    from onnx import TensorProto, helper
+
+    def made(*kinds):
+        names = [f"t{i}" for i in range(len(kinds) + 1)]
+        nodes = [helper.make_node(kind, [a], [b]) for kind, a, b in zip(kinds, names, names[1:], strict=False)]
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in (names[0], names[-1])]
+        return helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:])).SerializeToString()
+
+    onnx_qnn.check(made("EPContext"))
+    for kinds, words in (
+        (("EPContext", "Exp", "EPContext"), "in 2 parts and leaves Exp beside"),
+        (("Exp",), "in 0 parts and leaves Exp"),
+        (("EPContext", "EPContext"), "in 2 parts and leaves nothing"),
+    ):
+        with pytest.raises(BuildError, match=words):
+            onnx_qnn.check(made(*kinds))

@@ -1,0 +1,81 @@
+"""Qualcomm's HTP: a small model becomes one context binary with the source model's numbers (`make test-npu`)."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+if "VMP_EDGE_TEST_NPU" not in os.environ:
+    pytest.skip("a heavy toolchain: run by `make test-npu`", allow_module_level=True)
+pytest.importorskip("onnxruntime_qnn", reason="needs onnxruntime-qnn")
+
+import yaml
+
+from vmp_edge.models import ModelOptions, VideoMamba
+
+SMALL = {"embed_dim": 32, "depth": 2, "image_size": 32, "num_frames": 2, "num_classes": 5}
+# A build in a process of its own, as QNN stays loaded: here by ExecuTorch, there by ONNX Runtime.
+BUILD = """
+import sys
+from pathlib import Path
+from vmp_edge.calibration.quantisation import STATIC, Recipe, quantise
+from vmp_edge.compile.delegates import find, ordinary, quantiser
+from vmp_edge.compile import graph, target
+from vmp_edge.models import load_checkpoint
+import numpy as np, torch, yaml
+name, precision, soc, checkpoint, output = sys.argv[1:]
+kind = target.choose(target.load(name), None, None, soc)
+model = load_checkpoint(checkpoint)
+torch.manual_seed(1)
+videos = [torch.randn(1, 3, 2, 32, 32) for _ in range(4)]
+frames = [graph.fold_frames(video, 1).contiguous() for video in videos]
+plain = ordinary(graph.export(model), kind, precision)
+if precision == "16a8w":
+    plain = quantise(plain, Recipe(precision, "", STATIC), frames, quantizer=quantiser(kind))
+made = find(kind.delegate).lower(plain, kind, precision)
+with torch.no_grad():
+    expected = [model(video)[0].tolist() for video in videos[:2]]
+got = [made.run(one.numpy())[0].tolist() for one in frames[:2]]
+Path(output).write_text(yaml.safe_dump({"got": got, "expected": expected, "bytes": len(made.program)}))
+"""
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    model = VideoMamba(ModelOptions(**SMALL))
+    path = tmp_path / "small.pth"
+    torch.save({"model": model.state_dict(), "options": vars(model.options)}, path)
+    return path
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("name", "precision", "soc", "decibels"),
+    [
+        ("onnx-qnn", "fp16", "SM8650", 50),
+        ("onnx-qnn", "fp16", "SM8750", 50),
+        ("android-qnn", "fp16", "SM8750", 50),
+        ("android-qnn", "16a8w", "SM8650", 35),
+    ],
+)
+def test_the_context_binary_agrees_with_the_source_model(tmp_path, checkpoint, name, precision, soc, decibels):
+    output = tmp_path / "found.yaml"
+    command = [sys.executable, "-c", BUILD, name, precision, soc, checkpoint, output]
+    subprocess.run(command, check=True)
+    found = yaml.safe_load(output.read_text())
+    got, expected = np.array(found["got"]), np.array(found["expected"])
+    assert 10 * np.log10(np.square(expected).sum() / np.square(got - expected).sum()) >= decibels
+    assert found["bytes"] < 2e6
+
+
+def test_one_qnn_in_a_process():
+    script = (
+        "import ctypes, onnxruntime_qnn; ctypes.CDLL(onnxruntime_qnn.get_qnn_htp_path())\n"
+        "from vmp_edge.compile.delegates.qnn import toolchain; toolchain.load()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "in a process of its own" in done.stderr.splitlines()[-1]
