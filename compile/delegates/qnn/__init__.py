@@ -66,7 +66,7 @@ def quantise(program: ExportedProgram, inputs: Sequence[Tensor]) -> ExportedProg
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     quantizer = QnnQuantizer()
-    # its own observers take a moving average, which hardly leaves the first clip's ranges
+    # its own observers take a moving average, which hardly leaves the first clip's ranges: 9.5 dB instead of 39.4
     quantizer.set_default_quant_config(
         QuantDtype.use_16a8w, is_linear_per_channel=True, is_conv_per_channel=True, act_observer=MinMaxObserver
     )
