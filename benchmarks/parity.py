@@ -36,7 +36,7 @@ ROWS = (
 # Of the targets that were asked for, those that are not there.
 MISSING = {
     "android-cpu, arm64-executorch": "not written yet",
-    "android-qnn in 16a8w": "no bundle built yet; the quantised program in PyTorch: 39.4 dB on the six clips it was calibrated on",
+    "android-qnn in 16a8w": "no bundle built yet; in PyTorch, 39.4 dB on the six clips of its calibration",
     "android-vulkan": "not written yet; ExecuTorch's wheel has no Vulkan runtime, so it could only be compiled",
     "arm-ethos-u85": "not written yet",
     "arm-vgf": "not written yet",
