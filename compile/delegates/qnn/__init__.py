@@ -59,7 +59,7 @@ def quantiser(kind: Target) -> Any:
     from torchao.quantization.pt2e import MinMaxObserver
 
     chosen = QnnQuantizer()
-    # its own observers take a moving average, which hardly leaves the first clip's ranges
+    # its own observers take a moving average, which hardly leaves the first clip's ranges: 9.5 dB instead of 39.4
     chosen.set_default_quant_config(
         QuantDtype.use_16a8w, is_linear_per_channel=True, is_conv_per_channel=True, act_observer=MinMaxObserver
     )

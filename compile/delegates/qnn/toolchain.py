@@ -34,7 +34,7 @@ def load() -> None:
         raise MissingDependencyError("Qualcomm's compiler is there for x86-64 Linux alone: build on such a machine")
     if _is_loaded(HTP):
         raise BuildError("this process uses QNN by ONNX Runtime: build for ExecuTorch in a process of its own")
-    os.environ["QNN_SDK_ROOT"] = ""  # set, so that ExecuTorch does not download a gigabyte
+    os.environ["QNN_SDK_ROOT"] = ""  # set, so that ExecuTorch does not download an SDK
     between = ctypes.CDLL(str(build()), ctypes.RTLD_GLOBAL)
     between.vmp_qnn_open.restype = ctypes.c_char_p
     if wrong := between.vmp_qnn_open(os.fsencode(libraries / HTP)):
