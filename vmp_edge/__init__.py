@@ -20,6 +20,7 @@ from vmp_edge.errors import (
 
 if TYPE_CHECKING:
     from vmp_edge.bundle import Bundle
+    from vmp_edge.cameras import Camera, Cameras
     from vmp_edge.preprocessing import Preprocessing
     from vmp_edge.recognizer import Prediction, Recognizer, load
     from vmp_edge.smoothing import Smoothing
@@ -31,6 +32,8 @@ __all__ = [
     "BuildError",
     "Bundle",
     "BundleError",
+    "Camera",
+    "Cameras",
     "CheckpointError",
     "MissingDependencyError",
     "Prediction",
@@ -50,6 +53,8 @@ __all__ = [
 # OpenCV takes a while to import, and a program that only wants `vmp_edge.ops` needs none of it: imported at first use.
 _MODULES = {
     "Bundle": "bundle",
+    "Camera": "cameras",
+    "Cameras": "cameras",
     "Prediction": "recognizer",
     "Preprocessing": "preprocessing",
     "Recognizer": "recognizer",
