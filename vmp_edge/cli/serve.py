@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,7 @@ async def _serve(preview: Preview, port: int, as_json: bool) -> signal.Signals:
 
 
 @contextlib.contextmanager
-def _signals() -> Any:
+def _signals() -> Iterator[asyncio.Future[signal.Signals]]:
     """A future of the first signal that asks to end; handlers are put back afterwards."""
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[signal.Signals] = loop.create_future()

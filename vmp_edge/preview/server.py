@@ -134,8 +134,14 @@ class Preview:
     def state(self) -> dict[str, Any]:
         """What `/api/state` gives."""
         manifest = self._manifest
-        bundle = {"name": manifest.name, "target": manifest.target, "engine": manifest.engine}
-        bundle |= {"precision": manifest.precision, "frames": manifest.frames, "labels": list(manifest.labels)}
+        bundle = {
+            "name": manifest.name,
+            "target": manifest.target,
+            "engine": manifest.engine,
+            "precision": manifest.precision,
+            "frames": manifest.frames,
+            "labels": list(manifest.labels),
+        }
         return {"bundle": bundle, "viewers": len(self._viewers), **self._changing_state()}
 
     def _changing_state(self) -> dict[str, Any]:
@@ -198,10 +204,10 @@ class Preview:
         app = web.Application(middlewares=[guard(self.access)], client_max_size=4096)
         app.router.add_get("/", self._page)
         app.router.add_static("/static/", _STATIC)
-        app.router.add_post("/login", lambda request: log_in(request, self.access))
+        app.router.add_post("/login", self._log_in)
         app.router.add_get("/api/state", self._get_state)
-        app.router.add_post("/api/start", lambda request: self._change(request, self.cameras.start))
-        app.router.add_post("/api/stop", lambda request: self._change(request, self.cameras.stop))
+        app.router.add_post("/api/start", self._start)
+        app.router.add_post("/api/stop", self._stop)
         app.router.add_get("/api/events", self._events)
         app.on_response_prepare.append(_add_headers)
         return app
@@ -211,6 +217,15 @@ class Preview:
 
     async def _get_state(self, request: web.Request) -> web.Response:
         return web.json_response(self.state())
+
+    async def _log_in(self, request: web.Request) -> web.Response:
+        return await log_in(request, self.access)
+
+    async def _start(self, request: web.Request) -> web.Response:
+        return await self._change(request, self.cameras.start)
+
+    async def _stop(self, request: web.Request) -> web.Response:
+        return await self._change(request, self.cameras.stop)
 
     async def _change(self, request: web.Request, change: Callable[[int | None], None]) -> web.Response:
         """Starts or stops the camera of `{"camera": 0}`, or all without it; answers the new state."""
