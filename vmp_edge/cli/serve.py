@@ -96,7 +96,8 @@ async def _serve(preview: Preview, port: int, as_json: bool) -> signal.Signals:
         try:
             _say_where(preview, as_json)
             watching = asyncio.ensure_future(preview.watch())
-            done, _ = await asyncio.wait({watching, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {watching, stopped}
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             watching.cancel()
             if watching in done:
                 watching.result()  # raises
