@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-EXTRAS := compile,tvm,onnxruntime,jetpack6,display,report,train,test,dev
+EXTRAS := compile,tvm,onnxruntime,jetpack6,display,serve,report,train,test,dev
 NATIVE := $(shell find runtimes -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.inc' -o -name '*.cu' -o -name CMakeLists.txt)
 
 .PHONY: help setup demo test lint bench fuzz clean

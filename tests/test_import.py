@@ -15,6 +15,7 @@ BLOCKED = (
     "onnx",
     "onnxruntime",
     "pygame",
+    "aiohttp",
     "matplotlib",
     "sklearn",
 )

@@ -51,10 +51,11 @@ def main() -> None:
         command += ["--loop", "--port", "0", "--json"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as server, open_browser() as page:
             assert server.stdout is not None
-            resize(page, 980, 860)
+            resize(page, 980, 905)
             page.get(json.loads(server.stdout.readline())["address"])
             time.sleep(args.seconds)
             page.execute_script("document.querySelector('#classes').open = true")
+            page.execute_script("document.documentElement.style.overflow = 'hidden'")
             page.save_screenshot(str(args.output))
             server.terminate()
     print(f"{args.output}: {args.output.stat().st_size / 1e3:.0f} kB")
