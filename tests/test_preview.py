@@ -252,8 +252,8 @@ def test_a_viewer_that_never_reads_slows_neither_recognition_nor_others(recogniz
             assert stuck._sending.locked() and transport.get_write_buffer_size() == waiting, "it still does not move"
             assert waiting < 2_000_000 and len(stuck._results) <= 256 and len(stuck._tasks) == 2
             assert preview.cameras[0].state == "running"
-            asking.cancel()
-            viewer.close()
+        asking.cancel()  # only now: it ends although the viewer is stuck
+        viewer.close()
 
     asyncio.run(check())
 

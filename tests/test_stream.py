@@ -93,6 +93,23 @@ def test_without_timestamps_the_clock_is_used(recognizer):
     assert before <= prediction.timestamp <= time.monotonic()
 
 
+def test_add_and_recognise_are_push_in_two_halves(recognizer):
+    frames = [grey(value) for value in np.random.default_rng(2).integers(0, 256, 15)]
+    pushed, halves = Stream(recognizer, hop=3), Stream(recognizer, hop=3)
+    for index, frame in enumerate(frames):
+        expected = pushed.push(frame, index / 30)
+        assert halves.add(frame, index / 30) == (expected is not None)
+        found = halves.recognise()
+        assert (found is None) == (expected is None) and halves.recognise() is None, "one result of one window"
+        if expected is not None:
+            assert found.frame == expected.frame
+            np.testing.assert_array_equal(found.scores, expected.scores)
+    with Stream(recognizer).start() as started:
+        for half in (lambda: started.add(frames[0]), started.recognise):
+            with pytest.raises(UsageError, match="was started"):
+                half()
+
+
 def test_labels_are_smoothed(recognizer):
     values = list(range(0, 200, 10))
     values[10] = 0  # one dark frame in what gets brighter

@@ -64,9 +64,13 @@ class Viewer:
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def end(self) -> None:
-        """Takes leave of the page: the server ends."""
+        """Takes leave of the page, if it takes in anything: the server ends."""
         with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
-            await asyncio.wait_for(self._socket.close(code=WSCloseCode.GOING_AWAY), _GOODBYE)
+            await asyncio.wait_for(self._take_leave(), _GOODBYE)
+
+    async def _take_leave(self) -> None:
+        async with self._sending:  # two that wait for the same page to read would be cancelled together
+            await self._socket.close(code=WSCloseCode.GOING_AWAY)
 
     def _heed(self, text: str) -> None:
         """Heeds a request for a picture; what is anything else is passed over."""
