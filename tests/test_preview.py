@@ -444,7 +444,8 @@ def test_a_signal_ends_it_although_somebody_watches(bundle, video, number, expec
     out, err = process.communicate(timeout=60)
     last = json.loads(out.splitlines()[-1])
     assert process.returncode == expected and err == "vmp-edge: stopped\n"
-    assert [one["state"] for one in last["cameras"]] == ["stopped"] * 2 and last["cameras"][0]["windows"] > 0
+    assert [one["state"] for one in last["cameras"]] == ["stopped"] * 2
+    assert sum(one["windows"] for one in last["cameras"]) > 0
 
 
 def test_for_other_machines_a_token_is_made_and_printed(bundle, video):
