@@ -41,6 +41,7 @@ bench: setup ## the benchmarks; writes their tables to benchmarks/results
 	$(BIN)/python benchmarks/gemm.py
 	$(BIN)/python benchmarks/model.py
 	$(BIN)/python benchmarks/embedded.py
+	$(BIN)/python benchmarks/serve.py
 
 fuzz: setup ## ten minutes of libFuzzer on what the embedded library reads (needs clang)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cmake -S tests/embedded/native -B build/fuzz -G Ninja -DVMP_EDGE_FUZZ=ON \

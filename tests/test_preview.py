@@ -5,18 +5,16 @@ import base64
 import contextlib
 import itertools
 import json
-import os
 import signal
 import socket
 import struct
-import subprocess
 import sys
 
 import cv2
 import numpy as np
 import pytest
-from bundles import SUPPORT, write_bundle
-from processes import heed_interrupts
+from bundles import write_bundle
+from serving import serve
 from synthetic_sources import SyntheticCamera
 
 from vmp_edge.cli import main
@@ -413,21 +411,6 @@ def test_a_port_that_is_taken_is_told(recognizer):
 
 # The command
 
-PROGRAM = f"""
-import sys
-sys.path.insert(0, {str(SUPPORT)!r})
-import brightness_engine
-brightness_engine.register()
-from vmp_edge.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def serve(bundle, *arguments, **environment):
-    command = [sys.executable, "-c", PROGRAM, "serve", str(bundle), "--port", "0", "--json", *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, preexec_fn=heed_interrupts, env={**os.environ, **environment}, **pipes)
-
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_although_somebody_watches(bundle, video, number, expected):
@@ -439,7 +422,7 @@ def test_a_signal_ends_it_although_somebody_watches(bundle, video, number, expec
                 pass
             return events.close_code
 
-    process = serve(bundle, "--source", video, "--source", video, "--loop")
+    process = serve(bundle, "--source", video, "--source", video)
     assert asyncio.run(watch(json.loads(process.stdout.readline())["address"])) == aiohttp.WSCloseCode.GOING_AWAY
     out, err = process.communicate(timeout=60)
     last = json.loads(out.splitlines()[-1])
@@ -449,7 +432,7 @@ def test_a_signal_ends_it_although_somebody_watches(bundle, video, number, expec
 
 
 def test_for_other_machines_a_token_is_made_and_printed(bundle, video):
-    process = serve(bundle, "--source", video, "--loop", "--host", "0.0.0.0", VMP_EDGE_TOKEN="")
+    process = serve(bundle, "--source", video, "--host", "0.0.0.0")
     said = json.loads(process.stdout.readline())
     process.terminate()
     process.communicate(timeout=60)

@@ -2,26 +2,15 @@
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from browser import open_browser, resize
-from bundles import SUPPORT, make_manifest, write_bundle
-from processes import heed_interrupts
+from bundles import make_manifest, write_bundle
+from serving import serve
 from synthetic_sources import wait_until
 
 pytest.importorskip("aiohttp", reason="needs aiohttp, of the extra `serve`")
 
-PROGRAM = f"""
-import sys
-sys.path.insert(0, {str(SUPPORT)!r})
-import brightness_engine
-brightness_engine.register()
-from vmp_edge.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
 TOKEN = "correct-horse-battery"
 
 
@@ -42,12 +31,7 @@ def browser(one_browser):
 @contextlib.contextmanager
 def serving(bundle, *arguments):
     """A running `vmp-edge serve`; its address."""
-    command = [sys.executable, "-c", PROGRAM, "serve", str(bundle), "--port", "0", "--json", "--loop"]
-    command += [str(argument) for argument in arguments]
-    environment = {**os.environ, "VMP_EDGE_TOKEN": ""}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, preexec_fn=heed_interrupts, env=environment
-    ) as server:
+    with serve(bundle, *arguments) as server:
         try:
             yield f"http://localhost:{json.loads(server.stdout.readline())['port']}/"
         finally:

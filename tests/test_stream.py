@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from brightness_engine import BrightnessEngine
 from bundles import FRAMES, grey, make_manifest, write_bundle
+from synthetic_sources import wait_until
 
 from vmp_edge.errors import BundleError, UsageError
 from vmp_edge.recognizer import load
@@ -19,13 +20,6 @@ def open_gate():
     """No test leaves the engine stopped for the next one."""
     yield
     BrightnessEngine.gate.set()
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.002)
 
 
 def test_results_come_every_hop_and_are_those_of_the_window(recognizer):

@@ -148,7 +148,7 @@ class Preview:
         return {"now": self._now(), "cameras": [self._describe(camera) for camera in self.cameras]}
 
     def _describe(self, camera: Camera) -> dict[str, Any]:
-        statistics = camera.statistics()
+        statistics, results = camera.statistics(), self._results[camera.index]
         return {
             "index": camera.index,
             "name": camera.name,
@@ -162,7 +162,7 @@ class Preview:
                 "p50": round(statistics.latency_p50 * 1e3, 3),
                 "p95": round(statistics.latency_p95 * 1e3, 3),
             },
-            "result": self._results[camera.index][-1] if camera.latest is not None else None,
+            "result": results[-1] if results and camera.latest is not None else None,
         }
 
     def _now(self) -> float:
@@ -183,12 +183,12 @@ class Preview:
             "latency_ms": round(prediction.latency * 1e3, 3),
             "dropped": prediction.dropped,
         }
-        self._results[camera.index].append(result)
         self._loop.call_soon_threadsafe(self._tell_result, camera.index, result)
 
     # In the event loop
 
     def _tell_result(self, camera: int, result: dict[str, Any]) -> None:
+        self._results[camera].append(result)
         if self._viewers:
             text = json.dumps({"type": "result", "camera": camera, **result})
             for viewer in self._viewers:
