@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-EXTRAS := compile,tvm,onnxruntime,jetpack6,display,mqtt,report,train,test,dev
+EXTRAS := compile,tvm,onnxruntime,jetpack6,display,mqtt,serve,report,train,test,dev
 NATIVE := $(shell find runtimes -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.inc' -o -name '*.cu' -o -name CMakeLists.txt)
 
 .PHONY: help setup demo test test-npu lint bench parity fuzz clean
@@ -41,6 +41,7 @@ bench: setup ## the benchmarks; writes their tables to benchmarks/results
 	$(BIN)/python benchmarks/gemm.py
 	$(BIN)/python benchmarks/model.py
 	$(BIN)/python benchmarks/embedded.py
+	$(BIN)/python benchmarks/serve.py
 
 parity: setup ## how far each target's bundle is from its source model; installs the toolchains that fit together
 	$(PIP) install -c constraints.txt -e '.[coreml,openvino,qnn]'

@@ -18,6 +18,7 @@ BLOCKED = (
     "coremltools",
     "pygame",
     "paho",
+    "aiohttp",
     "matplotlib",
     "sklearn",
 )

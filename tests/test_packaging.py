@@ -34,6 +34,8 @@ def test_nothing_but_the_package_is_at_the_top(wheel):
         "calibration/__init__.py",
         "calibration/templates/report.html.j2",
         "apps/webcam.py",
+        "preview/static/index.html",
+        "preview/static/preview.js",
         "models/weights/egomotion-nano.pth",
         "runtimes/native/libvmp_ops.so",
         "runtimes/native/include/vmp_ops.h",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from brightness_engine import BrightnessEngine
 from bundles import FRAMES, grey, make_manifest, write_bundle
+from synthetic_sources import wait_until
 
 from vmp_edge.errors import BundleError, UsageError
 from vmp_edge.recognizer import load
@@ -19,13 +20,6 @@ def open_gate():
     """No test leaves the engine stopped for the next one."""
     yield
     BrightnessEngine.gate.set()
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.002)
 
 
 def test_results_come_every_hop_and_are_those_of_the_window(recognizer):
@@ -91,6 +85,23 @@ def test_without_timestamps_the_clock_is_used(recognizer):
     for value in (10, 60, 110, 160):
         prediction = stream.push(grey(value))
     assert before <= prediction.timestamp <= time.monotonic()
+
+
+def test_add_and_recognise_are_push_in_two_halves(recognizer):
+    frames = [grey(value) for value in np.random.default_rng(2).integers(0, 256, 15)]
+    pushed, halves = Stream(recognizer, hop=3), Stream(recognizer, hop=3)
+    for index, frame in enumerate(frames):
+        expected = pushed.push(frame, index / 30)
+        assert halves.add(frame, index / 30) == (expected is not None)
+        found = halves.recognise()
+        assert (found is None) == (expected is None) and halves.recognise() is None, "one result of one window"
+        if expected is not None:
+            assert found.frame == expected.frame
+            np.testing.assert_array_equal(found.scores, expected.scores)
+    with Stream(recognizer).start() as started:
+        for half in (lambda: started.add(frames[0]), started.recognise):
+            with pytest.raises(UsageError, match="was started"):
+                half()
 
 
 def test_labels_are_smoothed(recognizer):

@@ -20,6 +20,7 @@ from vmp_edge.errors import (
 
 if TYPE_CHECKING:
     from vmp_edge.bundle import Bundle
+    from vmp_edge.cameras import Camera, Cameras
     from vmp_edge.events import Event, EventDetector, EventRule
     from vmp_edge.preprocessing import Preprocessing
     from vmp_edge.recognizer import Prediction, Recognizer, load
@@ -32,6 +33,8 @@ __all__ = [
     "BuildError",
     "Bundle",
     "BundleError",
+    "Camera",
+    "Cameras",
     "CheckpointError",
     "Event",
     "EventDetector",
@@ -54,6 +57,8 @@ __all__ = [
 # OpenCV takes a while to import, and a program that only wants `vmp_edge.ops` needs none of it: imported at first use.
 _MODULES = {
     "Bundle": "bundle",
+    "Camera": "cameras",
+    "Cameras": "cameras",
     "Event": "events",
     "EventDetector": "events",
     "EventRule": "events",

@@ -107,10 +107,7 @@ class Stream:
             UsageError: The frame has another shape or dtype, time runs backwards, or the stream was started.
             BundleError: The engine failed.
         """
-        if self._worker is not None:
-            raise UsageError("this stream was started: feed it, or make another one to push to")
-        self._take(frame, timestamp)
-        return self._recognise() if self._ring.due() else None
+        return self.recognise() if self.add(frame, timestamp) else None
 
     def start(self, on_prediction: Callable[[Prediction], None] | None = None) -> Stream:
         """Starts recognising in a thread of its own; `feed` the frames then.
@@ -142,6 +139,41 @@ class Stream:
         if self._worker is None:
             raise UsageError("this stream was not started: start it, or push to it")
         self._take(frame, timestamp)
+
+    def add(self, frame: npt.NDArray[np.uint8], timestamp: float | None = None) -> bool:
+        """Takes a frame in for `recognise`. Never waits for the recogniser.
+
+        With `recognise` this is `push` in two halves, for a caller that chooses when each stream has its turn: frames
+        may come from one thread and be recognised in another.
+
+        Args:
+            frame: As for `push`.
+            timestamp: As for `push`.
+
+        Returns:
+            Whether a window is due.
+
+        Raises:
+            UsageError: As for `push`.
+        """
+        if self._worker is not None:
+            raise UsageError("this stream was started: feed it, or make another one to push to")
+        self._take(frame, timestamp)
+        return self._ring.due()
+
+    def recognise(self) -> Prediction | None:
+        """Recognises the newest window if one is due; for one thread at a time.
+
+        Returns:
+            The result; None if no window was due, or the stream was reset in the meantime.
+
+        Raises:
+            UsageError: The stream was started.
+            BundleError: The engine failed.
+        """
+        if self._worker is not None:
+            raise UsageError("this stream was started: it recognises by itself")
+        return self._recognise() if self._ring.due() else None
 
     def check(self) -> None:
         """Raises what recognising failed with in the stream's own thread, if it did."""

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vmp_edge.cli.options import add_window_options
 from vmp_edge.cli.output import message, print_json
 from vmp_edge.clips import ClipOptions
 from vmp_edge.errors import UsageError
 from vmp_edge.events import Event, EventRule
 from vmp_edge.live import Options, Summary, play
 from vmp_edge.recognizer import Prediction
-from vmp_edge.smoothing import DEFAULT_SMOOTHING, Smoothing
+from vmp_edge.smoothing import Smoothing
 
 EPILOG = """sources:
   0, /dev/video0, camera:NAME           a camera by number, device, or name (or a part of it) as v4l2 lists it
@@ -58,20 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record", type=Path, metavar="FILE", help="write the picture with its overlay to a video file"
     )
-    parser.add_argument("--hop", type=int, default=4, metavar="N", help="frames between results (default: 4)")
-    spacing = parser.add_mutually_exclusive_group()
-    spacing.add_argument("--stride", type=int, metavar="N", help="a window takes every N-th frame")
-    spacing.add_argument(
-        "--fps", type=float, metavar="F", help="a window takes F frames per second (default: the bundle's)"
-    )
-    parser.add_argument(
-        "--smoothing",
-        type=float,
-        default=DEFAULT_SMOOTHING.windows,
-        metavar="N",
-        help=f"average the scores over about N windows; 0 shows each as it is (default: {DEFAULT_SMOOTHING.windows:g})",
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads for the engine (default: the bundle's)")
+    add_window_options(parser)
     parser.add_argument("--duration", type=float, metavar="S", help="stop after S seconds of the source")
     parser.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
     parser.add_argument(

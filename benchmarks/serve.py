@@ -1,0 +1,92 @@
+"""How long `vmp-edge serve` takes to start on the host bundle, beside a Python that only imports numpy and OpenCV.
+
+python benchmarks/serve.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from vmp_edge.cli import main as vmp_edge
+
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "serve.md"
+SAMPLE = ROOT / "assets" / "egomotion-sample.mp4"
+STEPS = ("numpy and OpenCV imported", "the page answers", "the camera's first frame", "the first result")
+
+
+def time_imports() -> float:
+    """Seconds of a process that imports what any program with a camera needs."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import numpy, cv2"], check=True)
+    return time.perf_counter() - start
+
+
+def time_serve(bundle: Path) -> list[float]:
+    """Seconds from starting the process till the page answers, the first frame and the first result."""
+    command = [sys.executable, "-m", "vmp_edge", "serve", str(bundle), "--source", str(SAMPLE), "--port", "0", "--json"]
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        address = json.loads(server.stdout.readline())["address"]
+        with urllib.request.urlopen(address) as page:
+            page.read()
+        found = [time.perf_counter() - start]
+        for count in ("frames", "windows"):
+            while not state(address)["cameras"][0][count]:
+                time.sleep(0.005)
+            found.append(time.perf_counter() - start)
+        server.terminate()
+        server.communicate()
+    return found
+
+
+def state(address: str) -> dict[str, list[dict[str, int]]]:
+    """What the server says of itself."""
+    with urllib.request.urlopen(f"{address}api/state") as answer:
+        return json.load(answer)
+
+
+def write(rounds: list[list[float]], command: str) -> None:
+    """The table."""
+    columns = list(zip(*rounds, strict=True))
+    base = statistics.median(columns[0])
+    lines = [
+        "# Starting the web preview",
+        "",
+        "`vmp-edge serve` with `egomotion-nano`, host bundle (ExecuTorch, fp32), on the sample clip at its own pace,",
+        "15 frames per second: a window takes 8. From the start of the process; rounds took turns.",
+        "",
+        "| till | median s | worst s | over imports alone |",
+        "|---|---|---|---|",
+    ]
+    for name, column in zip(STEPS, columns, strict=True):
+        middle = statistics.median(column)
+        lines.append(f"| {name} | {middle:.2f} | {max(column):.2f} | {middle / base:.1f} |")
+    RESULT.write_text("\n".join([*lines, "", f"Made by `{command}` on a machine that others used as well.", ""]))
+    print("\n".join(lines))
+
+
+def main() -> None:
+    """Times both in turns and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10, help="(default: 10)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        if vmp_edge(["build", "--target", "host", "--output", str(bundle)]):
+            raise SystemExit("the bundle could not be built")
+        rounds = [[time_imports(), *time_serve(bundle)] for _ in range(arguments.rounds)]
+    write(rounds, f"python benchmarks/serve.py --rounds {arguments.rounds}")
+
+
+if __name__ == "__main__":
+    main()

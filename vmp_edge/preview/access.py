@@ -1,0 +1,129 @@
+"""Who may see the preview: this machine, or whoever has the token; never another web site's page."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import secrets
+from dataclasses import dataclass
+from importlib import resources
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from vmp_edge.errors import UsageError
+
+MIN_TOKEN = 16  # characters of a token that is given: a shorter one could be tried out
+_OPEN = ("/static/", "/login")  # what is no secret, and what asks for the token
+
+
+@dataclass(frozen=True)
+class Access:
+    """What is asked of a visitor.
+
+    Args:
+        host: The address that is listened on. Other machines reach it unless it is a loopback address.
+        token: What a visitor must show; None asks for nothing, which only a loopback address allows.
+
+    Raises:
+        UsageError: A token is missing, or shorter than 16 characters.
+    """
+
+    host: str
+    token: str | None
+
+    def __post_init__(self) -> None:
+        if self.token is None and not is_loopback(self.host):
+            raise UsageError(f"{self.host} can be reached from other machines: that needs a token")
+        if self.token is not None and len(self.token) < MIN_TOKEN:
+            raise UsageError(f"the token must have at least {MIN_TOKEN} characters: leave it out to have one made")
+
+    @classmethod
+    def make(cls, host: str, token: str | None) -> Access:
+        """As asked for; where a token is needed and none is given, a random one (128 bits)."""
+        return cls(host, token or (None if is_loopback(host) else secrets.token_urlsafe(16)))
+
+    def accepts(self, token: str | None) -> bool:
+        """Whether this is the token, or none is needed; takes the same time however much of it is right."""
+        if self.token is None:
+            return True
+        return token is not None and hmac.compare_digest(_bytes(token), _bytes(self.token))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # a header may have bytes that are no text
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address or host name."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def guard(access: Access) -> Middleware:
+    """The middleware that lets visitors in.
+
+    A page of another web site may make a visitor's browser send requests here, or have its own name lead here (DNS
+    rebinding). So a request with another site's `Origin` is refused, and without a token every `Host` but this machine.
+    """
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            host = urlsplit(f"//{request.host}").hostname or ""
+        except ValueError:
+            raise web.HTTPBadRequest(text="the Host header is malformed\n") from None
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != request.host:
+            raise web.HTTPForbidden(text="requests from other web sites are refused\n")
+        if access.token is None and not is_loopback(host):
+            raise web.HTTPForbidden(text=f"call this page http://localhost, not {request.host}\n")
+        if request.path == "/" and "token" in request.query and access.accepts(request.query["token"]):
+            return _welcome(request, access)
+        if not request.path.startswith(_OPEN) and not access.accepts(_shown(request)):
+            return _refusal(request)
+        return await handler(request)
+
+    return check
+
+
+async def log_in(request: web.Request, access: Access) -> web.Response:
+    """Takes the token from the form on the 401 page."""
+    token = (await request.post()).get("token")
+    if isinstance(token, str) and access.accepts(token.strip()):
+        return _welcome(request, access)
+    return _refusal(request, "That is not the token.")
+
+
+def _shown(request: web.Request) -> str | None:
+    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+    return bearer.strip() if scheme.lower() == "bearer" else request.cookies.get(_cookie(request))
+
+
+def _cookie(request: web.Request) -> str:
+    """Cookies are shared by all ports of a host: two previews on one device must not overwrite each other's."""
+    port = request.host.rpartition(":")[2]
+    return f"vmp_edge_{port}" if port.isdecimal() else "vmp_edge"
+
+
+def _welcome(request: web.Request, access: Access) -> web.Response:
+    """Keeps the token in a cookie, and leads to the address without it."""
+    response = web.Response(status=303, headers={"Location": "/"})
+    if access.token is not None:
+        name = _cookie(request)
+        response.set_cookie(name, access.token, httponly=True, samesite="Strict", secure=request.secure)
+    return response
+
+
+def _refusal(request: web.Request, text: str = "") -> web.Response:
+    headers = {"WWW-Authenticate": "Bearer"}
+    if request.path.startswith("/api/"):
+        error = "the token is missing or wrong: send it as `Authorization: Bearer TOKEN`"
+        return web.json_response({"error": error}, status=401, headers=headers)
+    page = resources.files(__package__).joinpath("static/login.html").read_text(encoding="utf-8")
+    return web.Response(
+        status=401, text=page.replace("<!-- message -->", text), content_type="text/html", headers=headers
+    )

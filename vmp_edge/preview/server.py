@@ -1,0 +1,266 @@
+"""The preview's server: the page, its WebSocket, and the JSON interface."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from vmp_edge.cameras import Camera, Cameras
+from vmp_edge.errors import UsageError, VmpError
+from vmp_edge.preview.access import Access, guard, log_in
+from vmp_edge.preview.pictures import Pictures
+from vmp_edge.preview.viewer import Viewer
+from vmp_edge.recognizer import Prediction, Recognizer
+from vmp_edge.sources import Frame
+
+_STATIC = Path(str(resources.files(__package__).joinpath("static")))
+_TICK = 0.5  # seconds between states
+_RESULTS, _STATES = 600, 130  # that a page gets of what was before it: about a minute
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+
+
+class PreviewError(VmpError):
+    """The preview cannot listen where it was asked to."""
+
+
+class Preview:
+    """Shows cameras and what is recognised to whoever looks.
+
+    Nobody's looking slows recognition: the scheduler's and capture threads only hand over, pictures are encoded in a
+    thread of their own, once for all viewers and only for them, and each viewer is sent what it can take.
+
+    Args:
+        recognizer: Used, not owned.
+        sources: As for `Cameras`.
+        access: Where to listen, and what to ask of visitors.
+        top: How many scores to show.
+        heartbeat: Seconds after which a viewer that gives no sign of life is asked for one, and half as many till it is
+            given up.
+        options: The other arguments of `Cameras`, except `on_prediction` and `on_frame`.
+
+    Raises:
+        UsageError: An option is out of range.
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        sources: Sequence[str],
+        access: Access,
+        top: int = 5,
+        heartbeat: float = 20.0,
+        **options: Any,
+    ) -> None:
+        if top < 1:
+            raise UsageError(f"at least 1 score must be shown, not {top}")
+        self.cameras = Cameras(recognizer, sources, on_prediction=self._recognised, on_frame=self._pictured, **options)
+        self.access = access
+        self.port = 0
+        self._manifest = recognizer.manifest
+        self._top = top
+        self._heartbeat = heartbeat
+        self._began = time.monotonic()
+        self._viewers: set[Viewer] = set()
+        self._results: list[deque[dict[str, Any]]] = [deque(maxlen=_RESULTS) for _ in sources]
+        self._drops: list[deque[tuple[float, int]]] = [deque(maxlen=_STATES) for _ in sources]
+        self._executor = ThreadPoolExecutor(1, "vmp-edge pictures")
+        self._pictures: list[Pictures] = []
+
+    async def start(self, port: int) -> None:
+        """Listens, and starts the cameras.
+
+        Args:
+            port: 0 for any that is free; `port` has it then.
+
+        Raises:
+            PreviewError: The address is not this machine's, or the port is taken or not allowed.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._pictures = [Pictures(self._loop, self._executor) for _ in self.cameras]
+        self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self.access.host, port).start()
+        except (OSError, OverflowError) as error:
+            await self._runner.cleanup()
+            reason = getattr(error, "strerror", None) or error
+            raise PreviewError(f"cannot listen on {self.access.host} port {port}: {reason}") from error
+        self.port = self._runner.addresses[0][1]
+        self.cameras.start()
+
+    async def watch(self) -> None:
+        """Keeps viewers told how the cameras are doing, for ever.
+
+        Raises:
+            VmpError: The engine failed, or no camera could be opened in the first place: nothing would ever be shown.
+        """
+        while True:
+            self.cameras.check()
+            errors = [camera.error for camera in self.cameras if camera.error is not None and camera.frame is None]
+            if len(errors) == len(self.cameras):
+                raise errors[0]
+            for camera, drops in zip(self.cameras, self._drops, strict=True):
+                drops.append((self._now(), camera.statistics().dropped))
+            self._tell_state()
+            await asyncio.sleep(_TICK)
+
+    async def close(self) -> None:
+        """Takes leave of the viewers, stops listening, and closes the cameras.
+
+        Raises:
+            BundleError: The engine failed.
+        """
+        await asyncio.gather(*(viewer.end() for viewer in self._viewers))
+        await self._runner.cleanup()
+        try:
+            await asyncio.to_thread(self.cameras.close)
+        finally:
+            self._executor.shutdown()
+
+    def state(self) -> dict[str, Any]:
+        """What `/api/state` gives."""
+        manifest = self._manifest
+        bundle = {
+            "name": manifest.name,
+            "target": manifest.target,
+            "engine": manifest.engine,
+            "precision": manifest.precision,
+            "frames": manifest.frames,
+            "labels": list(manifest.labels),
+        }
+        return {"bundle": bundle, "viewers": len(self._viewers), **self._changing_state()}
+
+    def _changing_state(self) -> dict[str, Any]:
+        return {"now": self._now(), "cameras": [self._describe(camera) for camera in self.cameras]}
+
+    def _describe(self, camera: Camera) -> dict[str, Any]:
+        statistics, results = camera.statistics(), self._results[camera.index]
+        return {
+            "index": camera.index,
+            "name": camera.name,
+            "state": camera.state,
+            "message": camera.message,
+            "frames": statistics.frames,
+            "windows": statistics.windows,
+            "dropped": statistics.dropped,
+            "frames_per_second": round(statistics.frames_per_second, 2) if camera.state == "running" else 0.0,
+            "latency_ms": {
+                "p50": round(statistics.latency_p50 * 1e3, 3),
+                "p95": round(statistics.latency_p95 * 1e3, 3),
+            },
+            "result": results[-1] if results and camera.latest is not None else None,
+        }
+
+    def _now(self) -> float:
+        """Seconds since this was made: the page's time."""
+        return round(time.monotonic() - self._began, 3)
+
+    # From the cameras' threads
+
+    def _pictured(self, camera: Camera, frame: Frame) -> None:
+        self._pictures[camera.index].put(frame.image)
+
+    def _recognised(self, camera: Camera, prediction: Prediction) -> None:
+        result = {
+            "time": self._now(),
+            "label": prediction.label,
+            "score": round(prediction.score, 4),
+            "top": [[label, round(score, 4)] for label, score in prediction.top(self._top)],
+            "latency_ms": round(prediction.latency * 1e3, 3),
+            "dropped": prediction.dropped,
+        }
+        self._loop.call_soon_threadsafe(self._tell_result, camera.index, result)
+
+    # In the event loop
+
+    def _tell_result(self, camera: int, result: dict[str, Any]) -> None:
+        self._results[camera].append(result)
+        if self._viewers:
+            text = json.dumps({"type": "result", "camera": camera, **result})
+            for viewer in self._viewers:
+                viewer.result(text)
+
+    def _tell_state(self) -> None:
+        if self._viewers:
+            text = json.dumps({"type": "state", **self._changing_state()})
+            for viewer in self._viewers:
+                viewer.state(text)
+
+    def _application(self) -> web.Application:
+        app = web.Application(middlewares=[guard(self.access)], client_max_size=4096)
+        app.router.add_get("/", self._page)
+        app.router.add_static("/static/", _STATIC)
+        app.router.add_post("/login", self._log_in)
+        app.router.add_get("/api/state", self._get_state)
+        app.router.add_post("/api/start", self._start)
+        app.router.add_post("/api/stop", self._stop)
+        app.router.add_get("/api/events", self._events)
+        app.on_response_prepare.append(_add_headers)
+        return app
+
+    async def _page(self, request: web.Request) -> web.FileResponse:
+        return web.FileResponse(_STATIC / "index.html")
+
+    async def _get_state(self, request: web.Request) -> web.Response:
+        return web.json_response(self.state())
+
+    async def _log_in(self, request: web.Request) -> web.Response:
+        return await log_in(request, self.access)
+
+    async def _start(self, request: web.Request) -> web.Response:
+        return await self._change(request, self.cameras.start)
+
+    async def _stop(self, request: web.Request) -> web.Response:
+        return await self._change(request, self.cameras.stop)
+
+    async def _change(self, request: web.Request, change: Callable[[int | None], None]) -> web.Response:
+        """Starts or stops the camera of `{"camera": 0}`, or all without it; answers the new state."""
+        try:
+            wish = json.loads(await request.text() or "{}")
+            camera = wish.get("camera")
+            if camera is not None and type(camera) is not int:
+                raise ValueError(camera)
+        except (ValueError, AttributeError):
+            return web.json_response({"error": 'send {"camera": 0}, or nothing for all'}, status=400)
+        try:
+            await asyncio.to_thread(change, camera)
+        except UsageError as error:
+            return web.json_response({"error": str(error)}, status=404)
+        self._tell_state()
+        return web.json_response(self.state())
+
+    async def _events(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(heartbeat=self._heartbeat, max_msg_size=1024, compress=False)
+        await socket.prepare(request)
+        history = [
+            {"results": list(results), "drops": list(drops)}
+            for results, drops in zip(self._results, self._drops, strict=True)
+        ]
+        viewer = Viewer(socket, self._pictures)
+        viewer.result(json.dumps({"type": "hello", **self.state(), "history": history}))
+        self._viewers.add(viewer)
+        try:
+            await viewer.serve()
+        finally:
+            self._viewers.discard(viewer)
+            if request.transport is not None:
+                request.transport.abort()  # what a viewer that did not read has not taken would be kept for it
+        return socket
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
