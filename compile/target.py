@@ -185,8 +185,10 @@ def choose(target: Target, device: str | None, jetpack: str | None, soc: str | N
         if value is not None and value not in has.get(option, ()):
             known = ", ".join(has.get(option, ())) or "none"
             raise UsageError(f"{option} is {value!r}; target {target.name} has {known}")
+    if soc is not None:
+        return replace(target, soc=soc)
     if target.gpu is None:
-        return replace(target, soc=soc or target.soc)
+        return target
     return replace(target, gpu=replace(target.gpu, device=device or target.gpu.device, jetpack=jetpack))
 
 

@@ -10,7 +10,7 @@ from vmp_edge.cli import main
 from vmp_edge.compile import target
 from vmp_edge.compile.delegates import onnx_qnn
 from vmp_edge.compile.delegates.qnn import toolchain
-from vmp_edge.compile.quantised import plan
+from vmp_edge.compile.quantised import OPTIONS, plan
 from vmp_edge.errors import BuildError, MissingDependencyError, UsageError
 
 # What Qualcomm's library does as far as ours is concerned: it keeps what deviceCreate was given.
@@ -91,9 +91,9 @@ def test_an_unknown_soc_is_one_line(capfd, name, words):
 
 
 def test_16a8w_needs_clips():
-    nothing = dict.fromkeys(("calibrate", "calibration_clips", "evaluate", "max_drop"))
+    nothing = dict.fromkeys(OPTIONS)
     assert plan("16a8w", True, nothing).recipe.needs_clips
-    with pytest.raises(UsageError, match="take --precision fp16, which needs none"):
+    with pytest.raises(UsageError, match="16a8w is calibrated on clips"):
         plan("16a8w", False, nothing)
 
 
