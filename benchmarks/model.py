@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -199,7 +200,7 @@ def main() -> None:
         results = measure(Path(folder), variants, args.threads, args.rounds, args.repeats)
         rows = table(results, Path(folder))
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
-    command = "python benchmarks/model.py " + " ".join(sys.argv[1:])
+    command = "python benchmarks/model.py " + shlex.join(sys.argv[1:])
     lines = [
         "# Whole model",
         "",
