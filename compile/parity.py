@@ -127,8 +127,9 @@ def _by_clip(got: Features, expected: Features, precision: str) -> dict[str, flo
     cosine, least = float(((got * expected).sum(1) / lengths).min()), FEATURES[precision]
     if not cosine >= least:
         raise BuildError(
-            f"the cosine between the bundle's features and the source model's is {cosine:.4f} for a clip, less than the "
-            f"{least:g} that {precision} asks for: take another --precision, or leave out --features; nothing was written"
+            f"the cosine between the bundle's features and the source model's is {cosine:.4f} for a clip, less than "
+            f"the {least:g} that {precision} asks for: take another --precision, or leave out --features; nothing was "
+            "written"
         )
     return {"cosine": round(cosine, 5), "least_cosine": least}
 

@@ -29,7 +29,7 @@ class TorchEngine:
         self._features = bundle.manifest.features > 0
 
     def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Executes the model: float32 (B, 3, T, S, S) to logits (B, classes), and features after them if it has them."""
+        """Executes the model: float32 (B, 3, T, S, S) to logits (B, classes), with features (B, classes + C)."""
         with torch.inference_mode():
             features = self._module.forward_features(torch.from_numpy(video))
             logits = self._module.head(features)

@@ -59,7 +59,9 @@ def add_parser(subparsers: Any) -> None:
         help="clips of each kind on which the bundle is compared with its source model (default: 3, emulated 1)",
     )
     parser.add_argument(
-        "--features", action="store_true", help="the bundle gives features, too, for classes of your own: vmp-edge enroll"
+        "--features",
+        action="store_true",
+        help="the bundle gives features, too, which vmp-edge enroll needs",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads on the device (default: all cores)")
     parser.add_argument(

@@ -71,6 +71,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"average the scores over about N windows; 0 shows each as it is (default: {DEFAULT_SMOOTHING.windows:g})",
     )
+    parser.add_argument("--gallery", type=Path, metavar="FILE", help="classes of your own: see vmp-edge enroll")
+    parser.add_argument(
+        "--threshold", type=float, metavar="T", help="least similarity of those, -1 to 1 (default: each class's own)"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the engine (default: the bundle's)")
     parser.add_argument("--duration", type=float, metavar="S", help="stop after S seconds of the source")
     parser.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
@@ -124,6 +128,8 @@ def run(args: argparse.Namespace) -> int:
         events=_rule(args),
         sinks=tuple(args.events),
         clips=_clips(args),
+        gallery=args.gallery,
+        threshold=args.threshold,
     )
     printer = _JsonPrinter(args.top) if args.json else _TextPrinter()
     summary = play(options, printer.result, message, printer.event)
