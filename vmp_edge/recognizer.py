@@ -211,8 +211,8 @@ class Recognizer:
         if given.shape != (len(video), manifest.outputs):
             features = f" and {manifest.features} features" if manifest.features else ""
             raise BundleError(
-                f"{self.bundle.path} gave an output of shape {given.shape} for {len(manifest.labels)} labels{features}: "
-                "build it again"
+                f"{self.bundle.path} gave an output of shape {given.shape} for {len(manifest.labels)} "
+                f"labels{features}: build it again"
             )
         if not np.isfinite(given).all():
             raise BundleError(

@@ -1,0 +1,202 @@
+"""Few-shot episodes on labelled videos: how well prototypes of a model's features tell classes that it has not seen.
+
+python benchmarks/fewshot.py --data runs/ut_interaction/clips.csv --surveillance runs/surv_fight/fold-0.pth
+
+An episode draws N classes, K example videos of each, and a query video of each, all from other scenes than the query's.
+The features are those of models trained on something else; the prototypes are those of `vmp_edge.gallery`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import roc_auc_score
+
+from vmp_edge.calibration import clipset
+from vmp_edge.calibration.actions import dataset
+from vmp_edge.calibration.actions.train import Recipe, train_fold
+from vmp_edge.calibration.clipset import ClipSet
+from vmp_edge.calibration.decoding import Input, Prepare, Sampling, Video
+from vmp_edge.cli.output import progress_bar
+from vmp_edge.gallery import Gallery
+from vmp_edge.models import VideoMamba, load_checkpoint, zoo
+from vmp_edge.preprocessing import Preprocessing
+
+RESULT = Path(__file__).parent / "results" / "fewshot.md"
+INTRODUCTION = """# Few-shot classes
+TODO
+"""
+WAYS, SHOTS = (3, 6), (1, 3, 5)
+CLIPS = 3  # of a video, each an example, as windows of a stream are
+NOBODY = -1  # a fold that no video is in: nothing is held out of a training
+HALVES = (((0, 1, 2), (3, 4, 5)), ((0, 2, 4), (1, 3, 5)))  # of the classes: trained on one, tested on the other
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Videos:
+    """Features of N videos: float32 (N, CLIPS, C), with their classes and scenes, int64 (N,)."""
+
+    features: Vectors
+    labels: npt.NDArray[np.int64]
+    scenes: npt.NDArray[np.int64]
+
+
+@dataclass
+class Tally:
+    """What episodes gave: each one's accuracy; similarities of known and unknown queries; how many were accepted."""
+
+    accuracies: list[float] = dataclasses.field(default_factory=list)
+    known: list[float] = dataclasses.field(default_factory=list)
+    unknown: list[float] = dataclasses.field(default_factory=list)
+    accepted: list[bool] = dataclasses.field(default_factory=list)
+    mistaken: list[bool] = dataclasses.field(default_factory=list)
+
+    def row(self) -> str:
+        """Accuracy with its interval, AUROC, share of known and of unknown queries that pass the thresholds."""
+        mean, spread = 100 * np.mean(self.accuracies), 100 * np.std(self.accuracies, ddof=1)
+        cells = [f"{mean:.1f} ± {1.96 * spread / np.sqrt(len(self.accuracies)):.1f}"]
+        if self.unknown:
+            truth = [1] * len(self.known) + [0] * len(self.unknown)
+            cells += [f"{roc_auc_score(truth, self.known + self.unknown):.3f}"]
+            cells += [f"{100 * np.mean(self.accepted):.0f}", f"{100 * np.mean(self.mistaken):.0f}"]
+        else:
+            cells += ["-"] * 3
+        return " | ".join(cells)
+
+
+def episode(videos: Videos, classes: Sequence[int], ways: int, shots: int, rng: np.random.Generator, to: Tally) -> None:
+    """Draws one episode and adds what comes out: a query of each class, and of each class that was left out."""
+    scenes = rng.permutation(np.unique(videos.scenes))
+    chosen = rng.permutation(classes)
+    inside, outside = chosen[:ways], chosen[ways:]
+    held_out, supporting = scenes[0], scenes[1:]
+    gallery = Gallery("benchmark", videos.features.shape[2])
+    for label in inside:
+        able = np.flatnonzero((videos.labels == label) & np.isin(videos.scenes, supporting))
+        for index in rng.choice(able, shots, replace=False):
+            gallery.add(str(label), videos.features[index])
+    prototypes = np.stack([one.prototype for one in gallery.classes.values()])
+    thresholds = gallery.thresholds()
+    right = []
+    for label in chosen:
+        for index in np.flatnonzero((videos.labels == label) & (videos.scenes == held_out)):
+            query = unit(unit(videos.features[index]).mean(0))
+            similar = prototypes @ query
+            best = gallery.names[similar.argmax()]
+            passed = any(similar[k] >= thresholds[name] for k, name in enumerate(gallery.names))
+            if label in outside:
+                to.unknown.append(float(similar.max()))
+                to.mistaken.append(passed)
+                continue
+            right.append(best == str(label))
+            to.known.append(float(similar.max()))
+            to.accepted.append(passed)
+    if right:
+        to.accuracies.append(float(np.mean(right)))
+
+
+def unit(x: Vectors) -> Vectors:
+    """Vectors (..., C) at unit length."""
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12), np.float32)
+
+
+def prepared(clips: ClipSet, taken: Input) -> list[Video]:
+    """Each video's clips as a model takes them."""
+    prepare = Prepare((taken,), Sampling(clips=CLIPS))
+    return [prepare(entry)[0] for entry in clips.entries]
+
+
+def features_of(model: VideoMamba, videos: list[Video]) -> Vectors:
+    with torch.inference_mode():
+        return np.stack([model.forward_features(torch.from_numpy(np.ascontiguousarray(v))).numpy() for v in videos])
+
+
+def pixels_of(videos: list[Video]) -> Vectors:
+    """The pictures themselves, shrunk to 16x16, less the set's mean: what can be told without a model."""
+    given = [torch.from_numpy(np.ascontiguousarray(video)) for video in videos]
+    flat = np.stack([torch.nn.functional.adaptive_avg_pool3d(x, (None, 16, 16)).flatten(1).numpy() for x in given])
+    return np.asarray(flat - flat.mean((0, 1)), np.float32)
+
+
+def checkpoint(path: Path) -> tuple[VideoMamba, Input]:
+    """A model of `python -m vmp_edge.calibration.actions`, and what it takes."""
+    content = torch.load(path, weights_only=True)
+    model = load_checkpoint(path)
+    preprocessing = Preprocessing.from_manifest(content["preprocessing"], model.options.image_size)
+    return model, Input(model.options.num_frames, preprocessing)
+
+
+def trained_on(half: Sequence[int], clips: ClipSet, epochs: int, folder: Path) -> Path:
+    """A model trained on some of the classes, all scenes; taken from the folder if it is there."""
+    recipe = Recipe(epochs=epochs)
+    entries = [entry for entry in clips.entries if clips.labels.index(str(entry.label)) in half]
+    some = dataclasses.replace(clips, entries=tuple(entries))
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = dataset.load(some, recipe.frames, recipe.image_size, progress_bar, workers=0)
+    return train_fold(recipe, pixels, some.labels, NOBODY, folder, progress_bar)
+
+
+def rows(name: str, parts: Sequence[tuple[Videos, Sequence[int]]], episodes: int) -> list[str]:
+    """Lines of the table for one kind of features; `parts` are features with the classes that they may be tested on."""
+    found = []
+    for ways, shots in itertools.product(WAYS, SHOTS):
+        if ways > min(len(classes) for _, classes in parts):
+            continue
+        tally, rng = Tally(), np.random.default_rng(0)
+        for number in range(episodes):
+            videos, classes = parts[number % len(parts)]
+            episode(videos, classes, ways, shots, rng, tally)
+        found.append(f"| {name} | {ways} | {shots} | {100 / ways:.1f} | {tally.row()} |")
+        print(found[-1], flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="CSV with path, label, group; videos of one geometry")
+    parser.add_argument("--surveillance", type=Path, required=True, help="a model trained on surv_fight")
+    parser.add_argument("--halves", type=Path, default=Path("runs/halves"), help="folder of the models trained here")
+    parser.add_argument("--epochs", type=int, default=70, help="of those (default: 70)")
+    parser.add_argument("--episodes", type=int, default=600, help="of each line of the table (default: 600)")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    clips = clipset.read(args.data, "group")
+    labels = np.array([clips.labels.index(str(entry.label)) for entry in clips.entries])
+    names = sorted({str(entry.group) for entry in clips.entries})
+    scenes = np.array([names.index(str(entry.group)) for entry in clips.entries])
+    everything = tuple(range(len(clips.labels)))
+    make: Callable[[Vectors], Videos] = lambda features: Videos(features, labels, scenes)  # noqa: E731
+    nano = zoo.load("egomotion-nano")
+    models = {
+        "egomotion-nano": (nano.module, Input(nano.module.options.num_frames, nano.preprocessing, nano.frame_rate)),
+        "trained on surv_fight": checkpoint(args.surveillance),
+    }
+    lines, videos = [], []
+    for name, (model, taken) in models.items():
+        videos = prepared(clips, taken)
+        if not lines:
+            lines += rows("pixels", [(make(pixels_of(videos)), everything)], args.episodes)
+        lines += rows(name, [(make(features_of(model, videos)), everything)], args.episodes)
+    parts = []
+    for number, halves in enumerate(HALVES):
+        for trained, tested in (halves, halves[::-1]):
+            path = trained_on(trained, clips, args.epochs, args.halves / f"{number}-{''.join(map(str, trained))}")
+            model, taken = checkpoint(path)
+            parts.append((make(features_of(model, prepared(clips, taken))), tested))
+    lines += rows("trained on the other three classes", parts, args.episodes)
+    command = " ".join(["python", *sys.argv])
+    RESULT.write_text("\n".join([INTRODUCTION, *lines, "", "Made by:", "```", command, "```"]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
