@@ -169,19 +169,21 @@ class Gallery:
     def thresholds(self) -> dict[str, float]:
         """The least similarity at which each class is recognised, from how its examples spread.
 
-        That of the example farthest from the others (`Examples.left_out`), at most `TIGHTEST`; with negatives, halfway
-        between that and the nearest negative. A class with one example takes the mean of the others' thresholds, or
-        `ALONE`.
+        That of the example farthest from the others (`Examples.left_out`), at most `TIGHTEST`; a class with one example
+        takes the mean of the others, or `ALONE`. With negatives, where examples and negatives are told apart best: at
+        the largest difference of the shares of both that pass (Youden's index), halfway to the next similarity.
         """
-        spread = {name: float(found.min()) for name, one in self.classes.items() if len(found := one.left_out())}
+        near = {name: one.left_out() for name, one in self.classes.items()}
+        spread = {name: float(found.min()) for name, found in near.items() if len(found)}
         usual = float(np.mean(list(spread.values()))) if spread else ALONE
-        found = {}
+        thresholds = {}
         for name, one in self.classes.items():
             threshold = spread.get(name, usual)
             if len(self.negatives):
-                threshold = (threshold + float((self.negatives @ one.prototype).max())) / 2
-            found[name] = min(threshold, TIGHTEST)
-        return found
+                known = near[name] if name in spread else np.array([usual])
+                threshold = _between(known, self.negatives @ one.prototype)
+            thresholds[name] = min(threshold, TIGHTEST)
+        return thresholds
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the gallery to one file: NumPy arrays, and `gallery`, a JSON text that says what they are.
@@ -352,6 +354,13 @@ def check_fits(gallery: Gallery, bundle: Bundle) -> None:
         )
     if both := sorted(set(gallery.names) & set(bundle.manifest.labels)):
         raise GalleryError(f"{bundle.path} was trained on a class {both[0]!r} already: enroll yours under another name")
+
+
+def _between(known: npt.NDArray[Any], negatives: npt.NDArray[Any]) -> float:
+    values = np.sort(np.concatenate([known, negatives]))
+    cuts = (values[1:] + values[:-1]) / 2
+    gains = [(known >= cut).mean() - (negatives >= cut).mean() for cut in cuts]
+    return float(cuts[np.argmax(gains)])
 
 
 def _unit(features: npt.NDArray[np.float32]) -> Features:

@@ -60,8 +60,8 @@ def test_builds_a_checkpoint(capfd, tmp_path, checkpoint, engine):
 def test_builds_with_features(capfd, tmp_path, checkpoint, engine, precision):
     output = tmp_path / "bundle"
     build = ("build", "--target", "host", "--engine", engine, "--checkpoint", checkpoint, "--output", output)
-    chosen = ("--precision", precision, *(("--calibrate", _videos(tmp_path)) if precision == "int8" else ()))
-    assert run(capfd, *build, *chosen, "--features")[0] == 0
+    clips = ("--calibrate", _videos(tmp_path), "--calibration-clips", 2) if precision == "int8" else ()
+    assert run(capfd, *build, "--precision", precision, *clips, "--features")[0] == 0
     with vmp_edge.load(output) as recognizer:
         manifest = recognizer.manifest
         assert (manifest.features, manifest.outputs) == (32, 37)
@@ -79,8 +79,8 @@ def test_builds_with_features(capfd, tmp_path, checkpoint, engine, precision):
 def _videos(folder):
     """A folder of two short videos."""
     for number in range(2):
-        path = folder / "clips" / f"{number}.avi"
-        path.parent.mkdir(exist_ok=True)
+        path = folder / "clips" / "moving" / f"{number}.avi"
+        path.parent.mkdir(parents=True, exist_ok=True)
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30.0, (32, 32))
         for picture in check_clip(number, 8, 32):
             writer.write(picture)
