@@ -41,12 +41,13 @@ three examples of one take, or a query of their mean. The prototypes and thresho
 without negatives.
 
 Accuracy is of the nearest prototype, in percent, the mean of {episodes} episodes with its 95% interval (over draws of
-episodes from these videos, not over other videos). AUROC: how well the largest similarity tells queries of the N classes
-from those of the classes left out; 0.5 is chance. Accepted: percent of those queries that pass the threshold of a class.
+episodes from these videos, not over other videos). AUROC: how well the largest similarity tells queries of the N
+classes from those of the classes left out; 0.5 is chance. Accepted: percent of the queries of either kind that pass
+the threshold of a class.
 
 - pixels: the frames of 16x16 pixels less their mean over the videos, no model.
-- egomotion-nano: trained to name the camera's motion, on procedural and other footage; saw none of these videos.
-- trained on surv_fight: egomotion-nano trained further on fights and none; saw none of these videos.
+- egomotion-nano: trained to name the camera's motion; not trained on any of these videos.
+- trained on surv_fight: egomotion-nano trained further on fights and none; not trained on any of these videos.
 - trained on the other three classes: egomotion-nano trained further on the three classes that an episode does not draw
   from; four models, of two divisions of the six classes. They saw the scenes and people, in other actions: the most
   favourable line.

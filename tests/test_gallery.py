@@ -11,10 +11,11 @@ from bundles import make_manifest, write_bundle
 
 import vmp_edge
 from vmp_edge.bundle import Bundle
-from vmp_edge.cli import main
+from vmp_edge.cli import enroll, main
 from vmp_edge.errors import GalleryError, UsageError
 from vmp_edge.gallery import ALONE, PASSED, TIGHTEST, Gallery, Matcher, default_path, model_of
 from vmp_edge.smoothing import Smoothing
+from vmp_edge.sources import Frame
 from vmp_edge.stream import Stream
 
 RED, GREEN, BLUE = np.eye(3, dtype=np.float32)
@@ -338,6 +339,33 @@ def test_a_clip_shorter_than_a_window_is_one_example(capsys, coloured, film, tmp
     assert len(Gallery.load(gallery).classes["blue"].features) == 1
     assert run(capsys, *command)[0] == 0  # again: a second take
     assert Gallery.load(gallery).classes["blue"].takes.tolist() == [0, 1]
+
+
+class Camera:
+    """A live source that never ends and is lost once."""
+
+    name, live, fps, frame_count = "camera 0", True, 30.0, None
+
+    def __init__(self):
+        self.taken, self.closed = 0, False
+
+    def read(self):
+        assert not self.closed
+        self.taken += 1
+        picture = clip_of("red", 1)[0][..., ::-1]
+        return Frame(np.ascontiguousarray(picture), 50 + self.taken / 30, restarted=self.taken == 10)
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_camera_is_watched_for_a_while(capsys, coloured, monkeypatch):
+    camera = Camera()
+    monkeypatch.setattr(enroll, "open_source", lambda text, tell: camera)
+    code, out, err = run(capsys, "enroll", coloured, "--name", "red", "--source", "0", "--seconds", 0.99, "--hop", 2)
+    assert code == 0 and camera.taken == 31 and camera.closed
+    assert any("show it now, for 0.99 seconds" in line for line in err)
+    assert "red  12 examples of 1 takes" in out[0]  # windows end at frames 4, 6, 8, then 13, 15 ... 29
 
 
 def test_merge_and_list(capsys, coloured, gallery, tmp_path):

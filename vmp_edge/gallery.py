@@ -295,7 +295,8 @@ class Matcher:
 
     def similarities(self, features: Features) -> Features:
         """Cosines between features (B, C) and the K prototypes, float32 (B, K)."""
-        return _unit(features) @ self._prototypes.T
+        found: Features = _unit(features) @ self._prototypes.T
+        return found
 
     def combine(self, trained: npt.NDArray[np.float32], features: Features) -> npt.NDArray[np.float32]:
         """Scores of trained and enrolled classes together.
@@ -365,4 +366,5 @@ def _between(known: npt.NDArray[Any], negatives: npt.NDArray[Any]) -> float:
 
 def _unit(features: npt.NDArray[np.float32]) -> Features:
     length = np.linalg.norm(features, axis=-1, keepdims=True)
-    return (features / np.maximum(length, np.finfo(np.float32).tiny)).astype(np.float32)
+    found: Features = (features / np.maximum(length, np.finfo(np.float32).tiny)).astype(np.float32)
+    return found

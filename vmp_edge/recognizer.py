@@ -209,10 +209,10 @@ class Recognizer:
         manifest = self.manifest
         given = np.asarray(self._engine.run(video), np.float32)
         if given.shape != (len(video), manifest.outputs):
-            features = f" and {manifest.features} features" if manifest.features else ""
+            others = f" and {manifest.features} features" if manifest.features else ""
             raise BundleError(
                 f"{self.bundle.path} gave an output of shape {given.shape} for {len(manifest.labels)} "
-                f"labels{features}: build it again"
+                f"labels{others}: build it again"
             )
         if not np.isfinite(given).all():
             raise BundleError(

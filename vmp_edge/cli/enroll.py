@@ -13,7 +13,7 @@ import numpy as np
 from vmp_edge.bundle import Bundle
 from vmp_edge.cli.output import add_json_option, message, print_json
 from vmp_edge.errors import SourceError, UsageError
-from vmp_edge.gallery import Gallery, check_fits, check_name, default_path
+from vmp_edge.gallery import Features, Gallery, check_fits, check_name, default_path
 from vmp_edge.recognizer import Recognizer, load
 from vmp_edge.sources import open_source
 from vmp_edge.stream import Stream
@@ -97,7 +97,7 @@ def _enroll(gallery: Gallery, args: argparse.Namespace) -> None:
                 gallery.add(args.name, features)
 
 
-def examples(recognizer: Recognizer, text: str, hop: int = 4, seconds: float | None = None) -> np.ndarray[Any, Any]:
+def examples(recognizer: Recognizer, text: str, hop: int = 4, seconds: float | None = None) -> Features:
     """Features of a source's windows, as a stream would see them; of a clip shorter than a window, of all its frames.
 
     Args:
@@ -111,9 +111,12 @@ def examples(recognizer: Recognizer, text: str, hop: int = 4, seconds: float | N
 
     Raises:
         SourceError: The source cannot be opened, or has no frames.
+        GalleryError: The bundle gives no features.
     """
+    Gallery.of(recognizer.bundle)  # refuses a bundle without features
     stream = Stream(recognizer, hop, smoothing=None, bgr=True)
-    found, short = [], []  # frames of what may turn out to be shorter than a window
+    found: list[Features] = []
+    short: list[np.ndarray[Any, Any]] = []  # frames of what may turn out to be shorter than a window
     with contextlib.closing(open_source(text, message)) as source:
         limit = seconds if seconds is not None else SECONDS if source.live else None
         if source.live:
@@ -128,12 +131,16 @@ def examples(recognizer: Recognizer, text: str, hop: int = 4, seconds: float | N
             if not found:
                 short.append(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB))
             prediction = stream.push(frame.image, frame.timestamp)
-            if prediction is not None:
+            if prediction is not None and prediction.features is not None:
                 found.append(prediction.features)
                 short.clear()
-    if not found and not short:
-        raise SourceError(f"{text} has no frames")
-    return np.stack(found or [recognizer.predict(np.stack(short)).features])
+    if not found:
+        if not short:
+            raise SourceError(f"{text} has no frames")
+        alone = recognizer.predict(np.stack(short)).features
+        assert alone is not None
+        found.append(alone)
+    return np.stack(found)
 
 
 def _say(gallery: Gallery, path: Path, as_json: bool) -> None:
