@@ -169,12 +169,13 @@ class Gallery:
     def thresholds(self) -> dict[str, float]:
         """The least similarity at which each class is recognised, from how its examples spread.
 
-        That of the example farthest from the others (`Examples.left_out`), at most `TIGHTEST`; a class with one example
-        takes the mean of the others, or `ALONE`. With negatives, where examples and negatives are told apart best: at
-        the largest difference of the shares of both that pass (Youden's index), halfway to the next similarity.
+        The mean similarity of an example to the others (`Examples.left_out`), at most `TIGHTEST`; a class with one
+        example takes the mean of the other classes' thresholds, or `ALONE`. With negatives, where examples and
+        negatives are told apart best: at the largest difference of the shares of both that pass (Youden's index),
+        halfway to the next similarity.
         """
         near = {name: one.left_out() for name, one in self.classes.items()}
-        spread = {name: float(found.min()) for name, found in near.items() if len(found)}
+        spread = {name: float(found.mean()) for name, found in near.items() if len(found)}
         usual = float(np.mean(list(spread.values()))) if spread else ALONE
         thresholds = {}
         for name, one in self.classes.items():
