@@ -223,7 +223,7 @@ def draw(found: Sequence[Row]) -> None:
         axes.set(title=f"{ways} classes", xlabel="examples of each class", xticks=SHOTS, ylim=(0, 100))
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("accuracy, percent")
-    panels[0].legend(fontsize="small")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize="small")
     figure.savefig(PICTURE, dpi=110)
 
 
