@@ -31,7 +31,7 @@ class Subject:
         name: for messages and tables.
         labels: one per class, in the order of the logits.
         input: what it takes.
-        run: float32 (1, 3, T, S, S) to logits, float32 (1, classes).
+        run: float32 (1, 3, T, S, S) to logits, float32 (1, classes); features may follow them.
         facts: what else is known of it: ``engine``, ``precision``, ``bytes``.
     """
 
@@ -294,7 +294,7 @@ def _scores(subject: Subject, videos: Video, seconds: list[float]) -> NDArray[np
         start = time.perf_counter()
         logits = subject.run(videos[i : i + 1])
         seconds.append(time.perf_counter() - start)
-        total += softmax(logits[0])
+        total += softmax(logits[0, : len(subject.labels)])
     return (total / len(videos)).astype(np.float32)
 
 

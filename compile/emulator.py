@@ -50,7 +50,7 @@ class RunnerEngine:
         self.emulator = emulator
         self._command, self._environment = [*command, str(bundle.program)], environment
         self._tubelet = int(bundle.manifest.model["tubelet_size"])
-        self._classes = len(bundle.manifest.labels)
+        self._outputs = bundle.manifest.outputs
 
     def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits (B, classes) of float32 (B, 3, T, S, S).
@@ -63,12 +63,12 @@ class RunnerEngine:
         with tempfile.TemporaryDirectory(prefix="vmp-edge-") as folder:
             source, result = Path(folder) / "in", Path(folder) / "out"
             np.ascontiguousarray(video.transpose(0, 2, 1, 3, 4), np.float32).tofile(source)
-            command = [*self._command, str(source), str(result), str(self._classes), *map(str, sizes)]
+            command = [*self._command, str(source), str(result), str(self._outputs), *map(str, sizes)]
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=self._environment)
             if done.returncode:
                 reason = (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]
                 raise VmpError(f"{self.emulator}: {reason}")
-            return np.fromfile(result, np.float32).reshape(batch, self._classes)
+            return np.fromfile(result, np.float32).reshape(batch, self._outputs)
 
     def close(self) -> None:
         """Nothing is held between calls."""

@@ -157,9 +157,11 @@ class InferenceModel(nn.Module):
 
     Args:
         model: the source model; its weights are copied.
+        features: give what the head takes, too, after the logits. The head's layer then has a row for each feature, so
+            that every backend and every quantiser meets the layers that it knows.
     """
 
-    def __init__(self, model: VideoMamba) -> None:
+    def __init__(self, model: VideoMamba, features: bool = False) -> None:
         super().__init__()
         options: ModelOptions = model.options
         self.options = options
@@ -175,11 +177,11 @@ class InferenceModel(nn.Module):
         blocks = model.blocks()
         self.blocks = nn.ModuleList(InferenceBlock(block, block is blocks[-1]) for block in blocks)
         self.normalise = Normalise(options.embed_dim)
-        self.head = Linear(model.head.weight * model.norm_f.weight, model.head.bias)
+        self.head = _head(model, features)
         self.eval().requires_grad_(False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Logits (1, classes) of one clip, given as (T / tubelet, tubelet * 3, H, W)."""
+        """Logits (1, classes), or with the features (1, classes + C), of a clip (T / tubelet, tubelet * 3, H, W)."""
         options = self.options
         steps, side = options.grid
         patches = self.patch(frames).flatten(2).transpose(1, 2) + self.spatial + self.temporal
@@ -195,28 +197,38 @@ class InferenceModel(nn.Module):
         return logits
 
 
+def _head(model: VideoMamba, features: bool) -> Linear:
+    """The head of normalised tokens, with the final norm's weight in it, and that norm's own rows if wanted."""
+    scale, bias = model.norm_f.weight, model.head.bias
+    weight = model.head.weight * scale
+    if not features:
+        return Linear(weight, bias)
+    return Linear(torch.cat([weight, torch.diag(scale)]), torch.cat([bias, torch.zeros_like(scale)]))
+
+
 def fold_frames(video: Tensor, tubelet: int) -> Tensor:
     """A video (1, 3, T, H, W) as `InferenceModel` takes it: (T / tubelet, tubelet * 3, H, W)."""
     _, channels, frames, height, width = video.shape
     return video[0].transpose(0, 1).reshape(frames // tubelet, tubelet * channels, height, width)
 
 
-def export(model: VideoMamba) -> ExportedProgram:
+def export(model: VideoMamba, features: bool = False) -> ExportedProgram:
     """Trace the inference form of a model for one clip.
 
     Args:
         model: the source model.
+        features: give what the head takes, too.
 
     Returns:
-        A program from frames (T / tubelet, tubelet * 3, H, W) to logits (1, classes), in which every scan and
-        convolution is one node.
+        A program from frames (T / tubelet, tubelet * 3, H, W) to logits (1, classes), with features (1, classes + C),
+        in which every scan and convolution is one node.
     """
     options = model.options
     example = torch.zeros(
         options.grid[0], options.tubelet_size * 3, options.image_size, options.image_size, dtype=torch.float32
     )
     with torch.no_grad():
-        return torch.export.export(InferenceModel(model), (example,), strict=False)
+        return torch.export.export(InferenceModel(model, features), (example,), strict=False)
 
 
 def with_plain_operations(program: ExportedProgram, form: chunked.Form) -> ExportedProgram:

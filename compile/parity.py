@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vmp_edge.models import VideoMamba
 
 Logits = npt.NDArray[np.float32]
+Features = npt.NDArray[np.float32]
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 5e-3}  # largest difference of any logit
 WIDER = {"openvino": 1e-3}  # of fp32, by engine
@@ -27,6 +28,8 @@ OF_SPREAD = ("fp16",)  # the difference is a share of the logits' spread, the la
 # least, over the logits of all clips
 COSINE = {"int8": 0.97, "int8-dynamic": 0.98, "int8-weight-only": 0.99, "16a8w": 0.99}
 VERIFIED = 0.1  # share of the logits' spread that a rounding elsewhere may change in int8 between two machines
+# Least, over the clips, of the features' cosine with the source model's: recognising by prototypes is by cosine.
+FEATURES = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.9, "int8-dynamic": 0.95, "int8-weight-only": 0.95, "16a8w": 0.95}
 CLIPS = 3  # of each kind
 CHECK_SEED = 1
 MOST_DECIBELS = 200.0  # more than float32 can tell
@@ -48,7 +51,8 @@ def measure(
         The manifest's ``parity`` entry: how far the logits are from the source model's, what is allowed, the number of
         clips, and a check for `vmp-edge verify` to repeat. How far is the largest difference (in fp16 as a share of the
         logits' spread), in int8 the cosine between the logits of all clips; besides, how often both recognise the same
-        (``agreement``, 0 to 1), and the signal-to-noise ratio of the logits in decibels (``snr``).
+        (``agreement``, 0 to 1), and the signal-to-noise ratio of the logits in decibels (``snr``). ``features``, if the
+        bundle gives any: the least cosine of a clip's with the source model's, and what is asked for.
 
     Raises:
         BuildError: it is further than what is allowed, or not a number.
@@ -60,12 +64,15 @@ def measure(
         shown += [_random_video(seed, bundle) for seed in range(clips)]
     elif len(videos):
         shown = [np.ascontiguousarray(video[None]) for video in videos[: 8 * clips]]
+    classes = len(manifest.labels)
     try:
-        expected = _run_source(model, shown)
+        expected, features = _run_source(model, shown)
         got = np.concatenate([engine.run(video) for video in shown])
         check = engine.run(manifest.preprocessing.clip(check_clip(CHECK_SEED, manifest.frames, manifest.image_size)))[0]
     finally:
         engine.close()
+    told = {"features": _by_clip(got[:, classes:], features, manifest.precision)} if manifest.features else {}
+    got, check = got[:, :classes], check[:classes]
     if inexact:
         measured, allowed = _by_cosine(got, expected, manifest.precision)
     else:
@@ -73,14 +80,16 @@ def measure(
     if inexact or manifest.precision in OF_SPREAD:
         allowed *= float(np.ptp(check))
     logits = [float(value) for value in check]
-    return {**measured, "clips": len(shown), "check": {"seed": CHECK_SEED, "logits": logits, "tolerance": allowed}}
+    checked = {"seed": CHECK_SEED, "logits": logits, "tolerance": allowed}
+    return {**measured, **told, "clips": len(shown), "check": checked}
 
 
-def _run_source(model: VideoMamba, videos: Sequence[Video]) -> Logits:
+def _run_source(model: VideoMamba, videos: Sequence[Video]) -> tuple[Logits, Features]:
     import torch
 
     with torch.no_grad():
-        return np.concatenate([model(torch.from_numpy(video)).numpy() for video in videos])
+        features = torch.cat([model.forward_features(torch.from_numpy(video)) for video in videos])
+        return model.head(features).numpy(), features.numpy()
 
 
 def _tolerance(manifest: Manifest) -> float:
@@ -110,6 +119,19 @@ def _by_cosine(got: Logits, expected: Logits, precision: str) -> tuple[dict[str,
             "another --precision; nothing was written"
         )
     return {"cosine": round(cosine, 5), "least_cosine": COSINE[precision], **alike(got, expected)}, VERIFIED
+
+
+def _by_clip(got: Features, expected: Features, precision: str) -> dict[str, float]:
+    """Parity of features (N, C): the least cosine of a clip's."""
+    lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(expected, axis=1)
+    cosine, least = float(((got * expected).sum(1) / lengths).min()), FEATURES[precision]
+    if not cosine >= least:
+        raise BuildError(
+            f"the cosine between the bundle's features and the source model's is {cosine:.4f} for a clip, less than "
+            f"the {least:g} that {precision} asks for: take another --precision, or leave out --features; nothing was "
+            "written"
+        )
+    return {"cosine": round(cosine, 5), "least_cosine": least}
 
 
 def alike(got: Logits, expected: Logits) -> dict[str, float]:

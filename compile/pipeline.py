@@ -66,6 +66,7 @@ class Request:
         max_drop: points of top-1 (0 to 100) that an int8 bundle may lose there.
         parity_clips: of each kind, on which a bundle is compared with its source model; None takes `parity.CLIPS`, or
             1 under an emulator.
+        features: the program gives what the head takes, too, for `vmp-edge enroll`.
     """
 
     target: str
@@ -90,6 +91,7 @@ class Request:
     evaluate: Path | None = None
     max_drop: float | None = None
     parity_clips: int | None = None
+    features: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ def build(request: Request, progress: Progress | None = None) -> Bundle:
         raise UsageError(f"--threads is {request.threads}; it must be at least 1")
     if request.parity_clips is not None and request.parity_clips < 1:
         raise UsageError(f"--parity-clips is {request.parity_clips}; it must be at least 1")
+    if request.features and request.finetune:
+        raise UsageError("--finetune would take the features for classes: build with one of --features and --finetune")
     if (request.tune or request.tuning_log) and engine != "tvm":
         raise UsageError(f"--tune and --tuning-log are for the engine tvm; {engine} has nothing to tune")
     kind = dataclasses.replace(kind, tuning=request.tuning_log)
@@ -260,7 +264,7 @@ class Build:
         source = load_source(self.request)
         from vmp_edge.compile import graph  # which needs PyTorch
 
-        return source, graph.export(source.module)
+        return source, graph.export(source.module, self.request.features)
 
     def ordinary(self, program: ExportedProgram) -> tuple[ExportedProgram, Any]:
         """A program in ordinary operations, and the quantiser of the target's delegate."""
@@ -295,6 +299,7 @@ class Build:
             gpu=lowered.gpu,
             soc=self.kind.soc,
             threads=self.request.threads,
+            features=options.embed_dim if self.request.features else 0,
         )
 
     def compare(

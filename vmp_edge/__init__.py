@@ -12,6 +12,7 @@ from vmp_edge.errors import (
     BuildError,
     BundleError,
     CheckpointError,
+    GalleryError,
     MissingDependencyError,
     SourceError,
     UsageError,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from vmp_edge.bundle import Bundle
     from vmp_edge.cameras import Camera, Cameras
     from vmp_edge.events import Event, EventDetector, EventRule
+    from vmp_edge.gallery import Gallery
     from vmp_edge.preprocessing import Preprocessing
     from vmp_edge.recognizer import Prediction, Recognizer, load
     from vmp_edge.smoothing import Smoothing
@@ -39,6 +41,8 @@ __all__ = [
     "Event",
     "EventDetector",
     "EventRule",
+    "Gallery",
+    "GalleryError",
     "MissingDependencyError",
     "Prediction",
     "Preprocessing",
@@ -62,6 +66,7 @@ _MODULES = {
     "Event": "events",
     "EventDetector": "events",
     "EventRule": "events",
+    "Gallery": "gallery",
     "Prediction": "recognizer",
     "Preprocessing": "preprocessing",
     "Recognizer": "recognizer",

@@ -24,7 +24,7 @@ class Engine(Protocol):
                 keep it after returning.
 
         Returns:
-            Logits, float32 (B, classes).
+            Logits, float32 (B, classes), or, of a bundle with features, (B, classes + C): the features follow.
         """
         ...
 

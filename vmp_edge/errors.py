@@ -27,5 +27,9 @@ class BuildError(VmpError):
     """A build did not reach a working bundle; nothing was left behind."""
 
 
+class GalleryError(VmpError):
+    """A gallery of enrolled classes is missing, damaged, or of another model."""
+
+
 class SourceError(VmpError):
     """A camera, file or stream cannot be opened or read."""

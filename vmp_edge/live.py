@@ -54,6 +54,8 @@ class Options:
         events: When an action has started and ended; None looks for no events.
         sinks: Where events go, each as for `open_sink`.
         clips: Which clips of events to record; None records none.
+        gallery: File of classes to recognise beside the trained ones.
+        threshold: As for `Matcher`.
     """
 
     bundle: Path
@@ -73,6 +75,8 @@ class Options:
     events: EventRule | None = None
     sinks: tuple[str, ...] = ()
     clips: ClipOptions | None = None
+    gallery: Path | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         if self.duration is not None and not self.duration > 0:
@@ -142,7 +146,7 @@ def play(
         VmpError: The bundle or the source cannot be opened, or something failed on the way.
     """
     with contextlib.ExitStack() as stack:
-        recognizer = stack.enter_context(load(options.bundle, options.threads))
+        recognizer = stack.enter_context(load(options.bundle, options.threads, options.gallery, options.threshold))
         source = open_source(options.source, on_message, fps=options.source_fps)
         stack.callback(source.close)
         display = _open_display(options, recognizer, on_message)

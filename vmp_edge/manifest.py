@@ -81,6 +81,7 @@ class Manifest:
             `device` that it is tuned for; empty where the CPU does the work.
         soc: The system on a chip that its program is compiled for, `SM8650` say; None where it runs on all.
         threads: How many threads the engine uses when the caller does not say; None leaves it to the engine.
+        features: C, how many features the program gives after the logits, in the same vector; 0 for none.
         files: Size and hash of each file in the bundle but the manifest itself.
     """
 
@@ -103,12 +104,18 @@ class Manifest:
     gpu: Mapping[str, Any] = field(default_factory=dict)
     soc: str | None = None
     threads: int | None = None
+    features: int = 0
     files: Mapping[str, FileEntry] = field(default_factory=dict)
 
     @property
     def image_size(self) -> int:
         """S, the side of the square that the model takes, in pixels."""
         return self.preprocessing.image_size
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the program gives for a clip: the logits, and the features after them."""
+        return len(self.labels) + self.features
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest as plain scalars, lists and dicts, in the order in which it is written."""
@@ -142,6 +149,8 @@ class Manifest:
             entries["soc"] = self.soc
         if self.threads is not None:
             entries["threads"] = self.threads
+        if self.features:
+            entries["features"] = self.features
         return entries
 
     def to_yaml(self) -> str:
@@ -193,6 +202,7 @@ class Manifest:
             gpu=_gpu(entry.entry("gpu")) if "gpu" in entry.values else {},
             soc=entry.text("soc") if "soc" in entry.values else None,
             threads=entry.integer("threads", minimum=1) if "threads" in entry.values else None,
+            features=entry.integer("features", minimum=0) if "features" in entry.values else 0,
             files={name: _file_entry(name, files.entry(name)) for name in files.values},
         )
         manifest._check_consistency()
@@ -205,6 +215,7 @@ class Manifest:
             ("num_classes", len(self.labels)),
             ("num_frames", self.frames),
             ("image_size", self.image_size),
+            *([("embed_dim", self.features)] if self.features else []),
         ):
             if self.model.get(option, value) != value:
                 raise BundleError(

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from vmp_edge import engines
 from vmp_edge.bundle import Bundle
 from vmp_edge.errors import BundleError, UsageError
+from vmp_edge.gallery import Gallery, Matcher, check_fits
 from vmp_edge.manifest import Manifest
 from vmp_edge.preprocessing import check_clip_shape, empty_video
 
@@ -31,6 +33,7 @@ class Prediction:
         timestamp: From a stream, the window's newest frame's timestamp in seconds.
         frame: From a stream, which frame that is, counted from 0.
         dropped: From a stream, how many frames have been dropped so far.
+        features: Of the window, float32 (C,): what the head takes, for a `Gallery`; None if the bundle gives none.
     """
 
     label: str
@@ -41,6 +44,7 @@ class Prediction:
     timestamp: float | None = None
     frame: int | None = None
     dropped: int = 0
+    features: npt.NDArray[np.float32] | None = field(default=None, repr=False)
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The k labels with the highest scores, and the scores, highest first."""
@@ -48,11 +52,36 @@ class Prediction:
         return [(self.labels[index], float(self.scores[index])) for index in order]
 
 
-class Recognizer:
-    """Recognises clips with a bundle. May be called from several threads; the calls run one after another."""
+class Outputs(NamedTuple):
+    """What a model gives for videos: logits, float32 (B, classes), and features, float32 (B, C), or None."""
 
-    def __init__(self, bundle: Bundle, engine: engines.Engine) -> None:
+    logits: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32] | None
+
+
+class Recognizer:
+    """Recognises clips with a bundle. May be called from several threads; the calls run one after another.
+
+    Args:
+        bundle: The bundle.
+        engine: Executes it; closed with the recogniser.
+        gallery: Classes to recognise beside the trained ones, as they are now.
+        threshold: As for `Matcher`.
+
+    Raises:
+        GalleryError: The gallery is not for this bundle.
+        UsageError: The threshold is out of range.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: engines.Engine,
+        gallery: Gallery | None = None,
+        threshold: float | None = None,
+    ) -> None:
         self.bundle = bundle
+        self._matcher = Matcher(gallery, bundle, threshold) if gallery is not None else None
         self._engine: engines.Engine | None = engine
         self._lock = threading.Lock()
         self._video = empty_video(self.frames, self.image_size)
@@ -64,8 +93,8 @@ class Recognizer:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """One name per class, in the order of the scores."""
-        return self.manifest.labels
+        """One name per class, in the order of the scores: the trained ones, then those of the gallery."""
+        return self.manifest.labels + (self._matcher.names if self._matcher is not None else ())
 
     @property
     def frames(self) -> int:
@@ -93,8 +122,8 @@ class Recognizer:
         with self._lock:
             for index, source in enumerate(sample_evenly(len(clip), self.frames)):
                 self.manifest.preprocessing.frame(clip[source], self._video[0, :, index])
-            logits = self._run(self._video)
-        return self.interpret(softmax(logits[0]), time.perf_counter() - start)
+            outputs = self._run(self._video)
+        return self.interpret(outputs, time.perf_counter() - start)
 
     def predict_video(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Runs the engine on what is prepared already.
@@ -103,11 +132,34 @@ class Recognizer:
             video: float32 (B, 3, T, S, S), normalised; any strides.
 
         Returns:
-            Logits, float32 (B, classes).
+            Logits of the trained classes, float32 (B, classes).
 
         Raises:
             UsageError: The video has another shape or dtype.
             BundleError: The engine failed or gave values that make no sense.
+        """
+        return self.outputs(video).logits
+
+    def features(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """What the head takes of videos as for `predict_video`: the class token after the final norm.
+
+        Returns:
+            float32 (B, C).
+
+        Raises:
+            UsageError: As for `predict_video`, or the bundle gives no features.
+            BundleError: As for `predict_video`.
+        """
+        features = self.outputs(video).features
+        if features is None:
+            raise UsageError(f"{self.bundle.path} gives no features: build it with --features")
+        return features
+
+    def outputs(self, video: npt.NDArray[np.float32]) -> Outputs:
+        """Logits and features of videos as for `predict_video`, in one run of the engine.
+
+        Raises:
+            UsageError, BundleError: As for `predict_video`.
         """
         expected = (3, self.frames, self.image_size, self.image_size)
         if not isinstance(video, np.ndarray) or video.dtype != np.float32 or video.shape[1:] != expected:
@@ -116,10 +168,25 @@ class Recognizer:
         with self._lock:
             return self._run(video)
 
-    def interpret(self, scores: npt.NDArray[np.float32], latency: float) -> Prediction:
-        """Puts the label to scores (classes,)."""
+    def scores(self, outputs: Outputs) -> npt.NDArray[np.float32]:
+        """Scores of all labels, float32 (B, labels), each row adding up to 1: softmax, and what the gallery says."""
+        trained = np.stack([softmax(logits) for logits in outputs.logits])
+        if self._matcher is None or outputs.features is None:
+            return trained
+        return self._matcher.combine(trained, outputs.features)
+
+    def interpret(self, outputs: Outputs, latency: float) -> Prediction:
+        """What the outputs for one video (B is 1) say."""
+        scores, features = self.scores(outputs)[0], outputs.features
         best = int(np.argmax(scores))
-        return Prediction(self.labels[best], float(scores[best]), scores, self.labels, latency)
+        return Prediction(
+            self.labels[best],
+            float(scores[best]),
+            scores,
+            self.labels,
+            latency,
+            features=None if features is None else features[0],
+        )
 
     def close(self) -> None:
         """Releases the engine; later predictions raise UsageError."""
@@ -136,35 +203,51 @@ class Recognizer:
     ) -> None:
         self.close()
 
-    def _run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _run(self, video: npt.NDArray[np.float32]) -> Outputs:
         if self._engine is None:
             raise UsageError("this recogniser is closed: load the bundle again")
-        logits = np.asarray(self._engine.run(video), np.float32)
-        if logits.shape != (len(video), len(self.labels)):
+        manifest = self.manifest
+        given = np.asarray(self._engine.run(video), np.float32)
+        if given.shape != (len(video), manifest.outputs):
+            others = f" and {manifest.features} features" if manifest.features else ""
             raise BundleError(
-                f"{self.bundle.path} gave an output of shape {logits.shape} for {len(self.labels)} labels: "
-                "build it again"
+                f"{self.bundle.path} gave an output of shape {given.shape} for {len(manifest.labels)} "
+                f"labels{others}: build it again"
             )
-        if not np.isfinite(logits).all():
+        if not np.isfinite(given).all():
             raise BundleError(
                 f"{self.bundle.path} gave values that are not finite: build it again and check its weights"
             )
-        return logits
+        logits, features = np.split(given, [len(manifest.labels)], axis=1)
+        return Outputs(logits, features if manifest.features else None)
 
 
-def load(path: str | os.PathLike[str], threads: int | None = None) -> Recognizer:
+def load(
+    path: str | os.PathLike[str],
+    threads: int | None = None,
+    gallery: Gallery | str | os.PathLike[str] | None = None,
+    threshold: float | None = None,
+) -> Recognizer:
     """Checks a bundle and loads it into the engine that its manifest names.
 
     Args:
         path: The bundle's folder.
         threads: How many threads the engine uses; None takes the manifest's, or leaves it to the engine.
+        gallery: Classes to recognise beside the trained ones, or their file; the bundle must give features.
+        threshold: As for `Matcher`.
 
     Raises:
         BundleError: The bundle is missing, damaged, or not for this version, machine or engine.
+        GalleryError: The gallery is missing, damaged, or not for this bundle.
         MissingDependencyError: What the engine needs is not installed.
     """
     bundle = Bundle.open(path)
-    return Recognizer(bundle, engines.create(bundle, threads))
+    if gallery is None and threshold is not None:
+        raise UsageError("a threshold is for enrolled classes: give their gallery, too")
+    if gallery is not None:
+        gallery = gallery if isinstance(gallery, Gallery) else Gallery.load(gallery)
+        check_fits(gallery, bundle)  # before an engine takes its time
+    return Recognizer(bundle, engines.create(bundle, threads), gallery, threshold)
 
 
 def sample_evenly(available: int, wanted: int) -> list[int]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from vmp_edge.errors import UsageError
 from vmp_edge.preprocessing import empty_video
-from vmp_edge.recognizer import Prediction, Recognizer, softmax
+from vmp_edge.recognizer import Prediction, Recognizer
 from vmp_edge.ring import FrameRing, Window
 from vmp_edge.smoothing import DEFAULT_SMOOTHING, Smoother, Smoothing
 
@@ -245,20 +245,21 @@ class Stream:
         window = self._ring.read(self._video[0])
         if window is None:
             return None
-        scores = softmax(self.recognizer.predict_video(self._video)[0])
+        outputs = self.recognizer.outputs(self._video)
         with self._lock:
             if epoch != self._epoch:
                 return None
-            prediction = self._steady(scores, window.timestamps[-1], time.perf_counter() - start)
+            prediction = self.recognizer.interpret(outputs, time.perf_counter() - start)
+            prediction = self._steady(prediction, window.timestamps[-1])
             prediction = replace(prediction, frame=window.sequences[-1], dropped=self._ring.dropped)
             self._windows += 1
             self._latencies.append(prediction.latency)
             self._latest = prediction
         return prediction
 
-    def _steady(self, scores: npt.NDArray[np.float32], timestamp: float, latency: float) -> Prediction:
+    def _steady(self, prediction: Prediction, timestamp: float) -> Prediction:
         if self._smoother is None:
-            return replace(self.recognizer.interpret(scores, latency), timestamp=timestamp)
-        shown, scores = self._smoother.update(scores, timestamp)
-        labels = self.recognizer.labels
-        return Prediction(labels[shown], float(scores[shown]), scores, labels, latency, timestamp)
+            return replace(prediction, timestamp=timestamp)
+        shown, scores = self._smoother.update(prediction.scores, timestamp)
+        label = prediction.labels[shown]
+        return replace(prediction, label=label, score=float(scores[shown]), scores=scores, timestamp=timestamp)

@@ -85,7 +85,7 @@ class ExecuTorchEngine:
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        self._classes = len(bundle.manifest.labels)
+        self._outputs = bundle.manifest.outputs
         self._tubelet = int(bundle.manifest.model["tubelet_size"])
         self._library = _Library.get(bundle.path / LIBRARY, threads)
         self._error = ctypes.create_string_buffer(ERROR_SIZE)
@@ -107,7 +107,7 @@ class ExecuTorchEngine:
         Raises:
             VmpError: the program failed.
         """
-        return np.stack([self.execute(clip, self._classes) for clip in fold(video, self._tubelet)])
+        return np.stack([self.execute(clip, self._outputs) for clip in fold(video, self._tubelet)])
 
     def execute(self, inputs: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
         """Run the program on its one input, as it takes it.

@@ -8,7 +8,7 @@ import torch
 
 from vmp_edge.bundle import Bundle
 from vmp_edge.errors import BundleError, VmpError
-from vmp_edge.models import load_checkpoint
+from vmp_edge.models import VideoMamba, load_checkpoint
 
 
 class TorchEngine:
@@ -26,19 +26,22 @@ class TorchEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         self._module = _load(bundle)
+        self._features = bundle.manifest.features > 0
 
     def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Executes the model: float32 (B, 3, T, S, S) to logits (B, classes)."""
+        """Executes the model: float32 (B, 3, T, S, S) to logits (B, classes), with features (B, classes + C)."""
         with torch.inference_mode():
-            logits: npt.NDArray[np.float32] = self._module(torch.from_numpy(video)).float().numpy()
-        return logits
+            features = self._module.forward_features(torch.from_numpy(video))
+            logits = self._module.head(features)
+            given: npt.NDArray[np.float32] = (torch.cat([logits, features], 1) if self._features else logits).numpy()
+        return given
 
     def close(self) -> None:
         """Releases the weights."""
         del self._module
 
 
-def _load(bundle: Bundle) -> torch.nn.Module:
+def _load(bundle: Bundle) -> VideoMamba:
     try:
         return load_checkpoint(bundle.program)
     except VmpError as error:

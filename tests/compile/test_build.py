@@ -8,16 +8,17 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from processes import heed_interrupts
 
 import vmp_edge
-from vmp_edge.bundle import Bundle, Staging
+from vmp_edge.bundle import Bundle, Staging, check_clip
 from vmp_edge.cli import main
 from vmp_edge.compile import parity, target
-from vmp_edge.models import zoo
+from vmp_edge.models import VideoMamba, load_checkpoint, zoo
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +51,57 @@ def test_builds_a_checkpoint(capfd, tmp_path, checkpoint, engine):
     assert "torch" in manifest.tools
     assert sorted(path.name for path in output.iterdir()) == sorted([*manifest.files, "manifest.yaml"])
     assert [path.name for path in output.parent.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision"),
+    [("executorch", "fp32"), ("onnxruntime", "fp32"), ("torch", "fp32"), ("onnxruntime", "int8")],
+)
+def test_builds_with_features(capfd, tmp_path, checkpoint, engine, precision):
+    output = tmp_path / "bundle"
+    build = ("build", "--target", "host", "--engine", engine, "--checkpoint", checkpoint, "--output", output)
+    clips = ("--calibrate", _videos(tmp_path), "--calibration-clips", 2) if precision == "int8" else ()
+    assert run(capfd, *build, "--precision", precision, *clips, "--features")[0] == 0
+    with vmp_edge.load(output) as recognizer:
+        manifest = recognizer.manifest
+        assert (manifest.features, manifest.outputs) == (32, 37)
+        assert manifest.parity["features"]["cosine"] >= manifest.parity["features"]["least_cosine"]
+        assert len(manifest.parity["check"]["logits"]) == 5
+        video = manifest.preprocessing.clip(check_clip(3, 4, 32))
+        expected = load_checkpoint(checkpoint).forward_features(torch.from_numpy(video)).detach().numpy()
+        got = recognizer.features(video)
+        assert got.shape == (1, 32)
+        if precision == "fp32":
+            np.testing.assert_allclose(got, expected, atol=1e-4)
+    assert run(capfd, "verify", output)[0] == 0
+
+
+def _videos(folder):
+    """A folder of two short videos."""
+    for number in range(2):
+        path = folder / "clips" / "moving" / f"{number}.avi"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30.0, (32, 32))
+        for picture in check_clip(number, 8, 32):
+            writer.write(picture)
+        writer.release()
+    return folder / "clips"
+
+
+def test_features_and_finetuning_exclude_each_other(capfd, tmp_path):
+    options = ("--features", "--precision", "int8", "--finetune", 5, "--output", tmp_path / "b")
+    code, _, err = run(capfd, "build", "--target", "host", *options)
+    assert code == 2 and "one of --features and --finetune" in err[-1] and not list(tmp_path.iterdir())
+
+
+def test_a_bundle_whose_features_are_wrong_is_not_written(capfd, tmp_path, checkpoint, monkeypatch):
+    monkeypatch.setattr(
+        VideoMamba, "forward_features", lambda self, video: -self.norm_f(self.forward_blocks(video)[:, 0])
+    )
+    monkeypatch.setattr(parity, "TOLERANCE", {"fp32": 1e9})
+    build = ("build", "--target", "host", "--engine", "onnxruntime", "--checkpoint", checkpoint)
+    code, _, err = run(capfd, *build, "--features", "--output", tmp_path / "out" / "b")
+    assert code == 1 and "bundle's features" in err[-1] and not (tmp_path / "out").exists()
 
 
 def test_bundles_of_both_engines_agree_with_the_checkpoint(capfd, tmp_path, checkpoint):

@@ -17,6 +17,14 @@ def test_inference_form_equals_the_source_model(model):
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_features_follow_the_logits(model):
+    video = torch.randn(1, 3, 4, 32, 32)
+    with torch.no_grad():
+        expected = torch.cat([model(video), model.forward_features(video)], 1)
+        got = graph.InferenceModel(model, features=True)(graph.fold_frames(video, model.options.tubelet_size))
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
 CHOSEN = [*CHOICES, "mask_backward", "depth"]
 
 

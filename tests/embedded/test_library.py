@@ -97,6 +97,19 @@ def test_info_and_labels(edge, loaded, fake):
     assert labels == [None, *(label.encode() for label in LABELS), None]
 
 
+def test_features_after_the_logits_are_left_alone(edge, engine_folder, tmp_path):
+    """A bundle for `vmp-edge enroll`: the same classes and scores as without features."""
+    clip, found = np.stack([grey(20 * index) for index in range(FRAMES)]), []
+    for features in (0, 5):
+        path = write_fake(tmp_path / str(features), engine_folder, features=features)
+        handle = edge.recognizer(path, engine_folder)
+        assert edge.info(handle).classes == 3
+        found.append(edge.predict(handle, clip)["scores"])
+        edge.c.vmp_edge_recognizer_destroy(handle)
+    np.testing.assert_array_equal(*found)
+    assert found[0].sum() == pytest.approx(1)
+
+
 @pytest.mark.parametrize("count", [1, 3, 4, 9])
 def test_predicts_clips_as_python_does(edge, loaded, fake, count):
     clip = np.stack([grey(20 * index, 20, 31) for index in range(count)])

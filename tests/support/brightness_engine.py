@@ -10,11 +10,15 @@ import numpy as np
 from vmp_edge import engines
 from vmp_edge.errors import BundleError
 
+FEATURES = 3
 LABELS = ("brighter", "darker", "steady")
 
 
 class BrightnessEngine:
-    """Logits from the slope of the frames' mean brightness; the program is JSON with a gain, and an offset."""
+    """Logits from the slope of the frames' mean brightness; the program is JSON with a gain, and an offset.
+
+    Where the manifest promises features, they are the mean of each colour.
+    """
 
     gate = threading.Event()  # tests close it to make the engine slow
     gate.set()
@@ -22,6 +26,7 @@ class BrightnessEngine:
     def __init__(self, bundle, threads):
         program = json.loads(bundle.program.read_text())
         self.threads = threads
+        self.features = bundle.manifest.features
         self.gain, self.offset = program["gain"], program.get("offset", 0.0)
         self.fails_after = program.get("fails_after")
         self.runs = 0
@@ -33,7 +38,8 @@ class BrightnessEngine:
             raise BundleError("the engine broke")
         brightness = video.mean(axis=(1, 3, 4))
         slope = (brightness[:, -1] - brightness[:, 0]) * self.gain
-        return np.stack([slope, -slope, np.full_like(slope, 0.5 + self.offset)], axis=1).astype(np.float32)
+        logits = np.stack([slope, -slope, np.full_like(slope, 0.5 + self.offset)], axis=1).astype(np.float32)
+        return np.concatenate([logits, video.mean(axis=(2, 3, 4))], axis=1) if self.features else logits
 
     def close(self):
         self.gain = float("nan")

@@ -1,4 +1,4 @@
-"""The command line: `vmp-edge build | run | serve | evaluate | bench | verify | targets | info | doctor`.
+"""The command line: `vmp-edge build | run | serve | enroll | evaluate | bench | verify | targets | info | doctor`.
 
 Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 stopped by Ctrl-C, 143 by a termination signal.
 """
@@ -19,7 +19,7 @@ import vmp_edge
 from vmp_edge.cli.output import message, print_json
 from vmp_edge.errors import UsageError, VmpError
 
-COMMANDS = ("build", "run", "serve", "evaluate", "bench", "verify", "targets", "info", "doctor")
+COMMANDS = ("build", "run", "serve", "enroll", "evaluate", "bench", "verify", "targets", "info", "doctor")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -58,6 +58,11 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="clips of each kind on which the bundle is compared with its source model (default: 3, emulated 1)",
     )
+    parser.add_argument(
+        "--features",
+        action="store_true",
+        help="the bundle gives features, too, which vmp-edge enroll needs",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads on the device (default: all cores)")
     parser.add_argument(
         "--tune",
@@ -140,6 +145,8 @@ def _parity(parity: Mapping[str, Any]) -> str:
     if "not_run" in parity:
         return f"NOT compared with the source model: {parity['not_run']}"
     where = f" (under {parity['emulator']})" if "emulator" in parity else ""
+    if "features" in parity:
+        where = f", cosine of its features {parity['features']['cosine']:.4f}{where}"
     if "cosine" in parity:
         return f"cosine of its logits with the source model's {parity['cosine']:.4f}{where}"
     return f"at most {parity['max_difference']:.1e} from the source model{where}"

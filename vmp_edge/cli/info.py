@@ -44,6 +44,8 @@ def _summary(manifest: Manifest) -> list[tuple[str, str]]:
         ("preprocessing", f"{prepared.resize}, {prepared.interpolation}, mean {prepared.mean}, std {prepared.std}"),
         ("labels", f"{len(manifest.labels)}: {_shortened(manifest.labels)}"),
     ]
+    if manifest.features:
+        rows.append(("features", f"{manifest.features}, for vmp-edge enroll"))
     rows += [("file", f"{name}, {entry.size / 1e6:.2f} MB") for name, entry in manifest.files.items()]
     for title, values in (("parity", manifest.parity), ("accuracy", manifest.accuracy), ("tools", manifest.tools)):
         told = [f"{key} {value}" for key, value in values.items() if not isinstance(value, (dict, list))]

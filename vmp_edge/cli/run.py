@@ -60,6 +60,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--record", type=Path, metavar="FILE", help="write the picture with its overlay to a video file"
     )
     add_window_options(parser)
+    parser.add_argument("--gallery", type=Path, metavar="FILE", help="classes of your own: see vmp-edge enroll")
+    parser.add_argument(
+        "--threshold", type=float, metavar="T", help="least similarity of those, -1 to 1 (default: each class's own)"
+    )
     parser.add_argument("--duration", type=float, metavar="S", help="stop after S seconds of the source")
     parser.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
     parser.add_argument(
@@ -112,6 +116,8 @@ def run(args: argparse.Namespace) -> int:
         events=_rule(args),
         sinks=tuple(args.events),
         clips=_clips(args),
+        gallery=args.gallery,
+        threshold=args.threshold,
     )
     printer = _JsonPrinter(args.top) if args.json else _TextPrinter()
     summary = play(options, printer.result, message, printer.event)

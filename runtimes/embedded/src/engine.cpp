@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -139,7 +140,10 @@ const Library& get_library(const Bundle& bundle, int32_t threads, const std::str
 }  // namespace
 
 struct Engine::Program {
-  Program(const Bundle& bundle, const Library& library) : library(library), classes(bundle.manifest.labels.size()) {
+  Program(const Bundle& bundle, const Library& library)
+      : library(library),
+        classes(bundle.manifest.labels.size()),
+        outputs(classes + static_cast<size_t>(bundle.manifest.features)) {
     const Manifest& manifest = bundle.manifest;
     const int32_t side = manifest.preprocessing.image_size;
     const int32_t sizes[] = {manifest.frames / manifest.tubelet, 3 * manifest.tubelet, side, side};
@@ -153,6 +157,7 @@ struct Engine::Program {
 
   const Library& library;
   const size_t classes;
+  std::vector<float> outputs;  // what the program gives: the logits, then features, which nothing here reads
   int32_t shape[4];
   vmp_program* program;
 };
@@ -164,9 +169,11 @@ Engine::~Engine() = default;
 
 void Engine::run(const float* input, float* logits) {
   char error[kErrorSize] = "";
-  const Program& p = *program_;
-  if (p.library.run(p.program, input, p.shape, 4, logits, static_cast<int64_t>(p.classes), error, kErrorSize))
+  Program& p = *program_;
+  const auto count = static_cast<int64_t>(p.outputs.size());
+  if (p.library.run(p.program, input, p.shape, 4, p.outputs.data(), count, error, kErrorSize))
     throw engine_error(std::string("running the model failed: ") + error);
+  std::copy_n(p.outputs.begin(), p.classes, logits);
 }
 
 }  // namespace vmp

@@ -172,6 +172,7 @@ Manifest Manifest::parse(const std::string& text) {
   if (video.has("frame_rate") && !((found.frame_rate = video.number("frame_rate")) > 0))
     throw bad_bundle("needs a positive number for 'input.frame_rate'");
   if (entry.has("threads")) found.threads = static_cast<int32_t>(entry.integer("threads", 1, kLargest));
+  if (entry.has("features")) found.features = static_cast<int32_t>(entry.integer("features", 0, kLargest));
   if (entry.has("cpu_features")) found.cpu_features = entry.texts("cpu_features");
   found.gpu = entry.has("gpu");
   found.files = read_files(entry.entry("files"));

@@ -20,6 +20,7 @@ struct Manifest {
   int32_t frames, tubelet;
   double frame_rate = 0;  // 0: does not matter
   int32_t threads = 0;    // 0: not said
+  int32_t features = 0;   // that follow the logits in what the program gives
   Preprocessing preprocessing;
   std::vector<std::string> labels;
   std::vector<std::string> cpu_features;
