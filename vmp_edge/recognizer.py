@@ -31,6 +31,8 @@ class Prediction:
         timestamp: From a stream, the window's newest frame's timestamp in seconds.
         frame: From a stream, which frame that is, counted from 0.
         dropped: From a stream, how many frames have been dropped so far.
+        skipped: From a stream with a motion gate: nothing moved, and this is the last result again, with the time and
+            frame of a window that was not recognised.
     """
 
     label: str
@@ -41,6 +43,7 @@ class Prediction:
     timestamp: float | None = None
     frame: int | None = None
     dropped: int = 0
+    skipped: bool = False
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The k labels with the highest scores, and the scores, highest first."""
