@@ -165,7 +165,8 @@ def play(
             stack.callback(display.close)
         watch = None
         if options.events is not None:
-            rule, labels, interval = options.events, recognizer.labels, options.hop / (source.fps or USUAL_FPS)
+            hop = options.hop if options.budget is None else max(level.hop for level in ladder(options.hop))
+            rule, labels, interval = options.events, recognizer.labels, hop / (source.fps or USUAL_FPS)
             watch = Watch(rule, labels, source, interval, options.sinks, options.clips, on_event, on_message)
             stack.callback(watch.close)
         realtime = options.realtime if options.realtime is not None else display is not None
