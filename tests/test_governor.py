@@ -12,7 +12,7 @@ from bundles import FRAMES, grey, make_manifest, write_bundle
 
 from vmp_edge import stream as streams
 from vmp_edge.errors import UsageError
-from vmp_edge.governor import Budget, CpuMeter, Governor, Level, ladder
+from vmp_edge.governor import Budget, CpuMeter, Governor, Level, ladder, worthwhile
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.recognizer import load
 from vmp_edge.stream import Stream
@@ -50,6 +50,12 @@ def test_the_ladder_takes_variants_first_then_rarer_windows_then_another_spacing
     assert levels[-1] == Level(8, 2, "small")
 
 
+def test_variants_that_a_cheaper_one_outdoes_are_left_out():
+    tops = {"a": 0.92, "b": 0.74, "c": 0.8, "d": 0.8, "e": 0.5}
+    assert worthwhile({name: {"top1": top1} for name, top1 in tops.items()}) == ["a", "d", "e"]
+    assert worthwhile({"a": {}, "b": {}}) == ["a", "b"] and worthwhile({}) == []
+
+
 def test_within_the_budget_nothing_is_decided():
     assert Load(make(), lambda level: 49 * MS).run(600) == []
 
@@ -85,11 +91,11 @@ def test_it_does_not_go_up_when_only_a_little_under():
 
 
 def test_each_try_that_fails_makes_the_next_one_wait_longer():
-    load = Load(make(), lambda level: 80 * MS if level.hop == 4 else 20 * MS)
+    load = Load(make(), lambda level: 80 * MS if level.hop == 4 else 20 * MS, period=0.3)
     load.run(3600)
     tries = [decision.time for decision in load.decisions if decision.cause == "relief"]
     waits = np.diff(tries)
-    assert (np.diff(waits) >= -1e-6).all() and waits[0] >= 10 and waits[-1] >= 300
+    assert (np.diff(waits) >= -0.4).all() and waits[0] >= 10 and waits[-1] >= 300
     late = sum(decision.after == 0 for decision in load.decisions)
     assert late <= 20, "an hour of trying costs a few windows"
 
@@ -259,6 +265,13 @@ def test_a_variant_takes_over_and_hands_back_and_counts_go_on(recognizer, small,
     assert governor.number == 0 and stream.recognizer is recognizer
     assert stream.statistics().frames == 462 and stream.statistics().dropped == 0
     assert feed.push(2)[0].frame in (462, 463)
+
+
+@pytest.mark.parametrize("spacing, expected", [({"stride": 3}, 4), ({"fps": 12.0}, 9.0)])
+def test_a_variant_with_fewer_frames_spans_the_same_time(recognizer, small, engine, spacing, expected):
+    governor = make(50 * MS, levels=(Level(1, 1, "small"), Level(1)))
+    window = Stream(recognizer, governor=governor, variants={"small": small}, **spacing).window
+    assert (window.frames, window.stride or window.fps) == (3, expected)
 
 
 def test_closing_while_a_variant_takes_over_does_not_hang(recognizer, small):

@@ -10,11 +10,9 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-
-import numpy as np
 
 from vmp_edge.errors import UsageError
 
@@ -88,6 +86,22 @@ def ladder(hop: int, variants: Sequence[str | None] = (None,)) -> tuple[Level, .
     cheapest = variants[-1]
     rarer = (Level(2 * hop, 1, cheapest), Level(4 * hop, 1, cheapest), Level(4 * hop, 2, cheapest))
     return (*(Level(hop, 1, variant) for variant in variants), *rarer)
+
+
+def worthwhile(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The variants of a manifest, dearest first, without those of which a cheaper one recognises as much or more.
+
+    Args:
+        variants: What the manifest says of each; `top1` where it was measured, without which a variant stays.
+    """
+    chosen, best = [], 0.0
+    for name, facts in reversed(variants.items()):
+        top1 = facts.get("top1")
+        if isinstance(top1, (int, float)) and top1 <= best:
+            continue
+        best = best if top1 is None else float(top1)
+        chosen.append(name)
+    return chosen[::-1]
 
 
 @dataclass(frozen=True)
@@ -201,7 +215,9 @@ class Governor:
 
     @property
     def _p95(self) -> float | None:
-        return float(np.percentile(self._latencies, 95)) if len(self._latencies) >= _ENOUGH else None
+        """By the nearest rank."""
+        ordered = sorted(self._latencies)
+        return ordered[math.ceil(0.95 * len(ordered)) - 1] if len(ordered) >= _ENOUGH else None
 
     @property
     def _share(self) -> float | None:

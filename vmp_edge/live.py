@@ -21,7 +21,7 @@ from vmp_edge.clips import ClipOptions
 from vmp_edge.display import Display, DisplayError
 from vmp_edge.errors import MissingDependencyError, UsageError
 from vmp_edge.events import Event, EventRule
-from vmp_edge.governor import Budget, Decision, Governor, ladder
+from vmp_edge.governor import Budget, Decision, Governor, ladder, worthwhile
 from vmp_edge.motion import MotionGate
 from vmp_edge.recognizer import Prediction, Recognizer, load
 from vmp_edge.recording import Recorder
@@ -178,7 +178,10 @@ def play(
         if options.record is not None:
             recorder = stack.enter_context(Recorder(options.record, source.fps or USUAL_FPS))
         decisions: queue.SimpleQueue[Decision] = queue.SimpleQueue()
-        stream = _make_stream(options, recognizer, decisions.put)
+        useful = worthwhile(recognizer.manifest.variants) if options.budget is not None else ()
+        variants = recognizer.bundle.variants
+        others = {name: stack.enter_context(load(variants[name], options.threads)) for name in useful}
+        stream = _make_stream(options, recognizer, others, decisions.put)
         wanted = stream.window.fps
         if wanted is not None and source.fps is not None and source.fps < 0.9 * wanted:
             on_message(f"{source.name} has {source.fps:g} frames per second, the window takes {wanted:g}: some repeat")
@@ -192,7 +195,13 @@ def play(
         return summary
 
 
-def _make_stream(options: Options, recognizer: Recognizer, on_decision: Callable[[Decision], None]) -> Stream:
+def _make_stream(
+    options: Options,
+    recognizer: Recognizer,
+    variants: dict[str, Recognizer],
+    on_decision: Callable[[Decision], None],
+) -> Stream:
+    levels = ladder(options.hop, (None, *variants))
     return Stream(
         recognizer,
         options.hop,
@@ -202,7 +211,8 @@ def _make_stream(options: Options, recognizer: Recognizer, on_decision: Callable
         bgr=True,
         sampling=options.sampling,
         gate=MotionGate(options.motion_gate) if options.motion_gate is not None else None,
-        governor=Governor(options.budget, ladder(options.hop)) if options.budget is not None else None,
+        governor=Governor(options.budget, levels) if options.budget is not None else None,
+        variants=variants,
         on_decision=on_decision,
     )
 

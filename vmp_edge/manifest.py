@@ -16,6 +16,7 @@ from vmp_edge.preprocessing import Preprocessing
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.yaml"
+VARIANTS_FOLDER = "variants"
 MAX_MANIFEST_BYTES = 4 << 20  # thousands of labels fit; a mistaken multi-gigabyte file does not get parsed
 ANY_MACHINE = "any"
 
@@ -82,6 +83,8 @@ class Manifest:
         soc: The system on a chip that its program is compiled for, `SM8650` say; None where it runs on all.
         threads: How many threads the engine uses when the caller does not say; None leaves it to the engine.
         files: Size and hash of each file in the bundle but the manifest itself.
+        variants: Cheaper variants of the model, from the dearest to the cheapest, and what is known of each; each is a
+            bundle of its own, in the folder of its name in `VARIANTS_FOLDER`.
     """
 
     name: str
@@ -104,6 +107,7 @@ class Manifest:
     soc: str | None = None
     threads: int | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def image_size(self) -> int:
@@ -142,6 +146,8 @@ class Manifest:
             entries["soc"] = self.soc
         if self.threads is not None:
             entries["threads"] = self.threads
+        if self.variants:
+            entries["variants"] = {name: dict(facts) for name, facts in self.variants.items()}
         return entries
 
     def to_yaml(self) -> str:
@@ -194,6 +200,7 @@ class Manifest:
             soc=entry.text("soc") if "soc" in entry.values else None,
             threads=entry.integer("threads", minimum=1) if "threads" in entry.values else None,
             files={name: _file_entry(name, files.entry(name)) for name in files.values},
+            variants=_variants(entry.entry("variants")) if "variants" in entry.values else {},
         )
         manifest._check_consistency()
         return manifest
@@ -280,6 +287,13 @@ def _gpu(entry: _Entry) -> dict[str, Any]:
     if not isinstance(architectures, list) or not architectures or not all(type(sm) is int for sm in architectures):
         raise BundleError("needs a list of whole numbers for 'gpu.architectures'")
     return {"architectures": architectures, "cuda": entry.text("cuda"), "device": entry.text("device")}
+
+
+def _variants(entry: _Entry) -> dict[str, dict[str, Any]]:
+    for name in entry.values:
+        if not isinstance(name, str) or not is_plain_name(name):
+            raise BundleError(f"lists the variant {name!r}: only plain names are allowed")
+    return {name: entry.mapping(name) for name in entry.values}
 
 
 def _file_entry(name: object, entry: _Entry) -> FileEntry:

@@ -63,12 +63,12 @@ class Window:
         if self.sampling not in SAMPLINGS:
             raise UsageError(f"sampling must be one of {', '.join(SAMPLINGS)}, not {self.sampling!r}")
 
-    def slower(self, factor: int) -> Window:
-        """The same with frames `factor` times as far apart."""
+    def slower(self, factor: float) -> Window:
+        """The same with frames `factor` times as far apart, to the next whole stride."""
         if self.fps is not None:
             return replace(self, fps=self.fps / factor)
         assert self.stride is not None
-        return replace(self, stride=self.stride * factor)
+        return replace(self, stride=max(1, round(self.stride * factor)))
 
     @property
     def capacity(self) -> int:

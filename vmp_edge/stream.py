@@ -318,8 +318,9 @@ class Stream:
                 self._ring.close()
 
     def _window(self, level: Level) -> Window:
-        frames = self._variants[level.variant].frames
-        return replace(self._pace, frames=frames, hop=level.hop).slower(level.slower)
+        frames = self._variants[level.variant].frames  # a variant's fewer ones span the same time
+        apart = level.slower * self._pace.frames / frames
+        return replace(self._pace, frames=frames, hop=level.hop).slower(apart)
 
     def _capacity(self, recognizer: Recognizer) -> int:
         """How many frames the windows of all levels with this recogniser's frames need."""
