@@ -217,8 +217,7 @@ def cut(source: Described, variant: Variant) -> Described:
         rate *= module.options.num_frames / source.module.options.num_frames
     preprocessing = dataclasses.replace(source.preprocessing, image_size=module.options.image_size)
     name = f"{source.name}-{variant.name}"
-    changed = {"name": name, "module": module, "preprocessing": preprocessing, "frame_rate": rate, "accuracy": {}}
-    return dataclasses.replace(source, **changed)
+    return Described(name, module, source.labels, preprocessing, rate)
 
 
 def write_report(report: Report, output: Path) -> None:

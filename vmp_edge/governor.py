@@ -95,7 +95,7 @@ def worthwhile(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
         variants: What the manifest says of each; `top1` where it was measured, without which a variant stays.
     """
     chosen, best = [], 0.0
-    for name, facts in reversed(variants.items()):
+    for name, facts in reversed(list(variants.items())):
         top1 = facts.get("top1")
         if isinstance(top1, (int, float)) and top1 <= best:
             continue

@@ -1,7 +1,7 @@
 """What moves: a cheap measure of each frame, and a gate that passes over windows in which nothing does.
 
 The measure is the mean absolute difference of small grey pictures, block by block, the largest block counting: a hand
-in a corner moves as much as a whole scene. It costs less than preparing the frame.
+in a corner moves as much as a whole scene. Of any frame, fewer than 256x256 pixels are looked at.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def _small(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """A frame as a grey picture of 32x32 cells, each the mean of up to 16 of its pixels."""
     down, across = (max(1, side // _TAKEN) for side in frame.shape[:2])
     some = np.ascontiguousarray(frame[::down, ::across])
-    cells: npt.NDArray[np.float32] = cv2.resize(some, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    return cells.mean(2)
+    cells = cv2.resize(some, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    grey: npt.NDArray[np.float32] = cells.mean(2, dtype=np.float32)
+    return grey
 
 
 class MotionGate:

@@ -100,7 +100,8 @@ class Stream:
         self._meter = MotionMeter() if gate is not None or sampling == "motion" else None
         self._gate = gate
         self._governor, self._on_decision = governor, on_decision
-        self._variants: dict[str | None, Recognizer] = {None: recognizer, **(variants or {})}
+        self._variants: dict[str | None, Recognizer] = {None: recognizer}
+        self._variants.update(variants or {})
         self._cpu = CpuMeter()
         self._pace = self.window  # as asked for; the governor's levels are relative to it
         if governor is not None:
