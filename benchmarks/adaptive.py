@@ -24,7 +24,7 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from vmp_edge.governor import Budget, Decision, Governor, ladder
+from vmp_edge.governor import Budget, Decision, Governor, ladder, worthwhile
 from vmp_edge.recognizer import Prediction, load
 from vmp_edge.stream import Stream
 
@@ -83,8 +83,8 @@ class Run:
         self.decisions: list[tuple[float, Decision]] = []
         with contextlib.ExitStack() as stack:
             recognizer = stack.enter_context(load(bundle))
-            places = recognizer.bundle.variants if budget is not None else {}
-            variants = {name: stack.enter_context(load(place)) for name, place in places.items()}
+            names = worthwhile(recognizer.manifest.variants) if budget is not None else ()
+            variants = {name: stack.enter_context(load(recognizer.bundle.variants[name])) for name in names}
             governor = None if budget is None else Governor(Budget(budget), ladder(HOP, (None, *variants)))
             stream = Stream(
                 recognizer, HOP, bgr=True, governor=governor, variants=variants, on_decision=self.take_decision
