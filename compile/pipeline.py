@@ -16,16 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from vmp_edge import __version__, engines
-from vmp_edge.bundle import Bundle, Staging, staged_bundle
+from vmp_edge.bundle import Bundle, Staging, read_manifest, staged_bundle
+from vmp_edge.calibration import clipset
 from vmp_edge.calibration.decoding import Input, Progress, Video
 from vmp_edge.calibration.measure import Subject, check_labels
 from vmp_edge.calibration.report import Report
-from vmp_edge.compile import lowering, parity, quantised, target
+from vmp_edge.compile import lowering, parity, quantised, target, variants
 from vmp_edge.compile.lowering import Lowered, Source
 from vmp_edge.compile.quantised import Plan, Quantised
 from vmp_edge.compile.target import Target
+from vmp_edge.compile.variants import Variant
 from vmp_edge.errors import MissingDependencyError, UsageError, VmpError
-from vmp_edge.manifest import Manifest, host_machine
+from vmp_edge.manifest import VARIANTS_FOLDER, Manifest, host_machine
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.recognizer import Recognizer
 
@@ -67,6 +69,7 @@ class Request:
         parity_clips: of each kind, on which a bundle is compared with its source model; None takes `parity.CLIPS`, or
             1 under an emulator.
         features: the program gives what the head takes, too, for `vmp-edge enroll`.
+        variants: cheaper variants of the model to build into the bundle, as for `variants.parse`.
     """
 
     target: str
@@ -92,6 +95,7 @@ class Request:
     max_drop: float | None = None
     parity_clips: int | None = None
     features: bool = False
+    variants: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -160,19 +164,64 @@ def build(request: Request, progress: Progress | None = None) -> Bundle:
         raise UsageError(f"--tune and --tuning-log are for the engine tvm; {engine} has nothing to tune")
     kind = dataclasses.replace(kind, tuning=request.tuning_log)
     procedural = request.checkpoint is None and (request.model or DEFAULT_MODEL) == DEFAULT_MODEL
-    plan = quantised.plan(precision, procedural, {name: getattr(request, name) for name in quantised.OPTIONS})
+    options = {name: getattr(request, name) for name in quantised.OPTIONS}
+    if request.variants and precision not in (*lowering.QUANTISED, *lowering.CALIBRATED):
+        options["evaluate"] = None  # the variants' alone
+    plan = quantised.plan(precision, procedural, options)
+    asked = variants.parse(request.variants or ())
     output = request.output or Path("build") / kind.name
     with tempfile.TemporaryDirectory() as scratch:
         with staged_bundle(output) as staging:
-            one = Build(request, kind, engine, precision, output, staging, Path(scratch), progress)
-            report = None
-            if plan is None:
-                one.run()
-            else:
-                report = one.run_quantised(plan)
+            source = load_source(request) if request.variants else None
+            chosen = variants.cheaper(asked, source.module.options) if source is not None else []
+            one = Build(request, kind, engine, precision, output, staging, Path(scratch), progress, source)
+            report = one.make(plan)
+            if source is not None and chosen:
+                add_variants(one, source, chosen, plan, procedural)
         if report is not None:
             write_report(report, output)
     return Bundle.open(output, any_machine=True)
+
+
+def add_variants(one: Build, source: Described, chosen: Sequence[Variant], plan: Plan | None, procedural: bool) -> None:
+    """Build cheaper variants of a model into its bundle, and let all recognise the same clips, if there are any.
+
+    Args:
+        one: the model's own build, which is sealed.
+        source: the model.
+        chosen: its variants, from the dearest to the cheapest.
+        plan: of a quantised build.
+        procedural: whether clips can be drawn for the model.
+    """
+    folder = one.staging.path / VARIANTS_FOLDER
+    for variant in chosen:
+        print(f"variant {variant.name}:", file=sys.stderr)
+        with staged_bundle(folder / variant.name) as staging:
+            output = one.output / VARIANTS_FOLDER / variant.name
+            dataclasses.replace(one, output=output, staging=staging, source=cut(source, variant)).make(plan)
+    facts: dict[str, dict[str, Any]] = {variant.name: {} for variant in chosen}
+    clips = None if one.request.evaluate is None else clipset.read(one.request.evaluate)
+    if target.runs_here(one.kind) and (clips is not None or procedural):
+        if clips is None:
+            from vmp_edge.calibration.egomotion.dataset import write_clips
+
+            clips = write_clips("test", variants.CLIPS, one.scratch, one.progress)
+        places = {variant.name: folder / variant.name for variant in chosen}
+        facts = variants.measure(one.staging.path, places, clips, one.request.threads, one.progress)
+    told = {variant.name: {**variant.to_manifest(source.module.options), **facts[variant.name]} for variant in chosen}
+    manifest = read_manifest(one.staging.path)
+    one.staging.seal(dataclasses.replace(manifest, variants=told))
+
+
+def cut(source: Described, variant: Variant) -> Described:
+    """A variant of a model, with what its manifest says of it; fewer frames span the same time."""
+    module = variants.cut(source.module, variant)
+    rate = source.frame_rate
+    if rate is not None:
+        rate *= module.options.num_frames / source.module.options.num_frames
+    preprocessing = dataclasses.replace(source.preprocessing, image_size=module.options.image_size)
+    name = f"{source.name}-{variant.name}"
+    return Described(name, module, source.labels, preprocessing, rate)
 
 
 def write_report(report: Report, output: Path) -> None:
@@ -201,6 +250,7 @@ class Build:
         staging: where it is made.
         scratch: a folder for what will not be kept.
         progress: makes progress bars.
+        source: the source model; None loads what was asked for.
     """
 
     request: Request
@@ -211,6 +261,14 @@ class Build:
     staging: Staging
     scratch: Path
     progress: Progress | None
+    source: Described | None = None
+
+    def make(self, plan: Plan | None) -> Report | None:
+        """The build that the plan asks for."""
+        if plan is not None:
+            return self.run_quantised(plan)
+        self.run()
+        return None
 
     def run(self) -> None:
         """A build in a precision in which nothing is learnt from clips."""
@@ -261,7 +319,7 @@ class Build:
 
     def load(self) -> tuple[Described, ExportedProgram]:
         """The source model and its program."""
-        source = load_source(self.request)
+        source = self.source or load_source(self.request)
         from vmp_edge.compile import graph  # which needs PyTorch
 
         return source, graph.export(source.module, self.request.features)

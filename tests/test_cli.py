@@ -203,6 +203,51 @@ def test_run_stops_where_it_should(capsys, bundle, video):
     assert code == 0 and "too few for a window" in out[-1]
 
 
+def test_run_says_which_windows_it_skipped(capsys, bundle, tmp_path):
+    path = tmp_path / "still.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30.0, (64, 48))
+    for value in [*range(10, 150, 7), *[150] * 60]:
+        writer.write(grey(value, 48, 64))
+    writer.release()
+    base = ("run", bundle, "--source", path, "--headless", "--motion-gate")
+    code, out, _ = run(capsys, *base, "--json")
+    results, summary = [json.loads(line) for line in out[:-1]], json.loads(out[-1])["summary"]
+    skipped = [line for line in results if "skipped" in line]
+    assert code == 0 and 5 <= len(skipped) == summary["skipped"] and all(line["skipped"] is True for line in skipped)
+    assert summary["windows"] + summary["skipped"] == len(results)
+    assert sum(summary["labels"].values()) == summary["windows"]
+    assert any("windows skipped" in line for line in run(capsys, *base)[1])
+    assert json.loads(run(capsys, *base[:-1], "--json")[1][-1])["summary"]["skipped"] == 0
+    assert json.loads(run(capsys, *base, "1e9", "--json")[1][-1])["summary"]["windows"] <= 6
+
+
+def test_run_keeps_within_a_budget_and_tells_each_decision(capsys, bundle, video):
+    base = ("run", bundle, "--source", video, "--headless", "--realtime", "--hop", 1)
+    code, out, _ = run(capsys, *base, "--budget-ms", 0.001, "--json")
+    lines = [json.loads(line) for line in out]
+    decisions = [line for line in lines if "decision" in line]
+    assert code == 0 and decisions and decisions[0]["decision"] == "latency"
+    assert [line["after"] for line in decisions][:3] == list(range(1, len(decisions) + 1))[:3]
+    assert lines[-1]["summary"]["decisions"] == len(decisions)
+    assert all(0 <= line["time"] <= 10 for line in decisions)
+    code, _, err = run(capsys, *base, "--budget-ms", 0.001)
+    assert code == 0 and any("governor: latency" in line for line in err)
+
+
+def test_a_budget_needs_a_pace_to_keep(capsys, bundle, video):
+    code, _, err = run(capsys, "run", bundle, "--source", video, "--headless", "--max-cpu", "50%")
+    assert code == 2 and "--realtime" in err[-1]
+    for value in ("fifty", "-3%"):
+        assert run(capsys, "run", bundle, "--source", video, "--headless", "--realtime", f"--max-cpu={value}")[0] == 2
+
+
+@pytest.mark.parametrize("sampling", ["recent", "motion"])
+def test_run_samples_as_it_is_told(capsys, bundle, video, sampling):
+    options = ("--headless", "--json", "--stride", 3, "--sampling", sampling)
+    code, out, _ = run(capsys, "run", bundle, "--source", video, *options)
+    assert code == 0 and json.loads(out[-1])["summary"]["windows"] == 13
+
+
 def test_run_records_with_the_overlay(capsys, bundle, video, tmp_path):
     record = tmp_path / "out.mp4"
     code, out, _ = run(capsys, "run", bundle, "--source", video, "--headless", "--json", "--record", record)

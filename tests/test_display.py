@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -45,6 +46,17 @@ def test_the_overlay_lies_within_the_picture_and_leaves_most_of_it(shape):
 def test_small_pictures_are_enlarged():
     assert overlay.draw(grey(80, 64, 64), None, STATISTICS).shape == (384, 384, 3)
     assert overlay.draw(grey(80, 3, 4), None, STATISTICS).shape == (360, 480, 3)
+
+
+def test_what_adapts_is_said_within_the_panel():
+    image = grey(60, 480, 640)
+    plain = overlay.draw(image, prediction(0.6, 0.4), STATISTICS)
+    for shown, statistics in (
+        (replace(prediction(0.6, 0.4), skipped=True), STATISTICS),
+        (prediction(0.6, 0.4), replace(STATISTICS, level=3, dropped=123456, frames_per_second=119.9)),
+    ):
+        picture = overlay.draw(image, shown, statistics)
+        assert (picture != plain).any() and changed(picture, image) == changed(plain, image)
 
 
 def accent_pixels(picture):

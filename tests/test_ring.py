@@ -11,7 +11,7 @@ from bundles import grey
 
 from vmp_edge.errors import UsageError
 from vmp_edge.preprocessing import Preprocessing
-from vmp_edge.ring import FrameRing, Window
+from vmp_edge.ring import FrameRing, Window, spread
 
 SIZE = 8
 PIXELS = Preprocessing(SIZE, mean=(0, 0, 0), std=(1 / 255,) * 3)  # a value is its pixel
@@ -94,11 +94,76 @@ def test_a_slow_camera_repeats_frames():
         {"frames": 4, "stride": None},
         {"frames": 4, "stride": None, "fps": 0.0},
         {"frames": 4, "stride": None, "fps": float("nan")},
+        {"frames": 4, "sampling": "newest"},
     ],
 )
 def test_impossible_windows_are_refused(options):
     with pytest.raises(UsageError):
         Window(**options)
+
+
+# Sampling
+
+
+@pytest.mark.parametrize("frames, stride", [(1, 3), (2, 4), (4, 1), (8, 2), (8, 5), (16, 3)])
+def test_recent_takes_the_same_span_and_frames_closer_towards_the_present(frames, stride):
+    window = Window(frames, stride=stride, sampling="recent")
+    assert window.capacity == Window(frames, stride=stride).capacity
+    chosen = window.select([0.0] * window.capacity)
+    assert chosen[0] == 0 and chosen[-1] == window.capacity - 1
+    steps = np.diff(chosen)
+    assert (steps >= 1).all() and (np.diff(steps) <= 1).all()
+    if stride > 2:
+        assert frames <= 2 or steps[0] > stride > steps[-1]
+
+
+def test_recent_by_fps_does_so_in_time():
+    window = Window(8, stride=None, fps=10.0, sampling="recent")
+    times = [index / 100 for index in range(100)]
+    back = 0.99 - np.array(times)[window.select(times)]
+    np.testing.assert_allclose(back, 0.7 * (np.arange(7, -1, -1) / 7) ** 1.5, atol=0.0051)
+    assert window.min_spacing < np.diff(-back).min()
+
+
+def test_motion_takes_frames_where_something_changes():
+    changes = [0.0] * 40 + [10.0] * 10 + [0.0] * 50
+    chosen = Window(8, stride=14, sampling="motion").select(list(np.arange(100) / 30), changes)
+    assert chosen[0] == 1 and chosen[-1] == 99
+    assert sum(38 <= index <= 50 for index in chosen) >= 5
+    assert max(np.diff(chosen)) <= 4 * 14 + 1
+
+
+def test_motion_without_any_is_equally_spaced():
+    times = list(np.arange(50) / 30)
+    uniform = Window(8, stride=7).select(times)
+    window = Window(8, stride=7, sampling="motion")
+    assert window.select(times, [0.0] * 50) == window.select(times, [5.0] * 50) == uniform == window.select(times)
+
+
+def test_motion_of_a_camera_too_slow_for_the_window_repeats_frames_as_ever():
+    window = Window(6, stride=None, fps=25.0, sampling="motion")
+    assert window.select([0.0, 0.1, 0.2], [0.0, 9.0, 1.0]) == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_no_frame_is_chosen_twice_whatever_changes(seed):
+    random = np.random.default_rng(seed)
+    frames, available = int(random.integers(2, 17)), int(random.integers(17, 60))
+    times = np.cumsum(random.choice([0.0, 0.03, 0.5], available))
+    changes = random.choice([0.0, 1.0, 1e6], available)
+    chosen = spread(list(times), list(changes), frames)
+    assert len(chosen) == frames and (np.diff(chosen) >= 1).all()
+    assert chosen[0] == 0 and chosen[-1] == available - 1
+
+
+def test_the_ring_samples_by_what_was_pushed_with_the_frames():
+    ring, out = make_ring(4, stride=10, hop=1, sampling="motion")
+    for sequence in range(31):
+        ring.push(numbered(sequence), sequence / 30, change=20.0 if sequence in (14, 15, 16) else 0.0)
+    window = ring.read(out)
+    assert numbers(out) == list(window.sequences)
+    assert window.sequences[0] == 0 and window.sequences[3] == 30
+    assert all(12 <= sequence <= 17 for sequence in window.sequences[1:3])
 
 
 # The ring
@@ -230,6 +295,63 @@ def test_wait_wakes_for_a_window_and_for_the_end():
     ring.close()
     waiter.join(timeout=10)
     assert woken == [True, False]
+
+
+def test_a_window_that_was_skipped_counts_as_read():
+    ring, out = make_ring(2, hop=3)
+    told = []
+
+    def still(motion, timestamp):
+        told.append((motion, timestamp))
+        return motion < 5
+
+    assert ring.skip(still) is None and told == []
+    for sequence in range(5):
+        ring.push(numbered(sequence), sequence, change=float(sequence))
+    assert ring.skip(still).sequences == (3, 4) and told == [(4.0, 4)]
+    assert not ring.due() and np.isnan(out).all()
+    for sequence in range(5, 8):
+        ring.push(numbered(sequence), sequence, change=float(sequence))
+    assert ring.due() and ring.skip(still) is None and ring.due(), "something moves: it is still to be read"
+    ring.read(out)
+    assert ring.dropped == 3, "0 to 2 went before anything was due to be read"
+
+
+def test_what_moves_in_frames_that_are_passed_over_counts():
+    ring, _ = make_ring(2, fps=10.0, hop=1)
+    seen = []
+    for sequence in range(60):
+        ring.push(numbered(sequence), sequence / 120, change=9.0 if sequence == 31 else 0.0)
+        ring.skip(lambda motion, timestamp: seen.append(motion) or True)
+    assert seen.count(9.0) >= 10 and seen[-1] == 0.0
+
+
+def test_a_ring_reads_other_windows_of_the_frames_it_has():
+    narrow, wide = Window(3, stride=1, hop=1), Window(3, stride=4, hop=2)
+    ring, out = FrameRing(PIXELS, narrow, wide.capacity), np.empty((3, 3, SIZE, SIZE), np.float32)
+    for sequence in range(20):
+        ring.push(numbered(sequence), sequence)
+    assert ring.read(out).sequences == (17, 18, 19)
+    ring.change(wide)
+    assert ring.read(out).sequences == (11, 15, 19)
+    ring.change(narrow)
+    assert ring.read(out).sequences == (17, 18, 19)
+    for other in (Window(4), Window(3, stride=5)):
+        with pytest.raises(UsageError, match="does not fit"):
+            ring.change(other)
+
+
+def test_the_rings_successor_counts_on():
+    ring, out = make_ring(2, hop=1)
+    for sequence in range(10):
+        ring.push(numbered(sequence), sequence)
+    after = ring.successor(PIXELS, Window(2, hop=1))
+    assert (after.pushed, after.dropped) == (10, 8) and not after.due()
+    with pytest.raises(UsageError, match="backwards"):
+        after.push(numbered(10), 8.0)
+    after.push(numbered(10), 10.0)
+    after.push(numbered(11), 11.0)
+    assert after.read(out).sequences == (10, 11) and numbers(out) == [10, 11]
 
 
 # Threads

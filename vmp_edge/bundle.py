@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from vmp_edge.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
+    VARIANTS_FOLDER,
     FileEntry,
     Manifest,
     host_machine,
@@ -57,6 +58,11 @@ class Bundle:
     def program(self) -> Path:
         """The file that the engine executes."""
         return self.path / self.manifest.program
+
+    @property
+    def variants(self) -> dict[str, Path]:
+        """The cheaper variants' bundles by name, from the dearest to the cheapest; not checked yet."""
+        return {name: self.path / VARIANTS_FOLDER / name for name in self.manifest.variants}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], any_machine: bool = False) -> Bundle:
@@ -178,7 +184,7 @@ class Staging:
             BuildError: The folder holds a file that was not added, or the manifest cannot be written.
             BundleError: The manifest is not valid.
         """
-        strangers = {entry.name for entry in self.path.iterdir()} - set(self._names) - {MANIFEST_NAME}
+        strangers = _unknown(self.path, {*self._names, MANIFEST_NAME}, manifest.variants)
         if strangers:
             raise BuildError(f"the bundle would hold files that were not added: {', '.join(sorted(strangers))}")
         files = {name: _describe_file(self.path / name) for name in self._names}
@@ -243,12 +249,24 @@ def _check_replaceable(target: Path) -> None:
     if not found:
         return
     try:
-        known = set(read_manifest(target).files) | {MANIFEST_NAME}
+        manifest = read_manifest(target)
     except BundleError as error:
         raise BuildError(f"{target} is not a bundle of this version: choose another output, or remove it") from error
-    if found - known:
-        strangers = ", ".join(sorted(found - known)[:3])
+    if unknown := _unknown(target, {*manifest.files, MANIFEST_NAME}, manifest.variants):
+        strangers = ", ".join(sorted(unknown)[:3])
         raise BuildError(f"{target} holds files that are not the bundle's ({strangers}): move them away first")
+    for name in manifest.variants:
+        _check_replaceable(target / VARIANTS_FOLDER / name)
+
+
+def _unknown(folder: Path, known: Collection[str], variants: Collection[str]) -> set[str]:
+    """What is in a bundle's folder besides what should be; of the variants, only whether they should be."""
+    found = {entry.name for entry in folder.iterdir()} - set(known)
+    place = folder / VARIANTS_FOLDER
+    if variants and place.is_dir():
+        found -= {VARIANTS_FOLDER}
+        found |= {f"{VARIANTS_FOLDER}/{entry.name}" for entry in place.iterdir() if entry.name not in variants}
+    return found
 
 
 def _make_folders(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from vmp_edge.clips import ClipOptions
 from vmp_edge.display import Display, DisplayError
 from vmp_edge.errors import MissingDependencyError, UsageError
 from vmp_edge.events import Event, EventRule
+from vmp_edge.governor import Budget, Decision, Governor, ladder, worthwhile
+from vmp_edge.motion import MotionGate
 from vmp_edge.recognizer import Prediction, Recognizer, load
 from vmp_edge.recording import Recorder
 from vmp_edge.smoothing import DEFAULT_SMOOTHING, Smoothing
@@ -56,6 +58,9 @@ class Options:
         clips: Which clips of events to record; None records none.
         gallery: File of classes to recognise beside the trained ones.
         threshold: As for `Matcher`.
+        sampling: As for `Stream`.
+        motion_gate: The threshold of a `MotionGate`; None recognises every window.
+        budget: For a governor, of a live source or one at its own pace; None has none.
     """
 
     bundle: Path
@@ -77,6 +82,9 @@ class Options:
     clips: ClipOptions | None = None
     gallery: Path | None = None
     threshold: float | None = None
+    sampling: str = "uniform"
+    motion_gate: float | None = None
+    budget: Budget | None = None
 
     def __post_init__(self) -> None:
         if self.duration is not None and not self.duration > 0:
@@ -105,6 +113,8 @@ class Summary:
     recorded: str | None = None
     events: int = 0
     clips: int = 0
+    skipped: int = 0  # windows in which nothing moved
+    decisions: int = 0  # of the governor
     interrupted: BaseException | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,6 +131,8 @@ class Summary:
             "recorded": self.recorded,
             "events": self.events,
             "clips": self.clips,
+            "skipped": self.skipped,
+            "decisions": self.decisions,
             "interrupted": self.interrupted is not None,
         }
 
@@ -130,6 +142,7 @@ def play(
     on_prediction: Callable[[Prediction, float], None],
     on_message: Callable[[str], None],
     on_event: Callable[[Event], None] = lambda event: None,
+    on_decision: Callable[[Decision], None] = lambda decision: None,
 ) -> Summary:
     """Recognises a source until it ends, its window is closed, or Ctrl-C.
 
@@ -138,11 +151,13 @@ def play(
         on_prediction: Called in this thread with each result, and its time in seconds since the first frame.
         on_message: Told what the user should know: no window, a camera that vanished.
         on_event: Called in this thread with each event when it has started and when it has ended.
+        on_decision: Called in this thread with each decision of the governor, its time since the first frame.
 
     Returns:
         The summary, after Ctrl-C too: the recording is finished and events are delivered first.
 
     Raises:
+        UsageError: There is a budget, but no pace to keep up with.
         VmpError: The bundle or the source cannot be opened, or something failed on the way.
     """
     with contextlib.ExitStack() as stack:
@@ -154,27 +169,56 @@ def play(
             stack.callback(display.close)
         watch = None
         if options.events is not None:
-            rule, labels, interval = options.events, recognizer.labels, options.hop / (source.fps or USUAL_FPS)
+            hop = options.hop if options.budget is None else max(level.hop for level in ladder(options.hop))
+            rule, labels, interval = options.events, recognizer.labels, hop / (source.fps or USUAL_FPS)
             watch = Watch(rule, labels, source, interval, options.sinks, options.clips, on_event, on_message)
             stack.callback(watch.close)
         realtime = options.realtime if options.realtime is not None else display is not None
         if realtime and not source.live:
             source = Paced(source)
+        if options.budget is not None and not source.live:
+            raise UsageError("a budget is for a live source: play a file at its own pace with --realtime")
         recorder = None
         if options.record is not None:
             recorder = stack.enter_context(Recorder(options.record, source.fps or USUAL_FPS))
-        stream = Stream(recognizer, options.hop, options.stride, options.fps, options.smoothing, bgr=True)
+        decisions: queue.SimpleQueue[Decision] = queue.SimpleQueue()
+        useful = worthwhile(recognizer.manifest.variants) if options.budget is not None else ()
+        variants = recognizer.bundle.variants
+        others = {name: stack.enter_context(load(variants[name], options.threads)) for name in useful}
+        stream = _make_stream(options, recognizer, others, decisions.put)
         wanted = stream.window.fps
         if wanted is not None and source.fps is not None and source.fps < 0.9 * wanted:
             on_message(f"{source.name} has {source.fps:g} frames per second, the window takes {wanted:g}: some repeat")
         view = _View(stream, display, recorder, options.top)
-        summary = _Session(options, source, stream, view, watch, on_prediction).run()
+        summary = _Session(options, source, stream, view, watch, on_prediction, decisions, on_decision).run()
         if watch is not None:
             watch.close()
             summary.events, summary.clips = watch.events, watch.clips
         if recorder is not None and (path := recorder.finish()) is not None:
             summary.recorded = str(path)
         return summary
+
+
+def _make_stream(
+    options: Options,
+    recognizer: Recognizer,
+    variants: dict[str, Recognizer],
+    on_decision: Callable[[Decision], None],
+) -> Stream:
+    levels = ladder(options.hop, (None, *variants))
+    return Stream(
+        recognizer,
+        options.hop,
+        options.stride,
+        options.fps,
+        options.smoothing,
+        bgr=True,
+        sampling=options.sampling,
+        gate=MotionGate(options.motion_gate) if options.motion_gate is not None else None,
+        governor=Governor(options.budget, levels) if options.budget is not None else None,
+        variants=variants,
+        on_decision=on_decision,
+    )
 
 
 def _open_display(options: Options, recognizer: Recognizer, tell: Callable[[str], None]) -> Display | None:
@@ -225,6 +269,8 @@ class _Session:
         view: _View,
         watch: Watch | None,
         on_prediction: Callable[[Prediction, float], None],
+        decisions: queue.SimpleQueue[Decision],
+        on_decision: Callable[[Decision], None],
     ) -> None:
         self._options = options
         self._source = source
@@ -232,8 +278,11 @@ class _Session:
         self._view = view
         self._watch = watch
         self._on_prediction = on_prediction
+        self._decisions, self._on_decision = decisions, on_decision
+        self._decided = 0
         self._labels: Counter[str] = Counter()
         self._first: float | None = None  # the first frame's timestamp
+        self._began = 0.0  # when it came, by the monotonic clock
         self._taken = 0
         self._restarted = False  # and the watch does not know yet
 
@@ -248,6 +297,7 @@ class _Session:
         except KeyboardInterrupt as stop:
             interrupted = stop
         seconds = time.perf_counter() - start
+        self._tell_decisions()
         found = self._stream.statistics()
         return Summary(
             source=self._source.name,
@@ -259,6 +309,8 @@ class _Session:
             latency_p50=found.latency_p50,
             latency_p95=found.latency_p95,
             labels=dict(self._labels.most_common()),
+            skipped=found.skipped,
+            decisions=self._decided,
             interrupted=interrupted,
         )
 
@@ -271,7 +323,7 @@ class _Session:
         if frame is None:
             return None
         if self._first is None:
-            self._first = frame.timestamp
+            self._first, self._began = frame.timestamp, time.monotonic()
             if self._watch is not None:
                 self._watch.begin(frame)
         if options.duration is not None and frame.timestamp - self._first >= options.duration:
@@ -283,13 +335,21 @@ class _Session:
         return frame
 
     def _tell(self, prediction: Prediction) -> None:
-        self._labels[prediction.label] += 1
+        self._tell_decisions()
+        self._labels[prediction.label] += not prediction.skipped
         assert prediction.timestamp is not None and self._first is not None
         seconds = prediction.timestamp - self._first
         self._on_prediction(prediction, seconds)
         if self._watch is not None:
             self._heed_restart(self._watch)
             self._watch.update(prediction, seconds)
+
+    def _tell_decisions(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                decision = self._decisions.get_nowait()
+                self._decided += 1
+                self._on_decision(replace(decision, time=decision.time - self._began))
 
     def _show(self, frame: Frame) -> None:
         self._view.show(frame)

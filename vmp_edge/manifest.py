@@ -16,6 +16,7 @@ from vmp_edge.preprocessing import Preprocessing
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.yaml"
+VARIANTS_FOLDER = "variants"
 MAX_MANIFEST_BYTES = 4 << 20  # thousands of labels fit; a mistaken multi-gigabyte file does not get parsed
 ANY_MACHINE = "any"
 
@@ -83,6 +84,8 @@ class Manifest:
         threads: How many threads the engine uses when the caller does not say; None leaves it to the engine.
         features: C, how many features the program gives after the logits, in the same vector; 0 for none.
         files: Size and hash of each file in the bundle but the manifest itself.
+        variants: Cheaper variants of the model, from the dearest to the cheapest, and what is known of each; each is a
+            bundle of its own, in the folder of its name in `VARIANTS_FOLDER`.
     """
 
     name: str
@@ -106,6 +109,7 @@ class Manifest:
     threads: int | None = None
     features: int = 0
     files: Mapping[str, FileEntry] = field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def image_size(self) -> int:
@@ -151,6 +155,8 @@ class Manifest:
             entries["threads"] = self.threads
         if self.features:
             entries["features"] = self.features
+        if self.variants:
+            entries["variants"] = {name: dict(facts) for name, facts in self.variants.items()}
         return entries
 
     def to_yaml(self) -> str:
@@ -204,6 +210,7 @@ class Manifest:
             threads=entry.integer("threads", minimum=1) if "threads" in entry.values else None,
             features=entry.integer("features", minimum=0) if "features" in entry.values else 0,
             files={name: _file_entry(name, files.entry(name)) for name in files.values},
+            variants=_variants(entry.entry("variants")) if "variants" in entry.values else {},
         )
         manifest._check_consistency()
         return manifest
@@ -291,6 +298,13 @@ def _gpu(entry: _Entry) -> dict[str, Any]:
     if not isinstance(architectures, list) or not architectures or not all(type(sm) is int for sm in architectures):
         raise BundleError("needs a list of whole numbers for 'gpu.architectures'")
     return {"architectures": architectures, "cuda": entry.text("cuda"), "device": entry.text("device")}
+
+
+def _variants(entry: _Entry) -> dict[str, dict[str, Any]]:
+    for name in entry.values:
+        if not isinstance(name, str) or not is_plain_name(name):
+            raise BundleError(f"lists the variant {name!r}: only plain names are allowed")
+    return {name: entry.mapping(name) for name in entry.values}
 
 
 def _file_entry(name: object, entry: _Entry) -> FileEntry:

@@ -117,4 +117,7 @@ def _draw_panel(sheet: _Sheet, prediction: Prediction | None, statistics: Statis
 
 def _status(prediction: Prediction | None, statistics: Statistics) -> str:
     latency = f"{prediction.latency * 1e3:.1f} ms" if prediction is not None else "- ms"
-    return f"{statistics.frames_per_second:.1f} fps   {latency}   {statistics.dropped} dropped"
+    if prediction is not None and prediction.skipped:
+        latency = "still"  # nothing moves, nothing is recognised
+    level = f"   level {statistics.level}" if statistics.level else ""
+    return f"{statistics.frames_per_second:.1f} fps   {latency}   {statistics.dropped} dropped{level}"

@@ -34,6 +34,8 @@ class Prediction:
         frame: From a stream, which frame that is, counted from 0.
         dropped: From a stream, how many frames have been dropped so far.
         features: Of the window, float32 (C,): what the head takes, for a `Gallery`; None if the bundle gives none.
+        skipped: From a stream with a motion gate: nothing moved, and this is the last result again, with the time and
+            frame of a window that was not recognised.
     """
 
     label: str
@@ -45,6 +47,7 @@ class Prediction:
     frame: int | None = None
     dropped: int = 0
     features: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    skipped: bool = False
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The k labels with the highest scores, and the scores, highest first."""

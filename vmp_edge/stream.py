@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any
@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vmp_edge.errors import UsageError
-from vmp_edge.preprocessing import empty_video
+from vmp_edge.governor import CpuMeter, Decision, Governor, Level
+from vmp_edge.motion import MotionGate, MotionMeter
+from vmp_edge.preprocessing import check_frame, empty_video
 from vmp_edge.recognizer import Prediction, Recognizer
 from vmp_edge.ring import FrameRing, Window
 from vmp_edge.smoothing import DEFAULT_SMOOTHING, Smoother, Smoothing
@@ -33,6 +35,8 @@ class Statistics:
         frames_per_second: At which frames come in, over the last ones; 0 before the second.
         latency_p50: Median seconds from picking a window to its result, over the last ones; 0 before the first.
         latency_p95: The 95th percentile of the same.
+        skipped: How many windows were passed over because nothing moved.
+        level: The governor's, 0 the best; 0 without one.
     """
 
     frames: int
@@ -41,6 +45,8 @@ class Statistics:
     frames_per_second: float
     latency_p50: float
     latency_p95: float
+    skipped: int = 0
+    level: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As plain numbers, for JSON."""
@@ -61,9 +67,14 @@ class Stream:
             rate in the bundle's manifest, or every frame if it has none.
         smoothing: How results are steadied; None shows each window's as it is.
         bgr: Frames have OpenCV's channel order; by default they are RGB, as clips are.
+        sampling: Which frames a window takes from its span of time, as for `Window`.
+        gate: Passes over windows in which nothing moves: the last result stays, marked as `skipped`. Not to be shared.
+        governor: Keeps the stream within a budget: its levels' hops count instead of `hop`. Not to be shared.
+        variants: Recognisers of the same labels by the names in the governor's levels; used, not owned.
+        on_decision: Told what the governor decides, in the thread that recognises.
 
     Raises:
-        UsageError: A value is out of range, or both stride and fps are given.
+        UsageError: A value is out of range, both stride and fps are given, or a level's variant is missing.
     """
 
     def __init__(
@@ -74,24 +85,43 @@ class Stream:
         fps: float | None = None,
         smoothing: Smoothing | None = DEFAULT_SMOOTHING,
         bgr: bool = False,
+        sampling: str = "uniform",
+        gate: MotionGate | None = None,
+        governor: Governor | None = None,
+        variants: Mapping[str, Recognizer] | None = None,
+        on_decision: Callable[[Decision], None] | None = None,
     ) -> None:
         if stride is None and fps is None:
             fps = recognizer.manifest.frame_rate
             stride = 1 if fps is None else None
         self.recognizer = recognizer
-        self.window = Window(recognizer.frames, stride, fps, hop)
+        self.window = Window(recognizer.frames, stride, fps, hop, sampling)
         self.bgr = bgr
-        self._ring = FrameRing(recognizer.manifest.preprocessing, self.window)
+        self._meter = MotionMeter() if gate is not None or sampling == "motion" else None
+        self._gate = gate
+        self._governor, self._on_decision = governor, on_decision
+        self._variants: dict[str | None, Recognizer] = {None: recognizer}
+        self._variants.update(variants or {})
+        self._cpu = CpuMeter()
+        self._pace = self.window  # as asked for; the governor's levels are relative to it
+        if governor is not None:
+            _check_variants(governor, self._variants)
+            self.recognizer = self._variants[governor.level.variant]
+            self.window = self._window(governor.level)
+        recognizer = self.recognizer
+        self._ring = FrameRing(recognizer.manifest.preprocessing, self.window, self._capacity(recognizer))
         self._smoother = Smoother(smoothing) if smoothing is not None else None
         self._video = empty_video(recognizer.frames, recognizer.image_size)
         self._lock = threading.Lock()  # over what follows
         self._epoch = 0  # counts resets: a result from before one is not shown after it
-        self._windows = 0
+        self._windows = self._skipped = 0
         self._latencies: deque[float] = deque(maxlen=_RECENT)
         self._arrivals: deque[float] = deque(maxlen=64)
         self._latest: Prediction | None = None
         self._worker: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._feeding = threading.Lock()  # held while a frame goes into the ring, and while the ring is exchanged
+        self._closed = False
 
     def push(self, frame: npt.NDArray[np.uint8], timestamp: float | None = None) -> Prediction | None:
         """Takes a frame in and recognises a window if one is due.
@@ -186,7 +216,9 @@ class Stream:
         Raises:
             VmpError: Recognising failed; what it failed with.
         """
-        self._ring.close()
+        with self._feeding:
+            self._closed = True
+            self._ring.close()
         if self._worker is not None:
             self._worker.join()
         self.check()
@@ -199,7 +231,10 @@ class Stream:
             self._arrivals.clear()
             if self._smoother is not None:
                 self._smoother.reset()
-        self._ring.clear()
+        with self._feeding:
+            self._ring.clear()
+            if self._meter is not None:
+                self._meter.reset()
 
     @property
     def latest(self) -> Prediction | None:
@@ -210,11 +245,12 @@ class Stream:
         """How the stream is doing; may be called from any thread."""
         with self._lock:
             arrivals, latencies = list(self._arrivals), np.array(self._latencies or [0.0])
-            windows = self._windows
+            windows, skipped = self._windows, self._skipped
         elapsed = arrivals[-1] - arrivals[0] if len(arrivals) > 1 else 0.0
         rate = (len(arrivals) - 1) / elapsed if elapsed > 0 else 0.0
         p50, p95 = (float(value) for value in np.percentile(latencies, (50, 95)))
-        return Statistics(self._ring.pushed, self._ring.dropped, windows, rate, p50, p95)
+        level = self._governor.number if self._governor is not None else 0
+        return Statistics(self._ring.pushed, self._ring.dropped, windows, rate, p50, p95, skipped, level)
 
     def __enter__(self) -> Stream:
         return self
@@ -225,7 +261,13 @@ class Stream:
         self.close()
 
     def _take(self, frame: npt.NDArray[np.uint8], timestamp: float | None) -> None:
-        self._ring.push(frame, time.monotonic() if timestamp is None else timestamp, self.bgr)
+        timestamp = time.monotonic() if timestamp is None else timestamp
+        with self._feeding:
+            change = 0.0
+            if self._meter is not None:
+                check_frame(frame)
+                change = self._meter.measure(frame, timestamp)
+            self._ring.push(frame, timestamp, self.bgr, change)
         with self._lock:
             self._arrivals.append(time.monotonic())
 
@@ -242,6 +284,9 @@ class Stream:
         start = time.perf_counter()
         with self._lock:
             epoch = self._epoch
+        if self._gate is not None and (held := self._skip(self._gate, epoch, start)) is not None:
+            self._govern(None)
+            return held
         window = self._ring.read(self._video[0])
         if window is None:
             return None
@@ -255,7 +300,67 @@ class Stream:
             self._windows += 1
             self._latencies.append(prediction.latency)
             self._latest = prediction
+        self._govern(prediction.latency)
         return prediction
+
+    def _skip(self, gate: MotionGate, epoch: int, start: float) -> Prediction | None:
+        """The last result again if nothing moves in the newest window; None if that is to be recognised."""
+        if self._latest is None:
+            gate.reset()
+            return None
+        window = self._ring.skip(gate.skips)
+        if window is None:
+            return None
+        with self._lock:
+            if epoch != self._epoch or self._latest is None:
+                return None
+            self._skipped += 1
+            self._latest = replace(
+                self._latest,
+                latency=time.perf_counter() - start,
+                timestamp=window.timestamps[-1],
+                frame=window.sequences[-1],
+                dropped=self._ring.dropped,
+                skipped=True,
+            )
+            return self._latest
+
+    def _govern(self, latency: float | None) -> None:
+        """Tells the governor what a window took and, from time to time, what the process takes; does what it says."""
+        if self._governor is None:
+            return
+        decision = self._governor.update(time.monotonic(), latency, self._cpu.sample())
+        if decision is None:
+            return
+        if decision.before != decision.after:
+            self._change(decision.level)
+        if self._on_decision is not None:
+            self._on_decision(decision)
+
+    def _change(self, level: Level) -> None:
+        """Goes on as a level says; another variant that takes other frames fills a ring of its own first."""
+        recognizer, previous = self._variants[level.variant], self.recognizer
+        self.recognizer, self.window = recognizer, self._window(level)
+        taken, before = recognizer.manifest, previous.manifest
+        if (taken.frames, taken.preprocessing) == (before.frames, before.preprocessing):
+            self._ring.change(self.window)
+            return
+        self._video = empty_video(recognizer.frames, recognizer.image_size)
+        with self._feeding:
+            self._ring = self._ring.successor(taken.preprocessing, self.window, self._capacity(recognizer))
+            if self._closed:
+                self._ring.close()
+
+    def _window(self, level: Level) -> Window:
+        frames = self._variants[level.variant].frames  # a variant's fewer ones span the same time
+        apart = level.slower * self._pace.frames / frames
+        return replace(self._pace, frames=frames, hop=level.hop).slower(apart)
+
+    def _capacity(self, recognizer: Recognizer) -> int:
+        """How many frames the windows of all levels with this recogniser's frames need."""
+        levels = self._governor.levels if self._governor is not None else ()
+        windows = [self._window(level) for level in levels]
+        return max((window.capacity for window in windows if window.frames == recognizer.frames), default=0)
 
     def _steady(self, prediction: Prediction, timestamp: float) -> Prediction:
         if self._smoother is None:
@@ -263,3 +368,11 @@ class Stream:
         shown, scores = self._smoother.update(prediction.scores, timestamp)
         label = prediction.labels[shown]
         return replace(prediction, label=label, score=float(scores[shown]), scores=scores, timestamp=timestamp)
+
+
+def _check_variants(governor: Governor, recognizers: Mapping[str | None, Recognizer]) -> None:
+    for level in governor.levels:
+        if level.variant not in recognizers:
+            raise UsageError(f"the governor's levels want the variant {level.variant!r}, which was not given")
+    if len({recognizer.labels for recognizer in recognizers.values()}) > 1:
+        raise UsageError("the variants recognise other labels: build them of one model")

@@ -72,6 +72,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--tuning-log", type=Path, metavar="FILE", help="the tuning's log (default: the target's own, if it has one)"
     )
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        metavar="WHAT",
+        help="build cheaper variants into the bundle too: frames=4,8 size=48,64 depth=2,4 (docs/adaptive.md)",
+    )
     _add_quantisation_options(parser)
     add_json_option(parser)
     parser.set_defaults(run=run)
@@ -131,6 +137,11 @@ def _say(bundle: Bundle) -> None:
     )
     if measured := manifest.accuracy.get("measured"):
         print(_accuracy(measured), file=sys.stderr)
+    for name, facts in manifest.variants.items():
+        top1 = "not measured"
+        if "top1" in facts:
+            top1 = f"top-1 {100 * facts['top1']:.1f}%, the model {100 * facts['model_top1']:.1f}% of {facts['clips']}"
+        print(f"variant {name}: {top1}", file=sys.stderr)
     here = manifest.machine in (ANY_MACHINE, host_machine()) and not missing_cpu_features(manifest.cpu_features)
     where = "" if here else f"on a {manifest.target} machine, "
     command = f"vmp-edge run {bundle.path} --source 0"

@@ -12,8 +12,11 @@ from vmp_edge.cli.output import message, print_json
 from vmp_edge.clips import ClipOptions
 from vmp_edge.errors import UsageError
 from vmp_edge.events import Event, EventRule
+from vmp_edge.governor import Budget, Decision
 from vmp_edge.live import Options, Summary, play
+from vmp_edge.motion import DEFAULT_THRESHOLD
 from vmp_edge.recognizer import Prediction
+from vmp_edge.ring import SAMPLINGS
 from vmp_edge.smoothing import Smoothing
 
 EPILOG = """sources:
@@ -73,7 +76,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="play a file at its own pace, dropping what comes too fast (default: only in a window)",
     )
     parser.add_argument("--top", type=int, default=5, metavar="K", help="how many scores to show (default: 5)")
+    _add_adaptive_options(parser.add_argument_group("adaptive processing"))
     _add_event_options(parser.add_argument_group("events"))
+
+
+def _add_adaptive_options(group: Any) -> None:
+    group.add_argument(
+        "--motion-gate",
+        type=float,
+        nargs="?",
+        const=DEFAULT_THRESHOLD,
+        metavar="THRESHOLD",
+        help=f"pass over windows in which nothing moves by so many grey levels (default: {DEFAULT_THRESHOLD:g})",
+    )
+    group.add_argument(
+        "--sampling",
+        choices=SAMPLINGS,
+        default="uniform",
+        help="which frames of its span a window takes: more of the recent ones, or more where more moves",
+    )
+    group.add_argument("--budget-ms", type=float, metavar="MS", help="keep the latency of 95 of 100 windows under this")
+    group.add_argument(
+        "--max-cpu", type=_share, metavar="P%", help="keep this process under a share of the machine's CPU: 50%% or 0.5"
+    )
+
+
+def _share(text: str) -> float:
+    """A share as 50% or 0.5."""
+    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
 
 def _add_event_options(group: Any) -> None:
@@ -118,9 +148,12 @@ def run(args: argparse.Namespace) -> int:
         clips=_clips(args),
         gallery=args.gallery,
         threshold=args.threshold,
+        sampling=args.sampling,
+        motion_gate=args.motion_gate,
+        budget=_budget(args),
     )
     printer = _JsonPrinter(args.top) if args.json else _TextPrinter()
-    summary = play(options, printer.result, message, printer.event)
+    summary = play(options, printer.result, message, printer.event, printer.decision)
     printer.summary(summary)
     if summary.interrupted is not None:
         raise summary.interrupted
@@ -140,6 +173,12 @@ def _rule(args: argparse.Namespace) -> EventRule | None:
     return EventRule(**given) if given or args.events or args.clips is not None else None
 
 
+def _budget(args: argparse.Namespace) -> Budget | None:
+    if args.budget_ms is None and args.max_cpu is None:
+        return None
+    return Budget(None if args.budget_ms is None else args.budget_ms / 1e3, args.max_cpu)
+
+
 def _clips(args: argparse.Namespace) -> ClipOptions | None:
     values = {"pre_roll": args.pre_roll, "post_roll": args.post_roll, "keep": args.clips_keep}
     given = {name: value for name, value in values.items() if value is not None}
@@ -155,20 +194,22 @@ class _JsonPrinter:
         self._top = top
 
     def result(self, prediction: Prediction, seconds: float) -> None:
-        print_json(
-            {
-                "time": round(seconds, 3),
-                "frame": prediction.frame,
-                "label": prediction.label,
-                "score": round(prediction.score, 4),
-                "top": [[label, round(score, 4)] for label, score in prediction.top(self._top)],
-                "latency_ms": round(prediction.latency * 1e3, 3),
-                "dropped": prediction.dropped,
-            }
-        )
+        line = {
+            "time": round(seconds, 3),
+            "frame": prediction.frame,
+            "label": prediction.label,
+            "score": round(prediction.score, 4),
+            "top": [[label, round(score, 4)] for label, score in prediction.top(self._top)],
+            "latency_ms": round(prediction.latency * 1e3, 3),
+            "dropped": prediction.dropped,
+        }
+        print_json({**line, "skipped": True} if prediction.skipped else line)
 
     def event(self, event: Event) -> None:
         print_json(event.to_dict())
+
+    def decision(self, decision: Decision) -> None:
+        print_json(decision.to_dict())
 
     def summary(self, summary: Summary) -> None:
         print_json({"summary": summary.to_dict()})
@@ -192,6 +233,9 @@ class _TextPrinter:
             lasted = f"{event.end - event.start:.1f} s, peak {event.peak:.0%}, mean {event.mean:.0%}"
             print(f"{event.end:8.2f} s  event {event.number}: {event.label} ends after {lasted}", flush=True)
 
+    def decision(self, decision: Decision) -> None:
+        message(f"{decision.time:.2f} s  {decision}")
+
     def summary(self, summary: Summary) -> None:
         if summary.windows == 0:
             print(f"{summary.frames} frames from {summary.source}: too few for a window", flush=True)
@@ -200,6 +244,8 @@ class _TextPrinter:
             f"{summary.frames} frames from {summary.source} in {summary.seconds:.1f} s "
             f"({summary.frames_per_second:.1f} per second), {summary.dropped} dropped"
         )
+        if summary.skipped:
+            print(f"{summary.skipped} windows skipped: nothing moved")
         print(
             f"{summary.windows} windows, latency {summary.latency_p50 * 1e3:.1f} ms median, "
             f"{summary.latency_p95 * 1e3:.1f} ms p95"
