@@ -66,6 +66,7 @@ class Request:
         max_drop: points of top-1 (0 to 100) that an int8 bundle may lose there.
         parity_clips: of each kind, on which a bundle is compared with its source model; None takes `parity.CLIPS`, or
             1 under an emulator.
+        per_frame: embed each frame of a stream once: a program for the patch embedding, and one for the rest.
     """
 
     target: str
@@ -90,6 +91,7 @@ class Request:
     evaluate: Path | None = None
     max_drop: float | None = None
     parity_clips: int | None = None
+    per_frame: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ def build(request: Request, progress: Progress | None = None) -> Bundle:
         raise UsageError(f"--parity-clips is {request.parity_clips}; it must be at least 1")
     if (request.tune or request.tuning_log) and engine != "tvm":
         raise UsageError(f"--tune and --tuning-log are for the engine tvm; {engine} has nothing to tune")
+    if request.per_frame:
+        check_per_frame(kind, engine)
     kind = dataclasses.replace(kind, tuning=request.tuning_log)
     procedural = request.checkpoint is None and (request.model or DEFAULT_MODEL) == DEFAULT_MODEL
     plan = quantised.plan(precision, procedural, {name: getattr(request, name) for name in quantised.OPTIONS})
@@ -169,6 +173,18 @@ def build(request: Request, progress: Progress | None = None) -> Bundle:
         if report is not None:
             write_report(report, output)
     return Bundle.open(output, any_machine=True)
+
+
+def check_per_frame(kind: Target, engine: str) -> None:
+    """Whether the patch embedding can be a program of its own.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if engine not in lowering.PER_FRAME:
+        raise UsageError(f"--per-frame is for the engines {', '.join(lowering.PER_FRAME)}, not for {engine}")
+    if kind.delegate is not None or kind.gpu is not None:
+        raise UsageError(f"--per-frame is for CPUs, and {kind.name} is none: build without it")
 
 
 def write_report(report: Report, output: Path) -> None:
@@ -258,6 +274,12 @@ class Build:
     def load(self) -> tuple[Described, ExportedProgram]:
         """The source model and its program."""
         source = load_source(self.request)
+        quantised_too = self.precision in (*lowering.QUANTISED, *lowering.CALIBRATED)
+        if self.request.per_frame and quantised_too and (tubelet := source.module.options.tubelet_size) != 1:
+            raise UsageError(
+                f"--per-frame: {source.name} embeds {tubelet} frames at once, which {self.precision} cannot part: "
+                "build without it, or in fp32"
+            )
         from vmp_edge.compile import graph  # which needs PyTorch
 
         return source, graph.export(source.module)
@@ -271,7 +293,13 @@ class Build:
 
     def lower(self, source: Described, program: ExportedProgram, staging: Staging, precision: str) -> Lowered:
         """Lower a program into a folder."""
-        return lowering.find(self.engine)(Source(source.module, program), staging, self.kind, precision)
+        given = Source(source.module, program)
+        if self.request.per_frame:
+            from vmp_edge.compile import graph
+
+            embedding, rest = graph.split(program, source.module.options.tubelet_size)
+            given = Source(source.module, rest, embedding)
+        return lowering.find(self.engine)(given, staging, self.kind, precision)
 
     def manifest(self, source: Described, lowered: Lowered, precision: str) -> Manifest:
         """The manifest of what was lowered, before anything was measured."""
@@ -295,6 +323,7 @@ class Build:
             gpu=lowered.gpu,
             soc=self.kind.soc,
             threads=self.request.threads,
+            embedding=lowered.embedding,
         )
 
     def compare(

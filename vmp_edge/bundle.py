@@ -58,6 +58,11 @@ class Bundle:
         """The file that the engine executes."""
         return self.path / self.manifest.program
 
+    @property
+    def embedding(self) -> Path | None:
+        """The file that the engine makes tokens of a frame with, if the program takes tokens."""
+        return None if self.manifest.embedding is None else self.path / self.manifest.embedding
+
     @classmethod
     def open(cls, path: str | os.PathLike[str], any_machine: bool = False) -> Bundle:
         """Reads and checks a bundle: format, keys and types, machine, each file's size and SHA-256.

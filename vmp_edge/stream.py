@@ -81,9 +81,8 @@ class Stream:
         self.recognizer = recognizer
         self.window = Window(recognizer.frames, stride, fps, hop)
         self.bgr = bgr
-        self._ring = FrameRing(recognizer.manifest.preprocessing, self.window)
+        self._ring, self._gathered, self._run = _gathering(recognizer, self.window)
         self._smoother = Smoother(smoothing) if smoothing is not None else None
-        self._video = empty_video(recognizer.frames, recognizer.image_size)
         self._lock = threading.Lock()  # over what follows
         self._epoch = 0  # counts resets: a result from before one is not shown after it
         self._windows = 0
@@ -210,10 +209,10 @@ class Stream:
         start = time.perf_counter()
         with self._lock:
             epoch = self._epoch
-        window = self._ring.read(self._video[0])
+        window = self._ring.read(self._gathered)
         if window is None:
             return None
-        scores = softmax(self.recognizer.predict_video(self._video)[0])
+        scores = softmax(self._run()[0])
         with self._lock:
             if epoch != self._epoch:
                 return None
@@ -230,3 +229,20 @@ class Stream:
         shown, scores = self._smoother.update(scores, timestamp)
         labels = self.recognizer.labels
         return Prediction(labels[shown], float(scores[shown]), scores, labels, latency, timestamp)
+
+
+def _gathering(
+    recognizer: Recognizer, window: Window
+) -> tuple[FrameRing, npt.NDArray[np.float32], Callable[[], npt.NDArray[np.float32]]]:
+    """A ring, the memory that its windows are gathered in, and what gives the logits (1, classes) of what is there.
+
+    Where the bundle embeds frames by themselves, the ring keeps their tokens, else prepared frames.
+    """
+    preprocessing = recognizer.manifest.preprocessing
+    if recognizer.frame_tokens is None:
+        video = empty_video(recognizer.frames, recognizer.image_size)
+        return FrameRing(preprocessing, window), video[0], lambda: recognizer.predict_video(video)
+    count, tubelet, channels = recognizer.frame_tokens
+    tokens = np.empty((1, recognizer.frames // tubelet, count, channels), np.float32)
+    ring = FrameRing(preprocessing, window, recognizer.embed, recognizer.frame_tokens)
+    return ring, tokens[0].swapaxes(0, 1), lambda: recognizer.predict_tokens(tokens)

@@ -46,7 +46,7 @@ def as_bundle(tmp_path):
         manifest = SimpleNamespace(
             model=vars(options), image_size=options.image_size, frames=options.num_frames, cpu_features=(), gpu={}
         )
-        return SimpleNamespace(path=tmp_path, program=tmp_path / "model.so", manifest=manifest)
+        return SimpleNamespace(path=tmp_path, program=tmp_path / "model.so", manifest=manifest, embedding=None)
 
     return make
 

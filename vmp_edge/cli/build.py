@@ -58,6 +58,11 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="clips of each kind on which the bundle is compared with its source model (default: 3, emulated 1)",
     )
+    parser.add_argument(
+        "--per-frame",
+        action="store_true",
+        help="embed each frame of a stream once, not once a window; the same results (docs/streaming.md)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads on the device (default: all cores)")
     parser.add_argument(
         "--tune",
