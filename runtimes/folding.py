@@ -38,7 +38,11 @@ def embed_all(
     Returns:
         float32 (B, T / tubelet, P, C).
     """
-    shares = np.stack([np.stack([embed(frame) for frame in clip]) for clip in fold(video, 1)])
+    return add_up(np.stack([np.stack([embed(frame) for frame in clip]) for clip in fold(video, 1)]), tubelet)
+
+
+def add_up(shares: npt.NDArray[np.float32], tubelet: int) -> npt.NDArray[np.float32]:
+    """Tokens (B, T / tubelet, P, C) of their frames' shares (B, T, P, tubelet, C)."""
     tokens = shares[:, ::tubelet, :, 0]
     for place in range(1, tubelet):
         tokens = tokens + shares[:, place::tubelet, :, place]

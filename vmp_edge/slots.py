@@ -21,6 +21,10 @@ class Slots(Protocol):
 
     nbytes: int
 
+    def __len__(self) -> int:
+        """How many places there are."""
+        ...
+
     def write(self, slot: int, frame: npt.NDArray[np.uint8], bgr: bool) -> None:
         """Keeps a frame (H, W, 3), whatever was there before."""
         ...
@@ -48,6 +52,9 @@ class FrameSlots:
         self._preprocessing = preprocessing
         self._frames = np.empty((count, 3, preprocessing.image_size, preprocessing.image_size), np.float32)
         self.nbytes = self._frames.nbytes
+
+    def __len__(self) -> int:
+        return len(self._frames)
 
     def write(self, slot: int, frame: npt.NDArray[np.uint8], bgr: bool) -> None:
         """As `Slots`."""
@@ -81,6 +88,9 @@ class TokenSlots:
         self._pending: list[tuple[int, int, bool] | None] = [None] * count  # height, width, BGR of what is a picture
         self._frame = np.empty((3, size, size), np.float32)
         self.nbytes = memory.nbytes + self._frame.nbytes
+
+    def __len__(self) -> int:
+        return len(self._tokens)
 
     def write(self, slot: int, frame: npt.NDArray[np.uint8], bgr: bool) -> None:
         """As `Slots`."""

@@ -173,6 +173,11 @@ class Stream:
         """The newest result since the last reset."""
         return self._latest
 
+    @property
+    def memory(self) -> int:
+        """Bytes that the frame ring takes, allocated once."""
+        return self._ring.nbytes
+
     def statistics(self) -> Statistics:
         """How the stream is doing; may be called from any thread."""
         with self._lock:

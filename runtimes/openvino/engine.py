@@ -53,7 +53,8 @@ class OpenVinoEngine:
     def embed(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """As `vmp_edge.engines.FrameEngine`."""
         (shares,) = _execute(self._embedding, frame[None])
-        return shares.reshape(len(shares), self._tubelet, -1)
+        by_place: npt.NDArray[np.float32] = shares.reshape(len(shares), self._tubelet, -1)
+        return by_place
 
     def run_tokens(self, tokens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """As `vmp_edge.engines.FrameEngine`."""

@@ -101,9 +101,10 @@ class _Program:
         """The result of what is in `input`."""
         try:
             result = self._there.run(self._main) if self._there else self._main(self._tensor)
-            return np.from_dlpack(result).copy()
+            copied: npt.NDArray[np.float32] = np.from_dlpack(result).copy()
         except Exception as error:
             raise VmpError(f"TVM: {one_line(error)}") from error
+        return copied
 
 
 class TvmEngine:
@@ -161,7 +162,8 @@ class TvmEngine:
         _use_threads(self._threads)
         self._embedding.input[0] = frame
         (shares,) = self._embedding.run()
-        return shares.reshape(len(shares), self._tubelet, -1)
+        by_place: npt.NDArray[np.float32] = shares.reshape(len(shares), self._tubelet, -1)
+        return by_place
 
     def run_tokens(self, tokens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """As `vmp_edge.engines.FrameEngine`."""

@@ -1,0 +1,146 @@
+"""`vmp-edge build --per-frame`: two programs that give together what one gives."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from small_models import VARIANTS, make_model
+
+import vmp_edge
+from vmp_edge.bundle import Bundle
+from vmp_edge.calibration import quantisation
+from vmp_edge.cli import main
+from vmp_edge.compile import graph
+from vmp_edge.compile.lowering import QUANTISED
+
+
+def run(capfd, *arguments):
+    """Exit code, standard output and the lines of standard error of the command line."""
+    code = main([str(argument) for argument in arguments])
+    captured = capfd.readouterr()
+    return code, captured.out, captured.err.splitlines()
+
+
+def run_split(program, frames, tubelet):
+    """Logits of a window's frames (T, 3, H, W), each of which is embedded by itself."""
+    embedding, rest = (part.module() for part in graph.split(program, tubelet))
+    shares = torch.cat([embedding(frame[None]) for frame in frames])
+    shares = shares.unflatten(0, (-1, tubelet)).unflatten(3, (tubelet, -1))  # (T / N, N, P, N, C)
+    return rest(sum(shares[:, place, :, place] for place in range(tubelet)))
+
+
+@torch.no_grad()
+def test_both_parts_give_what_the_whole_gives(model):
+    program, tubelet = graph.export(model), model.options.tubelet_size
+    video = torch.randn(1, 3, 4, 32, 32)
+    frames = video[0].transpose(0, 1)
+    torch.testing.assert_close(run_split(program, frames, tubelet), model(video), atol=1e-5, rtol=0)
+    embedding, rest = graph.split(program, tubelet)
+    sizes = [sum(tensor.numel() for tensor in part.state_dict.values()) for part in (embedding, rest)]
+    assert sizes[0] == model.patch_embed.proj.weight.numel() + tubelet * model.options.embed_dim  # and nothing twice
+    assert sum(sizes) <= sum(tensor.numel() for tensor in program.state_dict.values()) + (tubelet - 1) * 32
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("precision", QUANTISED)
+def test_a_quantised_program_is_cut_as_it_is(make, precision):
+    torch.manual_seed(0)
+    program = graph.export(make())
+    shown = [torch.randn_like(program.example_inputs[0][0]) for _ in range(3)]
+    whole = quantisation.quantise(program, quantisation.load(precision), shown)
+    expected = whole.module(check_guards=False)(shown[0])
+    torch.testing.assert_close(run_split(whole, shown[0], 1), expected, atol=1e-5, rtol=0)
+
+
+def moving_noise(count):
+    picture = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8), (48, 40))
+    return [np.roll(picture, 3 * step, axis=1) for step in range(count)]
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """A video to calibrate on."""
+    path = tmp_path / "clips" / "class-0" / "a.avi"
+    path.parent.mkdir(parents=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 15, (48, 40))
+    for frame in moving_noise(8):
+        writer.write(frame)
+    writer.release()
+    return path.parents[1]
+
+
+MODULES = {"executorch": "executorch", "tvm": "tvm", "onnxruntime": "onnxscript"}
+BUILDS = [
+    ("executorch", "fp32", "pro"),
+    ("executorch", "fp32", "pro-conv-tubelet"),
+    ("executorch", "int8", "pro"),
+    ("tvm", "fp32", "pro-conv-tubelet"),
+    ("tvm", "int8", "pro"),
+    ("onnxruntime", "fp32", "pro-conv-tubelet"),
+    ("onnxruntime", "int8-weight-only", "pro"),
+]
+
+
+@pytest.mark.parametrize(("engine", "precision", "variant"), BUILDS)
+def test_a_bundle_streams_as_the_ordinary_one(capfd, tmp_path, clips, engine, precision, variant):
+    pytest.importorskip(MODULES[engine], reason=f"needs {engine}")
+    model = make_model(**VARIANTS[variant])
+    torch.save({"model": model.state_dict(), "options": vars(model.options)}, tmp_path / "small.pth")
+    arguments = [
+        "--target",
+        "host",
+        "--engine",
+        engine,
+        "--precision",
+        precision,
+        "--checkpoint",
+        tmp_path / "small.pth",
+    ]
+    arguments += ["--calibrate", clips, "--calibration-clips", 1] if precision == "int8" else []
+    found = []
+    for option in ([], ["--per-frame"]):
+        output = tmp_path / f"bundle{len(option)}"
+        code, _, lines = run(capfd, "build", *arguments, *option, "--output", output)
+        assert code == 0, lines
+        with vmp_edge.load(output) as recognizer:
+            stream = vmp_edge.Stream(recognizer, hop=1, stride=2, smoothing=None)
+            results = [stream.push(frame, index / 30) for index, frame in enumerate(moving_noise(14))]
+            found.append([result.scores for result in results if result is not None])
+            found[-1].append(recognizer.predict(np.stack(moving_noise(6))).scores)
+    assert len(found[0]) == 9
+    np.testing.assert_allclose(found[1], found[0], atol=1e-5, rtol=0)
+    manifest = Bundle.open(output).manifest
+    assert manifest.embedding and manifest.parity["clips"] > 0
+    assert run(capfd, "verify", output)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--target", "host", "--engine", "torch"], "executorch, onnxruntime, openvino, tvm, not for torch"),
+        (["--target", "cuda"], "is for CPUs, and cuda is none"),
+        (["--target", "apple-ane"], "is for CPUs, and apple-ane is none"),
+        (
+            ["--target", "host", "--precision", "int8-dynamic"],
+            "egomotion-nano embeds 2 frames at once, which int8-dynamic",
+        ),
+    ],
+)
+def test_what_cannot_be_taken_apart_is_refused(capfd, tmp_path, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    code, _, lines = run(capfd, "build", "--per-frame", *arguments)
+    assert code == 2 and told in lines[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_names_it(capfd, tmp_path, checkpoint):
+    pytest.importorskip("onnxscript", reason="needs onnxscript")
+    output = tmp_path / "b"
+    arguments = ("build", "--target", "onnx", "--checkpoint", checkpoint, "--per-frame", "--output", output, "--json")
+    code, out, _ = run(capfd, *arguments)
+    answer = json.loads(out.splitlines()[-1])
+    assert code == 0 and answer["format"] == 2
+    assert (answer["program"], answer["embedding"]) == ("model.onnx", "embedding.onnx")
+    assert set(answer["files"]) == {"model.onnx", "embedding.onnx"}
