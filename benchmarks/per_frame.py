@@ -136,11 +136,11 @@ def main() -> None:
     lines = [
         "# Each frame embedded once",
         "",
-        f"Streams of frames of {WIDTH}x{HEIGHT} at {RATE} a second, host bundles, fp32, one thread: the ordinary bundle →",
-        "the one built with `--per-frame`, in turns, from the first window on. `egomotion-nano` takes 8 frames of 64x64 at",
-        "15 a second (two frames a token), `videomambapro-tiny` 8 of 224x224, every frame. CPU time, as the machine is",
-        "shared; a latency is time that passed. Medians; for a second of video, means. A push without a window resizes a",
-        "frame, and in the ordinary bundle normalises it; one with a window does all the rest, too.",
+        f"Streams of frames of {WIDTH}x{HEIGHT} at {RATE} a second, host bundles, fp32, one thread: ordinary →",
+        "built with `--per-frame`, in turns, from the first window on. `egomotion-nano` takes 8 frames of 64x64 at 15",
+        "a second (two frames a token), `videomambapro-tiny` 8 of 224x224, every frame. CPU time, as the machine is",
+        "shared; a latency is time that passed. Medians; for a second of video, means. A push without a window",
+        "resizes a frame, and in the ordinary bundle normalises it; one with a window does all the rest, too.",
         "",
         "| model, engine | hop | CPU ms of a push without a window | with a window | latency, ms "
         "| CPU ms a second of video | saved | ring, MB | largest difference of a score |",

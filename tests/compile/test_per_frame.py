@@ -11,7 +11,6 @@ from vmp_edge.bundle import Bundle
 from vmp_edge.calibration import quantisation
 from vmp_edge.cli import main
 from vmp_edge.compile import graph
-from vmp_edge.compile.lowering import QUANTISED
 
 
 def run(capfd, *arguments):
@@ -30,7 +29,9 @@ def run_split(program, frames, tubelet):
 
 
 @torch.no_grad()
-def test_both_parts_give_what_the_whole_gives(model):
+@pytest.mark.parametrize("variant", ["pro", "pro-conv-tubelet", "spatiotemporal"])
+def test_both_parts_give_what_the_whole_gives(make, variant):
+    model = make(**VARIANTS[variant])
     program, tubelet = graph.export(model), model.options.tubelet_size
     video = torch.randn(1, 3, 4, 32, 32)
     frames = video[0].transpose(0, 1)
@@ -42,7 +43,7 @@ def test_both_parts_give_what_the_whole_gives(model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("precision", QUANTISED)
+@pytest.mark.parametrize("precision", ["int8", "int8-weight-only"])
 def test_a_quantised_program_is_cut_as_it_is(make, precision):
     torch.manual_seed(0)
     program = graph.export(make())
