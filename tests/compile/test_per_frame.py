@@ -11,6 +11,7 @@ from vmp_edge.bundle import Bundle
 from vmp_edge.calibration import quantisation
 from vmp_edge.cli import main
 from vmp_edge.compile import graph
+from vmp_edge.manifest import host_machine
 
 
 def run(capfd, *arguments):
@@ -106,6 +107,18 @@ def test_a_bundle_streams_as_the_model_does(capfd, tmp_path, engine):
     assert manifest.embedding in manifest.files and manifest.parity["clips"] > 0
     assert manifest.to_dict()["format"] == 2
     assert run(capfd, "verify", apart)[0] == 0
+
+
+def test_it_is_run_by_the_runner_too(capfd, tmp_path, checkpoint):
+    """As builds for other processors do it under an emulator."""
+    pytest.importorskip("executorch", reason="needs executorch")
+    from vmp_edge.compile.emulator import EmulatedExecuTorch
+
+    bundle = Bundle.open(build(capfd, tmp_path / "b", "--checkpoint", checkpoint, "--per-frame"))
+    video = np.random.default_rng(0).standard_normal((2, 3, 4, 32, 32), np.float32)
+    with torch.no_grad():
+        expected = vmp_edge.models.load_checkpoint(checkpoint)(torch.from_numpy(video))
+    np.testing.assert_allclose(EmulatedExecuTorch(bundle, host_machine()).run(video), expected, atol=1e-4, rtol=0)
 
 
 def test_int8_streams_as_the_ordinary_bundle(capfd, tmp_path, checkpoint, clips):
