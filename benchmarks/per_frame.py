@@ -119,20 +119,8 @@ def _pair(times: tuple[Times, Times]) -> str:
     )
 
 
-def main() -> None:
-    """Builds, measures in turns and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engines", nargs="+", default=["executorch", "tvm"], help="(default: executorch tvm)")
-    parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
-    parser.add_argument("--bundles", type=Path, help="a folder to keep the bundles in, and to take them from")
-    arguments = parser.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = arguments.bundles or Path(scratch)
-        for model, windows in MODELS.items():
-            for engine in arguments.engines:
-                bundles = build(folder, model, engine, False), build(folder, model, engine, True)
-                rows += compare(bundles, f"{model}, {engine}", windows, arguments.rounds)
+def write(rows: list[str], command: str) -> None:
+    """The table, as far as it goes."""
     lines = [
         "# Each frame embedded once",
         "",
@@ -147,8 +135,25 @@ def main() -> None:
         "|---" * 9 + "|",
         *rows,
     ]
+    RESULT.write_text("\n".join([*lines, "", f"Made by `{command}`.", ""]))
+
+
+def main() -> None:
+    """Builds, measures in turns and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engines", nargs="+", default=["executorch", "tvm"], help="(default: executorch tvm)")
+    parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
+    parser.add_argument("--bundles", type=Path, help="a folder to keep the bundles in, and to take them from")
+    arguments = parser.parse_args()
     given = f" --engines {' '.join(arguments.engines)} --rounds {arguments.rounds}"
-    RESULT.write_text("\n".join([*lines, "", f"Made by `python benchmarks/per_frame.py{given}`.", ""]))
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.bundles or Path(scratch)
+        for model, windows in MODELS.items():
+            for engine in arguments.engines:
+                bundles = build(folder, model, engine, False), build(folder, model, engine, True)
+                rows += compare(bundles, f"{model}, {engine}", windows, arguments.rounds)
+                write(rows, f"python benchmarks/per_frame.py{given}")
 
 
 if __name__ == "__main__":
