@@ -191,7 +191,7 @@ def as_bundle(case: Case, folder: Path, program: str) -> Any:
         cpu_features=(),
         gpu={},
     )
-    return SimpleNamespace(path=folder, program=folder / program, manifest=manifest)
+    return SimpleNamespace(path=folder, program=folder / program, manifest=manifest, embedding=None)
 
 
 def logits_of(case: Case, run: Run) -> list[NDArray[np.float32]]:

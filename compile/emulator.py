@@ -27,6 +27,7 @@ from vmp_edge.errors import MissingDependencyError, VmpError
 from vmp_edge.manifest import host_machine
 from vmp_edge.runtimes.executorch.library import LIBRARY, build_library, executorch_folder
 from vmp_edge.runtimes.executorch.library import build_runner as build_executorch_runner
+from vmp_edge.runtimes.folding import add_up, fold
 from vmp_edge.runtimes.tvm.library import CUDART, build_cuda_driver, build_runner, package_folder
 
 WHEELS = {
@@ -48,7 +49,8 @@ class RunnerEngine:
 
     def __init__(self, bundle: Bundle, emulator: str, command: Sequence[str], environment: dict[str, str]) -> None:
         self.emulator = emulator
-        self._command, self._environment = [*command, str(bundle.program)], environment
+        self._bundle = bundle
+        self._command, self._environment = list(command), environment
         self._tubelet = int(bundle.manifest.model["tubelet_size"])
         self._outputs = bundle.manifest.outputs
 
@@ -58,17 +60,30 @@ class RunnerEngine:
         Raises:
             VmpError: the program failed; the text is its last line.
         """
-        batch, channels, frames, height, width = video.shape
-        sizes = (frames // self._tubelet, self._tubelet * channels, height, width)
+        inputs = fold(video, self._tubelet)
+        if self._bundle.embedding is not None:
+            inputs = self._embedded(self._bundle.embedding, video)
+        return self._execute(self._bundle.program, inputs, self._outputs)
+
+    def _embedded(self, program: Path, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The tokens (B, T / tubelet, P, C), of one call for all frames."""
+        count, channels = self._bundle.manifest.frame_tokens
+        frames = fold(video, 1)
+        batch, steps, *frame = frames.shape
+        shares = self._execute(program, frames.reshape(-1, 1, *frame), count * self._tubelet * channels)
+        return add_up(shares.reshape(batch, steps, count, self._tubelet, channels), self._tubelet)
+
+    def _execute(self, program: Path, inputs: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
+        """What a program gives (B, count) of inputs (B, ...)."""
         with tempfile.TemporaryDirectory(prefix="vmp-edge-") as folder:
             source, result = Path(folder) / "in", Path(folder) / "out"
-            np.ascontiguousarray(video.transpose(0, 2, 1, 3, 4), np.float32).tofile(source)
-            command = [*self._command, str(source), str(result), str(self._outputs), *map(str, sizes)]
+            inputs.tofile(source)
+            command = [*self._command, str(program), str(source), str(result), str(count), *map(str, inputs.shape[1:])]
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=self._environment)
             if done.returncode:
                 reason = (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]
                 raise VmpError(f"{self.emulator}: {reason}")
-            return np.fromfile(result, np.float32).reshape(batch, self._outputs)
+            return np.fromfile(result, np.float32).reshape(len(inputs), count)
 
     def close(self) -> None:
         """Nothing is held between calls."""

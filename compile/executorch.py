@@ -21,7 +21,7 @@ from vmp_edge.manifest import host_machine
 from vmp_edge.runtimes.building import INSTALL_HINT
 from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
 
-PROGRAM = "model.pte"
+PROGRAM, EMBEDDING = "model.pte", "embedding.pte"
 SYSTEMS = {"android": "aarch64"}  # that we build no library for, by the processor whose Linux stands in for them
 
 
@@ -46,8 +46,15 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
     if kind.machine not in SYSTEMS:
         staging.add(LIBRARY, executorch_library(processor) if foreign else build_library())
     staging.add(PROGRAM, to_executorch(source.program).buffer)
+    if source.embedding is not None:
+        staging.add(EMBEDDING, to_executorch(source.embedding).buffer)
     tools = {name: importlib.metadata.version(name) for name in ("torch", "executorch")}
-    return Lowered(PROGRAM, tools, emulate=partial(_emulated, processor) if kind.machine != "host" else None)
+    return Lowered(
+        PROGRAM,
+        tools,
+        emulate=partial(_emulated, processor) if kind.machine != "host" else None,
+        embedding=EMBEDDING if source.embedding is not None else None,
+    )
 
 
 def _emulated(machine: str, bundle: Bundle) -> EmulatedEngine:

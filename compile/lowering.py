@@ -27,6 +27,7 @@ MODULES = {
 QUANTISED = ("int8", "int8-dynamic", "int8-weight-only")  # with a recipe of the same name in calibration/recipes
 # Likewise, but by a delegate's own quantiser, of a program in ordinary operations: int16 activations, int8 weights.
 CALIBRATED = ("16a8w",)
+PER_FRAME = ("executorch", "onnxruntime", "openvino", "tvm")  # engines that run an embedding apart from the rest
 PRECISIONS = {  # that a lowering does; a target's are its own
     "executorch": ("fp32", "fp16", *QUANTISED, *CALIBRATED),
     "onnxruntime": ("fp32", "fp16", *QUANTISED),
@@ -42,11 +43,14 @@ class Source:
 
     Attributes:
         model: the source model.
-        program: its inference form by `graph.export`, quantised if the precision is.
+        program: its inference form by `graph.export`, quantised if the precision is; without the patch embedding where
+            that is apart.
+        embedding: the patch embedding of one frame, by `graph.split`; None where the program has it.
     """
 
     model: VideoMamba
     program: ExportedProgram
+    embedding: ExportedProgram | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Lowered:
         cpu_features: what it needs of a CPU beyond the architecture, as the manifest has it.
         libraries, gpu: what it needs of the device, as the manifest has it.
         emulate: what runs the bundle on a machine that is not its target; None where nothing does.
+        embedding: the file with the source's embedding, if it has one.
     """
 
     program: str
@@ -67,6 +72,7 @@ class Lowered:
     libraries: tuple[str, ...] = ()
     gpu: dict[str, Any] = field(default_factory=dict)
     emulate: Callable[[Bundle], EmulatedEngine] | None = None
+    embedding: str | None = None
 
 
 class EmulatedEngine(Engine, Protocol):

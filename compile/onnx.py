@@ -18,11 +18,12 @@ from vmp_edge.ops.chunked import Form
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-PROGRAM = "model.onnx"
+PROGRAM, EMBEDDING = "model.onnx", "embedding.onnx"
 # What torch.onnx writes without converting; nothing newer is needed. (CausalConvWithState comes with 27, which
 # ONNX Runtime 1.31 does not have; it goes up to 26.)
 OPSET = 23
 NAMES = (["frames"], ["logits"])
+NAMES_APART = ((["frames"], ["tokens"]), (["tokens"], ["logits"]))  # of the embedding, and of what is left
 INSTALL_HINT = "run: pip install 'vmp-edge[compile,onnxruntime]'"
 
 
@@ -48,19 +49,29 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
 
 def write(source: Source, staging: Staging, kind: Target, precision: str, readers: tuple[str, ...] = ()) -> Lowered:
     """As `lower`; `readers` are distributions whose versions the manifest gives, too."""
-    program = in_precision(source.program, precision)
-    staging.add(PROGRAM, to_onnx(program, Form(**kind.scan)).SerializeToString())
+    program, names, form = in_precision(source.program, precision), NAMES, Form(**kind.scan)
+    if source.embedding is not None:
+        of_embedding, names = NAMES_APART
+        embedding = in_precision(source.embedding, precision, check=False)
+        staging.add(EMBEDDING, to_onnx(embedding, form, of_embedding).SerializeToString())
+    staging.add(PROGRAM, to_onnx(program, form, names).SerializeToString())
     tools = {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript", *readers)}
-    return Lowered(program=PROGRAM, tools=tools)
+    return Lowered(PROGRAM, tools, embedding=EMBEDDING if source.embedding is not None else None)
 
 
-def in_precision(program: ExportedProgram, precision: str) -> ExportedProgram:
+def in_precision(program: ExportedProgram, precision: str, check: bool = True) -> ExportedProgram:
     """A program of `graph.export`, quantised if the precision is, made of what ONNX has words for.
+
+    Args:
+        program: the program.
+        precision: of the bundle.
+        check: whether it must be of the precision; an embedding by itself may be left in float by the recipe.
 
     Raises:
         UsageError: the program is quantised and the precision is not, or the other way round.
     """
-    pt2e.check(program, precision)
+    if check:
+        pt2e.check(program, precision)
     if precision == "fp16":
         return graph.in_float16(graph.with_bounded_norms(program))
     return qdq.with_fixed_ranges(program) if precision in QUANTISED else program

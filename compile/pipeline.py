@@ -70,6 +70,7 @@ class Request:
             1 under an emulator.
         features: the program gives what the head takes, too, for `vmp-edge enroll`.
         variants: cheaper variants of the model to build into the bundle, as for `variants.parse`.
+        per_frame: embed each frame of a stream once: a program for the patch embedding, and one for the rest.
     """
 
     target: str
@@ -96,6 +97,7 @@ class Request:
     parity_clips: int | None = None
     features: bool = False
     variants: Sequence[str] | None = None
+    per_frame: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,8 @@ def build(request: Request, progress: Progress | None = None) -> Bundle:
         raise UsageError("--finetune would take the features for classes: build with one of --features and --finetune")
     if (request.tune or request.tuning_log) and engine != "tvm":
         raise UsageError(f"--tune and --tuning-log are for the engine tvm; {engine} has nothing to tune")
+    if request.per_frame:
+        check_per_frame(kind, engine)
     kind = dataclasses.replace(kind, tuning=request.tuning_log)
     procedural = request.checkpoint is None and (request.model or DEFAULT_MODEL) == DEFAULT_MODEL
     options = {name: getattr(request, name) for name in quantised.OPTIONS}
@@ -222,6 +226,18 @@ def cut(source: Described, variant: Variant) -> Described:
     preprocessing = dataclasses.replace(source.preprocessing, image_size=module.options.image_size)
     name = f"{source.name}-{variant.name}"
     return Described(name, module, source.labels, preprocessing, rate)
+
+
+def check_per_frame(kind: Target, engine: str) -> None:
+    """Whether the patch embedding can be a program of its own.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if engine not in lowering.PER_FRAME:
+        raise UsageError(f"--per-frame is for the engines {', '.join(lowering.PER_FRAME)}, not for {engine}")
+    if kind.delegate is not None or kind.gpu is not None:
+        raise UsageError(f"--per-frame is for CPUs, and {kind.name} is none: build without it")
 
 
 def write_report(report: Report, output: Path) -> None:
@@ -320,6 +336,12 @@ class Build:
     def load(self) -> tuple[Described, ExportedProgram]:
         """The source model and its program."""
         source = self.source or load_source(self.request)
+        quantised_too = self.precision in (*lowering.QUANTISED, *lowering.CALIBRATED)
+        if self.request.per_frame and quantised_too and (tubelet := source.module.options.tubelet_size) != 1:
+            raise UsageError(
+                f"--per-frame: {source.name} embeds {tubelet} frames at once, which {self.precision} cannot part: "
+                "build without it, or in fp32"
+            )
         from vmp_edge.compile import graph  # which needs PyTorch
 
         return source, graph.export(source.module, self.request.features)
@@ -333,7 +355,13 @@ class Build:
 
     def lower(self, source: Described, program: ExportedProgram, staging: Staging, precision: str) -> Lowered:
         """Lower a program into a folder."""
-        return lowering.find(self.engine)(Source(source.module, program), staging, self.kind, precision)
+        given = Source(source.module, program)
+        if self.request.per_frame:
+            from vmp_edge.compile import graph
+
+            embedding, rest = graph.split(program, source.module.options.tubelet_size)
+            given = Source(source.module, rest, embedding)
+        return lowering.find(self.engine)(given, staging, self.kind, precision)
 
     def manifest(self, source: Described, lowered: Lowered, precision: str) -> Manifest:
         """The manifest of what was lowered, before anything was measured."""
@@ -358,6 +386,7 @@ class Build:
             soc=self.kind.soc,
             threads=self.request.threads,
             features=options.embed_dim if self.request.features else 0,
+            embedding=lowered.embedding,
         )
 
     def compare(

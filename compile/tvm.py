@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from vmp_edge.compile.cuda.toolchain import Compiler
 
-PROGRAM = "model.so"
+PROGRAM, EMBEDDING = "model.so", "embedding.so"
 RUNTIME_LIBRARIES = ("libtvm_ffi.so", "libtvm_runtime.so")
 
 
@@ -53,8 +53,17 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str) -> Low
         return _lower_for_gpu(source.program, staging, kind, precision, tools)
     to_library(source.program, kind, path)
     staging.add(PROGRAM)
-    emulate = None if kind.machine == host_machine() else _emulated()
-    return Lowered(PROGRAM, tools, kind.cpu_features, libraries=RUNTIME_LIBRARIES, emulate=emulate)
+    if source.embedding is not None:
+        to_library(source.embedding, kind, staging.path / EMBEDDING)
+        staging.add(EMBEDDING)
+    return Lowered(
+        PROGRAM,
+        tools,
+        kind.cpu_features,
+        libraries=RUNTIME_LIBRARIES,
+        emulate=None if kind.machine == host_machine() else _emulated(),
+        embedding=EMBEDDING if source.embedding is not None else None,
+    )
 
 
 def resolve(kind: Target, precision: str = "fp32") -> Target:

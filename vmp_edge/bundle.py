@@ -64,6 +64,11 @@ class Bundle:
         """The cheaper variants' bundles by name, from the dearest to the cheapest; not checked yet."""
         return {name: self.path / VARIANTS_FOLDER / name for name in self.manifest.variants}
 
+    @property
+    def embedding(self) -> Path | None:
+        """The file that the engine makes tokens of a frame with, if the program takes tokens."""
+        return None if self.manifest.embedding is None else self.path / self.manifest.embedding
+
     @classmethod
     def open(cls, path: str | os.PathLike[str], any_machine: bool = False) -> Bundle:
         """Reads and checks a bundle: format, keys and types, machine, each file's size and SHA-256.

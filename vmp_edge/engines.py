@@ -33,6 +33,33 @@ class Engine(Protocol):
         ...
 
 
+class FrameEngine(Engine, Protocol):
+    """Executes a bundle whose embedding is a program of its own; `run` does one after the other."""
+
+    def embed(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Embeds one frame.
+
+        Args:
+            frame: float32 (3, S, S), normalised, C-contiguous.
+
+        Returns:
+            Its shares of the tokens before positions are added, float32 (P, N, C), N the model's tubelet size: the
+            tokens of N frames are the sum of the first one's first share, the second one's second, ... New memory.
+        """
+        ...
+
+    def run_tokens(self, tokens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Executes the rest of the model.
+
+        Args:
+            tokens: float32 (B, T / N, P, C), C-contiguous, of `embed`.
+
+        Returns:
+            Logits, float32 (B, classes).
+        """
+        ...
+
+
 class EngineFactory(Protocol):
     """What a registered name leads to: usually the engine's class."""
 

@@ -14,7 +14,8 @@ import yaml
 from vmp_edge.errors import BundleError, UsageError
 from vmp_edge.preprocessing import Preprocessing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest that is read; 1 is what bundles without an embedding have
+_WITH_EMBEDDING = 2  # of bundles whose program takes tokens: what reads 1 alone must not run it on frames
 MANIFEST_NAME = "manifest.yaml"
 VARIANTS_FOLDER = "variants"
 MAX_MANIFEST_BYTES = 4 << 20  # thousands of labels fit; a mistaken multi-gigabyte file does not get parsed
@@ -83,6 +84,8 @@ class Manifest:
         soc: The system on a chip that its program is compiled for, `SM8650` say; None where it runs on all.
         threads: How many threads the engine uses when the caller does not say; None leaves it to the engine.
         features: C, how many features the program gives after the logits, in the same vector; 0 for none.
+        embedding: The file that makes tokens of one frame, of a bundle whose program takes the tokens of a window
+            instead of its frames (`build --per-frame`); None of others.
         files: Size and hash of each file in the bundle but the manifest itself.
         variants: Cheaper variants of the model, from the dearest to the cheapest, and what is known of each; each is a
             bundle of its own, in the folder of its name in `VARIANTS_FOLDER`.
@@ -108,6 +111,7 @@ class Manifest:
     soc: str | None = None
     threads: int | None = None
     features: int = 0
+    embedding: str | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -121,13 +125,19 @@ class Manifest:
         """How many numbers the program gives for a clip: the logits, and the features after them."""
         return len(self.labels) + self.features
 
+    @property
+    def frame_tokens(self) -> tuple[int, int]:
+        """P and C, tokens of a frame (or a tubelet of frames) and their channels."""
+        side = self.image_size // int(self.model["patch_size"])
+        return side * side, int(self.model["embed_dim"])
+
     def to_dict(self) -> dict[str, Any]:
         """The manifest as plain scalars, lists and dicts, in the order in which it is written."""
         video: dict[str, Any] = {"frames": self.frames, "image_size": self.image_size}
         if self.frame_rate is not None:
             video["frame_rate"] = self.frame_rate
         entries: dict[str, Any] = {
-            "format": FORMAT_VERSION,
+            "format": 1 if self.embedding is None else _WITH_EMBEDDING,
             "name": self.name,
             "model": dict(self.model),
             "target": self.target,
@@ -138,6 +148,7 @@ class Manifest:
             "preprocessing": self.preprocessing.to_manifest(),
             "labels": list(self.labels),
             "program": self.program,
+            **({} if self.embedding is None else {"embedding": self.embedding}),
             "files": {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in self.files.items()},
             "tools": {name: str(version) for name, version in self.tools.items()},
             "parity": dict(self.parity),
@@ -183,9 +194,9 @@ class Manifest:
     @classmethod
     def _from_entry(cls, entry: _Entry) -> Manifest:
         version = entry.integer("format")
-        if version != FORMAT_VERSION:
+        if version not in (1, _WITH_EMBEDDING):
             newer = "update vmp-edge" if version > FORMAT_VERSION else "build the bundle again"
-            raise BundleError(f"has format {version}, this version of vmp-edge reads {FORMAT_VERSION}: {newer}")
+            raise BundleError(f"has format {version}, this version of vmp-edge reads 1 to {FORMAT_VERSION}: {newer}")
         video = entry.entry("input")
         files = entry.entry("files")
         manifest = cls(
@@ -209,6 +220,7 @@ class Manifest:
             soc=entry.text("soc") if "soc" in entry.values else None,
             threads=entry.integer("threads", minimum=1) if "threads" in entry.values else None,
             features=entry.integer("features", minimum=0) if "features" in entry.values else 0,
+            embedding=entry.text("embedding") if version == _WITH_EMBEDDING else None,
             files={name: _file_entry(name, files.entry(name)) for name in files.values},
             variants=_variants(entry.entry("variants")) if "variants" in entry.values else {},
         )
@@ -231,6 +243,18 @@ class Manifest:
         for key in self.model:
             if not isinstance(key, str):
                 raise BundleError(f"has the model option {key!r}, which is not a text")
+        if self.embedding is not None:
+            self._check_embedding()
+
+    def _check_embedding(self) -> None:
+        if self.embedding not in self.files:
+            raise BundleError(f"names the embedding {self.embedding!r}, which is not among its files")
+        model = _Entry(dict(self.model), "model")
+        if self.frames % model.integer("tubelet_size", minimum=1):
+            raise BundleError("contradicts itself: the model's tubelet_size does not divide its frames")
+        model.integer("embed_dim", minimum=1)
+        if self.image_size % model.integer("patch_size", minimum=1):
+            raise BundleError("contradicts itself: the model's patch_size does not divide its image_size")
 
 
 class _Entry:

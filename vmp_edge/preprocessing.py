@@ -102,6 +102,21 @@ class Preprocessing:
             place = out[channel, top : top + height, left : left + width]
             np.take(self._table[channel], plane, out=place, mode="clip")  # "clip": no bounds check, no buffering
 
+    def picture(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """The part of preparing that depends on the frame's size: what `frame` makes of it is what it makes of `frame`.
+
+        Args:
+            frame: uint8 (H, W, 3), any H and W.
+
+        Returns:
+            uint8 (h, w, 3), resized, h and w at most S, channels as they were; may share the frame's memory.
+
+        Raises:
+            UsageError: The frame has another shape or dtype.
+        """
+        check_frame(frame)
+        return self._resized(frame)[2]
+
     def clip(self, clip: npt.NDArray[np.uint8], out: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
         """Prepares a clip.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from vmp_edge.errors import BundleError, UsageError
 from vmp_edge.gallery import Gallery, Matcher, check_fits
 from vmp_edge.manifest import Manifest
 from vmp_edge.preprocessing import check_clip_shape, empty_video
+
+_CLOSED = "this recogniser is closed: load the bundle again"
 
 
 @dataclass(frozen=True, eq=False)  # arrays don't compare to one truth
@@ -166,10 +169,65 @@ class Recognizer:
         """
         expected = (3, self.frames, self.image_size, self.image_size)
         if not isinstance(video, np.ndarray) or video.dtype != np.float32 or video.shape[1:] != expected:
-            found = f"{video.dtype} {video.shape}" if isinstance(video, np.ndarray) else type(video).__name__
-            raise UsageError(f"a video for this bundle is float32 (batch, {str(expected)[1:]}, not {found}")
+            raise UsageError(f"a video for this bundle is float32 (batch, {str(expected)[1:]}, not {_describe(video)}")
         with self._lock:
             return self._run(video)
+
+    @property
+    def frame_tokens(self) -> tuple[int, int, int] | None:
+        """(P, N, C), what `embed` gives, of a bundle that was built `--per-frame`; None of others."""
+        if self.manifest.embedding is None:
+            return None
+        tokens, channels = self.manifest.frame_tokens
+        return tokens, int(self.manifest.model["tubelet_size"]), channels
+
+    def embed(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Embeds one frame, for `predict_tokens`, with a bundle that was built `--per-frame`.
+
+        Args:
+            frame: float32 (3, S, S), normalised, C-contiguous.
+
+        Returns:
+            Its shares of the tokens at each place in a tubelet of N frames, float32 (P, N, C): the same in whichever
+            window it is. The tokens of N frames are the first one's first share plus the second one's second, ...
+
+        Raises:
+            UsageError: The frame has another shape or dtype, or the bundle takes frames.
+            BundleError: The engine failed or gave another shape.
+        """
+        shape = self._tokens_of_a_frame()
+        _check("a frame", frame, (3, self.image_size, self.image_size))
+        with self._lock:
+            tokens = np.asarray(self._open_frames().embed(frame), np.float32)
+        if tokens.shape != shape:
+            raise BundleError(f"{self.bundle.path} made tokens of shape {tokens.shape}, not {shape}: build it again")
+        return tokens
+
+    def predict_tokens(self, tokens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Runs the rest of the model on the tokens of T frames, with a bundle that was built `--per-frame`.
+
+        Args:
+            tokens: float32 (1, T / N, P, C), made of what `embed` gave, C-contiguous.
+
+        Returns:
+            Logits, float32 (1, classes): those of `predict_video` on the frames.
+
+        Raises:
+            UsageError: The tokens have another shape or dtype, or the bundle takes frames.
+            BundleError: The engine failed or gave values that make no sense.
+        """
+        return self.token_outputs(tokens).logits
+
+    def token_outputs(self, tokens: npt.NDArray[np.float32]) -> Outputs:
+        """Logits and features of tokens as for `predict_tokens`.
+
+        Raises:
+            UsageError, BundleError: As for `predict_tokens`.
+        """
+        count, tubelet, channels = self._tokens_of_a_frame()
+        _check("tokens", tokens, (1, self.frames // tubelet, count, channels))
+        with self._lock:
+            return self._checked(self._open_frames().run_tokens, tokens)
 
     def scores(self, outputs: Outputs) -> npt.NDArray[np.float32]:
         """Scores of all labels, float32 (B, labels), each row adding up to 1: softmax, and what the gallery says."""
@@ -208,10 +266,25 @@ class Recognizer:
 
     def _run(self, video: npt.NDArray[np.float32]) -> Outputs:
         if self._engine is None:
-            raise UsageError("this recogniser is closed: load the bundle again")
+            raise UsageError(_CLOSED)
+        return self._checked(self._engine.run, video)
+
+    def _tokens_of_a_frame(self) -> tuple[int, int, int]:
+        if self.frame_tokens is None:
+            raise UsageError(f"{self.bundle.path} takes frames, not tokens: build it with --per-frame")
+        return self.frame_tokens
+
+    def _open_frames(self) -> engines.FrameEngine:
+        if self._engine is None:
+            raise UsageError(_CLOSED)
+        return cast(engines.FrameEngine, self._engine)  # the manifest says so
+
+    def _checked(
+        self, run: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]], inputs: npt.NDArray[np.float32]
+    ) -> Outputs:
         manifest = self.manifest
-        given = np.asarray(self._engine.run(video), np.float32)
-        if given.shape != (len(video), manifest.outputs):
+        given = np.asarray(run(inputs), np.float32)
+        if given.shape != (len(inputs), manifest.outputs):
             others = f" and {manifest.features} features" if manifest.features else ""
             raise BundleError(
                 f"{self.bundle.path} gave an output of shape {given.shape} for {len(manifest.labels)} "
@@ -223,6 +296,16 @@ class Recognizer:
             )
         logits, features = np.split(given, [len(manifest.labels)], axis=1)
         return Outputs(logits, features if manifest.features else None)
+
+
+def _check(what: str, array: object, shape: tuple[int, ...]) -> None:
+    good = isinstance(array, np.ndarray) and array.dtype == np.float32 and array.shape == shape
+    if not good or not array.flags.c_contiguous:  # type: ignore[attr-defined]
+        raise UsageError(f"{what} for this bundle: float32 {shape} in one piece, not {_describe(array)}")
+
+
+def _describe(value: object) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def load(

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from vmp_edge.errors import UsageError
 from vmp_edge.preprocessing import Preprocessing, check_frame
+from vmp_edge.slots import Embed, FrameSlots, Slots, TokenSlots
 
 SAMPLINGS = ("uniform", "recent", "motion")
 
@@ -194,15 +195,25 @@ class FrameRing:
         preprocessing: How frames are prepared.
         window: What is read; sets the capacity.
         capacity: Keep so many frames, if that is more: for a window of another spacing, by `change`.
+        embed: Makes a frame's shares of tokens: windows are gathered of tokens then, and a frame is embedded when the
+            first window takes it, in the thread that reads. None gathers prepared frames.
+        tokens: (P, N, C), the shape of what `embed` gives.
     """
 
-    def __init__(self, preprocessing: Preprocessing, window: Window, capacity: int = 0) -> None:
-        self.preprocessing = preprocessing
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        window: Window,
+        capacity: int = 0,
+        embed: Embed | None = None,
+        tokens: tuple[int, int, int] = (0, 0, 0),
+    ) -> None:
         self.window = window
         self._capacity = max(capacity, window.capacity)
-        size = preprocessing.image_size
         slots = self._capacity + window.frames + 1  # kept, being gathered, being written
-        self._slots = np.empty((slots, 3, size, size), np.float32)
+        self._slots: Slots = (
+            FrameSlots(preprocessing, slots) if embed is None else TokenSlots(preprocessing, slots, embed, tokens)
+        )
         self._free = list(range(slots))
         self._kept: deque[_Kept] = deque()
         self._pinned: set[int] = set()  # slots that a window is being gathered from
@@ -219,6 +230,11 @@ class FrameRing:
     def pushed(self) -> int:
         """How many frames came in."""
         return self._pushed
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all slots."""
+        return self._slots.nbytes
 
     @property
     def dropped(self) -> int:
@@ -248,7 +264,7 @@ class FrameRing:
             slot = self._reserve(timestamp)
             if slot is not None:
                 try:
-                    self.preprocessing.frame(frame, self._slots[slot], bgr)
+                    self._slots.write(slot, frame, bgr)
                 except BaseException:
                     with self._changed:
                         self._free.append(slot)
@@ -270,10 +286,13 @@ class FrameRing:
         """Gathers the newest window.
 
         Args:
-            out: float32 (3, T, S, S) to write into.
+            out: float32 (3, T, S, S) to write into, or (P, T / N, C) for tokens.
 
         Returns:
             Which frames it is made of; None, and `out` as it was, if there are too few as yet.
+
+        Raises:
+            VmpError: Embedding a frame failed.
         """
         with self._reading:
             chosen = self._pin()
@@ -281,7 +300,7 @@ class FrameRing:
                 return None
             try:
                 for index, kept in enumerate(chosen):
-                    out[:, index] = self._slots[kept.slot]
+                    self._slots.read(kept.slot, out, index)
             finally:
                 self._unpin()
         return WindowRead(tuple(kept.sequence for kept in chosen), tuple(kept.timestamp for kept in chosen))
@@ -320,9 +339,8 @@ class FrameRing:
             self.window = window
             self._changed.notify_all()
 
-    def successor(self, preprocessing: Preprocessing, window: Window, capacity: int = 0) -> FrameRing:
+    def successor(self, ring: FrameRing) -> FrameRing:
         """An empty ring that counts on where this one is; push no more to this one."""
-        ring = FrameRing(preprocessing, window, capacity)
         ring._pushed, ring._dropped, ring._last_timestamp = self._pushed, self._dropped, self._last_timestamp
         return ring
 

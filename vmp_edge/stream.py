@@ -17,7 +17,7 @@ from vmp_edge.errors import UsageError
 from vmp_edge.governor import CpuMeter, Decision, Governor, Level
 from vmp_edge.motion import MotionGate, MotionMeter
 from vmp_edge.preprocessing import check_frame, empty_video
-from vmp_edge.recognizer import Prediction, Recognizer
+from vmp_edge.recognizer import Outputs, Prediction, Recognizer
 from vmp_edge.ring import FrameRing, Window
 from vmp_edge.smoothing import DEFAULT_SMOOTHING, Smoother, Smoothing
 
@@ -108,10 +108,9 @@ class Stream:
             _check_variants(governor, self._variants)
             self.recognizer = self._variants[governor.level.variant]
             self.window = self._window(governor.level)
-        recognizer = self.recognizer
-        self._ring = FrameRing(recognizer.manifest.preprocessing, self.window, self._capacity(recognizer))
+        gathering = _gathering(self.recognizer, self.window, self._capacity(self.recognizer))
+        self._ring, self._gathered, self._run = gathering
         self._smoother = Smoother(smoothing) if smoothing is not None else None
-        self._video = empty_video(recognizer.frames, recognizer.image_size)
         self._lock = threading.Lock()  # over what follows
         self._epoch = 0  # counts resets: a result from before one is not shown after it
         self._windows = self._skipped = 0
@@ -241,6 +240,11 @@ class Stream:
         """The newest result since the last reset."""
         return self._latest
 
+    @property
+    def memory(self) -> int:
+        """Bytes that the frame ring takes, allocated once."""
+        return self._ring.nbytes
+
     def statistics(self) -> Statistics:
         """How the stream is doing; may be called from any thread."""
         with self._lock:
@@ -287,10 +291,10 @@ class Stream:
         if self._gate is not None and (held := self._skip(self._gate, epoch, start)) is not None:
             self._govern(None)
             return held
-        window = self._ring.read(self._video[0])
+        window = self._ring.read(self._gathered)
         if window is None:
             return None
-        outputs = self.recognizer.outputs(self._video)
+        outputs = self._run()
         with self._lock:
             if epoch != self._epoch:
                 return None
@@ -341,13 +345,15 @@ class Stream:
         """Goes on as a level says; another variant that takes other frames fills a ring of its own first."""
         recognizer, previous = self._variants[level.variant], self.recognizer
         self.recognizer, self.window = recognizer, self._window(level)
+        ring, gathered, run = _gathering(recognizer, self.window, self._capacity(recognizer))
         taken, before = recognizer.manifest, previous.manifest
-        if (taken.frames, taken.preprocessing) == (before.frames, before.preprocessing):
+        whole = recognizer.frame_tokens is None and previous.frame_tokens is None  # tokens are each model's own
+        if whole and (taken.frames, taken.preprocessing) == (before.frames, before.preprocessing):
+            self._gathered, self._run = gathered, run
             self._ring.change(self.window)
             return
-        self._video = empty_video(recognizer.frames, recognizer.image_size)
         with self._feeding:
-            self._ring = self._ring.successor(taken.preprocessing, self.window, self._capacity(recognizer))
+            self._ring, self._gathered, self._run = self._ring.successor(ring), gathered, run
             if self._closed:
                 self._ring.close()
 
@@ -376,3 +382,20 @@ def _check_variants(governor: Governor, recognizers: Mapping[str | None, Recogni
             raise UsageError(f"the governor's levels want the variant {level.variant!r}, which was not given")
     if len({recognizer.labels for recognizer in recognizers.values()}) > 1:
         raise UsageError("the variants recognise other labels: build them of one model")
+
+
+def _gathering(
+    recognizer: Recognizer, window: Window, capacity: int
+) -> tuple[FrameRing, npt.NDArray[np.float32], Callable[[], Outputs]]:
+    """A ring, the memory that its windows are gathered in, and what recognises what is there.
+
+    Where the bundle embeds frames by themselves, the ring keeps their tokens, else prepared frames.
+    """
+    preprocessing = recognizer.manifest.preprocessing
+    if recognizer.frame_tokens is None:
+        video = empty_video(recognizer.frames, recognizer.image_size)
+        return FrameRing(preprocessing, window, capacity), video[0], lambda: recognizer.outputs(video)
+    count, tubelet, channels = recognizer.frame_tokens
+    tokens = np.empty((1, recognizer.frames // tubelet, count, channels), np.float32)
+    ring = FrameRing(preprocessing, window, capacity, recognizer.embed, recognizer.frame_tokens)
+    return ring, tokens[0].swapaxes(0, 1), lambda: recognizer.token_outputs(tokens)

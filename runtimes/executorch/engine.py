@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from vmp_edge.bundle import Bundle
 from vmp_edge.errors import BundleError, UsageError, VmpError
 from vmp_edge.runtimes.executorch.library import LIBRARY, executorch_folder
-from vmp_edge.runtimes.folding import fold
+from vmp_edge.runtimes.folding import embed_all, fold
 
 ABI = 2
 ERROR_SIZE = 512
@@ -71,8 +72,44 @@ class _Library:
         return cls.loaded
 
 
+class _Program:
+    """A ``.pte`` program that takes one tensor and gives one."""
+
+    def __init__(self, library: _Library, path: Path) -> None:
+        self._library = library
+        self._error = ctypes.create_string_buffer(ERROR_SIZE)
+        self._handle = library.c.vmp_program_create(os.fsencode(path), 0, self._error, ERROR_SIZE)
+        if not self._handle:
+            raise BundleError(f"{path}: {self._reason()}")
+
+    def execute(self, inputs: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
+        """As `ExecuTorchEngine.execute`."""
+        output = np.empty(count, np.float32)
+        failed = self._library.c.vmp_program_run(
+            self._handle,
+            inputs.ctypes.data_as(FLOATS),
+            (ctypes.c_int32 * inputs.ndim)(*inputs.shape),
+            inputs.ndim,
+            output.ctypes.data_as(FLOATS),
+            count,
+            self._error,
+            ERROR_SIZE,
+        )
+        if failed:
+            raise VmpError(f"ExecuTorch: {self._reason()}")
+        return output
+
+    def close(self) -> None:
+        if self._handle:
+            self._library.c.vmp_program_destroy(self._handle)
+            self._handle = None
+
+    def _reason(self) -> str:
+        return self._error.value.decode(errors="replace")
+
+
 class ExecuTorchEngine:
-    """Runs a bundle's ``.pte`` program.
+    """Runs a bundle's ``.pte`` program, or two where the embedding is one of its own.
 
     Args:
         bundle: a bundle whose engine is ``executorch``.
@@ -87,12 +124,13 @@ class ExecuTorchEngine:
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         self._outputs = bundle.manifest.outputs
         self._tubelet = int(bundle.manifest.model["tubelet_size"])
-        self._library = _Library.get(bundle.path / LIBRARY, threads)
-        self._error = ctypes.create_string_buffer(ERROR_SIZE)
-        program = bundle.path / bundle.manifest.program
-        self._program = self._library.c.vmp_program_create(os.fsencode(program), 0, self._error, ERROR_SIZE)
-        if not self._program:
-            raise BundleError(f"{program}: {self._reason()}")
+        library = _Library.get(bundle.path / LIBRARY, threads)
+        self._program = _Program(library, bundle.path / bundle.manifest.program)
+        self._embedding: _Program | None = None
+        if bundle.embedding is not None:
+            tokens, channels = bundle.manifest.frame_tokens
+            self._shares = tokens, self._tubelet, channels
+            self._embedding = _Program(library, bundle.embedding)
 
     def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits of a batch of clips.
@@ -107,7 +145,17 @@ class ExecuTorchEngine:
         Raises:
             VmpError: the program failed.
         """
-        return np.stack([self.execute(clip, self._outputs) for clip in fold(video, self._tubelet)])
+        inputs = fold(video, self._tubelet) if self._embedding is None else embed_all(video, self._tubelet, self.embed)
+        return self.run_tokens(inputs)
+
+    def embed(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """As `vmp_edge.engines.FrameEngine`."""
+        assert self._embedding is not None
+        return self._embedding.execute(frame[None], math.prod(self._shares)).reshape(self._shares)
+
+    def run_tokens(self, tokens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """As `vmp_edge.engines.FrameEngine`."""
+        return np.stack([self.execute(one, self._outputs) for one in tokens])
 
     def execute(self, inputs: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
         """Run the program on its one input, as it takes it.
@@ -122,26 +170,10 @@ class ExecuTorchEngine:
         Raises:
             VmpError: the program failed.
         """
-        output = np.empty(count, np.float32)
-        failed = self._library.c.vmp_program_run(
-            self._program,
-            inputs.ctypes.data_as(FLOATS),
-            (ctypes.c_int32 * inputs.ndim)(*inputs.shape),
-            inputs.ndim,
-            output.ctypes.data_as(FLOATS),
-            count,
-            self._error,
-            ERROR_SIZE,
-        )
-        if failed:
-            raise VmpError(f"ExecuTorch: {self._reason()}")
-        return output
+        return self._program.execute(inputs, count)
 
     def close(self) -> None:
-        """Free the program; `run` must not be called afterwards."""
-        if self._program:
-            self._library.c.vmp_program_destroy(self._program)
-            self._program = None
-
-    def _reason(self) -> str:
-        return self._error.value.decode(errors="replace")
+        """Free the programs; `run` must not be called afterwards."""
+        self._program.close()
+        if self._embedding is not None:
+            self._embedding.close()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
 from vmp_edge.bundle import Bundle
 from vmp_edge.errors import BundleError, VmpError
-from vmp_edge.runtimes.folding import fold
+from vmp_edge.runtimes.folding import embed_all, fold
 
 ONLY_ERRORS = 3  # of ONNX Runtime's log levels
 # Where only weights are int8, it would round activations, too.
@@ -32,12 +35,8 @@ class OnnxRuntimeEngine:
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = ONLY_ERRORS
         options.add_session_config_entry(*FLOAT_ACTIVATIONS)
-        program = bundle.path / bundle.manifest.program
-        try:
-            self._session = onnxruntime.InferenceSession(str(program), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions have no base class of their own
-            raise BundleError(f"{program}: ONNX Runtime cannot load it ({one_line(error)})") from error
-        self._input = self._session.get_inputs()[0].name
+        self._session = _session(bundle.path / bundle.manifest.program, options)
+        self._embedding = None if bundle.embedding is None else _session(bundle.embedding, options)
 
     def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits of a batch of clips.
@@ -52,15 +51,39 @@ class OnnxRuntimeEngine:
         Raises:
             VmpError: the model failed.
         """
-        try:
-            logits = [self._session.run(None, {self._input: clip})[0] for clip in fold(video, self._tubelet)]
-        except Exception as error:
-            raise VmpError(f"ONNX Runtime: {one_line(error)}") from error
-        return np.concatenate(logits).astype(np.float32, copy=False)
+        inputs = fold(video, self._tubelet) if self._embedding is None else embed_all(video, self._tubelet, self.embed)
+        return self.run_tokens(inputs)
+
+    def embed(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """As `vmp_edge.engines.FrameEngine`."""
+        (shares,) = _execute(self._embedding, frame[None])
+        by_place: npt.NDArray[np.float32] = shares.reshape(len(shares), self._tubelet, -1)
+        return by_place
+
+    def run_tokens(self, tokens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """As `vmp_edge.engines.FrameEngine`."""
+        return np.concatenate([_execute(self._session, one) for one in tokens])
 
     def close(self) -> None:
         """Free the model; `run` must not be called afterwards."""
         self.__dict__.pop("_session", None)
+        self.__dict__.pop("_embedding", None)
+
+
+def _session(path: Path, options: Any) -> Any:
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no base class of their own
+        raise BundleError(f"{path}: ONNX Runtime cannot load it ({one_line(error)})") from error
+
+
+def _execute(session: Any, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The one result of a model's one input."""
+    try:
+        result: npt.NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: inputs})[0]
+    except Exception as error:
+        raise VmpError(f"ONNX Runtime: {one_line(error)}") from error
+    return result.astype(np.float32, copy=False)
 
 
 def one_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import openvino
 
 from vmp_edge.bundle import Bundle
 from vmp_edge.errors import BundleError, VmpError
-from vmp_edge.runtimes.folding import fold
+from vmp_edge.runtimes.folding import embed_all, fold
 
 
 class OpenVinoEngine:
@@ -30,12 +31,8 @@ class OpenVinoEngine:
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
-        program = bundle.path / bundle.manifest.program
-        try:
-            core = openvino.Core()
-            self._model = core.compile_model(core.read_model(program), "CPU", options)
-        except Exception as error:  # RuntimeError, or what its ONNX reader raises
-            raise BundleError(f"{program}: OpenVINO cannot load it ({' '.join(str(error).split())[:300]})") from error
+        self._model = _load(bundle.path / bundle.manifest.program, options)
+        self._embedding = None if bundle.embedding is None else _load(bundle.embedding, options)
 
     def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits of a batch of clips.
@@ -50,12 +47,36 @@ class OpenVinoEngine:
         Raises:
             VmpError: the model failed.
         """
-        try:
-            logits = [np.array(self._model(clip)[0], np.float32) for clip in fold(video, self._tubelet)]
-        except Exception as error:
-            raise VmpError(f"OpenVINO: {' '.join(str(error).split())[:300]}") from error
-        return np.concatenate(logits)
+        inputs = fold(video, self._tubelet) if self._embedding is None else embed_all(video, self._tubelet, self.embed)
+        return self.run_tokens(inputs)
+
+    def embed(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """As `vmp_edge.engines.FrameEngine`."""
+        (shares,) = _execute(self._embedding, frame[None])
+        by_place: npt.NDArray[np.float32] = shares.reshape(len(shares), self._tubelet, -1)
+        return by_place
+
+    def run_tokens(self, tokens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """As `vmp_edge.engines.FrameEngine`."""
+        return np.concatenate([_execute(self._model, one) for one in tokens])
 
     def close(self) -> None:
         """Free the model; `run` must not be called afterwards."""
         self.__dict__.pop("_model", None)
+        self.__dict__.pop("_embedding", None)
+
+
+def _load(path: Path, options: dict[str, Any]) -> Any:
+    try:
+        core = openvino.Core()
+        return core.compile_model(core.read_model(path), "CPU", options)
+    except Exception as error:  # RuntimeError, or what its ONNX reader raises
+        raise BundleError(f"{path}: OpenVINO cannot load it ({' '.join(str(error).split())[:300]})") from error
+
+
+def _execute(model: Any, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The one result of a model's one input."""
+    try:
+        return np.array(model(inputs)[0], np.float32)
+    except Exception as error:
+        raise VmpError(f"OpenVINO: {' '.join(str(error).split())[:300]}") from error

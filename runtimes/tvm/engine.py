@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from vmp_edge.bundle import Bundle
 from vmp_edge.errors import BundleError, MissingDependencyError, VmpError
 from vmp_edge.manifest import missing_cpu_features
+from vmp_edge.runtimes.folding import embed_all
 from vmp_edge.runtimes.tvm import cuda
 from vmp_edge.runtimes.tvm.library import CUDART, INSTALL_HINT, runtime_library
 
@@ -72,8 +74,41 @@ def _use_threads(count: int) -> None:
     _pools.threads = count
 
 
+class _Program:
+    """A library's program, and its input.
+
+    Args:
+        path: of the library.
+        shape: of the input.
+        on_gpu: whether it is the GPU's.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], on_gpu: bool) -> None:
+        ffi = _runtime()
+        self.input = aligned(*shape)
+        try:
+            library = ffi.load_module(str(path), keep_module_alive=False)
+            self._machine: Any = library["vm_load_executable"]()
+            gpu = (cuda.DEVICE, 0, POOLED_ALLOCATOR) if on_gpu else ()
+            self._machine["vm_initialization"](*gpu, CPU, 0, POOLED_ALLOCATOR)  # the CPU has the sizes always
+            self._main: Any = self._machine["main"]
+            self._tensor: Any = ffi.from_dlpack(self.input)
+            self._there = _Transfer(ffi, self._tensor) if on_gpu else None
+        except Exception as error:  # tvm_ffi raises what the C++ side names: there is no common class
+            raise BundleError(f"{path}: cannot be loaded ({one_line(error)}); build the bundle again") from error
+
+    def run(self) -> npt.NDArray[np.float32]:
+        """The result of what is in `input`."""
+        try:
+            result = self._there.run(self._main) if self._there else self._main(self._tensor)
+            copied: npt.NDArray[np.float32] = np.from_dlpack(result).copy()
+        except Exception as error:
+            raise VmpError(f"TVM: {one_line(error)}") from error
+        return copied
+
+
 class TvmEngine:
-    """Runs a bundle's ``model.so``.
+    """Runs a bundle's ``model.so``, and ``embedding.so`` where there is one.
 
     Args:
         bundle: a bundle whose engine is ``tvm``.
@@ -92,24 +127,18 @@ class TvmEngine:
                 "machine's target"
             )
         model = bundle.manifest.model
-        tubelet, side = int(model["tubelet_size"]), bundle.manifest.image_size
+        self._tubelet = tubelet = int(model["tubelet_size"])
+        side = bundle.manifest.image_size
         self._threads = threads or len(os.sched_getaffinity(0))
-        self._input = aligned(bundle.manifest.frames // tubelet, 3 * tubelet, side, side)
-        ffi = _runtime()
         if bundle.manifest.gpu:
             _use_gpu(bundle)
-        try:
-            library = ffi.load_module(str(bundle.program), keep_module_alive=False)
-            self._machine: Any = library["vm_load_executable"]()
-            gpu = (cuda.DEVICE, 0, POOLED_ALLOCATOR) if bundle.manifest.gpu else ()
-            self._machine["vm_initialization"](*gpu, CPU, 0, POOLED_ALLOCATOR)  # the CPU has the sizes always
-            self._main: Any = self._machine["main"]
-            self._tensor: Any = ffi.from_dlpack(self._input)
-            self._there = _Transfer(ffi, self._tensor) if bundle.manifest.gpu else None
-        except Exception as error:  # tvm_ffi raises what the C++ side names: there is no common class
-            raise BundleError(
-                f"{bundle.program}: cannot be loaded ({one_line(error)}); build the bundle again"
-            ) from error
+        steps, on_gpu = bundle.manifest.frames // tubelet, bool(bundle.manifest.gpu)
+        self._embedding: _Program | None = None
+        shape: tuple[int, ...] = (steps, 3 * tubelet, side, side)
+        if bundle.embedding is not None:
+            self._embedding = _Program(bundle.embedding, (1, 3, side, side), on_gpu)
+            shape = (steps, *bundle.manifest.frame_tokens)
+        self._program: _Program | None = _Program(bundle.program, shape, on_gpu)
 
     def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits of a batch of clips.
@@ -123,22 +152,32 @@ class TvmEngine:
         Raises:
             VmpError: the program failed.
         """
+        if self._embedding is not None:
+            return self.run_tokens(embed_all(video, self._tubelet, self.embed))
+        return self.run_tokens(video.transpose(0, 2, 1, 3, 4))
+
+    def embed(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """As `vmp_edge.engines.FrameEngine`."""
+        assert self._embedding is not None
+        _use_threads(self._threads)
+        self._embedding.input[0] = frame
+        (shares,) = self._embedding.run()
+        by_place: npt.NDArray[np.float32] = shares.reshape(len(shares), self._tubelet, -1)
+        return by_place
+
+    def run_tokens(self, tokens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """As `vmp_edge.engines.FrameEngine`."""
+        assert self._program is not None
         _use_threads(self._threads)
         logits = []
-        steps, channels, height, width = self._input.shape
-        by_frame = self._input.reshape(steps * channels // 3, 3, height, width)
-        for clip in video:
-            np.copyto(by_frame, clip.transpose(1, 0, 2, 3))
-            try:
-                result = self._there.run(self._main) if self._there else self._main(self._tensor)
-                logits.append(np.from_dlpack(result).copy())
-            except Exception as error:
-                raise VmpError(f"TVM: {one_line(error)}") from error
+        for one in tokens:
+            np.copyto(self._program.input.reshape(one.shape), one)
+            logits.append(self._program.run())
         return np.concatenate(logits)
 
     def close(self) -> None:
-        """Free the program; `run` must not be called afterwards."""
-        self._main = self._machine = self._tensor = self._there = None
+        """Free the programs; `run` must not be called afterwards."""
+        self._program = self._embedding = None
 
 
 def _use_gpu(bundle: Bundle) -> None:

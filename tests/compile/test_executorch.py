@@ -36,7 +36,7 @@ def as_bundle(tmp_path, library):
         shutil.copy(library, tmp_path / LIBRARY)
         (tmp_path / "model.pte").write_bytes(program)
         manifest = SimpleNamespace(program="model.pte", model=vars(options), labels=range(options.num_classes))
-        return SimpleNamespace(path=tmp_path, manifest=manifest)
+        return SimpleNamespace(path=tmp_path, manifest=manifest, embedding=None)
 
     return make
 

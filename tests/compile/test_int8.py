@@ -162,7 +162,7 @@ def lowered(tmp_path):
             machine=kind.machine,
             labels=range(options.num_classes),
         )
-        return SimpleNamespace(path=tmp_path, program=tmp_path / result.program, manifest=manifest)
+        return SimpleNamespace(path=tmp_path, program=tmp_path / result.program, manifest=manifest, embedding=None)
 
     return make
 

@@ -57,7 +57,7 @@ def as_bundle(tmp_path):
     def make(program, options):
         (tmp_path / "model.onnx").write_bytes(program)
         manifest = SimpleNamespace(program="model.onnx", model=vars(options), labels=range(options.num_classes))
-        return SimpleNamespace(path=tmp_path, manifest=manifest)
+        return SimpleNamespace(path=tmp_path, manifest=manifest, embedding=None)
 
     return make
 

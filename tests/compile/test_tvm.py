@@ -46,7 +46,7 @@ def as_bundle(tmp_path):
         manifest = SimpleNamespace(
             model=vars(options), image_size=options.image_size, frames=options.num_frames, cpu_features=(), gpu={}
         )
-        return SimpleNamespace(path=tmp_path, program=tmp_path / "model.so", manifest=manifest)
+        return SimpleNamespace(path=tmp_path, program=tmp_path / "model.so", manifest=manifest, embedding=None)
 
     return make
 
@@ -270,7 +270,7 @@ def test_a_damaged_library_is_one_line(as_bundle, model):
 
 def test_a_wrong_video_is_one_line(as_bundle, model):
     engine = TvmEngine(as_bundle(model), threads=1)
-    engine._tensor = tvm_ffi.from_dlpack(np.zeros((1, 2, 3, 4), np.float32))
+    engine._program._tensor = tvm_ffi.from_dlpack(np.zeros((1, 2, 3, 4), np.float32))
     with pytest.raises(VmpError, match=r"^TVM: ") as caught:
         engine.run(random_video())
     assert "\n" not in str(caught.value)

@@ -380,7 +380,8 @@ def set_at(*keys, value):
 @pytest.mark.parametrize(
     "change, status, words",
     [
-        (set_at("format", value=2), BUNDLE, "update"),
+        (set_at("format", value=2), BUNDLE, "without --per-frame"),
+        (set_at("format", value=3), BUNDLE, "update"),
         (set_at("format", value="one"), BUNDLE, "whole number"),
         (set_at("machine", value="s390x"), MACHINE, "s390x"),
         (set_at("cpu_features", value=["telepathy"]), MACHINE, "telepathy"),

@@ -44,7 +44,7 @@ def test_int8_is_that_of_the_program(precision, tmp_path):
     try:
         lowered = executorch.lower(Source(model, program), Staging(tmp_path), kind, precision)
         manifest = SimpleNamespace(model=vars(model.options), labels=range(SMALL["num_classes"]))
-        bundle = SimpleNamespace(path=tmp_path, program=tmp_path / lowered.program, manifest=manifest)
+        bundle = SimpleNamespace(path=tmp_path, program=tmp_path / lowered.program, manifest=manifest, embedding=None)
         engine = EmulatedExecuTorch(bundle, "aarch64")
     except MissingDependencyError as error:
         pytest.skip(str(error))

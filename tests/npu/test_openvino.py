@@ -62,6 +62,6 @@ def test_what_it_cannot_run_is_one_line(bundle, tmp_path):
     engine.close()
     engine.close()
     (tmp_path / "model.onnx").write_bytes(b"not a model")
-    damaged = SimpleNamespace(path=tmp_path, manifest=bundle.manifest)
+    damaged = SimpleNamespace(path=tmp_path, manifest=bundle.manifest, embedding=None)
     with pytest.raises(BundleError, match=r"model\.onnx: OpenVINO cannot load it"):
         OpenVinoEngine(damaged)

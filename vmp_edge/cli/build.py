@@ -63,6 +63,11 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="the bundle gives features, too, which vmp-edge enroll needs",
     )
+    parser.add_argument(
+        "--per-frame",
+        action="store_true",
+        help="embed each frame of a stream once, not once a window; the same results (docs/streaming.md)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads on the device (default: all cores)")
     parser.add_argument(
         "--tune",

@@ -35,12 +35,13 @@ def run(args: argparse.Namespace) -> int:
 def _summary(manifest: Manifest) -> list[tuple[str, str]]:
     size = manifest.image_size
     rate = f", spaced {manifest.frame_rate:g} to the second" if manifest.frame_rate else ""
+    once = ", each embedded once" if manifest.embedding else ""
     prepared = manifest.preprocessing
     rows = [
         ("name", manifest.name),
         ("target", f"{manifest.target} ({manifest.machine})"),
         ("engine", f"{manifest.engine}, {manifest.precision}"),
-        ("input", f"{manifest.frames} frames of {size}x{size}{rate}"),
+        ("input", f"{manifest.frames} frames of {size}x{size}{rate}{once}"),
         ("preprocessing", f"{prepared.resize}, {prepared.interpolation}, mean {prepared.mean}, std {prepared.std}"),
         ("labels", f"{len(manifest.labels)}: {_shortened(manifest.labels)}"),
     ]

@@ -11,6 +11,7 @@ namespace vmp {
 namespace {
 
 constexpr int64_t kFormat = 1;
+constexpr int64_t kWithEmbedding = 2;  // its program takes tokens, which another program makes
 constexpr int64_t kLargest = 1 << 20;  // frames, pixels, threads: beyond it nothing is meant
 
 // A mapping being read: each getter checks presence and type, and says where it was when it fails.
@@ -153,6 +154,8 @@ Manifest Manifest::parse(const std::string& text) {
   const Yaml yaml = Yaml::parse(text);
   const Entry entry(yaml, "");
   const int64_t format = entry.integer("format", 0, INT64_MAX);
+  if (format == kWithEmbedding)
+    throw bad_bundle("embeds frame by frame, which this library does not do: build it without --per-frame");
   if (format != kFormat)
     throw bad_bundle("has format " + std::to_string(format) + ", this library reads " + std::to_string(kFormat) + ": " +
                      (format > kFormat ? "update the library" : "build the bundle again"));
