@@ -345,7 +345,7 @@ def test_the_rings_successor_counts_on():
     ring, out = make_ring(2, hop=1)
     for sequence in range(10):
         ring.push(numbered(sequence), sequence)
-    after = ring.successor(PIXELS, Window(2, hop=1))
+    after = ring.successor(FrameRing(PIXELS, Window(2, hop=1)))
     assert (after.pushed, after.dropped) == (10, 8) and not after.due()
     with pytest.raises(UsageError, match="backwards"):
         after.push(numbered(10), 8.0)
