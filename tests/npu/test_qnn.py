@@ -79,8 +79,6 @@ def test_our_own_model_in_16a8w(tmp_path):
         "android-qnn",
         "--precision",
         "16a8w",
-        "--calibration-clips",
-        "16",
         "--output",
         output,
     ]
