@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import numpy as np
@@ -94,7 +93,5 @@ class Program:
             from executorch.runtime import Runtime
 
             self._method = Runtime.get().load_program(self.content).load_method("forward")
-            # never freed: a process that had compiled, too, crashed in QNN's libraries when it ended by freeing it
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._method))
         (logits,) = self._method.execute([torch.from_numpy(np.ascontiguousarray(frames))])
         return np.array(logits, np.float32)
