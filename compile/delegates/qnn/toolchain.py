@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -34,6 +35,8 @@ def load() -> None:
         raise MissingDependencyError("Qualcomm's compiler is there for x86-64 Linux alone: build on such a machine")
     if _is_loaded(HTP):
         raise BuildError("this process uses QNN by ONNX Runtime: build for ExecuTorch in a process of its own")
+    with contextlib.suppress(ImportError):
+        importlib.import_module("matplotlib.pyplot")  # a build's report needs it; loaded after QNN it crashes
     os.environ["QNN_SDK_ROOT"] = ""  # set, so that ExecuTorch does not download an SDK
     between = ctypes.CDLL(str(build()), ctypes.RTLD_GLOBAL)
     between.vmp_qnn_open.restype = ctypes.c_char_p
