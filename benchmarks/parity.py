@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
+import rows
 from scenes import scenes
 from scenes import write as write_scenes
 
@@ -27,7 +27,7 @@ from vmp_edge.manifest import Manifest
 from vmp_edge.models import PRESETS
 
 CALIBRATION = 4  # scenes
-RESULTS = Path(__file__).parent / "results"
+TABLE = Path(__file__).parent / "results" / "parity.yaml"
 # Target, precision, model, clips of each kind.
 ROWS = (
     *(("onnx", precision, "egomotion-nano", 30) for precision in ("fp32", "fp16", *QUANTISED)),
@@ -84,7 +84,7 @@ def row_of(manifest: Manifest, seconds: int | None) -> dict[str, Any]:
     }
 
 
-def table(found: dict[str, dict[str, Any]]) -> str:
+def table(found: rows.Rows) -> str:
     """The Markdown."""
     lines = [
         "# How far each target is from the source model",
@@ -110,20 +110,10 @@ def table(found: dict[str, dict[str, Any]]) -> str:
         lines.append(f"| {name} | {model} | {precision} | {' | '.join(cells)} | {verified} |")
     lines += ["", "Not there:", ""]
     lines += [f"- `{name}`: {reason}" for name, reason in MISSING.items()]
-    rows = (f"{name} {precision} {model}" for name, precision, model, _ in ROWS)
-    lines += [f"- `{row}`: not measured yet" for row in rows if row not in found]
+    keys = (f"{name} {precision} {model}" for name, precision, model, _ in ROWS)
+    lines += [f"- `{key}`: not measured yet" for key in keys if key not in found]
     lines += ["", "Made by `make parity`; `parity.yaml` has the versions of the tools.", ""]
     return "\n".join(lines)
-
-
-def write(key: str, row: dict[str, Any]) -> None:
-    """Put a row into the table."""
-    path = RESULTS / "parity.yaml"
-    # read again: another environment may have written its rows in the meantime
-    found: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text()) if path.exists() else {}
-    found[key] = row
-    path.write_text(yaml.safe_dump(found, width=120))
-    path.with_suffix(".md").write_text(table(found))
 
 
 def main() -> None:
@@ -134,7 +124,8 @@ def main() -> None:
     only = options.only
     if options.built:
         manifest = Bundle.open(options.built, any_machine=True).manifest
-        write(f"{manifest.target} {manifest.precision} {manifest.name}", row_of(manifest, None))
+        key = f"{manifest.target} {manifest.precision} {manifest.name}"
+        rows.put(TABLE, key, row_of(manifest, None), table)
         return
     for name, precision, model, clips in ROWS:
         if only not in (None, name):
@@ -148,7 +139,7 @@ def main() -> None:
             continue
         except VmpError as error:
             row = {"failed": str(error)}
-        write(key, row)
+        rows.put(TABLE, key, row, table)
 
 
 if __name__ == "__main__":

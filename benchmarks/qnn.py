@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rows
 import torch
-import yaml
 
 from vmp_edge.bundle import Bundle
 from vmp_edge.calibration.egomotion import dataset
@@ -25,7 +25,7 @@ from vmp_edge.compile.parity import alike
 from vmp_edge.models import zoo
 from vmp_edge.runtimes.folding import fold
 
-RESULTS = Path(__file__).parent / "results"
+TABLE = Path(__file__).parent / "results" / "qnn.yaml"
 
 
 def emulated(bundle: Bundle) -> Callable[[Any], Any]:
@@ -52,7 +52,8 @@ def measure(bundle: Bundle, clips: int) -> None:
             expected.append(source(torch.from_numpy(np.ascontiguousarray(video))).numpy()[0])
         labels.append(label)
         row = row_of(np.stack(got), np.stack(expected), np.array(labels))
-        write(f"{manifest.target} {manifest.precision} {manifest.soc}", {**row, "tools": dict(manifest.tools)})
+        key = f"{manifest.target} {manifest.precision} {manifest.soc}"
+        rows.put(TABLE, key, {**row, "tools": dict(manifest.tools)}, table)
         print(f"{index + 1}/{clips} {row}", file=sys.stderr)
 
 
@@ -65,19 +66,7 @@ def row_of(got: Any, expected: Any, labels: Any) -> dict[str, Any]:
     return {"clips": len(labels), **top1, **alike(got, expected)}
 
 
-def write(key: str, row: dict[str, Any]) -> None:
-    """Put a row into the table."""
-    path = RESULTS / "qnn.yaml"
-    # read again: another process may have written its rows in the meantime
-    found: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text()) if path.exists() else {}
-    found[key] = row
-    for name, text in (("qnn.yaml", yaml.safe_dump(found, width=120)), ("qnn.md", table(found))):
-        beside = RESULTS / f"{name}.{key.replace(' ', '-')}"
-        beside.write_text(text)
-        beside.replace(RESULTS / name)
-
-
-def table(found: dict[str, dict[str, Any]]) -> str:
+def table(found: rows.Rows) -> str:
     """The Markdown."""
     lines = [
         "# egomotion-nano under Qualcomm's x86 emulator of the HTP",

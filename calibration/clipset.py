@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vmp_edge.errors import MissingDependencyError, UsageError, VmpError
+from vmp_edge.files import whole
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".y4m"})
 FIELDS = ("path", "label", "group", "fold")
@@ -132,9 +133,8 @@ class ClipSet:
 
     def write(self, path: Path) -> None:
         """Write as the CSV that `read` takes."""
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(self.csv(path.parent), encoding="utf-8")
-        partial.replace(path)
+        with whole(path) as place:
+            place.write_text(self.csv(path.parent), encoding="utf-8")
 
     def _only(self, entries: Iterable[Entry]) -> ClipSet:
         return dataclasses.replace(self, entries=tuple(entries))

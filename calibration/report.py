@@ -17,6 +17,7 @@ from vmp_edge.calibration.clipset import Entry
 from vmp_edge.calibration.decoding import Sampling, UnusableError, read_clips
 from vmp_edge.calibration.measure import Comparison, Evaluation
 from vmp_edge.errors import MissingDependencyError, UsageError
+from vmp_edge.files import whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,12 +75,10 @@ def write(report: Report, path: Path) -> None:
         UsageError, MissingDependencyError: as `check`.
     """
     check(path)
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(render(report), encoding="utf-8")
-        partial.replace(path)
+        with whole(path) as place:
+            place.write_text(render(report), encoding="utf-8")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UsageError(f"the report cannot be written to {path}: {error.strerror}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import math
 import time
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from vmp_edge.calibration.distillation import adapter, features_loss, predictions_loss
 from vmp_edge.errors import UsageError
+from vmp_edge.files import whole
 from vmp_edge.models import PRESETS, VideoMamba, load_checkpoint
 
 # Filters over hundreds of correlated pixels take much smaller steps than matrices over a hundred channels.
@@ -248,6 +250,29 @@ def parameter_groups(model: VideoMamba, weight_decay: float) -> list[dict[str, A
 
 def save(content: Any, path: Path) -> None:
     """Write beside the place, then move: a file of this name is always whole."""
-    partial = path.with_name(path.name + ".partial")
-    torch.save(content, partial)
-    partial.replace(path)
+    with whole(path) as place:
+        torch.save(content, place)
+
+
+def recipe_options(
+    parser: argparse.ArgumentParser, recipe: type[Recipe], arguments: list[str] | None
+) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """Read a training's command line, with an option for each of the recipe's fields and one for PyTorch's threads.
+
+    Args:
+        parser: with the training's own options.
+        recipe: the fields' class.
+        arguments: of the command line.
+
+    Returns:
+        All options, and those of the recipe that were given.
+    """
+    fields = dataclasses.fields(recipe)
+    for field in fields:
+        kind = type(field.default)
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help=f"default: {field.default}")
+    parser.add_argument("--threads", type=int, help="for training; PyTorch's own choice by default")
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return options, {one.name: value for one in fields if (value := getattr(options, one.name)) is not None}

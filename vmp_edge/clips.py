@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from vmp_edge.errors import UsageError
 from vmp_edge.events import Event
+from vmp_edge.files import whole
 from vmp_edge.recording import Recorder, RecordingError
 from vmp_edge.sources import Message
 
@@ -250,12 +251,10 @@ class ClipRecorder:
             "fps": self._fps,
             "events": [event.to_dict() for event in events],
         }
-        beside = path.with_name(f".{path.stem}.{os.getpid()}.partial.json")
         try:
-            beside.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-            beside.replace(path.with_suffix(".json"))
+            with whole(path.with_suffix(".json")) as place:
+                place.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
-            beside.unlink(missing_ok=True)
             raise RecordingError(f"{path.with_suffix('.json')} cannot be written: {error.strerror}") from error
 
     def _discard_old(self) -> None:

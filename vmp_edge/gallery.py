@@ -8,11 +8,9 @@ say.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ import numpy.typing as npt
 
 from vmp_edge.bundle import Bundle
 from vmp_edge.errors import GalleryError, UsageError
+from vmp_edge.files import whole
 
 SUFFIX = ".gallery.npz"
 FORMAT = 1
@@ -204,21 +203,13 @@ class Gallery:
             "takes": np.concatenate([np.empty(0, np.int32), *all_takes]),
             "negatives": self.negatives,
         }
-        temporary = None
         try:
-            with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-                temporary = Path(file.name)
+            with whole(target) as place, place.open("wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(target)
         except OSError as error:
             raise GalleryError(f"{target} cannot be written: {error.strerror or error}") from error
-        finally:
-            if temporary is not None:
-                with contextlib.suppress(OSError):  # it has its name by now
-                    temporary.unlink()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Gallery:

@@ -7,14 +7,12 @@ earlier run on the same folds, each fold's model also learns from that run's.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
 
-import torch
-
 from vmp_edge.calibration import clipset
 from vmp_edge.calibration.actions.train import Recipe, train
+from vmp_edge.calibration.training import recipe_options
 from vmp_edge.errors import UsageError, VmpError
 
 
@@ -26,16 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folds", type=int, default=5, help="how many (default: 5); a CSV with folds keeps its own")
     parser.add_argument("--output", type=Path, required=True, help="folder for models, folds and results")
     parser.add_argument("--one-geometry", action="store_true", help="first cut all videos to one size and length")
-    for field in dataclasses.fields(Recipe):
-        kind = type(field.default)
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help=f"default: {field.default}")
-    parser.add_argument("--threads", type=int, help="for training; PyTorch's own choice by default")
     parser.add_argument("--workers", type=int, help="processes that decode; all cores by default")
-    options = parser.parse_args(arguments)
-    names = [field.name for field in dataclasses.fields(Recipe)]
-    chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options, chosen = recipe_options(parser, Recipe, arguments)
     try:
         from tqdm import tqdm
 

@@ -29,6 +29,7 @@ from vmp_edge.calibration.decoding import (
     read_clips,
 )
 from vmp_edge.errors import VmpError
+from vmp_edge.files import whole
 
 
 @dataclass(frozen=True)
@@ -137,14 +138,13 @@ def write_lossless(clip: Clip, fps: float, path: Path) -> None:
     Raises:
         VmpError: OpenCV cannot write it.
     """
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"FFV1"), fps, clip.shape[2:0:-1])
-    if not writer.isOpened():
-        raise VmpError(f"{path} cannot be written: this OpenCV has no FFV1 encoder, or the folder is not writable")
-    for frame in clip:
-        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    writer.release()
-    partial.replace(path)
+    with whole(path) as place:
+        writer = cv2.VideoWriter(str(place), cv2.VideoWriter.fourcc(*"FFV1"), fps, clip.shape[2:0:-1])
+        if not writer.isOpened():
+            raise VmpError(f"{path} cannot be written: this OpenCV has no FFV1 encoder, or the folder is not writable")
+        for frame in clip:
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        writer.release()
 
 
 def bring_to_one(

@@ -21,6 +21,7 @@ from vmp_edge.calibration.decoding import Input, Progress, Sampling, Video
 from vmp_edge.calibration.measure import Evaluation, Subject, evaluate, merged
 from vmp_edge.calibration.training import Task, Trainer, load_teacher, save
 from vmp_edge.errors import UsageError
+from vmp_edge.files import whole
 from vmp_edge.models import PRESETS, VideoMamba, create, load_checkpoint, zoo
 from vmp_edge.preprocessing import Preprocessing
 
@@ -170,9 +171,8 @@ def train(
         parts += evaluate([subject(path)], clips.fold(fold), Sampling(clips=recipe.clips), workers=workers)
     found = dataclasses.replace(merged(parts, clips.name), skipped=tuple(skipped))
     measured = summary(found, recipe, controls, cut)
-    partial = folder / "results.json.partial"
-    partial.write_text(json.dumps(measured, indent=1) + "\n")
-    partial.replace(folder / "results.json")
+    with whole(folder / "results.json") as place:
+        place.write_text(json.dumps(measured, indent=1) + "\n")
     return measured
 
 

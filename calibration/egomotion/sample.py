@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vmp_edge.calibration.egomotion import textures
 from vmp_edge.calibration.egomotion.camera import DIRECTIONS, FPS, LABELS, PAN, ROLL, TILT, ZOOM, Array, homographies
 from vmp_edge.calibration.egomotion.camera import shake as shake_knots
+from vmp_edge.files import whole
 
 SEED = 4  # beside those of `dataset.SPLITS` and `footage`
 NAME = "egomotion-sample"
@@ -170,12 +171,11 @@ def write(folder: Path) -> None:
     """Write clip and truth into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     rng, segments = np.random.default_rng(SEED), script()
-    partial = folder / f"{NAME}.partial.mp4"
-    writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), RATE, (WIDTH, HEIGHT))
-    for frame in frames(rng, segments):
-        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    writer.release()
-    partial.replace(folder / f"{NAME}.mp4")
+    with whole(folder / f"{NAME}.mp4") as place:
+        writer = cv2.VideoWriter(str(place), cv2.VideoWriter.fourcc(*"mp4v"), RATE, (WIDTH, HEIGHT))
+        for frame in frames(rng, segments):
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        writer.release()
     truth = {
         "video": f"{NAME}.mp4",
         "labels": list(LABELS),

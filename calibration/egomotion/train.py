@@ -24,8 +24,9 @@ from vmp_edge.calibration.egomotion import dataset
 from vmp_edge.calibration.egomotion.camera import FPS, LABELS
 from vmp_edge.calibration.egomotion.dataset import PREPROCESSING, Pool
 from vmp_edge.calibration.egomotion.initialise import initialise
-from vmp_edge.calibration.training import Task, Trainer, save
+from vmp_edge.calibration.training import Task, Trainer, recipe_options, save
 from vmp_edge.errors import UsageError, VmpError
+from vmp_edge.files import whole
 from vmp_edge.models import VideoMamba, create
 
 NAME = "egomotion-nano"
@@ -125,9 +126,8 @@ def train(recipe: Recipe, folder: Path, workers: int | None = None) -> Trainer:
     trainer = make_trainer(recipe, pool, validation, folder)
     trainer.run(tqdm)
     save_weights(trainer, folder / f"{NAME}.pth")
-    partial = folder / "history.json.partial"
-    partial.write_text(json.dumps({"recipe": dataclasses.asdict(recipe), "epochs": trainer.history}, indent=1) + "\n")
-    partial.replace(folder / "history.json")
+    with whole(folder / "history.json") as place:
+        place.write_text(json.dumps({"recipe": dataclasses.asdict(recipe), "epochs": trainer.history}, indent=1) + "\n")
     return trainer
 
 
@@ -136,16 +136,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vmp_edge.calibration.egomotion.train", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder for clips, checkpoint, weights and history")
     parser.add_argument("--quick", action="store_true", help="a smoke test of seconds; the weights are worth nothing")
-    for field in dataclasses.fields(Recipe):
-        kind = type(field.default)
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help=f"default {field.default}")
-    parser.add_argument("--threads", type=int, help="for training; PyTorch's own choice by default")
     parser.add_argument("--workers", type=int, help="processes that draw clips; all cores by default")
-    options = parser.parse_args(arguments)
-    names = [field.name for field in dataclasses.fields(Recipe)]
-    chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options, chosen = recipe_options(parser, Recipe, arguments)
     try:
         train(dataclasses.replace(QUICK if options.quick else Recipe(), **chosen), options.output, options.workers)
     except VmpError as error:

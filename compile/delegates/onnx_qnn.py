@@ -37,7 +37,7 @@ def lower(program: ExportedProgram, kind: Target, precision: str) -> Delegated:
         BuildError: it cannot compile the model, or leaves something to the CPU.
     """
     require("qnn", "onnx", "onnxscript", "onnxruntime", "onnxruntime_qnn")
-    from vmp_edge.runtimes.onnxruntime.engine import one_line
+    from vmp_edge.runtimes.programs import one_line
 
     assert kind.soc is not None
     soc = kind.socs[kind.soc]
@@ -49,7 +49,7 @@ def lower(program: ExportedProgram, kind: Target, precision: str) -> Delegated:
         try:
             open_session(str(path), soc, wanted)
         except Exception as error:  # its exceptions have no base class of their own
-            raise BuildError(f"QNN cannot compile the model: {one_line(error)[:300]}") from error
+            raise BuildError(f"QNN cannot compile the model: {one_line(error)}") from error
         content = context.read_bytes()
     check(content)
     return Delegated(content, TOOLS, EMULATOR, Program(content, soc).run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from vmp_edge.bundle import Bundle
 from vmp_edge.errors import BundleError, UsageError, VmpError
 from vmp_edge.runtimes.executorch.library import LIBRARY, executorch_folder
-from vmp_edge.runtimes.folding import embed_all, fold
+from vmp_edge.runtimes.programs import ProgramEngine
 
 ABI = 2
 ERROR_SIZE = 512
@@ -73,25 +72,30 @@ class _Library:
 
 
 class _Program:
-    """A ``.pte`` program that takes one tensor and gives one."""
+    """A ``.pte`` program that takes one tensor and gives one.
 
-    def __init__(self, library: _Library, path: Path) -> None:
-        self._library = library
+    Args:
+        library: with its operators.
+        path: of the program.
+        outputs: how many numbers it gives.
+    """
+
+    def __init__(self, library: _Library, path: Path, outputs: int) -> None:
+        self._library, self._outputs = library, outputs
         self._error = ctypes.create_string_buffer(ERROR_SIZE)
         self._handle = library.c.vmp_program_create(os.fsencode(path), 0, self._error, ERROR_SIZE)
         if not self._handle:
             raise BundleError(f"{path}: {self._reason()}")
 
-    def execute(self, inputs: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
-        """As `ExecuTorchEngine.execute`."""
-        output = np.empty(count, np.float32)
+    def run(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        output = np.empty((1, self._outputs), np.float32)
         failed = self._library.c.vmp_program_run(
             self._handle,
             inputs.ctypes.data_as(FLOATS),
             (ctypes.c_int32 * inputs.ndim)(*inputs.shape),
             inputs.ndim,
             output.ctypes.data_as(FLOATS),
-            count,
+            output.size,
             self._error,
             ERROR_SIZE,
         )
@@ -108,7 +112,7 @@ class _Program:
         return self._error.value.decode(errors="replace")
 
 
-class ExecuTorchEngine:
+class ExecuTorchEngine(ProgramEngine):
     """Runs a bundle's ``.pte`` program, or two where the embedding is one of its own.
 
     Args:
@@ -122,58 +126,9 @@ class ExecuTorchEngine:
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        self._outputs = bundle.manifest.outputs
-        self._tubelet = int(bundle.manifest.model["tubelet_size"])
-        library = _Library.get(bundle.path / LIBRARY, threads)
-        self._program = _Program(library, bundle.path / bundle.manifest.program)
-        self._embedding: _Program | None = None
+        library, manifest = _Library.get(bundle.path / LIBRARY, threads), bundle.manifest
+        embedding: _Program | None = None
         if bundle.embedding is not None:
-            tokens, channels = bundle.manifest.frame_tokens
-            self._shares = tokens, self._tubelet, channels
-            self._embedding = _Program(library, bundle.embedding)
-
-    def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits of a batch of clips.
-
-        Args:
-            video: float32 (B, 3, T, H, W), normalised. Frames that lie frame by frame in memory, as the frame ring
-                writes them, are read in place.
-
-        Returns:
-            float32 (B, classes).
-
-        Raises:
-            VmpError: the program failed.
-        """
-        inputs = fold(video, self._tubelet) if self._embedding is None else embed_all(video, self._tubelet, self.embed)
-        return self.run_tokens(inputs)
-
-    def embed(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """As `vmp_edge.engines.FrameEngine`."""
-        assert self._embedding is not None
-        return self._embedding.execute(frame[None], math.prod(self._shares)).reshape(self._shares)
-
-    def run_tokens(self, tokens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """As `vmp_edge.engines.FrameEngine`."""
-        return np.stack([self.execute(one, self._outputs) for one in tokens])
-
-    def execute(self, inputs: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
-        """Run the program on its one input, as it takes it.
-
-        Args:
-            inputs: float32, C-contiguous, of the program's shape.
-            count: how many numbers the program gives.
-
-        Returns:
-            float32 (count,).
-
-        Raises:
-            VmpError: the program failed.
-        """
-        return self._program.execute(inputs, count)
-
-    def close(self) -> None:
-        """Free the programs; `run` must not be called afterwards."""
-        self._program.close()
-        if self._embedding is not None:
-            self._embedding.close()
+            tokens, channels = manifest.frame_tokens
+            embedding = _Program(library, bundle.embedding, tokens * channels * int(manifest.model["tubelet_size"]))
+        super().__init__(bundle, _Program(library, bundle.path / manifest.program, manifest.outputs), embedding)

@@ -11,10 +11,10 @@ import openvino
 
 from vmp_edge.bundle import Bundle
 from vmp_edge.errors import BundleError, VmpError
-from vmp_edge.runtimes.folding import embed_all, fold
+from vmp_edge.runtimes.programs import ProgramEngine, one_line
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(ProgramEngine):
     """Runs a bundle's ONNX model, its floats in float32.
 
     Args:
@@ -26,57 +26,29 @@ class OpenVinoEngine:
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        self._tubelet = int(bundle.manifest.model["tubelet_size"])
         # its own choice is bfloat16 on CPUs that have it, which costs 0.015 of a logit
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
-        self._model = _load(bundle.path / bundle.manifest.program, options)
-        self._embedding = None if bundle.embedding is None else _load(bundle.embedding, options)
+        program = _Program(bundle.path / bundle.manifest.program, options)
+        super().__init__(bundle, program, None if bundle.embedding is None else _Program(bundle.embedding, options))
 
-    def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits of a batch of clips.
 
-        Args:
-            video: float32 (B, 3, T, H, W), normalised. Frames that lie frame by frame in memory, as the frame ring
-                writes them, are read in place.
+class _Program:
+    """A compiled model of one input and one result."""
 
-        Returns:
-            float32 (B, classes).
+    def __init__(self, path: Path, options: dict[str, Any]) -> None:
+        try:
+            core = openvino.Core()
+            self._model: Any = core.compile_model(core.read_model(path), "CPU", options)
+        except Exception as error:  # RuntimeError, or what its ONNX reader raises
+            raise BundleError(f"{path}: OpenVINO cannot load it ({one_line(error)})") from error
 
-        Raises:
-            VmpError: the model failed.
-        """
-        inputs = fold(video, self._tubelet) if self._embedding is None else embed_all(video, self._tubelet, self.embed)
-        return self.run_tokens(inputs)
-
-    def embed(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """As `vmp_edge.engines.FrameEngine`."""
-        (shares,) = _execute(self._embedding, frame[None])
-        by_place: npt.NDArray[np.float32] = shares.reshape(len(shares), self._tubelet, -1)
-        return by_place
-
-    def run_tokens(self, tokens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """As `vmp_edge.engines.FrameEngine`."""
-        return np.concatenate([_execute(self._model, one) for one in tokens])
+    def run(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        try:
+            return np.array(self._model(inputs)[0], np.float32)
+        except Exception as error:
+            raise VmpError(f"OpenVINO: {one_line(error)}") from error
 
     def close(self) -> None:
-        """Free the model; `run` must not be called afterwards."""
-        self.__dict__.pop("_model", None)
-        self.__dict__.pop("_embedding", None)
-
-
-def _load(path: Path, options: dict[str, Any]) -> Any:
-    try:
-        core = openvino.Core()
-        return core.compile_model(core.read_model(path), "CPU", options)
-    except Exception as error:  # RuntimeError, or what its ONNX reader raises
-        raise BundleError(f"{path}: OpenVINO cannot load it ({' '.join(str(error).split())[:300]})") from error
-
-
-def _execute(model: Any, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The one result of a model's one input."""
-    try:
-        return np.array(model(inputs)[0], np.float32)
-    except Exception as error:
-        raise VmpError(f"OpenVINO: {' '.join(str(error).split())[:300]}") from error
+        self._model = None

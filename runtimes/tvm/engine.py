@@ -19,7 +19,7 @@ import numpy.typing as npt
 from vmp_edge.bundle import Bundle
 from vmp_edge.errors import BundleError, MissingDependencyError, VmpError
 from vmp_edge.manifest import missing_cpu_features
-from vmp_edge.runtimes.folding import embed_all
+from vmp_edge.runtimes.programs import ProgramEngine
 from vmp_edge.runtimes.tvm import cuda
 from vmp_edge.runtimes.tvm.library import CUDART, INSTALL_HINT, runtime_library
 
@@ -80,25 +80,27 @@ class _Program:
     Args:
         path: of the library.
         shape: of the input.
+        threads: CPU threads.
         on_gpu: whether it is the GPU's.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], on_gpu: bool) -> None:
+    def __init__(self, path: Path, shape: tuple[int, ...], threads: int, on_gpu: bool) -> None:
         ffi = _runtime()
-        self.input = aligned(*shape)
+        self._input, self._threads = aligned(*shape), threads
         try:
             library = ffi.load_module(str(path), keep_module_alive=False)
             self._machine: Any = library["vm_load_executable"]()
             gpu = (cuda.DEVICE, 0, POOLED_ALLOCATOR) if on_gpu else ()
             self._machine["vm_initialization"](*gpu, CPU, 0, POOLED_ALLOCATOR)  # the CPU has the sizes always
             self._main: Any = self._machine["main"]
-            self._tensor: Any = ffi.from_dlpack(self.input)
+            self._tensor: Any = ffi.from_dlpack(self._input)
             self._there = _Transfer(ffi, self._tensor) if on_gpu else None
         except Exception as error:  # tvm_ffi raises what the C++ side names: there is no common class
             raise BundleError(f"{path}: cannot be loaded ({one_line(error)}); build the bundle again") from error
 
-    def run(self) -> npt.NDArray[np.float32]:
-        """The result of what is in `input`."""
+    def run(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        _use_threads(self._threads)
+        np.copyto(self._input, inputs)
         try:
             result = self._there.run(self._main) if self._there else self._main(self._tensor)
             copied: npt.NDArray[np.float32] = np.from_dlpack(result).copy()
@@ -106,8 +108,11 @@ class _Program:
             raise VmpError(f"TVM: {one_line(error)}") from error
         return copied
 
+    def close(self) -> None:
+        self._machine = self._main = self._tensor = self._there = None
 
-class TvmEngine:
+
+class TvmEngine(ProgramEngine):
     """Runs a bundle's ``model.so``, and ``embedding.so`` where there is one.
 
     Args:
@@ -126,58 +131,17 @@ class TvmEngine:
                 f"{bundle.path} needs a CPU with {', '.join(missing)}, which this one lacks: build a bundle for this "
                 "machine's target"
             )
-        model = bundle.manifest.model
-        self._tubelet = tubelet = int(model["tubelet_size"])
-        side = bundle.manifest.image_size
-        self._threads = threads or len(os.sched_getaffinity(0))
         if bundle.manifest.gpu:
             _use_gpu(bundle)
-        steps, on_gpu = bundle.manifest.frames // tubelet, bool(bundle.manifest.gpu)
-        self._embedding: _Program | None = None
-        shape: tuple[int, ...] = (steps, 3 * tubelet, side, side)
-        if bundle.embedding is not None:
-            self._embedding = _Program(bundle.embedding, (1, 3, side, side), on_gpu)
-            shape = (steps, *bundle.manifest.frame_tokens)
-        self._program: _Program | None = _Program(bundle.program, shape, on_gpu)
-
-    def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits of a batch of clips.
-
-        Args:
-            video: float32 (B, 3, T, H, W), normalised; any strides.
-
-        Returns:
-            float32 (B, classes).
-
-        Raises:
-            VmpError: the program failed.
-        """
-        if self._embedding is not None:
-            return self.run_tokens(embed_all(video, self._tubelet, self.embed))
-        return self.run_tokens(video.transpose(0, 2, 1, 3, 4))
-
-    def embed(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """As `vmp_edge.engines.FrameEngine`."""
-        assert self._embedding is not None
-        _use_threads(self._threads)
-        self._embedding.input[0] = frame
-        (shares,) = self._embedding.run()
-        by_place: npt.NDArray[np.float32] = shares.reshape(len(shares), self._tubelet, -1)
-        return by_place
-
-    def run_tokens(self, tokens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """As `vmp_edge.engines.FrameEngine`."""
-        assert self._program is not None
-        _use_threads(self._threads)
-        logits = []
-        for one in tokens:
-            np.copyto(self._program.input.reshape(one.shape), one)
-            logits.append(self._program.run())
-        return np.concatenate(logits)
-
-    def close(self) -> None:
-        """Free the programs; `run` must not be called afterwards."""
-        self._program = self._embedding = None
+        tubelet, side = int(bundle.manifest.model["tubelet_size"]), bundle.manifest.image_size
+        steps = bundle.manifest.frames // tubelet
+        common = threads or len(os.sched_getaffinity(0)), bool(bundle.manifest.gpu)
+        if bundle.embedding is None:
+            super().__init__(bundle, _Program(bundle.program, (steps, 3 * tubelet, side, side), *common), None)
+            return
+        embedding = _Program(bundle.embedding, (1, 3, side, side), *common)
+        program = _Program(bundle.program, (steps, *bundle.manifest.frame_tokens), *common)
+        super().__init__(bundle, program, embedding)
 
 
 def _use_gpu(bundle: Bundle) -> None:

@@ -112,4 +112,4 @@ def test_what_is_written_can_be_read(tmp_path, clips_folder):
     clips.write(tmp_path / "folds.csv")
     assert clipset.read(tmp_path / "folds.csv").entries == clips.entries
     assert "clips/brighter/brighter-0.avi,brighter,," in (tmp_path / "folds.csv").read_text()
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*.partial*"))

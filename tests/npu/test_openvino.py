@@ -7,13 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("openvino", reason="needs openvino")
 
 from vmp_edge.compile.pipeline import Request, build
 from vmp_edge.errors import BundleError, VmpError
-from vmp_edge.models import ModelOptions, VideoMamba
 from vmp_edge.runtimes.openvino.engine import OpenVinoEngine
 
 SMALL = {"embed_dim": 32, "depth": 2, "image_size": 32, "num_frames": 4, "num_classes": 5}
@@ -25,15 +23,6 @@ import vmp_edge
 recognizer = vmp_edge.load(sys.argv[1], threads=1)
 print(json.dumps(recognizer.predict(np.zeros((4, 32, 32, 3), np.uint8)).scores.tolist()))
 """
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    torch.manual_seed(0)
-    model = VideoMamba(ModelOptions(**SMALL))
-    path = tmp_path / "small.pth"
-    torch.save({"model": model.state_dict(), "options": vars(model.options)}, path)
-    return path
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 if "VMP_EDGE_TEST_NPU" not in os.environ:
     pytest.skip("a heavy toolchain: run by `make test-npu`", allow_module_level=True)
@@ -15,7 +14,6 @@ pytest.importorskip("onnxruntime_qnn", reason="needs onnxruntime-qnn")
 import yaml
 
 from vmp_edge.bundle import Bundle
-from vmp_edge.models import ModelOptions, VideoMamba
 
 SMALL = {"embed_dim": 32, "depth": 2, "image_size": 32, "num_frames": 2, "num_classes": 5}
 # A build in a process of its own, as QNN stays loaded: here by ExecuTorch, there by ONNX Runtime.
@@ -39,15 +37,6 @@ with torch.no_grad():
 got = [made.run(one.numpy())[0].tolist() for one in frames[:2]]
 Path(output).write_text(yaml.safe_dump({"got": got, "expected": expected, "bytes": len(made.program)}))
 """
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    torch.manual_seed(0)
-    model = VideoMamba(ModelOptions(**SMALL))
-    path = tmp_path / "small.pth"
-    torch.save({"model": model.state_dict(), "options": vars(model.options)}, path)
-    return path
 
 
 @pytest.mark.timeout(3600)

@@ -14,6 +14,7 @@ import subprocess
 from pathlib import Path
 
 from vmp_edge.errors import BuildError, MissingDependencyError
+from vmp_edge.files import whole
 from vmp_edge.manifest import host_machine
 from vmp_edge.runtimes.building import cache_folder
 
@@ -68,10 +69,9 @@ def build() -> Path:
     if shutil.which(compiler[0]) is None:
         raise MissingDependencyError("this target needs a C compiler (Debian: apt install gcc)")
     finished.parent.mkdir(parents=True, exist_ok=True)
-    beside = finished.with_suffix(f".{os.getpid()}")
-    command = [*compiler, *FLAGS, str(SOURCE), "-o", str(beside), "-ldl"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BuildError(f"{SOURCE.name} cannot be compiled: {' '.join(done.stderr.split())[:300]}")
-    beside.replace(finished)
+    with whole(finished) as place:
+        command = [*compiler, *FLAGS, str(SOURCE), "-o", str(place), "-ldl"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BuildError(f"{SOURCE.name} cannot be compiled: {' '.join(done.stderr.split())[:300]}")
     return finished
