@@ -46,6 +46,8 @@ class ProgramEngine:
     def __init__(self, bundle: Bundle, program: Program, embedding: Program | None) -> None:
         self._tubelet = int(bundle.manifest.model["tubelet_size"])
         self._program, self._embedding = program, embedding
+        if embedding is not None:
+            self._frame_tokens = bundle.manifest.frame_tokens
 
     def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits of a batch of clips.
@@ -66,9 +68,8 @@ class ProgramEngine:
     def embed(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """As `vmp_edge.engines.FrameEngine`."""
         assert self._embedding is not None
-        (shares,) = self._embedding.run(frame[None])
-        by_place: npt.NDArray[np.float32] = shares.reshape(len(shares), self._tubelet, -1)
-        return by_place
+        tokens, channels = self._frame_tokens
+        return self._embedding.run(frame[None]).reshape(tokens, self._tubelet, channels)
 
     def run_tokens(self, tokens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """As `vmp_edge.engines.FrameEngine`."""

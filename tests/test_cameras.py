@@ -12,6 +12,7 @@ from synthetic_sources import SyntheticCamera, wait_until
 
 from vmp_edge.cameras import Cameras, Turns
 from vmp_edge.errors import BundleError, SourceError, UsageError
+from vmp_edge.governor import Budget
 from vmp_edge.recognizer import load
 from vmp_edge.stream import Stream
 
@@ -110,6 +111,32 @@ def test_results_are_those_of_each_stream_alone(recognizer):
         assert (statistics.frames, statistics.windows) == (counts[camera.index], len(alone))
         assert statistics.dropped == 0 and statistics.latency_p50 > 0
         assert camera.latest is found[-1]
+
+
+def test_each_camera_has_a_motion_gate_of_its_own(recognizer):
+    still, moving = itertools.repeat(80, 300), itertools.islice(itertools.cycle((10, 200)), 300)
+    sources = {"still": SyntheticCamera(still, 1000, hold=True), "moving": SyntheticCamera(moving, 1000, hold=True)}
+    with Cameras(recognizer, list(sources), hop=1, opener=opener_of(sources), motion_gate=3.0) as cameras:
+        cameras.start()
+        wait_until(lambda: all(camera.statistics().frames == 300 for camera in cameras))
+        wait_until(lambda: cameras[0].statistics().skipped > 10 and cameras[0].latest.skipped)
+        assert cameras[1].statistics().skipped == 0 and not cameras[1].latest.skipped
+
+
+def test_each_camera_has_a_governor_of_its_own(recognizer, tmp_path):
+    told = defaultdict(list)
+    sources = {name: SyntheticCamera(itertools.cycle((10, 90)), 500) for name in "ab"}
+    with load(write_bundle(tmp_path / "cheap", gain=0.0)) as cheap:
+        cameras = Cameras(
+            recognizer, list(sources), hop=1, opener=opener_of(sources), budget=Budget(1e-9),
+            variants={"cheap": cheap}, on_decision=lambda camera, decision: told[camera.index].append(decision),
+        )  # fmt: skip
+        with cameras:
+            cameras.start()
+            wait_until(lambda: all(camera.statistics().level == 4 for camera in cameras))
+    for decisions in (told[0], told[1]):
+        assert [decision.after for decision in decisions][:4] == [1, 2, 3, 4]
+        assert decisions[0].level.variant == "cheap" and decisions[0].cause == "latency"
 
 
 class RecordedTurns(Turns):

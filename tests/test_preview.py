@@ -99,6 +99,17 @@ def test_state_start_and_stop(recognizer):
     asyncio.run(check())
 
 
+def test_windows_in_which_nothing_moves_are_told(recognizer):
+    async def check():
+        sources = {"still": lambda: camera((80,))}
+        async with previewing(recognizer, sources, motion_gate=3.0) as (preview, session):
+            await come_true(lambda: preview.cameras[0].statistics().skipped > 5)
+            (found,) = (await (await session.get("/api/state")).json())["cameras"]
+            assert found["skipped"] > 5 and found["level"] == 0 and found["result"]["skipped"] is True
+
+    asyncio.run(check())
+
+
 def test_wrong_requests_are_told(recognizer):
     async def check():
         async with previewing(recognizer, {"a": camera}) as (_, session):
@@ -446,6 +457,10 @@ def test_for_other_machines_a_token_is_made_and_printed(bundle, video):
         (["--token", "short"], 2, "16 characters"),
         (["--top", 0], 2, "at least 1"),
         (["--hop", 0], 2, "hop"),
+        (["--budget-ms", 0], 2, "budget of latency"),
+        (["--max-cpu", "150%"], 2, "share of the CPU"),
+        (["--motion-gate", -1], 2, "threshold"),
+        (["--gallery", "none.npz"], 1, "none.npz"),
         (["--host", "203.0.113.1"], 1, "cannot listen on 203.0.113.1"),
         (["--source", "nothing.mp4"], 1, "nothing.mp4 does not exist"),
     ],

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal
 
 from vmp_edge.errors import UsageError, VmpError
+from vmp_edge.governor import Budget, Decision, Governor, ladder
+from vmp_edge.motion import MotionGate
 from vmp_edge.recognizer import Prediction, Recognizer
 from vmp_edge.smoothing import DEFAULT_SMOOTHING, Smoothing
 from vmp_edge.sources import Frame, Message, Paced, Source, open_source
@@ -76,12 +78,18 @@ class Cameras:
         hop: As for `Stream`, of every camera; so are
         stride, and
         fps, and
-        smoothing.
+        smoothing, and
+        sampling.
         loop: Play a file again when it is over.
         on_prediction: Told each result, in the scheduler's thread.
         on_frame: Told each frame, in the camera's capture thread, after `Camera.frame` was set.
         on_message: Told what the user should know: a camera that failed, vanished or is back; in any thread.
         opener: Opens a source.
+        motion_gate: The threshold of each camera's `MotionGate`; None recognises every window.
+        budget: For a governor of each camera, whose levels' hops count instead of `hop`; None has none. The latency is
+            that of the window itself, without waiting for the camera's turn; the share of the CPU that of all cameras.
+        variants: For the governors' levels, by name from the dearest to the cheapest; used, not owned.
+        on_decision: Told what a camera's governor decides, in the scheduler's thread.
 
     Raises:
         UsageError: There is no source, or an option is out of range.
@@ -100,14 +108,28 @@ class Cameras:
         on_frame: Callable[[Camera, Frame], None] | None = None,
         on_message: Callable[[Camera, str], None] | None = None,
         opener: Callable[[str, Message], Source] = open_source,
+        sampling: str = "uniform",
+        motion_gate: float | None = None,
+        budget: Budget | None = None,
+        variants: Mapping[str, Recognizer] | None = None,
+        on_decision: Callable[[Camera, Decision], None] | None = None,
     ) -> None:
         if not sources:
             raise UsageError("give at least one source")
         self.recognizer = recognizer
-        self._cameras = [
-            Camera(index, source, Stream(recognizer, hop, stride, fps, smoothing, bgr=True))
-            for index, source in enumerate(sources)
-        ]
+        levels = ladder(hop, (None, *(variants or {})))
+
+        def make(index: int, source: str) -> Camera:
+            gate = MotionGate(motion_gate) if motion_gate is not None else None
+            governor = Governor(budget, levels) if budget is not None else None
+            stream = Stream(
+                recognizer, hop, stride, fps, smoothing, bgr=True, sampling=sampling, gate=gate, governor=governor,
+                variants=variants, on_decision=lambda decision: self._decided(index, decision),
+            )  # fmt: skip
+            return Camera(index, source, stream)
+
+        self._cameras = [make(index, source) for index, source in enumerate(sources)]
+        self._on_decision = on_decision
         self._loop = loop
         self._on_prediction = on_prediction
         self._on_frame = on_frame
@@ -253,6 +275,10 @@ class Cameras:
             camera.message = text
             if self._on_message is not None:
                 self._on_message(camera, text)
+
+    def _decided(self, index: int, decision: Decision) -> None:
+        if self._on_decision is not None:
+            self._on_decision(self._cameras[index], decision)
 
     def _schedule(self) -> None:
         try:

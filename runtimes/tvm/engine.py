@@ -131,6 +131,7 @@ class TvmEngine(ProgramEngine):
                 f"{bundle.path} needs a CPU with {', '.join(missing)}, which this one lacks: build a bundle for this "
                 "machine's target"
             )
+        _runtime()  # what is for GPUs needs it loaded
         if bundle.manifest.gpu:
             _use_gpu(bundle)
         tubelet, side = int(bundle.manifest.model["tubelet_size"]), bundle.manifest.image_size

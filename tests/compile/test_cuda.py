@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from bundles import unsealed
 
 from vmp_edge.bundle import Bundle
 from vmp_edge.cli import main
@@ -145,8 +146,7 @@ def compiled(tmp_path):
         sources = to_gpu_library(graph.export(model), CUDA, precision, NVCC, tmp_path / "model.so")
         shutil.copy(build_cudart(), tmp_path / CUDART)
         options = model.options
-        manifest = type("Manifest", (), {"model": vars(options), "machine": "x86_64", "labels": range(5)})
-        return type("Bundle", (), {"path": tmp_path, "program": tmp_path / "model.so", "manifest": manifest}), sources
+        return unsealed(tmp_path, "model.so", options, machine="x86_64"), sources
 
     return make
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from bundles import unsealed
 
 from vmp_edge import ops
 from vmp_edge.errors import BundleError, UsageError
@@ -35,8 +36,7 @@ def as_bundle(tmp_path, library):
     def make(program, options):
         shutil.copy(library, tmp_path / LIBRARY)
         (tmp_path / "model.pte").write_bytes(program)
-        manifest = SimpleNamespace(program="model.pte", model=vars(options), labels=range(options.num_classes))
-        return SimpleNamespace(path=tmp_path, manifest=manifest, embedding=None)
+        return unsealed(tmp_path, "model.pte", options)
 
     return make
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from bundles import unsealed
 
 from vmp_edge.bundle import Staging
 from vmp_edge.compile import graph, parity, target
@@ -152,17 +153,8 @@ def lowered(tmp_path):
 
     def make(model, program, precision, kind):
         result = lower(Source(model, program), Staging(tmp_path), kind, precision)
-        options = model.options
-        manifest = SimpleNamespace(
-            model=vars(options),
-            image_size=options.image_size,
-            frames=options.num_frames,
-            cpu_features=result.cpu_features,
-            gpu={},
-            machine=kind.machine,
-            labels=range(options.num_classes),
-        )
-        return SimpleNamespace(path=tmp_path, program=tmp_path / result.program, manifest=manifest, embedding=None)
+        needs = {"cpu_features": result.cpu_features, "machine": kind.machine}
+        return unsealed(tmp_path, result.program, model.options, **needs)
 
     return make
 

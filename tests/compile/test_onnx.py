@@ -5,11 +5,11 @@ import shutil
 import subprocess
 import sys
 from functools import cache
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from bundles import unsealed
 from small_models import VARIANTS, make_model
 
 from vmp_edge import ops
@@ -56,8 +56,7 @@ def as_bundle(tmp_path):
 
     def make(program, options):
         (tmp_path / "model.onnx").write_bytes(program)
-        manifest = SimpleNamespace(program="model.onnx", model=vars(options), labels=range(options.num_classes))
-        return SimpleNamespace(path=tmp_path, manifest=manifest, embedding=None)
+        return unsealed(tmp_path, "model.onnx", options)
 
     return make
 

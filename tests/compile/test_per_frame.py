@@ -1,12 +1,12 @@
 """`vmp-edge build --per-frame`: two programs that give together what one gives."""
 
 import shutil
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from bundles import unsealed
 from small_models import VARIANTS, make_model
 
 import vmp_edge
@@ -126,9 +126,7 @@ def test_int8_in_executorch_gives_what_the_whole_gives(make, tmp_path):
     video = np.random.default_rng(0).standard_normal((2, 3, 4, 32, 32), np.float32)
     logits = []
     for name, apart in (("whole", None), ("rest", tmp_path / "embedding")):
-        sizes = {"model": vars(model.options), "labels": range(5), "frame_tokens": (4, 32)}
-        manifest = SimpleNamespace(program=name, **sizes)
-        logits.append(ExecuTorchEngine(SimpleNamespace(path=tmp_path, embedding=apart, manifest=manifest)).run(video))
+        logits.append(ExecuTorchEngine(unsealed(tmp_path, name, model.options, apart)).run(video))
     np.testing.assert_allclose(logits[1], logits[0], atol=1e-5, rtol=0)
 
 

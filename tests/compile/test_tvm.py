@@ -7,11 +7,11 @@ import shutil
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from bundles import unsealed
 
 from vmp_edge.bundle import Bundle
 from vmp_edge.cli import main
@@ -42,11 +42,7 @@ def as_bundle(tmp_path):
 
     def make(model, kind=NATIVE):
         to_library(graph.export(model), kind, tmp_path / "model.so")
-        options = model.options
-        manifest = SimpleNamespace(
-            model=vars(options), image_size=options.image_size, frames=options.num_frames, cpu_features=(), gpu={}
-        )
-        return SimpleNamespace(path=tmp_path, program=tmp_path / "model.so", manifest=manifest, embedding=None)
+        return unsealed(tmp_path, "model.so", model.options)
 
     return make
 

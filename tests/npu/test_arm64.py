@@ -4,11 +4,11 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from bundles import unsealed
 
 if "VMP_EDGE_TEST_NPU" not in os.environ:
     pytest.skip("slow: run by `make test-npu`", allow_module_level=True)
@@ -43,9 +43,7 @@ def test_int8_is_that_of_the_program(precision, tmp_path):
     kind = target.load("arm64-executorch")
     try:
         lowered = executorch.lower(Source(model, program), Staging(tmp_path), kind, precision)
-        manifest = SimpleNamespace(model=vars(model.options), labels=range(SMALL["num_classes"]))
-        bundle = SimpleNamespace(path=tmp_path, program=tmp_path / lowered.program, manifest=manifest, embedding=None)
-        engine = EmulatedExecuTorch(bundle, "aarch64")
+        engine = EmulatedExecuTorch(unsealed(tmp_path, lowered.program, model.options), "aarch64")
     except MissingDependencyError as error:
         pytest.skip(str(error))
     video = torch.randn(2, 3, 4, 32, 32)

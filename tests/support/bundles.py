@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import brightness_engine
 import numpy as np
@@ -40,6 +41,27 @@ def write_bundle(path, manifest=None, **program):
         staging.add("model.json", json.dumps({"gain": 5.0, **program}).encode())
         staging.seal(manifest or make_manifest())
     return path
+
+
+def unsealed(folder, program, options, embedding=None, **changes):
+    """What an engine sees of a bundle: its files where they are, and a manifest of the model's options.
+
+    Args:
+        folder: of the program.
+        program: the file's name.
+        options: of the model; what they lack, an engine's test does not need.
+        embedding: path of the embedding's program, where that is one of its own.
+        changes: of the manifest.
+    """
+    side = getattr(options, "image_size", SIZE)
+    told = {
+        "model": vars(options),
+        "frames": getattr(options, "num_frames", FRAMES),
+        "preprocessing": Preprocessing(side),
+        "labels": tuple(map(str, range(options.num_classes))),
+    }
+    manifest = make_manifest(program=program, **{**told, **changes})
+    return SimpleNamespace(path=folder, program=folder / program, embedding=embedding, manifest=manifest)
 
 
 def grey(value, height=24, width=32):

@@ -7,16 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vmp_edge.cli.options import add_window_options
+from vmp_edge.cli.options import add_adaptive_options, add_gallery_options, add_window_options, budget_of
 from vmp_edge.cli.output import message, print_json
 from vmp_edge.clips import ClipOptions
 from vmp_edge.errors import UsageError
 from vmp_edge.events import Event, EventRule
-from vmp_edge.governor import Budget, Decision
+from vmp_edge.governor import Decision
 from vmp_edge.live import Options, Summary, play
-from vmp_edge.motion import DEFAULT_THRESHOLD
 from vmp_edge.recognizer import Prediction
-from vmp_edge.ring import SAMPLINGS
 from vmp_edge.smoothing import Smoothing
 
 EPILOG = """sources:
@@ -63,10 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--record", type=Path, metavar="FILE", help="write the picture with its overlay to a video file"
     )
     add_window_options(parser)
-    parser.add_argument("--gallery", type=Path, metavar="FILE", help="classes of your own: see vmp-edge enroll")
-    parser.add_argument(
-        "--threshold", type=float, metavar="T", help="least similarity of those, -1 to 1 (default: each class's own)"
-    )
+    add_gallery_options(parser)
     parser.add_argument("--duration", type=float, metavar="S", help="stop after S seconds of the source")
     parser.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
     parser.add_argument(
@@ -76,34 +71,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="play a file at its own pace, dropping what comes too fast (default: only in a window)",
     )
     parser.add_argument("--top", type=int, default=5, metavar="K", help="how many scores to show (default: 5)")
-    _add_adaptive_options(parser.add_argument_group("adaptive processing"))
+    add_adaptive_options(parser)
     _add_event_options(parser.add_argument_group("events"))
-
-
-def _add_adaptive_options(group: Any) -> None:
-    group.add_argument(
-        "--motion-gate",
-        type=float,
-        nargs="?",
-        const=DEFAULT_THRESHOLD,
-        metavar="THRESHOLD",
-        help=f"pass over windows in which nothing moves by so many grey levels (default: {DEFAULT_THRESHOLD:g})",
-    )
-    group.add_argument(
-        "--sampling",
-        choices=SAMPLINGS,
-        default="uniform",
-        help="which frames of its span a window takes: more of the recent ones, or more where more moves",
-    )
-    group.add_argument("--budget-ms", type=float, metavar="MS", help="keep the latency of 95 of 100 windows under this")
-    group.add_argument(
-        "--max-cpu", type=_share, metavar="P%", help="keep this process under a share of the machine's CPU: 50%% or 0.5"
-    )
-
-
-def _share(text: str) -> float:
-    """A share as 50% or 0.5."""
-    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
 
 def _add_event_options(group: Any) -> None:
@@ -150,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         threshold=args.threshold,
         sampling=args.sampling,
         motion_gate=args.motion_gate,
-        budget=_budget(args),
+        budget=budget_of(args),
     )
     printer = _JsonPrinter(args.top) if args.json else _TextPrinter()
     summary = play(options, printer.result, message, printer.event, printer.decision)
@@ -171,12 +140,6 @@ def _rule(args: argparse.Namespace) -> EventRule | None:
     }
     given = {name: value for name, value in values.items() if value is not None}
     return EventRule(**given) if given or args.events or args.clips is not None else None
-
-
-def _budget(args: argparse.Namespace) -> Budget | None:
-    if args.budget_ms is None and args.max_cpu is None:
-        return None
-    return Budget(None if args.budget_ms is None else args.budget_ms / 1e3, args.max_cpu)
 
 
 def _clips(args: argparse.Namespace) -> ClipOptions | None:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmp_edge.cameras import Camera
-from vmp_edge.cli.options import add_window_options
+from vmp_edge.cli.options import add_adaptive_options, add_gallery_options, add_window_options, budget_of
 from vmp_edge.cli.output import add_json_option, message, print_json
 from vmp_edge.errors import MissingDependencyError, UsageError
+from vmp_edge.governor import worthwhile
 from vmp_edge.recognizer import load
 from vmp_edge.smoothing import Smoothing
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 EPILOG = """examples:
   vmp-edge serve build/host --source 0                           http://localhost:8080, for this machine alone
   vmp-edge serve build/host --source 0 --source rtsp://door/1    two cameras, one engine
+  vmp-edge serve build/host --source 0 --motion-gate             windows in which nothing moves are passed over
   vmp-edge serve build/host --source 0 --host 0.0.0.0            for others, too: with a token, which is printed
 """
 
@@ -53,6 +55,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--loop", action="store_true", help="play a file again when it is over")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="how many scores to show (default: 5)")
     add_window_options(parser)
+    add_gallery_options(parser)
+    add_adaptive_options(parser)
     add_json_option(parser)
     parser.set_defaults(run=run)
 
@@ -69,7 +73,11 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.port <= 65535:
         raise UsageError(f"the port must be 0 to 65535, not {args.port}")
     access = Access.make(args.host, args.token)
-    with load(args.bundle, args.threads) as recognizer:
+    budget = budget_of(args)
+    with contextlib.ExitStack() as stack:
+        recognizer = stack.enter_context(load(args.bundle, args.threads, args.gallery, args.threshold))
+        useful = worthwhile(recognizer.manifest.variants) if budget is not None else ()
+        bundles = recognizer.bundle.variants
         preview = Preview(
             recognizer,
             args.source or ["0"],
@@ -81,6 +89,11 @@ def run(args: argparse.Namespace) -> int:
             smoothing=Smoothing(windows=args.smoothing) if args.smoothing else None,
             loop=args.loop,
             on_message=_tell,
+            sampling=args.sampling,
+            motion_gate=args.motion_gate,
+            budget=budget,
+            variants={name: stack.enter_context(load(bundles[name], args.threads)) for name in useful},
+            on_decision=lambda camera, decision: _tell(camera, str(decision)),
         )
         stopped_by = asyncio.run(_serve(preview, args.port, args.json))
         if args.json:

@@ -140,7 +140,7 @@ class Preview:
             "engine": manifest.engine,
             "precision": manifest.precision,
             "frames": manifest.frames,
-            "labels": list(manifest.labels),
+            "labels": list(self.cameras.recognizer.labels),
         }
         return {"bundle": bundle, "viewers": len(self._viewers), **self._changing_state()}
 
@@ -157,6 +157,8 @@ class Preview:
             "frames": statistics.frames,
             "windows": statistics.windows,
             "dropped": statistics.dropped,
+            "skipped": statistics.skipped,
+            "level": statistics.level,
             "frames_per_second": round(statistics.frames_per_second, 2) if camera.state == "running" else 0.0,
             "latency_ms": {
                 "p50": round(statistics.latency_p50 * 1e3, 3),
@@ -182,6 +184,7 @@ class Preview:
             "top": [[label, round(score, 4)] for label, score in prediction.top(self._top)],
             "latency_ms": round(prediction.latency * 1e3, 3),
             "dropped": prediction.dropped,
+            "skipped": prediction.skipped,
         }
         self._loop.call_soon_threadsafe(self._tell_result, camera.index, result)
 

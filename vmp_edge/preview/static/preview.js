@@ -57,7 +57,9 @@ class Camera {
     this.part("toggle").textContent = this.active ? "Stop" : "Start";
     if (state.windows) {
       const { p50, p95 } = state.latency_ms;
-      this.part("latency").textContent = `${p50.toFixed(1)} ms median, ${p95.toFixed(1)} ms p95`;
+      const level = state.level ? `, level ${state.level}` : "";
+      const still = state.result?.skipped ? "still: " : "";
+      this.part("latency").textContent = `${still}${p50.toFixed(1)} ms median, ${p95.toFixed(1)} ms p95${level}`;
     }
     this.part("drops").textContent = `${state.dropped} of ${state.frames}`;
   }
