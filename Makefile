@@ -41,7 +41,7 @@ bench: setup ## the benchmarks; writes their tables to benchmarks/results
 	$(BIN)/python benchmarks/gemm.py
 	$(BIN)/python benchmarks/model.py
 	$(BIN)/python benchmarks/embedded.py
-	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/startup.py
 
 parity: setup ## how far each target's bundle is from its source model; installs the toolchains that fit together
 	$(PIP) install -c constraints.txt -e '.[coreml,openvino,qnn]'

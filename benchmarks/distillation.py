@@ -55,6 +55,7 @@ ones'.
 
 
 def pool(split: str, count: int, folder: Path) -> Pool:
+    folder.mkdir(parents=True, exist_ok=True)
     return dataset.make_pool(split, count, folder / f"{split}-{count}.npy")
 
 

@@ -2,8 +2,8 @@
 
 python benchmarks/soak.py --bundle build/host
 
-The frames repeat every ten seconds, of which two move, so that the last results must be those of the first cycles: a clock that drifts, or
-a ring that loses count, would choose other frames and give other scores.
+The frames repeat every ten seconds, of which two move, so that the last results must be those of the first cycles: a
+clock that drifts, or a ring that loses count, would choose other frames and give other scores.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def report(samples: list[Sample], soak: Soak, args: argparse.Namespace, found: S
             "|---|---|---|---|---|",
             *rows,
             "",
-            f"- {soak.results:,} results: {found.windows:,} windows recognised, {found.skipped:,} passed over as nothing "
-            f"moved; {found.dropped} frames dropped, {soak.events:,} events told.",
+            f"- {soak.results:,} results: {found.windows:,} windows recognised, {found.skipped:,} passed over as "
+            f"nothing moved; {found.dropped} frames dropped, {soak.events:,} events told.",
             f"- Memory over the second half: {growth(samples) / _MB:+.2f} MB per million frames (least squares over "
             f"{len(samples) // 2} samples).",
             f"- Timestamps of results: at most {soak.drift:g} s from their frames' own.",
