@@ -160,7 +160,7 @@ class Trainer:
         mean = self.model.head(tokens[:, 1:].mean(1))
         total = loss + self.recipe.auxiliary * F.cross_entropy(mean, labels, label_smoothing=self.recipe.smoothing)
         if self.teacher is not None:
-            total = total + self._taught(self.teacher, video, tokens, logits)
+            total = total + self._taught(self.teacher, video, tokens, (logits, mean))
         self.optimiser.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -170,13 +170,14 @@ class Trainer:
             self.averaged[name].lerp_(value, 1 - keep)
         return loss.item()
 
-    def _taught(self, teacher: VideoMamba, video: Tensor, tokens: Tensor, logits: Tensor) -> Tensor:
-        """The loss on what the teacher says of a batch."""
+    def _taught(self, teacher: VideoMamba, video: Tensor, tokens: Tensor, logits: tuple[Tensor, Tensor]) -> Tensor:
+        """The loss on what the teacher says of a batch, by the class token and, as for labels, by the patches' mean."""
         recipe = self.recipe
         with torch.no_grad():
             theirs = teacher.forward_tokens(video)
             expected = teacher.head(theirs[:, 0])
-        loss = recipe.teacher_weight * predictions_loss(logits, expected, recipe.temperature)
+        by_class, by_mean = (predictions_loss(ours, expected, recipe.temperature) for ours in logits)
+        loss = recipe.teacher_weight * (by_class + recipe.auxiliary * by_mean)
         return loss + recipe.feature_weight * features_loss(self.adapter(tokens), theirs)
 
     def averaged_model(self) -> VideoMamba:
