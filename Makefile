@@ -1,6 +1,8 @@
-# Everything from a fresh checkout. Each command sets up what it needs in .venv; PYTHON chooses the interpreter.
+# Everything from a fresh checkout. Each command sets up what it needs in .venv, Arm's toolchains in .venv-arm; PYTHON
+# chooses the interpreter.
 PYTHON ?= python3
 VENV ?= .venv
+ARM_VENV ?= .venv-arm
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 EXTRAS := compile,tvm,onnxruntime,jetpack6,display,mqtt,serve,report,train,test,dev
@@ -18,6 +20,13 @@ $(VENV)/ready: pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --progress-bar on $(shell grep '^torch==' constraints.txt)
 	$(PIP) install --progress-bar on -c constraints.txt -e '.[$(EXTRAS)]'
+	touch $@
+
+# Without constraints.txt, which Arm's toolchains do not go with (pyproject.toml).
+$(ARM_VENV)/ready: pyproject.toml CMakeLists.txt $(NATIVE)
+	$(PYTHON) -m venv $(ARM_VENV)
+	$(ARM_VENV)/bin/python -m pip install --progress-bar on $(shell grep '^torch==' constraints.txt)
+	$(ARM_VENV)/bin/python -m pip install --progress-bar on -e '.[compile,report,ethos-u,vgf,test]'
 	touch $@
 
 demo: setup ## build the host bundle and recognise the camera's motion in a sample video
@@ -43,13 +52,23 @@ bench: setup ## the benchmarks; writes their tables to benchmarks/results
 	$(BIN)/python benchmarks/embedded.py
 	$(BIN)/python benchmarks/startup.py
 
-parity: setup ## how far each target's bundle is from its source model; installs the toolchains that fit together
+parity: setup $(ARM_VENV)/ready ## how far each target's bundle is from its source model, with all toolchains
 	$(PIP) install -c constraints.txt -e '.[coreml,openvino,qnn]'
 	$(BIN)/python benchmarks/parity.py
+	$(ARM_VENV)/bin/python benchmarks/parity.py --only arm-vgf
+	$(ARM_VENV)/bin/python benchmarks/parity.py --only arm-ethos-u85
 
-test-npu: setup ## the tests of targets with heavy toolchains
+ARM_TESTS := tests/npu/test_ethosu.py tests/npu/test_vgf.py
+# Tests in an environment, and their rows in the table, there also if some failed.
+npu_tests = VMP_EDGE_TEST_NPU=1 $(1)/bin/python -m pytest $(2) --junitxml build/npu.xml || failed=1; \
+	$(1)/bin/python benchmarks/npu_tests.py build/npu.xml || failed=1
+
+test-npu: setup $(ARM_VENV)/ready ## the tests of targets with heavy toolchains; writes benchmarks/results/test_npu.md
 	$(PIP) install -c constraints.txt -e '.[coreml,openvino,qnn]'
-	VMP_EDGE_TEST_NPU=1 $(BIN)/pytest tests/npu
+	failed=0; \
+	$(call npu_tests,$(VENV),tests/npu $(ARM_TESTS:%=--ignore=%)); \
+	$(call npu_tests,$(ARM_VENV),$(ARM_TESTS)); \
+	exit $$failed
 
 fuzz: setup ## ten minutes of libFuzzer on what the embedded library reads (needs clang)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cmake -S tests/embedded/native -B build/fuzz -G Ninja -DVMP_EDGE_FUZZ=ON \
@@ -59,4 +78,4 @@ fuzz: setup ## ten minutes of libFuzzer on what the embedded library reads (need
 	cd build/fuzz && ./fuzz corpus -max_total_time=600 -max_len=8192 -print_final_stats=1
 
 clean: ## remove what the other commands made
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(ARM_VENV) build .mypy_cache .ruff_cache .pytest_cache

@@ -3,7 +3,7 @@
 (a) published: the arithmetic as the VideoMambaPro code has it, a Python loop over the tokens, on this repository's
     weights; (b) source: the source model with the native operators; (c) executorch: the bundle of `--target host`;
     (d) tvm: that of `--engine tvm`; (e) onnxruntime: that of `--target onnx`; then quantised bundles, calibrated on
-    synthetic scenes, and one in float16.
+    synthetic scenes, and one in float16; (m, n) openvino, where it is installed: those of `--target openvino`.
 Each is a process of its own with a fixed number of threads, taken in turns so that a noisy moment hits all of them.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -28,7 +29,7 @@ import numpy as np
 import vmp_edge
 from vmp_edge.bundle import Bundle
 
-BUNDLES = {  # engine and precision; ONNX Runtime's are those of the target `onnx`, the others the host's
+BUNDLES = {  # engine and precision
     "executorch": ("executorch", "fp32"),
     "tvm": ("tvm", "fp32"),
     "onnxruntime": ("onnxruntime", "fp32"),
@@ -39,9 +40,17 @@ BUNDLES = {  # engine and precision; ONNX Runtime's are those of the target `onn
     "tvm int8-dynamic": ("tvm", "int8-dynamic"),
     "onnxruntime int8": ("onnxruntime", "int8"),
     "onnxruntime fp16": ("onnxruntime", "fp16"),
+    "openvino": ("openvino", "fp32"),
+    "openvino int8": ("openvino", "int8"),
 }
-VARIANTS = dict(zip(["published", "source", *BUNDLES], "abcdefghijkl", strict=False))
-LIBRARIES = ("torch", "executorch", "apache-tvm", "onnxruntime")
+VARIANTS = dict(zip(["published", "source", *BUNDLES], "abcdefghijklmn", strict=True))
+TARGETS = {"onnxruntime": "onnx", "openvino": "openvino"}  # of engines; the others' is the host
+LIBRARIES = {  # by engine
+    "executorch": "executorch",
+    "tvm": "apache-tvm",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+}
 WEIGHTS = "weights.pth"
 VIDEO = "video.npy"
 CALIBRATION = 4  # scenes: times do not depend on the ranges
@@ -106,7 +115,7 @@ def build(folder: Path, name: str, frames: int, size: int, variants: list[str]) 
         start = time.perf_counter()
         pipeline.build(
             pipeline.Request(
-                "onnx" if engine == "onnxruntime" else "host",
+                TARGETS.get(engine, "host"),
                 checkpoint=folder / WEIGHTS,
                 output=folder / variant,
                 engine=engine,
@@ -142,7 +151,7 @@ def measure(
 def table(results: dict[tuple[str, int], dict[str, list]], folder: Path) -> list[str]:
     """Markdown rows: time, ratios within this run, memory, program's size, how far from the source model."""
     measured = {variant for variant, _ in results}
-    baselines = [name for name in ("published", "source", "executorch", "tvm") if name in measured]
+    baselines = [name for name in ("published", "source", "executorch", "tvm", "onnxruntime") if name in measured]
     over = [f"speed over ({VARIANTS[name]})" for name in baselines]
     head = ["", "variant", "threads", "ms a clip", *over, "CPU ms", "peak MB", "program MB", "largest difference"]
     rows = ["| " + " | ".join([*head, "cosine"]) + " |", "|---" * (len(head) + 1) + "|"]
@@ -171,6 +180,11 @@ def program_size(bundle: Path) -> float:
     return manifest.files[manifest.program].size / 1e6
 
 
+def installed(variant: str) -> bool:
+    """Whether a variant's engine is there; only OpenVINO may be missing from the environment of `make bench`."""
+    return not variant.startswith("openvino") or importlib.util.find_spec("openvino") is not None
+
+
 def cpu_name() -> str:
     """The CPU as the system names it, and its vector extensions that matter here."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
@@ -186,7 +200,11 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=8, help="frames of the clip (default: %(default)s)")
     parser.add_argument("--image-size", type=int, default=224, help="pixels of a side (default: %(default)s)")
     parser.add_argument(
-        "--variants", nargs="+", default=[*VARIANTS], choices=VARIANTS, help="default: all; `source` is always there"
+        "--variants",
+        nargs="+",
+        default=[name for name in VARIANTS if installed(name)],
+        choices=VARIANTS,
+        help="default: all whose engine is installed; `source` is always there",
     )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="thread counts (default: 1 2)")
     parser.add_argument("--rounds", type=int, default=3, help="turns that each variant gets (default: %(default)s)")
@@ -199,7 +217,8 @@ def main() -> None:
         before = os.getloadavg()[0]
         results = measure(Path(folder), variants, args.threads, args.rounds, args.repeats)
         rows = table(results, Path(folder))
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
+    libraries = ["torch", *dict.fromkeys(LIBRARIES[BUNDLES[variant][0]] for variant in built)]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
     command = "python benchmarks/model.py " + shlex.join(sys.argv[1:])
     lines = [
         "# Whole model",

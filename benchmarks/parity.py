@@ -11,8 +11,10 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import rows
 from scenes import scenes
@@ -21,7 +23,7 @@ from scenes import write as write_scenes
 from vmp_edge.bundle import Bundle
 from vmp_edge.compile import target
 from vmp_edge.compile.lowering import QUANTISED
-from vmp_edge.compile.pipeline import DEFAULT_MODEL, Request, build
+from vmp_edge.compile.pipeline import DEFAULT_MODEL, Request, Stages, build
 from vmp_edge.errors import MissingDependencyError, VmpError
 from vmp_edge.manifest import Manifest
 from vmp_edge.models import PRESETS
@@ -52,9 +54,27 @@ MISSING = {
 }
 
 
+def used() -> float:
+    """CPU seconds of this process and of those that it waited for."""
+    return sum(os.times()[:4])
+
+
+class Timed(Stages):
+    """Keeps the CPU seconds of the stages, by the first word of what they do."""
+
+    used: ClassVar[dict[str, float]] = {}
+
+    @contextmanager
+    def __call__(self, what: str, bars: bool = False) -> Iterator[None]:
+        started = used()
+        with super().__call__(what, bars):
+            yield
+        self.used[what.split()[0]] = used() - started
+
+
 def measure(name: str, precision: str, model: str, clips: int) -> dict[str, Any]:
     """Build a bundle, and say what its manifest says."""
-    started = sum(os.times()[:4])
+    started = used()
     with tempfile.TemporaryDirectory() as folder:
         given: dict[str, Any] = {}
         if precision == "int8" and model != DEFAULT_MODEL:  # for which clips would be drawn
@@ -65,19 +85,26 @@ def measure(name: str, precision: str, model: str, clips: int) -> dict[str, Any]
             given["calibration_clips"] = CALIBRATION
         output = Path(folder) / "bundle"
         request = Request(name, model=model, precision=precision, output=output, parity_clips=clips, **given)
-        manifest = build(request).manifest
-    return row_of(manifest, round(sum(os.times()[:4]) - started))
+        manifest = build(request, stages=Timed).manifest
+    return row_of(manifest, Timed.used["lower"], used() - started)
 
 
-def row_of(manifest: Manifest, seconds: int | None) -> dict[str, Any]:
-    """What a manifest says of a build that took so many CPU seconds, if that is known."""
+def row_of(manifest: Manifest, compiling: float | None = None, seconds: float | None = None) -> dict[str, Any]:
+    """What a manifest says of a build.
+
+    Args:
+        manifest: of the bundle.
+        compiling: CPU seconds from the exported program to the target's, if they are known.
+        seconds: of the whole build.
+    """
     parity = manifest.parity
     recognised = manifest.accuracy.get("measured", parity)  # of precisions that are calibrated: held-out clips
     return {
         "snr": parity.get("snr"),
         "agreement": recognised.get("agreement"),
         "clips": recognised.get("clips"),
-        "seconds": seconds,
+        "compiling": compiling and round(compiling),
+        "seconds": seconds and round(seconds),
         "megabytes": round(sum(entry.size for entry in manifest.files.values()) / 1e6, 2),
         "compared": parity.get("emulator") or parity.get("not_run") or "this machine",
         "tools": dict(manifest.tools),
@@ -91,21 +118,24 @@ def table(found: rows.Rows) -> str:
         "",
         "Signal-to-noise ratio of the logits and agreement of top-1: the bundle beside the source model in float32, on",
         "as many random clips as real-looking ones. Of quantised models the ratio is that of clips of the calibration,",
-        "the agreement that of held-out clips of the task. CPU seconds are those of the whole build, comparison",
-        "included. videomambapro-tiny has random weights. On arm64-executorch the agreement in int8 is that of the",
-        "quantised program in PyTorch, the ratio that of the bundle under qemu.",
+        "the agreement that of held-out clips of the task. Compiling is from the exported program to the target's, in",
+        "CPU seconds; those of the whole build have calibration and comparison in them. videomambapro-tiny has",
+        "random weights. On arm64-executorch the agreement in int8 is that of the quantised program in PyTorch, the",
+        "ratio that of the bundle under qemu.",
         "",
-        "| target | model | precision | SNR, dB | top-1 agreement | clips | CPU s | MB | compared by | verified |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| target | model | precision | SNR, dB | top-1 agreement | clips | compiling, CPU s | whole build, CPU s | MB "
+        "| compared by | verified |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for key, row in sorted(found.items()):
         name, precision, model = key.split()
         verified = "; ".join(f"{where}: {what}" for where, what in target.load(name).verified.items())
         if "failed" in row:
-            lines.append(f"| {name} | {model} | {precision} | | | | | | failed: {row['failed']} | {verified} |")
+            lines.append(f"| {name} | {model} | {precision} | | | | | | | failed: {row['failed']} | {verified} |")
             continue
         agreement = None if row["agreement"] is None else f"{100 * row['agreement']:.1f}%"
-        values = (row["snr"], agreement, row["clips"], row["seconds"], row["megabytes"], row["compared"])
+        seconds = (row.get("compiling"), row["seconds"])
+        values = (row["snr"], agreement, row["clips"], *seconds, row["megabytes"], row["compared"])
         cells = ["" if value is None else str(value) for value in values]
         lines.append(f"| {name} | {model} | {precision} | {' | '.join(cells)} | {verified} |")
     lines += ["", "Not there:", ""]
@@ -119,16 +149,16 @@ def table(found: rows.Rows) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", metavar="TARGET", help="leave the rows of the other targets as they are")
+    parser.add_argument("--model", help="leave the rows of the other models as they are")
     parser.add_argument("--built", type=Path, metavar="BUNDLE", help="write the row of a bundle that was built before")
     options = parser.parse_args()
-    only = options.only
     if options.built:
         manifest = Bundle.open(options.built, any_machine=True).manifest
         key = f"{manifest.target} {manifest.precision} {manifest.name}"
-        rows.put(TABLE, key, row_of(manifest, None), table)
+        rows.put(TABLE, key, row_of(manifest), table)
         return
     for name, precision, model, clips in ROWS:
-        if only not in (None, name):
+        if options.only not in (None, name) or options.model not in (None, model):
             continue
         key = f"{name} {precision} {model}"
         print(key, file=sys.stderr)

@@ -285,6 +285,16 @@ def _traced_again(module: Any, example: Tensor) -> ExportedProgram:
         return torch.export.export(GraphModule(module, module.graph), (example,), strict=False)
 
 
+def scans(program: Any) -> list[Any]:
+    """The scans in a program, or its module, that are single nodes; not those of a single token."""
+    own = torch.ops.vmp
+    found = [
+        *program.graph.find_nodes(op="call_function", target=own.selective_scan.default),
+        *program.graph.find_nodes(op="call_function", target=own.bi_selective_scan.default),
+    ]
+    return [node for node in found if node.args[0].meta["val"].shape[1] > 1]
+
+
 def with_plain_operations(program: ExportedProgram, form: chunked.Form) -> ExportedProgram:
     """A program in which no operator of ours is left, for backends that have no kernel for it.
 

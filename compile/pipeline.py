@@ -137,12 +137,13 @@ class Stages:
         print(f"{begin} {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
 
 
-def build(request: Request, progress: Progress | None = None) -> Bundle:
+def build(request: Request, progress: Progress | None = None, stages: type[Stages] = Stages) -> Bundle:
     """Build a bundle; beside a quantised one that was measured on clips, write a report.
 
     Args:
         request: what to build.
         progress: makes progress bars, as `tqdm.tqdm` does; None shows nothing.
+        stages: tells of the stages.
 
     Raises:
         UsageError: the request names something unknown or impossible.
@@ -178,7 +179,7 @@ def build(request: Request, progress: Progress | None = None) -> Bundle:
         with staged_bundle(output) as staging:
             source = load_source(request) if request.variants else None
             chosen = variants.cheaper(asked, source.module.options) if source is not None else []
-            one = Build(request, kind, engine, precision, output, staging, Path(scratch), progress, source)
+            one = Build(request, kind, engine, precision, output, staging, Path(scratch), progress, source, stages)
             report = one.make(plan)
             if source is not None and chosen:
                 add_variants(one, source, chosen, plan, procedural)
@@ -267,6 +268,7 @@ class Build:
         scratch: a folder for what will not be kept.
         progress: makes progress bars.
         source: the source model; None loads what was asked for.
+        stages: tells of the stages.
     """
 
     request: Request
@@ -278,6 +280,7 @@ class Build:
     scratch: Path
     progress: Progress | None
     source: Described | None = None
+    stages: type[Stages] = Stages
 
     def make(self, plan: Plan | None) -> Report | None:
         """The build that the plan asks for."""
@@ -288,7 +291,7 @@ class Build:
 
     def run(self) -> None:
         """A build in a precision in which nothing is learnt from clips."""
-        stage = Stages(4)
+        stage = self.stages(4)
         with stage("load the model"):
             source, program = self.load()
         if self.request.tune:
@@ -305,7 +308,7 @@ class Build:
 
     def run_quantised(self, plan: Plan) -> Report | None:
         """A build in int8; gives the report, if there is anything to be told."""
-        stage = Stages(6)
+        stage = self.stages(6)
         with stage("load the model"):
             source, program = self.load()
             if plan.held_out is not None:

@@ -40,3 +40,30 @@ def test_the_generated_scan_equals_the_reference(monkeypatch, first_input):
     start = "first_input" if first_input else "zero"
     expected = reference.bi_selective_scan(**inputs, initial_state=start, mask_backward=True)[0]
     torch.testing.assert_close(torch.from_numpy(arguments[-1].numpy()), expected, atol=1e-4, rtol=1e-4)
+
+
+JUNIT = """<testsuites><testsuite timestamp="2026-11-21T21:33:57+00:00">
+<testcase classname="tests.npu.test_qnn" name="test_a[1]" time="1.6"/>
+<testcase classname="tests.npu.test_qnn" name="test_b" time="2">
+<failure message="assert 1 == 2&#10;more">...</failure></testcase>
+<testcase classname="" name="tests.npu.test_vgf" time="0">
+<skipped message="collection skipped">('test_vgf.py', 10, 'Skipped: needs lavapipe')</skipped></testcase>
+<testcase classname="tests.npu.test_arm64" name="test_c" time="0">
+<skipped message="not installed: qemu-aarch64">test_arm64.py:35: not installed: qemu-aarch64</skipped></testcase>
+</testsuite></testsuites>"""
+
+
+def test_results_of_heavy_toolchains_become_rows(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(FOLDER)
+    npu_tests = importlib.import_module("npu_tests")
+    (tmp_path / "found.xml").write_text(JUNIT)
+    found = npu_tests.read(tmp_path / "found.xml")
+    counts = {name: (row["passed"], row["failed"], row["skipped"], row["reasons"]) for name, row in found.items()}
+    assert counts == {
+        "test_qnn": (1, 1, 0, ["assert 1 == 2"]),
+        "test_vgf": (0, 0, 1, ["needs lavapipe"]),
+        "test_arm64": (0, 0, 1, ["not installed: qemu-aarch64"]),
+    }
+    assert found["test_qnn"]["seconds"] == 4 and found["test_qnn"]["date"] == "2026-11-21"
+    row = next(line for line in npu_tests.table(found).splitlines() if "test_qnn" in line)
+    assert "| 1 | 1 | 0 | assert 1 == 2 | 4 |" in row

@@ -82,14 +82,27 @@ def find(name: str | None) -> Delegate:
 def ordinary(program: ExportedProgram, kind: Target, precision: str) -> ExportedProgram:
     """A program of `graph.export` in operations that a target's delegate takes, its scans in the form that it asks for.
 
-    But in fp32, norms square only what sixteen bits can hold.
+    But in fp32, norms square only what sixteen bits can hold. Scans that the delegate shares stay as they are.
     """
     with quiet():
         program = program if precision == "fp32" else graph.with_bounded_norms(program)
         program = graph.with_linear_patches(program) if kind.options.get("patches") == "linear" else program
+        if shares_scans(program, kind, precision):
+            return program
         plain = graph.with_plain_operations(program, Form(**kind.scan))
         rewrite = getattr(find(kind.delegate), "rewrite", None)
         return plain if rewrite is None else cast(ExportedProgram, rewrite(plain))
+
+
+def shares_scans(program: ExportedProgram, kind: Target, precision: str) -> bool:
+    """Whether a delegate compiles scans once for all layers: from as many tokens on as its ``shared_scans`` says.
+
+    Scans that are quantised differ from layer to layer, as their ranges are compiled in.
+    """
+    least = kind.options.get("shared_scans")
+    if least is None or precision in CALIBRATED:
+        return False
+    return any(node.args[0].meta["val"].shape[1] >= least for node in graph.scans(program))
 
 
 def quantiser(kind: Target) -> Any:

@@ -84,7 +84,7 @@ OPERATIONS: dict[str, tuple[str, Callable[..., Any]]] = {
 
 
 class Interpreter:
-    """Runs an ML program.
+    """Runs an ML program; keeps a result until its last use, as all of a large model's would fill the memory.
 
     Args:
         function: coremltools' ``main``, of `OPERATIONS` alone.
@@ -92,15 +92,24 @@ class Interpreter:
 
     def __init__(self, function: Any) -> None:
         self.function = function
+        self._operations = [operation for operation in function.operations if operation.op_type != "const"]
+        self._last: list[list[str]] = []  # of each operation: what nothing needs after it
+        needed = {output.name for output in function.outputs}
+        for operation in reversed(self._operations):
+            names = {given.name for given in operation.get_flattened_inputs()}
+            self._last.append(sorted(names - needed))
+            needed |= names
+        self._last.reverse()
 
     def run(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The program's one output, in float32, of its one input."""
         (name,) = self.function.inputs
         values: dict[str, Array] = {name: frames}
         with np.errstate(over="ignore"):  # of float16: infinite, as on a device
-            for operation in self.function.operations:
-                if operation.op_type != "const":
-                    values[operation.outputs[0].name] = self._compute(operation, values)
+            for operation, last in zip(self._operations, self._last, strict=True):
+                values[operation.outputs[0].name] = self._compute(operation, values)
+                for done in last:
+                    values.pop(done, None)  # constants are not in it
         (output,) = self.function.outputs
         return values[output.name].astype(np.float32)
 

@@ -1,17 +1,20 @@
 """Targets for Qualcomm's HTP: what is checked of them without its compiler."""
 
 import ctypes
+import dataclasses
 import shutil
 import subprocess
 
 import pytest
+import torch
 
 from vmp_edge.cli import main
-from vmp_edge.compile import target
+from vmp_edge.compile import delegates, graph, target
 from vmp_edge.compile.delegates import onnx_qnn
-from vmp_edge.compile.delegates.qnn import toolchain
+from vmp_edge.compile.delegates.qnn import shared, toolchain
 from vmp_edge.compile.quantised import OPTIONS, plan
 from vmp_edge.errors import BuildError, MissingDependencyError, UsageError
+from vmp_edge.models import ModelOptions, VideoMamba
 
 # What Qualcomm's library does as far as ours is concerned: it keeps what deviceCreate was given.
 QUALCOMM = """
@@ -151,3 +154,41 @@ def test_a_model_in_several_parts_is_refused():
     ):
         with pytest.raises(BuildError, match=words):
             onnx_qnn.check(made(*kinds))
+
+
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        ({}, 2),  # of both directions, and of the last layer's backwards one, which gives one token
+        ({"directions": "separate", "scan_input": "conv"}, 3),
+        ({"scan_order": "temporal_first", "tubelet_size": 2}, 2),
+    ],
+    ids=str,
+)
+def test_parts_between_shared_scans_give_the_numbers_of_the_whole(options, kinds):
+    torch.manual_seed(0)
+    given = {"embed_dim": 32, "depth": 4, "image_size": 32, "num_frames": 4, "num_classes": 5, **options}
+    model = VideoMamba(ModelOptions(**given)).eval()
+    program = graph.export(model)
+    whole, scans = shared.split(program)
+    video = torch.randn(1, 3, 4, 32, 32)
+    frames = graph.fold_frames(video, model.options.tubelet_size)
+    parts = shared.inputs_of(whole, (frames,))
+    assert len(scans) == len(graph.scans(program)) and scans < set(parts)
+    assert len({shared.kind_of(whole.get_submodule(name), parts[name]) for name in scans}) == kinds
+    assert not any(isinstance(value, torch.nn.Parameter) for name in set(parts) - scans for value in parts[name])
+    with torch.no_grad():
+        (logits,) = whole(frames)
+        torch.testing.assert_close(logits, model(video), atol=1e-5, rtol=1e-5)
+
+
+def test_scans_are_shared_from_a_length_on():
+    torch.manual_seed(0)
+    program = graph.export(VideoMamba(ModelOptions(embed_dim=32, depth=2, image_size=32, num_frames=4, num_classes=5)))
+    kind = target.load("android-qnn")
+    assert not delegates.shares_scans(program, kind, "fp16")  # 17 tokens
+    kind = dataclasses.replace(kind, options={"shared_scans": 17})
+    assert delegates.shares_scans(program, kind, "fp16")
+    assert len(graph.scans(delegates.ordinary(program, kind, "fp16"))) == 2
+    assert not delegates.shares_scans(program, kind, "16a8w")
+    assert not delegates.shares_scans(program, target.load("onnx-qnn"), "fp16")

@@ -15,7 +15,7 @@ if "VMP_EDGE_TEST_NPU" not in os.environ:
 pytest.importorskip("executorch", reason="needs executorch")
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from quantisation import KINDS, WEIGHT_ONLY, quantised
+from quantisation import KINDS, quantised
 
 from vmp_edge.bundle import Staging
 from vmp_edge.compile import executorch, graph, parity, target
@@ -38,8 +38,7 @@ def test_int8_is_that_of_the_program(precision, tmp_path):
     for name, parameter in model.named_parameters():
         if name.endswith("weight"):
             parameter.data *= 3  # logits that differ
-    left_out = ("patch", "head") if precision == WEIGHT_ONLY else ()  # as in its recipe: these have biases
-    program = quantised(graph.export(model), precision, left_out=left_out)
+    program = quantised(graph.export(model), precision)
     kind = target.load("arm64-executorch")
     try:
         lowered = executorch.lower(Source(model, program), Staging(tmp_path), kind, precision)

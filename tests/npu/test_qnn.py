@@ -11,9 +11,11 @@ if "VMP_EDGE_TEST_NPU" not in os.environ:
     pytest.skip("a heavy toolchain: run by `make test-npu`", allow_module_level=True)
 pytest.importorskip("onnxruntime_qnn", reason="needs onnxruntime-qnn")
 
+import torch
 import yaml
 
 from vmp_edge.bundle import Bundle
+from vmp_edge.models import ModelOptions, VideoMamba
 
 SMALL = {"embed_dim": 32, "depth": 2, "image_size": 32, "num_frames": 2, "num_classes": 5}
 # A build in a process of its own, as QNN stays loaded: here by ExecuTorch, there by ONNX Runtime.
@@ -56,6 +58,46 @@ def test_the_context_binary_agrees_with_the_source_model(tmp_path, checkpoint, n
     got, expected = np.array(found["got"]), np.array(found["expected"])
     assert 10 * np.log10(np.square(expected).sum() / np.square(got - expected).sum()) >= decibels
     assert found["bytes"] < 2e6
+
+
+# Scans of three layers, all of one length: two of both directions, and one of the last layer's.
+SHARED = """
+import sys
+from dataclasses import replace
+from vmp_edge.compile.delegates import ordinary, qnn
+from vmp_edge.compile import graph, target
+from vmp_edge.models import load_checkpoint
+import numpy as np, torch
+kind = target.choose(target.load("android-qnn"), None, None, "SM8650")
+kind = replace(kind, options={"shared_scans": 2})
+model = load_checkpoint(sys.argv[1])
+compiled = []
+once = qnn.check_whole
+def counted(*given):
+    found = once(*given)
+    compiled.append(found[1].processed_bytes)
+    return found
+qnn.check_whole = counted
+made = qnn.lower(ordinary(graph.export(model), kind, "fp16"), kind, "fp16")
+assert len(compiled) == 4 + 2, len(compiled)  # what lies between scans, and two kinds of scan
+assert all(made.program.count(part) == 1 for part in compiled)
+torch.manual_seed(1)
+video = torch.randn(1, 3, 2, 32, 32)
+with torch.no_grad():
+    expected = model(video).numpy()
+got = made.run(graph.fold_frames(video, 1).contiguous().numpy())
+decibels = 10 * np.log10(np.square(expected).sum() / np.square(got - expected).sum())
+assert decibels >= 50, decibels
+"""
+
+
+@pytest.mark.timeout(3600)
+def test_a_shared_scan_is_compiled_and_stored_once(tmp_path):
+    torch.manual_seed(0)
+    model = VideoMamba(ModelOptions(**{**SMALL, "depth": 3}))
+    path = tmp_path / "small.pth"
+    torch.save({"model": model.state_dict(), "options": vars(model.options)}, path)
+    subprocess.run([sys.executable, "-c", SHARED, path], check=True)
 
 
 @pytest.mark.timeout(3600)

@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 from torch.export import ExportedProgram
 
-from vmp_edge.compile.delegates import Delegated, check_whole, quiet, require
+from vmp_edge.compile import graph
+from vmp_edge.compile.delegates import Delegated, check_whole, quiet, require, shares_scans
 from vmp_edge.compile.delegates.htp import well_computed as rewrite
-from vmp_edge.compile.delegates.qnn import toolchain
+from vmp_edge.compile.delegates.qnn import shared, toolchain
 from vmp_edge.compile.target import Target
+from vmp_edge.ops.chunked import Form
 
 __all__ = ["lower", "quantiser", "rewrite"]
 EMULATOR = "Qualcomm's x86 emulator of the HTP"
@@ -21,10 +24,10 @@ BACKEND = "executorch.backends.qualcomm"
 
 
 def lower(program: ExportedProgram, kind: Target, precision: str) -> Delegated:
-    """A ``.pte`` file that is one context binary for a SoC.
+    """A ``.pte`` file that is one context binary for a SoC, or several if scans are shared (`shared`).
 
     Args:
-        program: of ordinary operations; in 16a8w, quantised by `quantiser`.
+        program: of ordinary operations, but for scans to share; in 16a8w, quantised by `quantiser`.
         kind: the target, with the SoC to compile for.
         precision: fp16 or 16a8w.
 
@@ -41,8 +44,20 @@ def lower(program: ExportedProgram, kind: Target, precision: str) -> Delegated:
         soc_model=QcomChipset(kind.socs[kind.soc].model),
         backend_options=utils.generate_htp_compiler_spec(use_fp16=precision == "fp16"),
     )
-    inputs, module = program.example_inputs[0], program.module(check_guards=False)
-    edge, _ = check_whole(lambda: utils.to_edge_transform_and_lower_to_qnn(module, inputs, specs), "QNN")
+
+    def compile_whole(module: nn.Module, inputs: Any) -> tuple[Any, Any]:
+        return check_whole(lambda: utils.to_edge_transform_and_lower_to_qnn(module, inputs, specs), "QNN")
+
+    def compile_part(part: nn.Module, inputs: Any) -> tuple[Any, Any]:
+        with quiet():
+            exported = torch.export.export(part, inputs, strict=False)
+            plain = rewrite(graph.with_plain_operations(exported, Form(**kind.scan)))
+        return compile_whole(plain.module(check_guards=False), inputs)
+
+    if shares_scans(program, kind, precision):
+        edge = shared.lower(program, compile_part)
+    else:
+        edge, _ = compile_whole(program.module(check_guards=False), program.example_inputs[0])
     with quiet():
         content = bytes(edge.to_executorch().buffer)
     return Delegated(content, TOOLS, EMULATOR, Program(content).run)
