@@ -105,6 +105,17 @@ def test_standard_operators_alone_with_static_shapes(form):
         np.testing.assert_allclose(logits, model(video).numpy(), atol=1e-4, rtol=0)
 
 
+def test_what_a_scan_takes_from_outside_is_constant():
+    """OpenVINO takes nothing else; wide, as the optimiser by itself computes small tensors only."""
+    _, program = made(embed_dim=384, depth=2, num_frames=2)
+    constant = {tensor.name for tensor in program.graph.initializer}
+    for node in program.graph.node:
+        if node.op_type == "Scan":
+            (body,) = (attribute.g for attribute in node.attribute if attribute.name == "body")
+            inside = {value.name for value in body.input} | {name for each in body.node for name in each.output}
+            assert {name for each in body.node for name in each.input} - inside <= constant
+
+
 def test_size_does_not_depend_on_the_length():
     """The known failure is a scan that is unrolled over the tokens."""
     sizes = [made(**frames)[1].ByteSize() for frames in ({}, {"num_frames": 8})]
