@@ -5,10 +5,11 @@ import shutil
 import subprocess
 
 import pytest
+import torch
 
 from vmp_edge.cli import main
 from vmp_edge.compile import target
-from vmp_edge.compile.delegates import onnx_qnn
+from vmp_edge.compile.delegates import htp, onnx_qnn
 from vmp_edge.compile.delegates.qnn import toolchain
 from vmp_edge.compile.quantised import OPTIONS, plan
 from vmp_edge.errors import BuildError, MissingDependencyError, UsageError
@@ -151,3 +152,18 @@ def test_a_model_in_several_parts_is_refused():
     ):
         with pytest.raises(BuildError, match=words):
             onnx_qnn.check(made(*kinds))
+
+
+class PoorlyComputed(torch.nn.Module):
+    def forward(self, x):
+        return torch.exp(-x) + torch.sigmoid(x) + torch.rsqrt(x)
+
+
+def test_what_the_htp_computes_poorly_is_written_otherwise():
+    x = torch.logspace(-3, 3, 100)
+    program = htp.well_computed(torch.export.export(PoorlyComputed(), (x,), strict=False))
+    called = {node.target: node for node in program.graph.nodes if node.op == "call_function"}
+    aten = torch.ops.aten
+    assert not {aten.sigmoid.default, aten.rsqrt.default} & set(called)
+    assert called[aten.exp.default].args[0].args[1] > -88  # below which it is anything
+    torch.testing.assert_close(program.module()(x), PoorlyComputed()(x))
