@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-
 _LEAST_EXPONENT = -64.0  # whose exponential is zero in float16, too
 
 

@@ -2,7 +2,7 @@
 
 Same contract as `reference`, same numbers, other means: slices, concatenation, reshape, multiply, add, exp, a sum over
 the states, with static shapes. Unlike the reference everything is computed in the dtype of the inputs, as devices do.
-States lie as (..., N, D), channels innermost, in at most four dimensions. But in the form ``"scan"`` nothing is flipped:
+States lie as (..., N, D), channels innermost, in at most four dimensions. Only the form ``"scan"`` flips; in the others
 a reversed scan takes its positions in reversed order.
 
 There are three forms. The first two cut the L tokens into chunks of `chunk` neighbours, the remainder first:
@@ -214,7 +214,7 @@ def _state_term(
         start = first if initial_state == "first_input" else first * 0.0
         states.append(start.expand(-1, B.shape[2], -1).contiguous())  # a scan operator wants one layout throughout
     if form.form == "scan" and len(directions) == 2:
-        return _both_folded(tokens, *directions, torch.cat(states))
+        return _both_folded(tokens, directions, torch.cat(states))
     scan = partial(_scan_operator, tokens) if form.form == "scan" else partial(_walk_parts, _parts(tokens, form))
     outputs = []
     for direction, state in zip(directions, states, strict=True):
@@ -341,20 +341,20 @@ class _Part:
         return self._added[0]
 
 
-def _both_folded(tokens: _Tokens, forward: _Direction, backward: _Direction, state: Tensor) -> Tensor:
+def _both_folded(tokens: _Tokens, directions: Sequence[_Direction], state: Tensor) -> Tensor:
     """The state term of both directions (B, L, D), by one scan of the tokens and, as more of a batch, of them flipped.
 
     Args:
         tokens: the tokens.
-        forward, backward: the directions, of which the second may be masked.
+        directions: forwards, and backwards, which may be masked.
         state: before the first token of each, (2 B, N, D).
     """
-    batch = len(tokens.B)
+    batch, masked = len(tokens.B), directions[1].mask
     both = _Tokens(*(torch.cat([t, t.flip(1)]) for t in tokens))
-    rate = torch.cat([direction.rate.expand(batch, -1, -1) for direction in (forward, backward)])
-    y = _scan_operator(both, _Direction(rate, False, backward.mask), state)
+    rate = torch.cat([direction.rate.expand(batch, -1, -1) for direction in directions])
+    y = _scan_operator(both, _Direction(rate, False, masked), state)
     y, y_b = y[:batch], y[batch:]
-    if backward.mask:  # which left the tokens' own contributions out forwards, too
+    if masked:  # which left the tokens' own contributions out forwards, too
         y = y + tokens.du * (tokens.B * tokens.C).sum(2, keepdim=True)
         y_b = _without_first(y_b, False)
     return y + y_b.flip(1)
