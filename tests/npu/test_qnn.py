@@ -46,7 +46,7 @@ class Exp(torch.nn.Module):
     def forward(self, x):
         return torch.exp(x)
 x = torch.linspace(-400, 0, 4096)[None]
-program = htp.well_computed(torch.export.export(Exp(), (x,), strict=False))
+program = htp.with_bounded_exponents(torch.export.export(Exp(), (x,), strict=False))
 model = onnx.to_onnx(program, Form(), (["x"], ["y"]))
 session = onnx_qnn.open_session(model.SerializeToString(), target.load("onnx-qnn").socs["SM8650"])
 (y,) = session.run(None, {"x": x.numpy()})

@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 
 from vmp_edge.compile.delegates import Delegated, check_whole, quiet, require
 from vmp_edge.compile.delegates.htp import well_computed as rewrite
+from vmp_edge.compile.delegates.htp import with_bounded_exponents
 from vmp_edge.compile.delegates.qnn import toolchain
 from vmp_edge.compile.target import Target
 
@@ -41,6 +42,7 @@ def lower(program: ExportedProgram, kind: Target, precision: str) -> Delegated:
         soc_model=QcomChipset(kind.socs[kind.soc].model),
         backend_options=utils.generate_htp_compiler_spec(use_fp16=precision == "fp16"),
     )
+    program = with_bounded_exponents(program) if precision == "fp16" else program
     inputs, module = program.example_inputs[0], program.module(check_guards=False)
     edge, _ = check_whole(lambda: utils.to_edge_transform_and_lower_to_qnn(module, inputs, specs), "QNN")
     with quiet():
