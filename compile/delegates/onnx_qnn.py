@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from vmp_edge.compile import onnx
 from vmp_edge.compile.delegates import Delegated, quiet, require
 from vmp_edge.compile.delegates.htp import well_computed as rewrite
+from vmp_edge.compile.delegates.htp import with_bounded_exponents
 from vmp_edge.compile.target import Soc, Target
 from vmp_edge.errors import BuildError
 from vmp_edge.ops.chunked import Form
@@ -41,7 +42,7 @@ def lower(program: ExportedProgram, kind: Target, precision: str) -> Delegated:
 
     assert kind.soc is not None
     soc = kind.socs[kind.soc]
-    model = onnx.to_onnx(program, Form(**kind.scan))
+    model = onnx.to_onnx(with_bounded_exponents(program), Form(**kind.scan))
     with tempfile.TemporaryDirectory() as folder, quiet():
         path, context = Path(folder) / "model.onnx", Path(folder) / "context.onnx"
         path.write_bytes(model.SerializeToString())

@@ -10,7 +10,7 @@ import torch
 
 from vmp_edge.cli import main
 from vmp_edge.compile import delegates, graph, target
-from vmp_edge.compile.delegates import onnx_qnn
+from vmp_edge.compile.delegates import htp, onnx_qnn
 from vmp_edge.compile.delegates.qnn import shared, toolchain
 from vmp_edge.compile.quantised import OPTIONS, plan
 from vmp_edge.errors import BuildError, MissingDependencyError, UsageError
@@ -192,3 +192,19 @@ def test_scans_are_shared_from_a_length_on():
     assert len(graph.scans(delegates.ordinary(program, kind, "fp16"))) == 2
     assert not delegates.shares_scans(program, kind, "16a8w")
     assert not delegates.shares_scans(program, target.load("onnx-qnn"), "fp16")
+
+
+class PoorlyComputed(torch.nn.Module):
+    def forward(self, x):
+        return torch.exp(-x) + torch.sigmoid(x) + torch.rsqrt(x)
+
+
+def test_what_the_htp_computes_poorly_is_written_otherwise():
+    x = torch.logspace(-3, 3, 100)
+    given = htp.well_computed(torch.export.export(PoorlyComputed(), (x,), strict=False))
+    program = htp.with_bounded_exponents(given)
+    called = {node.target: node for node in program.graph.nodes if node.op == "call_function"}
+    aten = torch.ops.aten
+    assert not {aten.sigmoid.default, aten.rsqrt.default} & set(called)
+    assert called[aten.exp.default].args[0].args[1] > -88  # below which it is anything
+    torch.testing.assert_close(program.module()(x), PoorlyComputed()(x))

@@ -39,6 +39,26 @@ with torch.no_grad():
 got = [made.run(one.numpy())[0].tolist() for one in frames[:2]]
 Path(output).write_text(yaml.safe_dump({"got": got, "expected": expected, "bytes": len(made.program)}))
 """
+EXP = """
+import numpy as np, torch
+from vmp_edge.compile import onnx, target
+from vmp_edge.compile.delegates import htp, onnx_qnn
+from vmp_edge.ops.chunked import Form
+class Exp(torch.nn.Module):
+    def forward(self, x):
+        return torch.exp(x)
+x = torch.linspace(-400, 0, 4096)[None]
+program = htp.with_bounded_exponents(torch.export.export(Exp(), (x,), strict=False))
+model = onnx.to_onnx(program, Form(), (["x"], ["y"]))
+session = onnx_qnn.open_session(model.SerializeToString(), target.load("onnx-qnn").socs["SM8650"])
+(y,) = session.run(None, {"x": x.numpy()})
+np.testing.assert_allclose(y, torch.exp(x.half().double()).numpy(), atol=2e-3)
+"""
+
+
+def test_exponentials_of_what_is_far_below_zero():
+    """Where the HTP's own are up to 131008."""
+    subprocess.run([sys.executable, "-c", EXP], check=True)
 
 
 @pytest.mark.timeout(3600)

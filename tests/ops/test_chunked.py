@@ -113,23 +113,32 @@ def test_plain_operations_of_at_most_four_dimensions(form):
     assert max(node.meta["val"].dim() for node in calls) <= 4
 
 
+IN_A_GRAPH = [
+    ScanCase(2, 37, 5, 3, "forward", "first_input"),
+    ScanCase(2, 37, 5, 3, "backward", "first_input", True),
+    ScanCase(2, 37, 5, 3, "both", "first_input", True),
+    ScanCase(2, 37, 5, 3, "both"),
+    ScanCase(1, 1, 5, 3, "both", "zero", True),
+]
+
+
 @pytest.mark.parametrize("form", chunked.FORMS)
-@pytest.mark.parametrize("reverse", [False, True])
-def test_in_place_of_the_operator_in_a_graph(form, reverse):
+@pytest.mark.parametrize("case", IN_A_GRAPH, ids=lambda case: case.name)
+def test_in_place_of_the_operator_in_a_graph(form, case):
     """Where the scan form works, which runs outside of graphs through a compiler only."""
-    case = ScanCase(2, 37, 5, 3, "backward" if reverse else "forward", "first_input", reverse)
     inputs = tuple(case.inputs().values())
+    operator = getattr(torch.ops.vmp, case.operator)
 
     class Module(torch.nn.Module):
         def forward(self, *inputs):
-            return torch.ops.vmp.selective_scan(*inputs, **case.options())
+            return operator(*inputs, **case.options())
 
     program = torch.export.export(Module(), inputs, strict=False)
-    replace = partial(chunked.selective_scan, form=Form(form, 4))
-    program = program.run_decompositions({torch.ops.vmp.selective_scan.default: replace})
-    targets = {str(node.target) for node in program.graph.nodes}
+    replace = partial(getattr(chunked, case.operator), form=Form(form, 4))
+    program = program.run_decompositions({operator.default: replace})
+    targets = [str(node.target) for node in program.graph.nodes]
     assert not [target for target in targets if target.startswith("vmp.")]
-    assert ("scan" in targets) == (form == "scan")
+    assert targets.count("scan") == (form == "scan")  # one for both directions
     assert error(case, program.module()(*inputs)) <= case.tolerance
 
 

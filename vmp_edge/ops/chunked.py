@@ -2,8 +2,8 @@
 
 Same contract as `reference`, same numbers, other means: slices, concatenation, reshape, multiply, add, exp, a sum over
 the states, with static shapes. Unlike the reference everything is computed in the dtype of the inputs, as devices do.
-States lie as (..., N, D), channels innermost, in at most four dimensions. Nothing is flipped: a reversed scan takes its
-positions in reversed order.
+States lie as (..., N, D), channels innermost, in at most four dimensions. Only the form ``"scan"`` flips; in the others
+a reversed scan takes its positions in reversed order.
 
 There are three forms. The first two cut the L tokens into chunks of `chunk` neighbours, the remainder first:
 VideoMamba's class token alone where `chunk` divides the number of patches.
@@ -14,8 +14,9 @@ VideoMamba's class token alone where `chunk` divides the number of patches.
 * ``"hillis-steele"``: in place of stepping, log2(chunk) doublings (Hillis and Steele, 1986, doi 10.1145/7902.7903):
   fewer operations, more elements written.
 * ``"scan"``: one step as the body of PyTorch's scan operator, which runs it for each token. For backends that have such
-  an operator (ONNX has Scan): few nodes whatever the length. Backwards, PyTorch flips what it reads and writes, all of
-  (B, L, D) or less. Only for exported graphs: elsewhere PyTorch would compile it.
+  an operator (ONNX has Scan): few nodes whatever the length. Backwards, what it reads and writes is flipped, all of
+  (B, L, D) or less; both directions are one scan, folded into the batch. Only for exported graphs: elsewhere PyTorch
+  would compile it.
 
 `benchmarks/results/scan_chunked.md` says what each costs and how far it is from the reference.
 """
@@ -170,7 +171,7 @@ def softplus(v: Tensor, kind: str = "operator") -> Tensor:
 
 
 class _Direction(NamedTuple):
-    """A transposed, (N, D), and how the tokens are walked."""
+    """A transposed, (N, D) or one of each item of the batch, and how the tokens are walked."""
 
     rate: Tensor
     reverse: bool
@@ -207,12 +208,16 @@ def _state_term(
     _check(initial_state, form)
     delta = softplus(dt if dt_bias is None else dt + dt_bias, form.softplus)
     tokens = _Tokens(delta, delta * x, B, C)
-    scan = partial(_scan_operator, tokens) if form.form == "scan" else partial(_walk_parts, _parts(tokens, form))
-    outputs = []
+    states = []
     for direction in directions:
         first = _at(x, x.shape[1] - 1 if direction.reverse else 0)
         start = first if initial_state == "first_input" else first * 0.0
-        state = start.expand(-1, B.shape[2], -1).contiguous()  # a scan operator wants one layout throughout
+        states.append(start.expand(-1, B.shape[2], -1).contiguous())  # a scan operator wants one layout throughout
+    if form.form == "scan" and len(directions) == 2:
+        return _both_folded(tokens, directions, torch.cat(states))
+    scan = partial(_scan_operator, tokens) if form.form == "scan" else partial(_walk_parts, _parts(tokens, form))
+    outputs = []
+    for direction, state in zip(directions, states, strict=True):
         y = scan(direction, state)
         outputs.append(_without_first(y, direction.reverse) if direction.mask else y)
     return outputs[0] if len(outputs) == 1 else outputs[0] + outputs[1]
@@ -334,6 +339,25 @@ class _Part:
         if self._added is None:
             self._added = [self.tokens.du[:, :, None] * self.tokens.B[..., None]]
         return self._added[0]
+
+
+def _both_folded(tokens: _Tokens, directions: Sequence[_Direction], state: Tensor) -> Tensor:
+    """The state term of both directions (B, L, D), by one scan of the tokens and, as more of a batch, of them flipped.
+
+    Args:
+        tokens: the tokens.
+        directions: forwards, and backwards, which may be masked.
+        state: before the first token of each, (2 B, N, D).
+    """
+    batch, masked = len(tokens.B), directions[1].mask
+    both = _Tokens(*(torch.cat([t, t.flip(1)]) for t in tokens))
+    rate = torch.cat([direction.rate.expand(batch, -1, -1) for direction in directions])
+    y = _scan_operator(both, _Direction(rate, False, masked), state)
+    y, y_b = y[:batch], y[batch:]
+    if masked:  # which left the tokens' own contributions out forwards, too
+        y = y + tokens.du * (tokens.B * tokens.C).sum(2, keepdim=True)
+        y_b = _without_first(y_b, False)
+    return y + y_b.flip(1)
 
 
 def _scan_operator(tokens: _Tokens, direction: _Direction, state: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from vmp_edge.compile import graph
 from vmp_edge.compile.delegates import Delegated, check_whole, quiet, require, shares_scans
 from vmp_edge.compile.delegates.htp import well_computed as rewrite
+from vmp_edge.compile.delegates.htp import with_bounded_exponents
 from vmp_edge.compile.delegates.qnn import shared, toolchain
 from vmp_edge.compile.target import Target
 from vmp_edge.ops.chunked import Form
@@ -51,12 +52,13 @@ def lower(program: ExportedProgram, kind: Target, precision: str) -> Delegated:
     def compile_part(part: nn.Module, inputs: Any) -> tuple[Any, Any]:
         with quiet():
             exported = torch.export.export(part, inputs, strict=False)
-            plain = rewrite(graph.with_plain_operations(exported, Form(**kind.scan)))
+            plain = with_bounded_exponents(rewrite(graph.with_plain_operations(exported, Form(**kind.scan))))
         return compile_whole(plain.module(check_guards=False), inputs)
 
     if shares_scans(program, kind, precision):
         edge = shared.lower(program, compile_part)
     else:
+        program = with_bounded_exponents(program) if precision == "fp16" else program
         edge, _ = compile_whole(program.module(check_guards=False), program.example_inputs[0])
     with quiet():
         content = bytes(edge.to_executorch().buffer)
