@@ -3,8 +3,6 @@
 vmp-edge build --target host --model videomambapro-tiny --frames 4 --image-size 112 --variants depth=6,12 \
     --output build/adaptive
 python benchmarks/adaptive.py --bundle build/adaptive
-
-python benchmarks/adaptive.py --simulate    # the same of windows whose cost is made up: no clock, the same everywhere
 """
 
 from __future__ import annotations
@@ -35,8 +33,6 @@ SAMPLE = ROOT / "assets" / "egomotion-sample.mp4"
 RESULT = ROOT / "docs" / "images" / "adaptive.png"
 HOP, FPS, THREADS = 4, 30.0, 1
 CALM, HOGGED, AFTER = 10.0, 20.0, 25.0  # seconds
-COSTS: dict[str | None, float] = {None: 0.060, "depth12": 0.032, "depth6": 0.018}  # seconds, of the simulation
-BURDEN = 3.5
 COLOURS = {"latency": "#c0392b", "cpu": "#c0392b", "relief": "#3f9b57"}
 
 
@@ -118,24 +114,6 @@ class Run:
         return float(np.percentile([latency for when, latency in self.latencies if begin <= when < end], 95))
 
 
-class Simulated(Run):
-    """The same without a clock: a window costs `COSTS` by its variant, `BURDEN` times as much under load, and noise."""
-
-    def __init__(self, budget: float | None) -> None:
-        self.latencies, self.decisions, self.start = [], [], 0.0
-        self.hogged = (CALM, CALM + HOGGED)
-        governor = None if budget is None else Governor(Budget(budget), ladder(HOP, tuple(COSTS)))
-        random, now = np.random.default_rng(0), 0.0
-        while now < CALM + HOGGED + AFTER:
-            level = governor.level if governor is not None else ladder(HOP, tuple(COSTS))[0]
-            now += level.hop / FPS
-            burden = BURDEN if self.hogged[0] <= now < self.hogged[1] else 1.0
-            latency = COSTS[level.variant] * burden * float(random.lognormal(0.0, 0.12))
-            self.latencies.append((now, latency))
-            if governor is not None and (decision := governor.update(now, latency)) is not None:
-                self.take_decision(decision)
-
-
 def draw(free: Run, governed: Run, budget: float) -> None:
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(8, 4.2), sharex=True, height_ratios=(3, 1))
     for run, colour, name in ((free, "0.7", "without a governor"), (governed, "#2a7fb8", "with one")):
@@ -171,11 +149,10 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=ROOT / "build" / "adaptive")
     parser.add_argument("--budget-ms", type=float, help="default: half of what it is under load without a governor")
     parser.add_argument("--hogs", type=int, default=2 * (os.cpu_count() or 1), help="default: two a core")
-    parser.add_argument("--simulate", action="store_true", help="measure nothing: windows of made-up cost")
     args = parser.parse_args()
-    free = Simulated(None) if args.simulate else Run(args.bundle, None, args.hogs)
+    free = Run(args.bundle, None, args.hogs)
     budget = args.budget_ms / 1e3 if args.budget_ms else free.p95(CALM, CALM + HOGGED) / 2
-    governed = Simulated(budget) if args.simulate else Run(args.bundle, budget, args.hogs)
+    governed = Run(args.bundle, budget, args.hogs)
     parts = {"calm": (0.0, CALM), "hogged": (CALM + 5, CALM + HOGGED), "after": (CALM + HOGGED + 5, 1e9)}
     for name, part in parts.items():
         values = ", ".join(f"{run.p95(*part) * 1e3:.1f} ms" for run in (free, governed))
