@@ -39,6 +39,7 @@ ROWS = (
     ("android-qnn", "fp16", "egomotion-nano", 2),  # before onnx-qnn, which shares its libraries in one process
     ("android-qnn", "16a8w", "egomotion-nano", 1),
     ("onnx-qnn", "fp16", "egomotion-nano", 2),
+    ("onnx-qnn", "16a8w", "egomotion-nano", 1),
     ("apple-ane", "fp16", "egomotion-nano", 30),
     ("apple-ane", "fp16", "videomambapro-tiny", 1),
     ("arm64-executorch", "fp32", "egomotion-nano", 3),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
 
 from vmp_edge.engines import Engine
 from vmp_edge.errors import UsageError
@@ -30,7 +33,7 @@ CALIBRATED = ("16a8w",)
 PER_FRAME = ("executorch", "onnxruntime", "openvino", "tvm")  # engines that run an embedding apart from the rest
 PRECISIONS = {  # that a lowering does; a target's are its own
     "executorch": ("fp32", "fp16", *QUANTISED, *CALIBRATED),
-    "onnxruntime": ("fp32", "fp16", *QUANTISED),
+    "onnxruntime": ("fp32", "fp16", *QUANTISED, *CALIBRATED),
     "openvino": ("fp32", *QUANTISED),
     "torch": ("fp32",),
     "tvm": ("fp32", "fp16", *QUANTISED),
@@ -46,11 +49,13 @@ class Source:
         program: its inference form by `graph.export`, quantised if the precision is; without the patch embedding where
             that is apart.
         embedding: the patch embedding of one frame, by `graph.split`; None where the program has it.
+        clips: what a precision is calibrated on that a delegate quantises to by itself, as the program takes them.
     """
 
     model: VideoMamba
     program: ExportedProgram
     embedding: ExportedProgram | None = None
+    clips: Sequence[npt.NDArray[np.float32]] = ()
 
 
 @dataclass(frozen=True)

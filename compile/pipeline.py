@@ -30,6 +30,7 @@ from vmp_edge.errors import MissingDependencyError, UsageError, VmpError
 from vmp_edge.manifest import VARIANTS_FOLDER, Manifest, host_machine
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.recognizer import Recognizer
+from vmp_edge.runtimes.folding import fold
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -320,7 +321,9 @@ class Build:
                 program, quantizer = self.ordinary(program)
             made = quantised.quantise(program, plan, wanted, options.tubelet_size, self.progress, quantizer)
         with stage(f"lower {source.name} for {self.engine}"):
-            lowered = self.lower(source, made.program, self.staging, self.precision)
+            clips = () if made.clips is None else made.clips.videos
+            shown = [fold(clip[None], options.tubelet_size)[0] for clip in clips]
+            lowered = self.lower(source, made.program, self.staging, self.precision, shown)
         manifest = self.manifest(source, lowered, self.precision)
         with stage("run the bundle and compare it with the source model"):
             bundle = self.staging.seal(manifest)
@@ -356,9 +359,16 @@ class Build:
         quantizer = delegates.quantiser(self.kind)
         return delegates.ordinary(program, self.kind, self.precision), quantizer
 
-    def lower(self, source: Described, program: ExportedProgram, staging: Staging, precision: str) -> Lowered:
-        """Lower a program into a folder."""
-        given = Source(source.module, program)
+    def lower(
+        self,
+        source: Described,
+        program: ExportedProgram,
+        staging: Staging,
+        precision: str,
+        clips: Sequence[npt.NDArray[np.float32]] = (),
+    ) -> Lowered:
+        """Lower a program into a folder; `clips` as of `Source`."""
+        given = Source(source.module, program, clips=clips)
         if self.request.per_frame:
             from vmp_edge.compile import graph
 

@@ -143,7 +143,8 @@ def quantise(
         wanted: what the model takes.
         tubelet: the model's tubelet size.
         bar: makes progress bars, as `tqdm.tqdm` does; None shows nothing.
-        quantizer: the delegate's; None lets the plan's recipe quantise.
+        quantizer: the delegate's; None lets the plan's recipe quantise, or, in a precision that is the delegate's own,
+            nothing: then the delegate quantises when it lowers.
 
     Raises:
         ClipSetError: there are too few clips.
@@ -156,6 +157,8 @@ def quantise(
 
     videos = _calibration_clips(plan, wanted, bar)
     tensors = [graph.fold_frames(torch.from_numpy(video[None]), tubelet) for video in videos.videos] if videos else []
+    if plan.recipe.name in CALIBRATED and quantizer is None:
+        return Quantised(program, videos, {})
     tuned = program
     if plan.finetune:
         tuned = finetuning.finetune(program, plan.recipe, tensors, finetuning.Schedule(plan.finetune), bar)

@@ -64,8 +64,9 @@ class Delegated:
 class Delegate(Protocol):
     """A module of this folder.
 
-    It may have ``rewrite(program)``, for operations that it takes otherwise or not at all, and has, if one of its
-    precisions is `CALIBRATED`, ``quantiser(kind)``: PT2E's ``Quantizer`` for a program of ordinary operations.
+    It may have ``rewrite(program)``, for operations that it takes otherwise or not at all. If one of its precisions is
+    `CALIBRATED`, it has ``quantiser(kind)``, PT2E's ``Quantizer`` for a program of ordinary operations, or
+    ``lower_calibrated(program, kind, clips)``, which quantises by itself.
     """
 
     def lower(self, program: ExportedProgram, kind: Target, precision: str) -> Delegated:
@@ -106,13 +107,13 @@ def shares_scans(program: ExportedProgram, kind: Target, precision: str) -> bool
 
 
 def quantiser(kind: Target) -> Any:
-    """That of a target's delegate.
+    """That of a target's delegate; None if it quantises by itself.
 
     Raises:
         MissingDependencyError: the delegate's toolchain is not installed.
     """
     module: Any = find(kind.delegate)
-    return module.quantiser(kind)
+    return module.quantiser(kind) if hasattr(module, "quantiser") else None
 
 
 def lower(source: Source, staging: Staging, kind: Target, precision: str, file: str) -> Lowered:
@@ -122,9 +123,13 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str, file: 
         MissingDependencyError: the delegate's toolchain is not installed.
         BuildError: the delegate does not take the model whole.
     """
+    module: Any = find(kind.delegate)
     # a program that is quantised was prepared before
     plain = source.program if precision in CALIBRATED else ordinary(source.program, kind, precision)
-    made = find(kind.delegate).lower(plain, kind, precision)
+    if precision in CALIBRATED and hasattr(module, "lower_calibrated"):
+        made = module.lower_calibrated(plain, kind, source.clips)
+    else:
+        made = module.lower(plain, kind, precision)
     staging.add(file, made.program)
     emulate = None if made.run is None else partial(Emulated, made)
     return Lowered(file, {name: importlib.metadata.version(name) for name in made.tools}, emulate=emulate)

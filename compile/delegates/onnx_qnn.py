@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from vmp_edge.compile.target import Soc, Target
 from vmp_edge.errors import BuildError
 from vmp_edge.ops.chunked import Form
 
-__all__ = ["lower", "rewrite"]
+__all__ = ["lower", "lower_calibrated", "rewrite"]
 PROVIDER = "QNNExecutionProvider"
 EMULATOR = "Qualcomm's x86 emulator of the HTP"
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-qnn")
@@ -37,21 +38,66 @@ def lower(program: ExportedProgram, kind: Target, precision: str) -> Delegated:
         MissingDependencyError: onnxruntime-qnn is not installed.
         BuildError: it cannot compile the model, or leaves something to the CPU.
     """
+    _require()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(onnx.to_onnx(with_bounded_exponents(program), Form(**kind.scan)).SerializeToString())
+        return _compile(path, kind)
+
+
+def lower_calibrated(program: ExportedProgram, kind: Target, clips: Sequence[npt.NDArray[np.float32]]) -> Delegated:
+    """As `lower`, in 16-bit activations and 8-bit weights by channel; ranges are all that the clips show.
+
+    Args:
+        program: of ordinary operations.
+        kind: the target, with the SoC to compile for.
+        clips: frames (T / tubelet, tubelet * 3, H, W) each.
+
+    Raises:
+        MissingDependencyError, BuildError: as `lower`.
+    """
+    _require()
+    from onnxruntime.quantization import QuantType, quantize
+    from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain, path = Path(folder) / "plain.onnx", Path(folder) / "model.onnx"
+        plain.write_bytes(onnx.to_onnx(program, Form(**kind.scan)).SerializeToString())
+        types = {"activation_type": QuantType.QUInt16, "weight_type": QuantType.QInt8, "weight_symmetric": True}
+        with quiet():
+            config = get_qnn_qdq_config(str(plain), _Clips(clips), per_channel=True, **types)
+            quantize(str(plain), str(path), config)
+        return _compile(path, kind)
+
+
+class _Clips:
+    """ONNX Runtime's ``CalibrationDataReader``."""
+
+    def __init__(self, clips: Sequence[npt.NDArray[np.float32]]) -> None:
+        self._clips = iter(clips)
+
+    def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
+        clip = next(self._clips, None)
+        return None if clip is None else {onnx.NAMES[0][0]: clip}
+
+
+def _require() -> None:
     require("qnn", "onnx", "onnxscript", "onnxruntime", "onnxruntime_qnn")
+
+
+def _compile(path: Path, kind: Target) -> Delegated:
+    """What QNN makes of an ONNX file; more files are written beside it."""
     from vmp_edge.runtimes.programs import one_line
 
     assert kind.soc is not None
-    soc = kind.socs[kind.soc]
-    model = onnx.to_onnx(with_bounded_exponents(program), Form(**kind.scan))
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        path, context = Path(folder) / "model.onnx", Path(folder) / "context.onnx"
-        path.write_bytes(model.SerializeToString())
-        wanted = {"ep.context_enable": "1", "ep.context_file_path": str(context), "ep.context_embed_mode": "1"}
+    soc, context = kind.socs[kind.soc], path.with_name("context.onnx")
+    wanted = {"ep.context_enable": "1", "ep.context_file_path": str(context), "ep.context_embed_mode": "1"}
+    with quiet():
         try:
             open_session(str(path), soc, wanted)
         except Exception as error:  # its exceptions have no base class of their own
             raise BuildError(f"QNN cannot compile the model: {one_line(error)}") from error
-        content = context.read_bytes()
+    content = context.read_bytes()
     check(content)
     return Delegated(content, TOOLS, EMULATOR, Program(content, soc).run)
 

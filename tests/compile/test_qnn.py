@@ -5,13 +5,17 @@ import dataclasses
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 import torch
+from bundles import unsealed
 
+from vmp_edge.bundle import Staging
 from vmp_edge.cli import main
 from vmp_edge.compile import delegates, graph, target
 from vmp_edge.compile.delegates import htp, onnx_qnn
 from vmp_edge.compile.delegates.qnn import shared, toolchain
+from vmp_edge.compile.lowering import Source
 from vmp_edge.compile.quantised import OPTIONS, plan
 from vmp_edge.errors import BuildError, MissingDependencyError, UsageError
 from vmp_edge.models import ModelOptions, VideoMamba
@@ -192,6 +196,38 @@ def test_scans_are_shared_from_a_length_on():
     assert len(graph.scans(delegates.ordinary(program, kind, "fp16"))) == 2
     assert not delegates.shares_scans(program, kind, "16a8w")
     assert not delegates.shares_scans(program, target.load("onnx-qnn"), "fp16")
+
+
+def test_a_delegate_that_quantises_by_itself_is_given_the_clips(tmp_path, monkeypatch):
+    """ONNX Runtime's quantiser, whose model is what QNN would compile: run by its CPU, it is near the float one."""
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    import onnxruntime
+
+    def on_the_cpu(path, kind):
+        content = path.read_bytes()
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        return delegates.Delegated(content, ("onnx",), "the CPU", lambda x: session.run(None, {"frames": x})[0])
+
+    monkeypatch.setattr(onnx_qnn, "_require", lambda: None)
+    monkeypatch.setattr(onnx_qnn, "_compile", on_the_cpu)
+    torch.manual_seed(0)
+    model = VideoMamba(ModelOptions(embed_dim=32, depth=2, image_size=32, num_frames=4, num_classes=5)).eval()
+    kind = target.choose(target.load("onnx-qnn"), None, None, "SM8650")
+    assert delegates.quantiser(kind) is None
+    plain = delegates.ordinary(graph.export(model), kind, "16a8w")
+    videos = [torch.randn(1, 3, 4, 32, 32) for _ in range(3)]
+    clips = [graph.fold_frames(video, 1).contiguous().numpy() for video in videos]
+    source = Source(model, plain, clips=clips)
+    lowered = delegates.lower(source, Staging(tmp_path), kind, "16a8w", "model.onnx")
+    engine = lowered.emulate(unsealed(tmp_path, "model.onnx", model.options))
+    with torch.no_grad():
+        expected = torch.cat([model(video) for video in videos]).numpy()
+    got = engine.run(torch.cat(videos).numpy())
+    assert 25 < 10 * np.log10(np.square(expected).sum() / np.square(got - expected).sum()) < 100
+    import onnx
+
+    kinds = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
 
 
 class PoorlyComputed(torch.nn.Module):
