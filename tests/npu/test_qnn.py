@@ -121,18 +121,11 @@ def test_a_shared_scan_is_compiled_and_stored_once(tmp_path):
 
 
 @pytest.mark.timeout(3600)
-def test_our_own_model_in_16a8w(tmp_path):
+@pytest.mark.parametrize("name", ["android-qnn", "onnx-qnn"])
+def test_our_own_model_in_16a8w(tmp_path, name):
     """By the command line: a process that has compiled, emulated and drawn a report ends well."""
     output = tmp_path / "bundle"
-    build = [
-        "build",
-        "--target",
-        "android-qnn",
-        "--precision",
-        "16a8w",
-        "--output",
-        output,
-    ]
+    build = ["build", "--target", name, "--precision", "16a8w", "--output", output]
     subprocess.run([sys.executable, "-m", "vmp_edge", *build, "--parity-clips", "1"], check=True)
     manifest = Bundle.open(output, any_machine=True).manifest
     assert manifest.parity["snr"] >= 35
