@@ -30,6 +30,7 @@ from vmp_edge.errors import MissingDependencyError, UsageError
 
 FOLDER = Path(__file__).parent / "recipes"
 STATIC, DYNAMIC, FLOAT = ACTIVATIONS = ("static", "dynamic", "float")
+HALF = "float16"
 LAYERS = (torch.ops.aten.linear.default, torch.ops.aten.conv2d.default)
 _EPS = 2**-12  # least scale, XNNPACK's
 
@@ -44,12 +45,14 @@ class Recipe:
         name: of the precision.
         description: in a sentence.
         activations: of all layers but those named below: ``static``, one range for each tensor, from calibration;
-            ``dynamic``, a range for each token, at run time; ``float``, only weights are quantised.
+            ``dynamic``, a range for each token, at run time; ``float``, only weights are quantised; ``float16``,
+            nothing is quantised: weights and activations have half the bits (`vmp_edge.compile.graph.in_float16`).
         ranges: how static ranges are chosen, see `RangeObserver`.
         percentile: of ``ranges: percentile``.
         outputs: whether what static layers give gets a fixed range, too: XNNPACK needs it, TVM skips it.
         dynamic: patterns of layers whose activations are dynamic all the same.
-        float: patterns of layers that stay as they are.
+        float: patterns of layers that stay as they are; of ``float16``, of any parameters, whose operations compute
+            in float32.
         smooth: 0 to 1, how much of the inequality of a layer's input channels is moved into its weights (SmoothQuant,
             Xiao et al., arXiv 2211.10438); 0 for none.
         smoothed: patterns of layers whose inputs are smoothed; costs a multiplication of the input.
@@ -74,9 +77,13 @@ class Recipe:
         """Whether anything is learnt from clips."""
         return self.activations == STATIC or bool(self.smooth and self.smoothed)
 
+    def stays(self, parameter: str) -> bool:
+        """Whether a parameter stays float32; a layer's has ``.weight`` or ``.bias`` behind its name, or nothing."""
+        return _matches(parameter.removesuffix(".weight").removesuffix(".bias"), self.float)
+
     def kind(self, layer: str) -> str | None:
         """One of `ACTIVATIONS` for a layer; None if it is not quantised."""
-        if _matches(layer, self.float):
+        if self.stays(layer):
             return None
         return DYNAMIC if _matches(layer, self.dynamic) else self.activations
 
@@ -86,7 +93,7 @@ def _matches(layer: str, patterns: Sequence[str]) -> bool:
 
 
 def names() -> list[str]:
-    """The recipes that come with the package: the quantised precisions."""
+    """The recipes that come with the package, a precision's each."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 

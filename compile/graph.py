@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule, Interpreter, Node
 
 from vmp_edge import ops
 from vmp_edge.models.options import ModelOptions
 from vmp_edge.models.videomamba import NORM_EPS, Block, Mixer, VideoMamba, scans_time_first, swap_order
 from vmp_edge.ops import chunked
 
+# Which argument's type an operation computes in, see `in_float16`.
+_DECIDES = {
+    torch.ops.aten.linear.default: 1,
+    torch.ops.aten.conv2d.default: 1,
+    torch.ops.vmp.causal_conv_silu.default: 1,
+    torch.ops.vmp.selective_scan.default: 2,
+    torch.ops.vmp.bi_selective_scan.default: 2,
+}
 _LEAST_SCALE = 2**-10  # of `with_bounded_norms`: the epsilon over its square is still far below float16's largest
 
 
@@ -387,24 +396,37 @@ def with_linear_patches(program: ExportedProgram) -> ExportedProgram:
         return torch.export.export(module, program.example_inputs[0], strict=False)
 
 
-def in_float16(program: ExportedProgram) -> ExportedProgram:
-    """A program whose weights and results are float16; its input and output stay float32.
+def in_float16(program: ExportedProgram, stays: Callable[[str], bool]) -> ExportedProgram:
+    """A program whose parameters are float16, but for some; its input and output stay float32.
+
+    Layers, convolutions and scans compute in the type of their weight, or of their A, and what they take is cast to it;
+    everything between them in the wider type of what it takes.
 
     Args:
-        program: of `with_bounded_norms`.
+        program: of `export`.
+        stays: whether a parameter stays float32, by its name.
     """
     example = program.example_inputs[0]
     with torch.no_grad():
-        return torch.export.export(_Halved(program.module(check_guards=False)), example, strict=False)
+        halved = _Halved(program.module(check_guards=False), stays)
+        return torch.export.export(halved, example, strict=False)
 
 
 class _Halved(nn.Module):
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: Any, stays: Callable[[str], bool]) -> None:
         super().__init__()
         self.module = module
-        halves = {name: tensor.half() for name, tensor in module.state_dict().items()}
-        module.load_state_dict(halves, assign=True)  # the program keeps its own weights
+        tensors = {name: tensor if stays(name) else tensor.half() for name, tensor in module.state_dict().items()}
+        module.load_state_dict(tensors, assign=True)  # the program keeps its own weights
 
     def forward(self, frames: Tensor) -> Tensor:
-        logits: Tensor = self.module(frames.half())
-        return logits.float()
+        result: Tensor = _InTypesOfParameters(self.module).run(frames)
+        return result.float()
+
+
+class _InTypesOfParameters(Interpreter):
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target in _DECIDES:
+            dtype = args[_DECIDES[target]].dtype
+            args = tuple(arg.to(dtype) if isinstance(arg, Tensor) else arg for arg in args)
+        return super().call_function(target, args, kwargs)

@@ -9,6 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from vmp_edge.bundle import Staging
+from vmp_edge.calibration import quantisation
 from vmp_edge.compile import delegates, graph, pt2e, qdq
 from vmp_edge.compile.lowering import QUANTISED, Lowered, Source
 from vmp_edge.compile.target import Target
@@ -61,10 +62,10 @@ def write(source: Source, staging: Staging, kind: Target, precision: str, reader
 
 
 def in_precision(program: ExportedProgram, precision: str, check: bool = True) -> ExportedProgram:
-    """A program of `graph.export`, quantised if the precision is, made of what ONNX has words for.
+    """A program of `graph.export` in a precision, made of what ONNX has words for.
 
     Args:
-        program: the program.
+        program: the program, quantised if the precision is.
         precision: of the bundle.
         check: whether it must be of the precision; an embedding by itself may be left in float by the recipe.
 
@@ -74,7 +75,7 @@ def in_precision(program: ExportedProgram, precision: str, check: bool = True) -
     if check:
         pt2e.check(program, precision)
     if precision == "fp16":
-        return graph.in_float16(graph.with_bounded_norms(program))
+        return graph.in_float16(program, quantisation.load(precision).stays)
     return qdq.with_fixed_ranges(program) if precision in QUANTISED else program
 
 

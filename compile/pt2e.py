@@ -55,8 +55,8 @@ class Weight:
     """A layer's weight, and what becomes of the activations that it is multiplied with.
 
     Attributes:
-        values: float32 or int8, (N, ...).
-        scales: of int8 values, float32 (N); None for float32 ones.
+        values: float32, float16 or int8, (N, ...).
+        scales: of int8 values, float32 (N); None for others.
         activations: how they become int8; None where they stay float32.
     """
 
@@ -65,9 +65,13 @@ class Weight:
     activations: Activations | None = None
 
     @property
-    def kind(self) -> tuple[bool, Activations | None]:
+    def kind(self) -> tuple[str, Activations | None]:
         """Equal for weights whose layers, of the same input, can be one product."""
-        return self.scales is not None, self.activations
+        return str(self.values.dtype), self.activations
+
+    def in_float16(self) -> Weight:
+        """A float weight in half the bits."""
+        return replace(self, values=self.values.astype(np.float16))
 
     def flat(self) -> Weight:
         """The same as a matrix, (N, K)."""

@@ -149,6 +149,7 @@ def to_gpu_library(program: ExportedProgram, kind: Target, precision: str, compi
         MissingDependencyError, BuildError: as `lower`; or machine code for an architecture is not inside.
     """
     _import_tvm()
+    from vmp_edge.calibration import quantisation
     from vmp_edge.compile.cuda.kernels import Gpu
     from vmp_edge.compile.cuda.lowering import Device, compile_module
     from vmp_edge.compile.cuda.toolchain import check_inside
@@ -157,7 +158,8 @@ def to_gpu_library(program: ExportedProgram, kind: Target, precision: str, compi
     linker = cross_compiler(kind.machine)
     chosen = kind.gpu.devices[kind.gpu.device]
     device = Device(kind.gpu.architectures, Gpu(chosen.architecture, chosen.processors), kind.llvm)
-    executable, sources = compile_module(program, device, precision, compiler)
+    recipe = None if precision == "fp32" else quantisation.load(precision)
+    executable, sources = compile_module(program, device, recipe, compiler)
     executable.export_library(str(path), fcompile=_linked_by(linker, []))
     check_inside(path, kind.gpu.architectures, len(sources))
     return sources

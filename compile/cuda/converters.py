@@ -11,27 +11,27 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from tvm import relax
 
+from vmp_edge.calibration.quantisation import Recipe
 from vmp_edge.compile.converters import Columns, Converters, inputs, sizes
 from vmp_edge.compile.cuda import kernels
 from vmp_edge.compile.cuda.kernels import Gpu, Operation, Scan, View
 from vmp_edge.compile.pt2e import Array, Weight
 
 
-def to_relax(program: ExportedProgram, gpu: Gpu, dtype: str) -> tuple[tvm.IRModule, list[Operation]]:
+def to_relax(program: ExportedProgram, gpu: Gpu, recipe: Recipe | None) -> tuple[tvm.IRModule, list[Operation]]:
     """A program of `graph.export` as a Relax module whose function is ``main``, and its kernels.
-
-    Activations between kernels are of `dtype`; the stream of tokens that the layers add to, sums inside the kernels and
-    the scan's states are float32.
 
     Args:
         program: what was exported.
         gpu: what the kernels are tuned for.
-        dtype: ``float32`` or ``float16``.
+        recipe: ``fp16``: layers that it does not leave in float32, scans and convolutions take and give float16. The
+            stream of tokens that the layers add to, norms, sums inside the kernels and the scan's A, D, biases and
+            states are float32 whatever it says. None: everything is float32.
 
     Returns:
         The module, and the operations whose kernels it calls by name.
     """
-    converters = CudaConverters(program, gpu, dtype)
+    converters = CudaConverters(program, gpu, recipe)
     module = relax.transform.DeadCodeElimination(["main"])(converters.convert())
     used = {variable.name_hint for variable in module.get_global_vars()}
     return module, [operation for operation in converters.operations.values() if operation.name in used]
@@ -43,26 +43,31 @@ class CudaConverters(Converters):
     Args:
         program: what was exported.
         gpu: what the kernels are tuned for.
-        dtype: of the activations between kernels.
+        recipe: see `to_relax`.
     """
 
-    def __init__(self, program: ExportedProgram, gpu: Gpu, dtype: str) -> None:
+    def __init__(self, program: ExportedProgram, gpu: Gpu, recipe: Recipe | None) -> None:
         super().__init__(program)
-        self.gpu, self.dtype = gpu, dtype
+        self.gpu, self.dtype = gpu, "float32" if recipe is None else "float16"
+        if recipe is not None:
+            names = {spec.arg.name: str(spec.target) for spec in program.graph_signature.input_specs}
+            for layer, weight in self.weights.items():
+                if not recipe.stays(names[inputs(layer)[1].name]):
+                    self.weights[layer] = weight.in_float16()
         self.operations: dict[Any, Operation] = {}
-        self.cast: dict[relax.Var, relax.Var] = {}
-        self.normal: dict[relax.Var, relax.Var] = {}
+        self.cast: dict[tuple[relax.Var, str], relax.Var] = {}
+        self.normal: dict[tuple[relax.Var, str], relax.Var] = {}
         self.flat: dict[relax.Var, relax.Var] = {}  # (..., K) and the rows that it was made of
 
     # ------------------------------------------------------------------------------------------ reading and launching
 
-    def read(self, importer: Any, columns: Columns) -> tuple[relax.Var, View]:
+    def read(self, importer: Any, columns: Columns, dtype: str) -> tuple[relax.Var, View]:
         """Activations of `dtype` as rows, and where in them they are."""
         x = columns.whole
-        if x.ty.dtype != self.dtype:
-            if x not in self.cast:
-                self.cast[x] = importer.block_builder.emit(relax.op.astype(x, self.dtype))
-            x = self.cast[x]
+        if x.ty.dtype != dtype:
+            if (x, dtype) not in self.cast:
+                self.cast[x, dtype] = importer.block_builder.emit(relax.op.astype(x, dtype))
+            x = self.cast[x, dtype]
         return self.rows(importer, x), View(sizes(x)[-1], columns.first)
 
     def rows(self, importer: Any, x: relax.Var) -> relax.Var:
@@ -99,30 +104,32 @@ class CudaConverters(Converters):
         residual: relax.Var | None = None,
         internal: bool = False,
     ) -> relax.Var:
-        """As `Converters.gemm`; in float32 unless only our kernels read it. Nothing is quantised here."""
-        a, view = self.read(importer, x) if epsilon is None else self.normalise(importer, x, epsilon)
+        """As `Converters.gemm`; gives float32 unless only our kernels read it. Nothing is quantised here."""
+        dtype = str(weight.values.dtype)
+        a, view = self.read(importer, x, dtype) if epsilon is None else self.normalise(importer, x, epsilon, dtype)
         (m, _), (n, k) = sizes(a), weight.values.shape
-        out = self.dtype if internal else "float32"
-        arguments = [a, relax.const(np.ascontiguousarray(weight.values.astype(self.dtype)))]
+        out = dtype if internal else "float32"
+        arguments = [a, relax.const(np.ascontiguousarray(weight.values))]
         arguments += [relax.const(bias)] if bias is not None else []
         arguments += [self.rows(importer, residual)] if residual is not None else []
         extras = tuple(name for name, given in (("bias", bias), ("residual", residual)) if given is not None)
-        key = ("gemm", m, n, k, view, out, *extras)
+        key = ("gemm", m, n, k, view, dtype, out, *extras)
         y = self.launch(
-            importer, key, lambda name: kernels.gemm(name, m, n, view, k, self.dtype, out, extras, self.gpu), arguments
+            importer, key, lambda name: kernels.gemm(name, m, n, view, k, dtype, out, extras, self.gpu), arguments
         )
         return self.shaped(importer, y, (*sizes(x.whole)[:-1], n))
 
-    def normalise(self, importer: Any, x: Columns, epsilon: float) -> tuple[relax.Var, View]:
+    def normalise(self, importer: Any, x: Columns, epsilon: float, dtype: str) -> tuple[relax.Var, View]:
         """What `graph.Normalise` computes of whole rows, as rows of `dtype`."""
-        if x.whole not in self.normal:
+        if (x.whole, dtype) not in self.normal:
             rows = self.rows(importer, x.whole)
             count, width = sizes(rows)
-            key = ("rms", count, width, epsilon)
-            self.normal[x.whole] = self.launch(
-                importer, key, lambda name: kernels.normalise(name, count, width, epsilon, self.dtype), [rows]
+            key = ("rms", count, width, epsilon, dtype)
+            self.normal[x.whole, dtype] = self.launch(
+                importer, key, lambda name: kernels.normalise(name, count, width, epsilon, dtype), [rows]
             )
-        return self.normal[x.whole], View(sizes(self.normal[x.whole])[-1])
+        normal = self.normal[x.whole, dtype]
+        return normal, View(sizes(normal)[-1])
 
     # ------------------------------------------------------------------------------------------ scan and convolution
 
@@ -144,7 +151,10 @@ class CudaConverters(Converters):
     ) -> relax.Var:
         """Launch the scan's kernels; arguments that are None are not there."""
         given_activations = {name: source for name, source in activations.items() if source is not None}
-        read = {name: self.read(importer, self.source(node, importer)) for name, node in given_activations.items()}
+        read = {
+            name: self.read(importer, self.source(source, importer), self.dtype)
+            for name, source in given_activations.items()
+        }
         given = [name for name, source in parameters.items() if source is not None]
         assert activations["x"] is not None and parameters["A"] is not None
         shape = sizes(importer.env[activations["x"]])
@@ -167,7 +177,8 @@ class CudaConverters(Converters):
     def causal_conv_silu(self, node: Node, importer: Any) -> relax.Var:
         """As `Converters.causal_conv_silu`."""
         source, weight, bias = inputs(node)[:3]
-        (x, view), shape = self.read(importer, self.source(source, importer)), sizes(importer.env[source])
+        x, view = self.read(importer, self.source(source, importer), self.dtype)
+        shape = sizes(importer.env[source])
         reverse = bool(node.kwargs.get("reverse", False))
         width = sizes(importer.env[weight])[-1]
         key = ("conv", shape[-2], shape[-1], view, width, bias is not None, reverse)

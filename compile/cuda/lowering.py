@@ -14,6 +14,7 @@ import tvm_ffi
 from tvm import relax
 from tvm.s_tir import dlight
 
+from vmp_edge.calibration.quantisation import Recipe
 from vmp_edge.compile.cuda import kernels
 from vmp_edge.compile.cuda.converters import to_relax
 from vmp_edge.compile.cuda.kernels import Gpu, Operation
@@ -25,7 +26,6 @@ from vmp_edge.runtimes.tvm.library import build_cuda_driver, build_cudart
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-DTYPES = {"fp32": "float32", "fp16": "float16"}
 CALLBACK = "tvm_callback_cuda_compile"
 TAGS = [f"{index}.{axis}" for index in ("blockIdx", "threadIdx") for axis in "xyz"]
 # What every GPU from sm_80 on has; TVM's schedules ask.
@@ -53,14 +53,14 @@ class Device:
 
 
 def compile_module(
-    program: ExportedProgram, device: Device, precision: str, compiler: Compiler
+    program: ExportedProgram, device: Device, recipe: Recipe | None, compiler: Compiler
 ) -> tuple[relax.VMExecutable, list[str]]:
     """Compile a program of `graph.export`.
 
     Args:
         program: the model's.
         device: what for.
-        precision: ``fp32``; or ``fp16``, with sums, states and the stream of tokens in float32.
+        recipe: ``fp16``; None for fp32. See `to_relax`.
         compiler: makes the machine code.
 
     Raises:
@@ -71,7 +71,7 @@ def compile_module(
         The executable, and the CUDA C++ that it was made of: the hand-written kernels', and TVM's own.
     """
     _load_cuda_runtime()
-    module, operations = to_relax(program, device.gpu, DTYPES[precision])
+    module, operations = to_relax(program, device.gpu, recipe)
     written = kernels.source_of(operations)
     cubin = compiler.compile(written, device.architectures)
     module = module.with_attr("external_mods", [device_module(operations, cubin)])

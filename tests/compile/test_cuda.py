@@ -14,6 +14,7 @@ import torch
 from bundles import unsealed
 
 from vmp_edge.bundle import Bundle
+from vmp_edge.calibration import quantisation
 from vmp_edge.cli import main
 from vmp_edge.compile import graph, target
 from vmp_edge.errors import BuildError, MissingDependencyError, UsageError
@@ -179,7 +180,7 @@ def test_one_cuda_graph_holds_all_kernels_but_the_first_and_the_last(make, tmp_p
     from vmp_edge.compile.cuda.lowering import Device, compile_module
 
     executable, sources = compile_module(
-        graph.export(make()), Device((87,), ORIN, {"mtriple": "x86_64-linux-gnu"}), "fp16", NVCC
+        graph.export(make()), Device((87,), ORIN, {"mtriple": "x86_64-linux-gnu"}), quantisation.load("fp16"), NVCC
     )
     functions = dict(part.split(":\n", 1) for part in executable.as_text().split("@")[1:] if ":\n" in part)
     assert "cuda_graph.run_or_capture" in functions["main"]
@@ -187,6 +188,24 @@ def test_one_cuda_graph_holds_all_kernels_but_the_first_and_the_last(make, tmp_p
     assert functions[captured[0]].count("call  vmp_scan") == 3  # two blocks' bidirectional ones, and the last token's
     assert "vmp_scan" not in functions["main"]
     assert len(sources) == 2 and "mma_sync" not in sources[1]  # every product is one of ours
+
+
+@pytest.mark.parametrize("left", [("head",), ("*.in_x", "patch"), ()], ids=str)
+def test_products_are_of_the_precision_that_the_recipe_says(make, left):
+    from vmp_edge.compile.cuda.converters import to_relax
+
+    recipe = dataclasses.replace(quantisation.load("fp16"), float=left)
+    program = graph.export(make())
+    _, operations = to_relax(program, ORIN, recipe)
+    weights = {b.shape: b.dtype for o in operations for b in o.inputs if b.name == "w"}
+    sizes = {name: tuple(t.flatten(1).shape) for name, t in program.state_dict.items() if name.endswith(".weight")}
+    alone = [
+        name for name in ("head", "patch", "blocks.0.in_x") if list(sizes.values()).count(sizes[f"{name}.weight"]) == 1
+    ]
+    assert "head" in alone and "patch" in alone
+    for name in alone:
+        assert weights[sizes[f"{name}.weight"]] == ("float32" if recipe.stays(f"{name}.weight") else "float16"), name
+    assert {b.dtype for o in operations for b in o.inputs if b.name in ("A", "A_b", "D", "dt_bias")} == {"float32"}
 
 
 def test_the_runtime_has_all_that_tvm_calls():

@@ -1,10 +1,12 @@
 """The graph that is lowered gives the source model's numbers, with every scan as one node."""
 
+import dataclasses
 import itertools
 
 import pytest
 import torch
 
+from vmp_edge.calibration import quantisation
 from vmp_edge.compile import graph
 from vmp_edge.models.options import CHOICES
 
@@ -58,6 +60,40 @@ def test_linear_patches_keep_the_numbers(model):
     called = [node for node in made.graph.nodes if node.op == "call_function"]
     assert not [node for node in called if "conv2d" in str(node.target)]
     assert max(node.meta["val"].dim() for node in called) <= 4
+
+
+@pytest.mark.parametrize("patterns", [None, ("*.A*", "head"), ()], ids=str)
+def test_float16_but_for_what_the_recipe_leaves(model, patterns):
+    recipe = quantisation.load("fp16")
+    recipe = recipe if patterns is None else dataclasses.replace(recipe, float=patterns)
+    program = graph.export(model)
+    made = graph.in_float16(program, recipe.stays)
+    types = {name.removeprefix("module."): tensor.dtype for name, tensor in made.state_dict.items()}
+    assert types == {n: torch.float32 if recipe.stays(n) else torch.float16 for n in program.state_dict}
+    for node in graph.scans(made):
+        assert {arg.meta["val"].dtype for arg in node.all_input_nodes} == {types["blocks.0.A"]}
+    video = torch.randn(1, 3, 4, 32, 32)
+    with torch.no_grad():
+        got, expected = made.module()(graph.fold_frames(video, model.options.tubelet_size)), model(video)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected, atol=5e-3 * float(expected.max() - expected.min()), rtol=0)
+    assert all(tensor.dtype == torch.float32 for tensor in program.state_dict.values())
+
+
+def test_the_fp16_recipe_keeps_what_float16_cannot_hold(model):
+    """Tokens of ten thousand, whose squares float16 has not: norms stay in float32 with the stream that they read."""
+    with torch.no_grad():
+        model.cls_token[..., ::2], model.cls_token[..., 1::2] = 10000.0, -10000.0
+        video = torch.randn(1, 3, 4, 32, 32)
+        frames = graph.fold_frames(video, model.options.tubelet_size)
+        program, recipe = graph.export(model), quantisation.load("fp16")
+        got = graph.in_float16(program, recipe.stays).module()(frames)
+        all_half = graph.in_float16(program, lambda name: False).module()(frames)
+        expected = model(video)
+    assert torch.isfinite(expected).all()
+    spread = float(expected.max() - expected.min())
+    torch.testing.assert_close(got, expected, atol=2e-2 * spread, rtol=0)
+    assert not torch.allclose(all_half, expected, atol=2e-2 * spread, rtol=0)
 
 
 def test_bounded_norms_keep_the_numbers_and_survive_float16(model):
