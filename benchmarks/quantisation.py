@@ -186,6 +186,7 @@ def as_bundle(case: Case, folder: Path, program: str) -> Any:
         program=program,
         model=vars(options),
         labels=range(options.num_classes),
+        outputs=options.num_classes,
         frames=options.num_frames,
         image_size=options.image_size,
         cpu_features=(),
