@@ -34,7 +34,7 @@ LESSONS = {
     "labels and the teacher's predictions and features": {"teacher": str(TEACHER), "feature_weight": 1.0},
 }
 HARSHER = {
-    "everything static, ranges: percentile 99": {"dynamic": (), "percentile": 99.0},
+    "everything static, ranges: percentile 99": {"dynamic": (), "ranges": "percentile", "percentile": 99.0},
     "the recipe `int8`": {},
 }
 TITLES = {

@@ -96,8 +96,8 @@ def main() -> None:
     lines = [
         "# What stays float32 in fp16",
         "",
-        "ONNX Runtime on the CPU, which computes float16 in float32 between casts: the speed, over fp32, is mostly that of",
-        "the casts. Signal-to-noise ratio of the logits beside the source model, and how often both recognise the same.",
+        "ONNX Runtime on the CPU, which computes float16 in float32 between casts: the speed, over fp32, is mostly that",
+        "of the casts. Signal-to-noise ratio of the logits beside the source model, and how often both recognise the same.",
         "",
         "| model and clips | what stays float32 | MB | SNR, dB | agreement | speed |",
         "|---|---|---|---|---|---|",

@@ -47,9 +47,9 @@ class Recipe:
         activations: of all layers but those named below: ``static``, one range for each tensor, from calibration;
             ``dynamic``, a range for each token, at run time; ``float``, only weights are quantised; ``float16``,
             nothing is quantised: weights and activations have half the bits (`vmp_edge.compile.graph.in_float16`).
-        ranges: how static ranges are chosen, see `RangeObserver`.
-        percentile: of ``ranges: percentile``.
-        outputs: whether what static layers give gets a fixed range, too: XNNPACK needs it, TVM skips it.
+        ranges: how the ranges of what static layers take are chosen, see `RangeObserver`.
+        outputs: likewise of what they give, which XNNPACK needs fixed, too, and others skip; None for no range.
+        percentile: where either is ``percentile``.
         dynamic: patterns of layers whose activations are dynamic all the same.
         float: patterns of layers that stay as they are; of ``float16``, of any parameters, whose operations compute
             in float32.
@@ -64,8 +64,8 @@ class Recipe:
     description: str
     activations: str
     ranges: str = "percentile"
+    outputs: str | None = "percentile"
     percentile: float = 99.99
-    outputs: bool = True
     dynamic: tuple[str, ...] = ()
     float: tuple[str, ...] = ()
     smooth: float = 0.0  # type: ignore[valid-type]
@@ -182,10 +182,14 @@ def _quantizer(recipe: Recipe) -> Any:
     from vmp_edge.calibration.observers import RangeObserver
 
     int8: dict[str, Any] = {"dtype": torch.int8, "quant_min": -128, "quant_max": 127}
-    static = QuantizationSpec(
-        **int8,
-        qscheme=torch.per_tensor_affine,
-        observer_or_fake_quant_ctr=RangeObserver.with_args(**_range_options(recipe)),
+    taken, given = (
+        ranges
+        and QuantizationSpec(
+            **int8,
+            qscheme=torch.per_tensor_affine,
+            observer_or_fake_quant_ctr=RangeObserver.with_args(**_range_options(recipe, ranges)),
+        )
+        for ranges in (recipe.ranges, recipe.outputs)
     )
     dynamic = QuantizationSpec(
         **int8,
@@ -201,7 +205,7 @@ def _quantizer(recipe: Recipe) -> Any:
         ch_axis=0,
         observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=2**-24),
     )
-    inputs = {STATIC: static, DYNAMIC: dynamic, FLOAT: None}
+    inputs = {STATIC: taken, DYNAMIC: dynamic, FLOAT: None}
 
     class ByRecipe(Quantizer):  # type: ignore[misc]
         """Marks the layers that the recipe quantises."""
@@ -212,7 +216,7 @@ def _quantizer(recipe: Recipe) -> Any:
                 if kind is not None:
                     node.meta["quantization_annotation"] = QuantizationAnnotation(
                         input_qspec_map={node.args[0]: inputs[kind], node.args[1]: weight},
-                        output_qspec=static if kind == STATIC and recipe.outputs else None,
+                        output_qspec=given if kind == STATIC else None,
                         _annotated=True,
                     )
             return model
@@ -223,9 +227,9 @@ def _quantizer(recipe: Recipe) -> Any:
     return ByRecipe()
 
 
-def _range_options(recipe: Recipe) -> dict[str, Any]:
+def _range_options(recipe: Recipe, ranges: str) -> dict[str, Any]:
     """Of `RangeObserver`."""
-    return {"ranges": recipe.ranges, "percentile": recipe.percentile, "eps": _EPS}
+    return {"ranges": ranges, "percentile": recipe.percentile, "eps": _EPS}
 
 
 def static_ranges(module: GraphModule, recipe: Recipe, inputs: Sequence[Tensor]) -> dict[Node, tuple[float, int]]:
@@ -243,8 +247,10 @@ def static_ranges(module: GraphModule, recipe: Recipe, inputs: Sequence[Tensor])
     from vmp_edge.calibration.observers import RangeObserver
 
     chosen = [node for name, node in layers(module) if recipe.kind(name) == STATIC]
-    options: dict[str, Any] = {**_range_options(recipe), "dtype": torch.int8, "quant_min": -128, "quant_max": 127}
-    observers = {node: RangeObserver(**options) for layer in chosen for node in (input_of(layer), layer)}
+    int8: dict[str, Any] = {"dtype": torch.int8, "quant_min": -128, "quant_max": 127}
+    ways = {input_of(layer): recipe.ranges for layer in chosen}
+    ways |= {layer: recipe.outputs for layer in chosen if recipe.outputs}
+    observers = {node: RangeObserver(**_range_options(recipe, way), **int8) for node, way in ways.items()}
     recorder = Recorder(module, list(observers), lambda node, value: observers[node](value))
     with torch.no_grad():
         for tensor in inputs if observers else ():

@@ -15,7 +15,7 @@ from vmp_edge.calibration.finetuning import FIXED, Schedule, Student, finetune
 from vmp_edge.compile import graph
 from vmp_edge.compile.lowering import QUANTISED
 
-HARSH = dataclasses.replace(quantisation.load("int8"), dynamic=(), float=(), percentile=99.0)
+HARSH = dataclasses.replace(quantisation.load("int8"), dynamic=(), float=(), ranges="percentile", percentile=99.0)
 
 
 @pytest.fixture(scope="module")
