@@ -79,6 +79,7 @@ def make_pool(split: str, count: int, path: Path, workers: int | None = None) ->
         if clips.shape == shape:
             return Pool(clips, labels)
     partial = path.with_suffix(".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
     clips = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
     tasks = [(split, i) for i in range(count)]
     with multiprocessing.get_context("spawn").Pool(workers or os.cpu_count(), start_worker) as processes:
