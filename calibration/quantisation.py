@@ -47,6 +47,7 @@ class Recipe:
             ``dynamic``, a range for each token, at run time; ``float``, only weights are quantised.
         ranges: how static ranges are chosen, see `RangeObserver`.
         percentile: of ``ranges: percentile``.
+        headroom: by which fixed ranges are then widened around zero, 1 or more.
         outputs: whether what static layers give gets a fixed range, too: XNNPACK needs it, TVM skips it.
         dynamic: patterns of layers whose activations are dynamic all the same.
         float: patterns of layers that stay as they are.
@@ -62,6 +63,7 @@ class Recipe:
     activations: str
     ranges: str = "percentile"
     percentile: float = 99.99
+    headroom: float = 1.0  # type: ignore[valid-type]
     outputs: bool = True
     dynamic: tuple[str, ...] = ()
     float: tuple[str, ...] = ()
@@ -216,9 +218,13 @@ def _quantizer(recipe: Recipe) -> Any:
     return ByRecipe()
 
 
+def range_options(recipe: Recipe) -> dict[str, Any]:
+    """What `RangeObserver` takes of a recipe."""
+    return {"ranges": recipe.ranges, "percentile": recipe.percentile, "headroom": recipe.headroom}
+
+
 def _range_options(recipe: Recipe) -> dict[str, Any]:
-    """Of `RangeObserver`."""
-    return {"ranges": recipe.ranges, "percentile": recipe.percentile, "eps": _EPS}
+    return {**range_options(recipe), "eps": _EPS}
 
 
 def static_ranges(module: GraphModule, recipe: Recipe, inputs: Sequence[Tensor]) -> dict[Node, tuple[float, int]]:

@@ -35,6 +35,7 @@ from vmp_edge.runtimes.folding import fold
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+    from vmp_edge.calibration.quantisation import Recipe
     from vmp_edge.models import VideoMamba
     from vmp_edge.models.zoo import ZooModel
 
@@ -318,7 +319,7 @@ class Build:
         with stage(f"quantise by the recipe {plan.recipe.name}", bars=True):
             quantizer = None
             if self.precision in lowering.CALIBRATED:
-                program, quantizer = self.ordinary(program)
+                program, quantizer = self.ordinary(program, plan.recipe)
             made = quantised.quantise(program, plan, wanted, options.tubelet_size, self.progress, quantizer)
         with stage(f"lower {source.name} for {self.engine}"):
             clips = () if made.clips is None else made.clips.videos
@@ -352,11 +353,11 @@ class Build:
 
         return source, graph.export(source.module, self.request.features)
 
-    def ordinary(self, program: ExportedProgram) -> tuple[ExportedProgram, Any]:
+    def ordinary(self, program: ExportedProgram, recipe: Recipe) -> tuple[ExportedProgram, Any]:
         """A program in ordinary operations, and the quantiser of the target's delegate."""
         from vmp_edge.compile import delegates  # which needs PyTorch
 
-        quantizer = delegates.quantiser(self.kind)
+        quantizer = delegates.quantiser(self.kind, recipe)
         return delegates.ordinary(program, self.kind, self.precision), quantizer
 
     def lower(

@@ -16,7 +16,7 @@ from vmp_edge.calibration.measure import Comparison
 from vmp_edge.cli import main
 from vmp_edge.compile import delegates, graph, parity, quantised, target
 from vmp_edge.compile.executorch import to_executorch
-from vmp_edge.compile.lowering import PRECISIONS, QUANTISED
+from vmp_edge.compile.lowering import CALIBRATED, PRECISIONS, QUANTISED
 
 
 def run(capfd, *arguments):
@@ -43,7 +43,7 @@ def clips(tmp_path):
 
 
 def test_recipes_and_engines_know_the_same_precisions():
-    assert sorted(QUANTISED) == quantisation.names()
+    assert {*QUANTISED, *CALIBRATED} <= set(quantisation.names())
     for name in target.names():
         kind = target.load(name)
         assert kind.precisions
@@ -187,7 +187,7 @@ def test_fine_tuning_is_told(capfd, tmp_path, checkpoint, clips):
 class FakeDelegate:
     """Quantises nothing and compiles nothing; what "emulates" it is PyTorch."""
 
-    def quantiser(self, kind):
+    def quantiser(self, kind, recipe):
         from torchao.quantization.pt2e.quantizer import Quantizer
 
         class Nothing(Quantizer):
