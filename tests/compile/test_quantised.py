@@ -227,6 +227,56 @@ def test_a_delegate_quantises_and_its_emulator_recognises(capfd, tmp_path, check
     assert manifest.accuracy["measured"]["engine"] == "a fake" and manifest.accuracy["measured"]["clips"] == 6
 
 
+class NeverRun:
+    """A delegate whose emulator would take too long."""
+
+    def lower(self, program, kind, precision):
+        def run(frames):
+            raise AssertionError("it was to be left out")
+
+        return delegates.Delegated(b"program", ("torch",), "a fake", run)
+
+
+class NeverRunInPyTorch(NeverRun):
+    """Likewise; it quantises as it lowers."""
+
+    def lower_calibrated(self, program, kind, recipe, clips):
+        return self.lower(program, kind, "16a8w")
+
+
+class NeverRunOnADevice(NeverRun):
+    """Likewise, but what it quantises, PyTorch can run."""
+
+    quantiser = FakeDelegate.quantiser
+
+
+@pytest.mark.parametrize(
+    ("fake", "target", "measured"),
+    [
+        (NeverRunOnADevice, "arm-ethos-u85", "torch"),
+        (NeverRunInPyTorch, "onnx-qnn", None),
+        (NeverRun, "arm-vgf", None),
+    ],
+)
+def test_no_parity_clips_leave_the_emulator_out(
+    capfd, tmp_path, checkpoint, clips, monkeypatch, fake, target, measured
+):
+    monkeypatch.setattr(delegates, "find", lambda name: fake())
+    output = tmp_path / "out" / "bundle"
+    build = ("build", "--target", target, "--checkpoint", checkpoint, "--parity-clips", 0, "--output", output)
+    if target != "arm-vgf":  # whose only precision is fp32
+        build += ("--precision", "16a8w", "--calibrate", clips, "--calibration-clips", 2)
+        code, _, lines = run(capfd, *build, "--evaluate", clips, "--max-drop", 1)
+        assert code == 2 and "which --parity-clips 0 leaves out" in lines[-1] and not output.exists()
+    code, _, lines = run(capfd, *build)
+    assert code == 0, lines
+    assert any("NOT compared with the source model: left out by --parity-clips 0" in line for line in lines)
+    manifest = Bundle.open(output, any_machine=True).manifest
+    assert manifest.parity == {"not_run": "left out by --parity-clips 0"}
+    assert manifest.accuracy.get("measured", {}).get("engine") == measured
+    assert output.with_name("bundle.report.html").exists() == (measured is not None)
+
+
 def test_too_great_a_drop_fails_and_leaves_nothing(capfd, tmp_path, checkpoint, clips, monkeypatch):
     monkeypatch.setattr(Comparison, "drop", 0.75)
     build = ("build", "--target", "host", "--checkpoint", checkpoint, "--precision", "int8-dynamic")
