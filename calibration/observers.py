@@ -1,4 +1,4 @@
-"""The range of what flows through a layer, from a sample of it, with its outliers cut off or not."""
+"""The range of what flows through a layer, from a sample of it: with its outliers, without them, or with more room."""
 
 from __future__ import annotations
 
@@ -15,36 +15,40 @@ _NARROWEST = 0.1  # of them, as a share of the widest
 
 
 class RangeObserver(MinMaxObserver):  # type: ignore[misc]
-    """Chooses the range that eight bits have to cover.
+    """Chooses the range that eight bits, or sixteen, have to cover.
 
     Args:
         ranges: ``minmax``, everything seen; ``percentile``, all but the outermost values; ``mse``, the range that
             quantises the values with the least squared error.
         percentile: of the values that lie below the upper bound, and likewise above the lower one.
+        headroom: what both bounds are multiplied with at last.
         options: of `MinMaxObserver`.
     """
 
-    def __init__(self, ranges: str = "percentile", percentile: float = 99.99, **options: Any) -> None:
+    def __init__(
+        self, ranges: str = "percentile", percentile: float = 99.99, headroom: float = 1.0, **options: Any
+    ) -> None:
         super().__init__(**options)
-        self.ranges, self.percentile = ranges, percentile
+        self.ranges, self.percentile, self.headroom = ranges, percentile, headroom
         self.samples: list[Tensor] = []
 
     def forward(self, values: Tensor) -> Tensor:
         """Take note of a clip's values, any shape; returns them."""
-        flat = values.detach().flatten()
-        count = min(len(flat), _SAMPLE)
-        # evenly spread places, whose distances are no multiple of a number of channels
-        self.samples.append(flat[torch.linspace(0, len(flat) - 1, count).long()])
+        if self.ranges != "minmax":
+            flat = values.detach().flatten()
+            count = min(len(flat), _SAMPLE)
+            # evenly spread places, whose distances are no multiple of a number of channels
+            self.samples.append(flat[torch.linspace(0, len(flat) - 1, count).long()])
         super().forward(values)
         return values
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:
         """Scale and zero point, for PT2E."""
-        if self.samples and self.ranges != "minmax":
+        low, high = self.min_val, self.max_val
+        if self.samples:
             values = torch.cat(self.samples)
             low, high = self._percentiles(values) if self.ranges == "percentile" else self._least_error(values)
-            self.min_val, self.max_val = low, high
-        scale, zero_point = super().calculate_qparams()
+        scale, zero_point = self._calculate_qparams(low * self.headroom, high * self.headroom)
         return scale, zero_point
 
     def _percentiles(self, values: Tensor) -> tuple[Tensor, Tensor]:

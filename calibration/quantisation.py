@@ -50,6 +50,7 @@ class Recipe:
         ranges: how the ranges of what static layers take are chosen, see `RangeObserver`.
         outputs: likewise of what they give, which XNNPACK needs fixed, too, and others skip; None for no range.
         percentile: where either is ``percentile``.
+        headroom: by which fixed ranges are then widened around zero, 1 or more.
         dynamic: patterns of layers whose activations are dynamic all the same.
         float: patterns of layers that stay as they are; of ``float16``, of any parameters, whose operations compute
             in float32.
@@ -66,6 +67,7 @@ class Recipe:
     ranges: str = "percentile"
     outputs: str | None = "percentile"
     percentile: float = 99.99
+    headroom: float = 1.0  # type: ignore[valid-type]
     dynamic: tuple[str, ...] = ()
     float: tuple[str, ...] = ()
     smooth: float = 0.0  # type: ignore[valid-type]
@@ -227,9 +229,13 @@ def _quantizer(recipe: Recipe) -> Any:
     return ByRecipe()
 
 
+def range_options(recipe: Recipe) -> dict[str, Any]:
+    """What `RangeObserver` takes of a recipe."""
+    return {"ranges": recipe.ranges, "percentile": recipe.percentile, "headroom": recipe.headroom}
+
+
 def _range_options(recipe: Recipe, ranges: str) -> dict[str, Any]:
-    """Of `RangeObserver`."""
-    return {"ranges": ranges, "percentile": recipe.percentile, "eps": _EPS}
+    return {**range_options(recipe), "ranges": ranges, "eps": _EPS}
 
 
 def static_ranges(module: GraphModule, recipe: Recipe, inputs: Sequence[Tensor]) -> dict[Node, tuple[float, int]]:

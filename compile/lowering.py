@@ -27,8 +27,9 @@ MODULES = {
     "torch": "vmp_edge.compile.torch",
     "tvm": "vmp_edge.compile.tvm",
 }
-QUANTISED = ("int8", "int8-dynamic", "int8-weight-only")  # with a recipe of the same name in calibration/recipes
-# Likewise, but by a delegate's own quantiser, of a program in ordinary operations: int16 activations, int8 weights.
+# With recipes of the same names in calibration/recipes; the latter by a delegate's own quantiser, of a program in
+# ordinary operations: int16 activations, int8 weights.
+QUANTISED = ("int8", "int8-dynamic", "int8-weight-only")
 CALIBRATED = ("16a8w",)
 PER_FRAME = ("executorch", "onnxruntime", "openvino", "tvm")  # engines that run an embedding apart from the rest
 PRECISIONS = {  # that a lowering does; a target's are its own

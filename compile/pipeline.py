@@ -35,6 +35,7 @@ from vmp_edge.runtimes.folding import fold
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+    from vmp_edge.calibration.quantisation import Recipe
     from vmp_edge.models import VideoMamba
     from vmp_edge.models.zoo import ZooModel
 
@@ -68,7 +69,7 @@ class Request:
         evaluate: a labelled clip set on which an int8 bundle is measured beside the float model; None as above.
         max_drop: points of top-1 (0 to 100) that an int8 bundle may lose there.
         parity_clips: of each kind, on which a bundle is compared with its source model; None takes `parity.CLIPS`, or
-            1 under an emulator.
+            1 under an emulator; with 0 it is not compared, and no emulator runs it.
         features: the program gives what the head takes, too, for `vmp-edge enroll`.
         variants: cheaper variants of the model to build into the bundle, as for `variants.parse`.
         per_frame: embed each frame of a stream once: a program for the patch embedding, and one for the rest.
@@ -160,8 +161,10 @@ def build(request: Request, progress: Progress | None = None, stages: type[Stage
     kind = target.for_precision(kind, precision)
     if request.threads is not None and request.threads < 1:
         raise UsageError(f"--threads is {request.threads}; it must be at least 1")
-    if request.parity_clips is not None and request.parity_clips < 1:
-        raise UsageError(f"--parity-clips is {request.parity_clips}; it must be at least 1")
+    if request.parity_clips is not None and request.parity_clips < 0:
+        raise UsageError(f"--parity-clips is {request.parity_clips}; it must be at least 1, or 0 to leave it out")
+    if request.parity_clips == 0 and request.max_drop is not None and precision in lowering.CALIBRATED:
+        raise UsageError(f"--max-drop of {precision} is measured by an emulator, which --parity-clips 0 leaves out")
     if request.features and request.finetune:
         raise UsageError("--finetune would take the features for classes: build with one of --features and --finetune")
     if (request.tune or request.tuning_log) and engine != "tvm":
@@ -318,7 +321,7 @@ class Build:
         with stage(f"quantise by the recipe {plan.recipe.name}", bars=True):
             quantizer = None
             if self.precision in lowering.CALIBRATED:
-                program, quantizer = self.ordinary(program)
+                program, quantizer = self.ordinary(program, plan.recipe)
             made = quantised.quantise(program, plan, wanted, options.tubelet_size, self.progress, quantizer)
         with stage(f"lower {source.name} for {self.engine}"):
             clips = () if made.clips is None else made.clips.videos
@@ -331,7 +334,7 @@ class Build:
             measured = self.compare(bundle, lowered, source.module, videos)
         with stage("recognise clips beside the float model", bars=True), ExitStack() as stack:
             found = None
-            if quantised.can_measure(plan, made):
+            if quantised.can_measure(plan, made) and self.can_run(quantizer):
                 subjects = self.subjects(source, program, made, bundle, lowered, stack)
                 found = quantised.measure(plan, made, subjects, self.scratch, self.progress)
         with stage(f"write {self.output}"):
@@ -352,11 +355,16 @@ class Build:
 
         return source, graph.export(source.module, self.request.features)
 
-    def ordinary(self, program: ExportedProgram) -> tuple[ExportedProgram, Any]:
+    def can_run(self, quantizer: Any) -> bool:
+        """Whether anything runs what was quantised: only an emulator does if a delegate did so as it lowered."""
+        by_itself = self.precision in lowering.CALIBRATED and quantizer is None
+        return not (by_itself and self.request.parity_clips == 0)
+
+    def ordinary(self, program: ExportedProgram, recipe: Recipe) -> tuple[ExportedProgram, Any]:
         """A program in ordinary operations, and the quantiser of the target's delegate."""
         from vmp_edge.compile import delegates  # which needs PyTorch
 
-        quantizer = delegates.quantiser(self.kind)
+        quantizer = delegates.quantiser(self.kind, recipe)
         return delegates.ordinary(program, self.kind, self.precision), quantizer
 
     def lower(
@@ -410,6 +418,8 @@ class Build:
         Raises:
             BuildError: the bundle differs too much from its source model.
         """
+        if self.request.parity_clips == 0:
+            return {"not_run": "left out by --parity-clips 0"}
         if target.runs_here(self.kind):
             clips = self.request.parity_clips or parity.CLIPS
             return parity.measure(bundle, engines.create(bundle, self.request.threads), module, clips, videos)
@@ -454,7 +464,7 @@ class Build:
         if not target.runs_here(self.kind):
             facts = {**floating.facts, "precision": self.precision}
             like = dataclasses.replace(floating, name=str(self.output), facts=facts)
-            if self.precision in lowering.CALIBRATED and lowered.emulate is not None:
+            if self.precision in lowering.CALIBRATED and lowered.emulate is not None and self.request.parity_clips != 0:
                 with suppress(MissingDependencyError):
                     emulated = lowered.emulate(bundle)
                     told = {**facts, "engine": emulated.emulator}

@@ -83,7 +83,7 @@ def plan(precision: str, procedural: bool, options: dict[str, Any]) -> Plan | No
         return None
     from vmp_edge.calibration import quantisation
 
-    recipe = quantisation.load(precision) if precision in QUANTISED else _wide(precision)
+    recipe = quantisation.load(precision)
     count, max_drop = options["calibration_clips"], options["max_drop"]
     count = CLIPS if count is None else count
     if count < 1:
@@ -109,12 +109,6 @@ def plan(precision: str, procedural: bool, options: dict[str, Any]) -> Plan | No
         raise UsageError("--max-drop is measured on labelled videos: give them with --evaluate (class folders or .csv)")
     drawn = HELD_OUT if precision in QUANTISED else EMULATED
     return Plan(recipe, count, calibration, held_out, procedural, finetune, max_drop, drawn)
-
-
-def _wide(precision: str) -> Recipe:
-    from vmp_edge.calibration.quantisation import STATIC, Recipe
-
-    return Recipe(precision, "int16 activations and int8 weights, by the delegate's own quantiser", STATIC, "minmax")
 
 
 @dataclass(frozen=True)

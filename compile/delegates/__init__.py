@@ -22,6 +22,8 @@ import numpy.typing as npt
 from torch.export import ExportedProgram
 
 from vmp_edge.bundle import Bundle, Staging
+from vmp_edge.calibration import quantisation
+from vmp_edge.calibration.quantisation import Recipe
 from vmp_edge.compile import graph
 from vmp_edge.compile.lowering import CALIBRATED, Lowered, Source
 from vmp_edge.compile.target import Target
@@ -65,8 +67,8 @@ class Delegate(Protocol):
     """A module of this folder.
 
     It may have ``rewrite(program)``, for operations that it takes otherwise or not at all. If one of its precisions is
-    `CALIBRATED`, it has ``quantiser(kind)``, PT2E's ``Quantizer`` for a program of ordinary operations, or
-    ``lower_calibrated(program, kind, clips)``, which quantises by itself.
+    `CALIBRATED`, it has ``quantiser(kind, recipe)``, PT2E's ``Quantizer`` for a program of ordinary operations, or
+    ``lower_calibrated(program, kind, recipe, clips)``, which quantises by itself.
     """
 
     def lower(self, program: ExportedProgram, kind: Target, precision: str) -> Delegated:
@@ -106,14 +108,14 @@ def shares_scans(program: ExportedProgram, kind: Target, precision: str) -> bool
     return any(node.args[0].meta["val"].shape[1] >= least for node in graph.scans(program))
 
 
-def quantiser(kind: Target) -> Any:
-    """That of a target's delegate; None if it quantises by itself.
+def quantiser(kind: Target, recipe: Recipe) -> Any:
+    """That of a target's delegate, with a recipe's ranges; None if it quantises by itself.
 
     Raises:
         MissingDependencyError: the delegate's toolchain is not installed.
     """
     module: Any = find(kind.delegate)
-    return module.quantiser(kind) if hasattr(module, "quantiser") else None
+    return module.quantiser(kind, recipe) if hasattr(module, "quantiser") else None
 
 
 def lower(source: Source, staging: Staging, kind: Target, precision: str, file: str) -> Lowered:
@@ -127,7 +129,7 @@ def lower(source: Source, staging: Staging, kind: Target, precision: str, file: 
     # a program that is quantised was prepared before
     plain = source.program if precision in CALIBRATED else ordinary(source.program, kind, precision)
     if precision in CALIBRATED and hasattr(module, "lower_calibrated"):
-        made = module.lower_calibrated(plain, kind, source.clips)
+        made = module.lower_calibrated(plain, kind, quantisation.load(precision), source.clips)
     else:
         made = module.lower(plain, kind, precision)
     staging.add(file, made.program)

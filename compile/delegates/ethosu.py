@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch.export import ExportedProgram
 
+from vmp_edge.calibration.quantisation import Recipe, range_options
 from vmp_edge.compile.delegates import Array, Delegated, lower_whole, require
 from vmp_edge.compile.target import Target
 from vmp_edge.errors import BuildError
@@ -20,18 +21,20 @@ EDGES = ("quantize_per_tensor",)  # and dequantize_per_tensor
 LEAST_SCALE = 2**-24  # ExecuTorch's own, 2^-12, would leave numbers below one with twelve bits
 
 
-def quantiser(kind: Target) -> Any:
-    """What marks all activations for int16 and all weights for int8; ranges are all that calibration sees.
+def quantiser(kind: Target, recipe: Recipe) -> Any:
+    """What marks all activations for int16, with a recipe's ranges, and all weights for int8.
 
     Raises:
         MissingDependencyError: Vela, or what it takes, is not installed.
     """
     require(EXTRA, "ethosu.vela", "tosa_serializer", "executorch.backends.arm.quantizer")
     from executorch.backends.arm.quantizer import EthosUQuantizer, get_symmetric_a16w8_quantization_config
-    from torchao.quantization.pt2e import MinMaxObserver
+
+    from vmp_edge.calibration.observers import RangeObserver
 
     config = get_symmetric_a16w8_quantization_config()
-    observer = MinMaxObserver.with_args(eps=LEAST_SCALE)  # ExecuTorch's, of histograms, is slow
+    # ExecuTorch's observer, of histograms, is slow
+    observer = RangeObserver.with_args(**range_options(recipe), eps=LEAST_SCALE)
     activation = replace(config.input_activation, observer_or_fake_quant_ctr=observer)
     chosen = EthosUQuantizer(_compile_spec(kind))
     chosen.set_global(replace(config, input_activation=activation, output_activation=activation))

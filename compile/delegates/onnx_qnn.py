@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.export import ExportedProgram
 
+from vmp_edge.calibration.quantisation import Recipe
 from vmp_edge.compile import onnx
 from vmp_edge.compile.delegates import Delegated, quiet, require
 from vmp_edge.compile.delegates.htp import well_computed as rewrite
@@ -45,19 +46,22 @@ def lower(program: ExportedProgram, kind: Target, precision: str) -> Delegated:
         return _compile(path, kind)
 
 
-def lower_calibrated(program: ExportedProgram, kind: Target, clips: Sequence[npt.NDArray[np.float32]]) -> Delegated:
-    """As `lower`, in 16-bit activations and 8-bit weights by channel; ranges are all that the clips show.
+def lower_calibrated(
+    program: ExportedProgram, kind: Target, recipe: Recipe, clips: Sequence[npt.NDArray[np.float32]]
+) -> Delegated:
+    """As `lower`, in 16-bit activations and 8-bit weights by channel; ranges are all that the clips show, and more.
 
     Args:
         program: of ordinary operations.
         kind: the target, with the SoC to compile for.
+        recipe: whose headroom the ranges get.
         clips: frames (T / tubelet, tubelet * 3, H, W) each.
 
     Raises:
         MissingDependencyError, BuildError: as `lower`.
     """
     _require()
-    from onnxruntime.quantization import QuantType, quantize
+    from onnxruntime.quantization import QuantType, quantize_static
     from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
 
     with tempfile.TemporaryDirectory() as folder:
@@ -66,8 +70,25 @@ def lower_calibrated(program: ExportedProgram, kind: Target, clips: Sequence[npt
         types = {"activation_type": QuantType.QUInt16, "weight_type": QuantType.QInt8, "weight_symmetric": True}
         with quiet():
             config = get_qnn_qdq_config(str(plain), _Clips(clips), per_channel=True, **types)
-            quantize(str(plain), str(path), config)
+            ranges = _ranges(plain, config, recipe.headroom)
+            quantize_static(plain, path, **vars(config), calibration_cache_path=ranges)
         return _compile(path, kind)
+
+
+def _ranges(model: Path, config: Any, headroom: float) -> Path:
+    """A file with what the clips show, widened around zero, as ONNX Runtime's quantiser reads it."""
+    from onnxruntime.quantization import TensorData, create_calibrator, save_tensors_data
+
+    beside = model.with_name("calibrator.onnx")
+    calibrator = create_calibrator(model, config.op_types_to_quantize, str(beside), config.calibrate_method)
+    calibrator.collect_data(config.calibration_data_reader)
+    found = calibrator.compute_data()
+    for name, seen in found.items():
+        low, high = (bound * np.float32(headroom) for bound in seen.range_value)
+        found[name] = TensorData(lowest=low, highest=high)
+    path = model.with_name("ranges.json")
+    save_tensors_data(found, path)
+    return path
 
 
 class _Clips:

@@ -121,7 +121,7 @@ def test_recipes_that_learn_need_clips(program):
     assert not quantisation.load("int8-dynamic").needs_clips
     with pytest.raises(UsageError, match="int8 is calibrated on clips, and there are none"):
         quantisation.quantise(program, quantisation.load("int8"), [])
-    with pytest.raises(UsageError, match="there is no recipe 'int3'; there are fp16, int8, int8-dynamic"):
+    with pytest.raises(UsageError, match="there is no recipe 'int3'; there are 16a8w, fp16, int8, int8-dynamic"):
         quantisation.load("int3")
 
 
@@ -138,6 +138,29 @@ def test_ranges():
     assert spans["minmax"] == pytest.approx(100 - float(values.min()), rel=1e-3)
     assert 5 < spans["percentile"] < 10
     assert spans["mse"] <= spans["minmax"]
+
+
+@pytest.mark.parametrize("ranges", ["minmax", "percentile"])
+def test_headroom_widens_ranges_around_zero(ranges):
+    values = torch.linspace(-3, 5, 1001)
+    found = []
+    for headroom in (1.0, 1.5):
+        observer = RangeObserver(ranges, 99.0, headroom, dtype=torch.int32, quant_min=0, quant_max=65535)
+        observer(values)
+        assert observer.calculate_qparams() == observer.calculate_qparams()
+        found.append(observer.calculate_qparams())
+    (scale, zero_point), (wide, same) = found
+    assert float(wide) == pytest.approx(1.5 * float(scale))
+    assert abs(int(same) - int(zero_point)) <= 1
+
+
+def test_a_recipes_headroom_is_in_the_program(program, inputs):
+    def scales(headroom):
+        recipe = dataclasses.replace(quantisation.load("int8"), headroom=headroom)
+        nodes = quantisation.quantise(program, recipe, inputs).graph.nodes
+        return torch.tensor([node.args[1] for node in nodes if node.target == OPS.quantize_per_tensor.default])
+
+    torch.testing.assert_close(scales(1.25), 1.25 * scales(1.0))
 
 
 def test_mse_cuts_what_is_rare():

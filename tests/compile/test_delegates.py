@@ -55,7 +55,7 @@ def test_a_missing_toolchain_is_one_line(capfd, tmp_path, checkpoint, monkeypatc
     assert not output.exists()
 
 
-@pytest.mark.parametrize("arguments", [("--precision", "fp32"), ("--engine", "torch"), ("--parity-clips", "0")])
+@pytest.mark.parametrize("arguments", [("--precision", "fp32"), ("--engine", "torch"), ("--parity-clips", "-1")])
 def test_what_a_target_has_not(capfd, arguments):
     assert main(["build", "--target", "apple-ane", *arguments]) == 2
     assert arguments[1] in capfd.readouterr().err.splitlines()[-1]

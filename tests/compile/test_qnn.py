@@ -11,6 +11,7 @@ import torch
 from bundles import unsealed
 
 from vmp_edge.bundle import Staging
+from vmp_edge.calibration import quantisation
 from vmp_edge.cli import main
 from vmp_edge.compile import delegates, graph, target
 from vmp_edge.compile.delegates import htp, onnx_qnn
@@ -99,7 +100,8 @@ def test_an_unknown_soc_is_one_line(capfd, name, words):
 
 def test_16a8w_needs_clips():
     nothing = dict.fromkeys(OPTIONS)
-    assert plan("16a8w", True, nothing).recipe.needs_clips
+    recipe = plan("16a8w", True, nothing).recipe
+    assert recipe.needs_clips and recipe.headroom > 1
     with pytest.raises(UsageError, match="16a8w is calibrated on clips"):
         plan("16a8w", False, nothing)
 
@@ -213,7 +215,7 @@ def test_a_delegate_that_quantises_by_itself_is_given_the_clips(tmp_path, monkey
     torch.manual_seed(0)
     model = VideoMamba(ModelOptions(embed_dim=32, depth=2, image_size=32, num_frames=4, num_classes=5)).eval()
     kind = target.choose(target.load("onnx-qnn"), None, None, "SM8650")
-    assert delegates.quantiser(kind) is None
+    assert delegates.quantiser(kind, quantisation.load("16a8w")) is None
     plain = delegates.ordinary(graph.export(model), kind, "16a8w")
     videos = [torch.randn(1, 3, 4, 32, 32) for _ in range(3)]
     clips = [graph.fold_frames(video, 1).contiguous().numpy() for video in videos]
@@ -225,9 +227,18 @@ def test_a_delegate_that_quantises_by_itself_is_given_the_clips(tmp_path, monkey
     got = engine.run(torch.cat(videos).numpy())
     assert 25 < 10 * np.log10(np.square(expected).sum() / np.square(got - expected).sum()) < 100
     import onnx
+    from onnx import numpy_helper
 
-    kinds = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
-    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    recipe, scales = quantisation.load("16a8w"), []
+    for headroom in (recipe.headroom, 3 * recipe.headroom):
+        made = onnx_qnn.lower_calibrated(plain, kind, dataclasses.replace(recipe, headroom=headroom), clips)
+        written = onnx.load_from_string(made.program).graph
+        constants = {each.name: numpy_helper.to_array(each) for each in written.initializer}
+        (taken,) = [node for node in written.node if node.op_type == "QuantizeLinear" and node.input[0] == "frames"]
+        scales.append(float(constants[taken.input[1]]))
+    shown = np.stack(clips)
+    assert scales[0] == pytest.approx(recipe.headroom * (shown.max() - shown.min()) / 65535, rel=1e-4)
+    assert scales[1] == pytest.approx(3 * scales[0], rel=1e-4)
 
 
 class PoorlyComputed(torch.nn.Module):

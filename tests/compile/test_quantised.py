@@ -16,7 +16,7 @@ from vmp_edge.calibration.measure import Comparison
 from vmp_edge.cli import main
 from vmp_edge.compile import delegates, graph, parity, quantised, target
 from vmp_edge.compile.executorch import to_executorch
-from vmp_edge.compile.lowering import PRECISIONS, QUANTISED
+from vmp_edge.compile.lowering import CALIBRATED, PRECISIONS, QUANTISED
 
 
 def run(capfd, *arguments):
@@ -43,8 +43,7 @@ def clips(tmp_path):
 
 
 def test_recipes_and_engines_know_the_same_precisions():
-    assert {"fp16", *QUANTISED} <= set(quantisation.names())
-    assert {name for name in quantisation.names() if quantisation.load(name).activations != "float16"} >= set(QUANTISED)
+    assert set(quantisation.names()) == {"fp16", *QUANTISED, *CALIBRATED}
     for name in target.names():
         kind = target.load(name)
         assert kind.precisions
@@ -188,7 +187,7 @@ def test_fine_tuning_is_told(capfd, tmp_path, checkpoint, clips):
 class FakeDelegate:
     """Quantises nothing and compiles nothing; what "emulates" it is PyTorch."""
 
-    def quantiser(self, kind):
+    def quantiser(self, kind, recipe):
         from torchao.quantization.pt2e.quantizer import Quantizer
 
         class Nothing(Quantizer):
@@ -226,6 +225,56 @@ def test_a_delegate_quantises_and_its_emulator_recognises(capfd, tmp_path, check
     assert manifest.parity["emulator"] == "a fake" and manifest.parity["agreement"] == 1
     assert manifest.accuracy["calibration"]["clips"] == 2
     assert manifest.accuracy["measured"]["engine"] == "a fake" and manifest.accuracy["measured"]["clips"] == 6
+
+
+class NeverRun:
+    """A delegate whose emulator would take too long."""
+
+    def lower(self, program, kind, precision):
+        def run(frames):
+            raise AssertionError("it was to be left out")
+
+        return delegates.Delegated(b"program", ("torch",), "a fake", run)
+
+
+class NeverRunInPyTorch(NeverRun):
+    """Likewise; it quantises as it lowers."""
+
+    def lower_calibrated(self, program, kind, recipe, clips):
+        return self.lower(program, kind, "16a8w")
+
+
+class NeverRunOnADevice(NeverRun):
+    """Likewise, but what it quantises, PyTorch can run."""
+
+    quantiser = FakeDelegate.quantiser
+
+
+@pytest.mark.parametrize(
+    ("fake", "target", "measured"),
+    [
+        (NeverRunOnADevice, "arm-ethos-u85", "torch"),
+        (NeverRunInPyTorch, "onnx-qnn", None),
+        (NeverRun, "arm-vgf", None),
+    ],
+)
+def test_no_parity_clips_leave_the_emulator_out(
+    capfd, tmp_path, checkpoint, clips, monkeypatch, fake, target, measured
+):
+    monkeypatch.setattr(delegates, "find", lambda name: fake())
+    output = tmp_path / "out" / "bundle"
+    build = ("build", "--target", target, "--checkpoint", checkpoint, "--parity-clips", 0, "--output", output)
+    if target != "arm-vgf":  # whose only precision is fp32
+        build += ("--precision", "16a8w", "--calibrate", clips, "--calibration-clips", 2)
+        code, _, lines = run(capfd, *build, "--evaluate", clips, "--max-drop", 1)
+        assert code == 2 and "which --parity-clips 0 leaves out" in lines[-1] and not output.exists()
+    code, _, lines = run(capfd, *build)
+    assert code == 0, lines
+    assert any("NOT compared with the source model: left out by --parity-clips 0" in line for line in lines)
+    manifest = Bundle.open(output, any_machine=True).manifest
+    assert manifest.parity == {"not_run": "left out by --parity-clips 0"}
+    assert manifest.accuracy.get("measured", {}).get("engine") == measured
+    assert output.with_name("bundle.report.html").exists() == (measured is not None)
 
 
 def test_too_great_a_drop_fails_and_leaves_nothing(capfd, tmp_path, checkpoint, clips, monkeypatch):

@@ -17,7 +17,7 @@ from vmp_edge.compile.delegates import ethosu
 from vmp_edge.models import ModelOptions, VideoMamba
 
 SMALL = {"embed_dim": 32, "depth": 1, "image_size": 16, "num_frames": 4, "num_classes": 5}
-WIDE = quantisation.Recipe("16a8w", "", quantisation.STATIC, "minmax")
+WIDE = quantisation.load("16a8w")
 
 
 def test_the_quantised_program_agrees_with_the_source_model():
@@ -28,7 +28,9 @@ def test_the_quantised_program_agrees_with_the_source_model():
     frames = [graph.fold_frames(video, 1) for video in videos]
     plain = delegates.ordinary(graph.export(model), kind, "16a8w")
     with delegates.quiet():
-        program = quantisation.quantise(plain, WIDE, frames, quantizer=delegates.quantiser(kind))
+        program = quantisation.quantise(plain, WIDE, frames, quantizer=delegates.quantiser(kind, WIDE))
+    taken = next(node for node in program.graph.nodes if "quantize_per_tensor" in str(node.target))
+    assert taken.args[1] == pytest.approx(WIDE.headroom * float(torch.stack(frames).abs().max()) / 32767, rel=1e-3)
     made = ethosu.lower(program, kind, "16a8w")
     with torch.no_grad():
         expected = np.concatenate([model(video).numpy() for video in videos])

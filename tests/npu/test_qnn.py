@@ -132,6 +132,29 @@ def test_our_own_model_in_16a8w(tmp_path, name):
     assert manifest.accuracy["measured"]["agreement"] >= 0.98
 
 
+RANGES = """
+from dataclasses import replace
+from vmp_edge.calibration import quantisation
+from vmp_edge.compile import delegates, graph, target
+from vmp_edge.models import load_checkpoint
+import sys, torch
+kind = target.choose(target.load("android-qnn"), None, None, "SM8650")
+plain = delegates.ordinary(graph.export(load_checkpoint(sys.argv[1])), kind, "16a8w")
+recipe = quantisation.load("16a8w")
+torch.manual_seed(1)
+frames = [torch.randn_like(plain.example_inputs[0][0]) for _ in range(2)]
+def scale(headroom):
+    given = replace(recipe, headroom=headroom)
+    program = quantisation.quantise(plain, given, frames, quantizer=delegates.quantiser(kind, given))
+    return next(node.args[1] for node in program.graph.nodes if "quantize_per_tensor" in str(node.target))
+assert abs(scale(1.5) / scale(1.0) - 1.5) < 1e-3
+"""
+
+
+def test_the_recipes_headroom_widens_the_ranges(checkpoint):
+    subprocess.run([sys.executable, "-c", RANGES, checkpoint], check=True)
+
+
 def test_one_qnn_in_a_process():
     script = (
         "import ctypes, onnxruntime_qnn; ctypes.CDLL(onnxruntime_qnn.get_qnn_htp_path())\n"

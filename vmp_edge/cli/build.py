@@ -56,7 +56,8 @@ def add_parser(subparsers: Any) -> None:
         "--parity-clips",
         type=int,
         metavar="N",
-        help="clips of each kind on which the bundle is compared with its source model (default: 3, emulated 1)",
+        help="clips of each kind on which the bundle is compared with its source model (default: 3, emulated 1); "
+        "0 leaves it out, for what an emulator would take too long for",
     )
     parser.add_argument(
         "--features",

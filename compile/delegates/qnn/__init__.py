@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from vmp_edge.calibration.quantisation import Recipe, range_options
 from vmp_edge.compile import graph
 from vmp_edge.compile.delegates import Delegated, check_whole, quiet, require, shares_scans
 from vmp_edge.compile.delegates.htp import well_computed as rewrite
@@ -65,20 +66,25 @@ def lower(program: ExportedProgram, kind: Target, precision: str) -> Delegated:
     return Delegated(content, TOOLS, EMULATOR, Program(content).run)
 
 
-def quantiser(kind: Target) -> Any:
-    """Qualcomm's, for 16-bit activations and 8-bit weights by channel; ranges are all that calibration sees.
+def quantiser(kind: Target, recipe: Recipe) -> Any:
+    """Qualcomm's, for 16-bit activations with a recipe's ranges and 8-bit weights by channel.
 
     Raises:
         MissingDependencyError: as `lower`.
     """
     load_toolchain()
     from executorch.backends.qualcomm.quantizer.quantizer import QnnQuantizer, QuantDtype
-    from torchao.quantization.pt2e import MinMaxObserver
+
+    from vmp_edge.calibration.observers import RangeObserver
+
+    class Observer(RangeObserver):  # a class, as Qualcomm's quantiser has arguments of its own for it
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**range_options(recipe), **options)
 
     chosen = QnnQuantizer()
     # its own observers take a moving average, which hardly leaves the first clip's ranges: 9.5 dB instead of 39.4
     chosen.set_default_quant_config(
-        QuantDtype.use_16a8w, is_linear_per_channel=True, is_conv_per_channel=True, act_observer=MinMaxObserver
+        QuantDtype.use_16a8w, is_linear_per_channel=True, is_conv_per_channel=True, act_observer=Observer
     )
     return chosen
 
