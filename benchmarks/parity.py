@@ -152,6 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", metavar="TARGET", help="leave the rows of the other targets as they are")
     parser.add_argument("--model", help="leave the rows of the other models as they are")
+    parser.add_argument("--precision", help="leave the rows of the other precisions as they are")
     parser.add_argument("--built", type=Path, metavar="BUNDLE", help="write the row of a bundle that was built before")
     options = parser.parse_args()
     if options.built:
@@ -160,7 +161,8 @@ def main() -> None:
         rows.put(TABLE, key, row_of(manifest), table)
         return
     for name, precision, model, clips in ROWS:
-        if options.only not in (None, name) or options.model not in (None, model):
+        asked = zip((options.only, options.model, options.precision), (name, model, precision), strict=True)
+        if any(one not in (None, other) for one, other in asked):
             continue
         key = f"{name} {precision} {model}"
         print(key, file=sys.stderr)
