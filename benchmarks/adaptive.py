@@ -24,9 +24,9 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from vmp_edge.governor import Budget, Decision, Governor, ladder, worthwhile
 from vmp_edge.recognizer import Prediction, load
-from vmp_edge.stream import Stream
+from vmp_edge.stream.governor import Budget, Decision, Governor, ladder, worthwhile
+from vmp_edge.stream.stream import Stream
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "assets" / "egomotion-sample.mp4"

@@ -22,7 +22,7 @@ from vmp_edge.cli import main as vmp_edge
 from vmp_edge.recognizer import load
 from vmp_edge.runtimes.building import cmake_build
 from vmp_edge.runtimes.executorch.library import executorch_folder
-from vmp_edge.stream import Stream
+from vmp_edge.stream.stream import Stream
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "embedded.md"

@@ -23,7 +23,8 @@ from scan_directions import on_onnxruntime, timed
 
 from vmp_edge.calibration import quantisation
 from vmp_edge.calibration.quantisation import decibels
-from vmp_edge.compile import graph, onnx
+from vmp_edge.compile import graph
+from vmp_edge.compile.lowerings.onnx import lowering as onnx
 from vmp_edge.files import whole
 from vmp_edge.ops.chunked import Form
 

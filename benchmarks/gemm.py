@@ -21,11 +21,12 @@ import tvm
 from model import cpu_name
 
 import vmp_edge
-from vmp_edge.compile import graph, target, tuning
-from vmp_edge.compile.cpu import products
-from vmp_edge.compile.gemm import Gemm
-from vmp_edge.compile.gemm_int8 import DOTS, Int8Gemm
-from vmp_edge.compile.pt2e import Activations, Dynamic, Static, Weight
+from vmp_edge.compile import graph, target
+from vmp_edge.compile.graph.pt2e import Activations, Dynamic, Static, Weight
+from vmp_edge.compile.lowerings.tvm import tuning
+from vmp_edge.compile.lowerings.tvm.cpu import products
+from vmp_edge.compile.lowerings.tvm.gemm import Gemm
+from vmp_edge.compile.lowerings.tvm.gemm_int8 import DOTS, Int8Gemm
 
 RESULTS = Path(__file__).parent / "results" / "gemm.md"
 

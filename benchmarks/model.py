@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 import vmp_edge
-from vmp_edge.bundle import Bundle
+from vmp_edge.bundle.reading import Bundle
 
 BUNDLES = {  # engine and precision
     "executorch": ("executorch", "fp32"),

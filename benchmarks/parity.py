@@ -20,12 +20,12 @@ import rows
 from scenes import scenes
 from scenes import write as write_scenes
 
-from vmp_edge.bundle import Bundle
+from vmp_edge.bundle.manifest import Manifest
+from vmp_edge.bundle.reading import Bundle
 from vmp_edge.compile import target
 from vmp_edge.compile.lowering import QUANTISED
 from vmp_edge.compile.pipeline import DEFAULT_MODEL, Request, Stages, build
 from vmp_edge.errors import MissingDependencyError, VmpError
-from vmp_edge.manifest import Manifest
 from vmp_edge.models import PRESETS
 
 CALIBRATION = 4  # scenes

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from vmp_edge.cli import main as vmp_edge
 from vmp_edge.recognizer import Recognizer, load
-from vmp_edge.stream import Stream
+from vmp_edge.stream.stream import Stream
 
 RESULT = Path(__file__).parent / "results" / "per_frame.md"
 WIDTH, HEIGHT, RATE = 640, 480, 30

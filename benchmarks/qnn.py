@@ -17,10 +17,10 @@ import numpy as np
 import rows
 import torch
 
-from vmp_edge.bundle import Bundle
+from vmp_edge.bundle.reading import Bundle
 from vmp_edge.calibration.egomotion import dataset
 from vmp_edge.compile import target
-from vmp_edge.compile.delegates import onnx_qnn, qnn
+from vmp_edge.compile.lowerings.delegates import onnx_qnn, qnn
 from vmp_edge.compile.parity import alike
 from vmp_edge.models import zoo
 from vmp_edge.runtimes.folding import fold

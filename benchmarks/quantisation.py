@@ -30,7 +30,9 @@ from vmp_edge.calibration import clipset, quantisation
 from vmp_edge.calibration.decoding import Input, Prepare, Sampling, Skipped, Video, in_workers
 from vmp_edge.calibration.egomotion import dataset, footage
 from vmp_edge.calibration.quantisation import Recipe
-from vmp_edge.compile import executorch, graph, target, tvm
+from vmp_edge.compile import graph, target
+from vmp_edge.compile.lowerings import executorch
+from vmp_edge.compile.lowerings.tvm import lowering as tvm
 from vmp_edge.compile.parity import moving_scene
 from vmp_edge.models import VideoMamba, load_checkpoint, zoo
 from vmp_edge.preprocessing import Preprocessing
@@ -321,8 +323,8 @@ def tvm_constants(program: Any, precision: str) -> Iterator[int]:
     """Bytes of each tensor in a program of TVM's, before machine code is made of it."""
     from tvm import ir, relax
 
-    from vmp_edge.compile import cpu, tuning
-    from vmp_edge.compile.gemm_int8 import DOTS
+    from vmp_edge.compile.lowerings.tvm import cpu, tuning
+    from vmp_edge.compile.lowerings.tvm.gemm_int8 import DOTS
 
     kind = tvm.resolve(target.load("host"), precision)
     module = cpu.to_relax(program, tuning.load(kind), DOTS[kind.simd])

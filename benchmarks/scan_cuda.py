@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vmp_edge import ops
-from vmp_edge.ops import _library
+from vmp_edge.ops import _cuda_kernels
 
 HERE = Path(__file__).resolve().parent
 CHANNELS = 384  # VideoMamba Tiny
@@ -143,7 +143,7 @@ def refusal() -> str | None:
     """Why nothing can be measured here, in one line."""
     if not torch.cuda.is_available():
         return "the CUDA scan's benchmark needs an NVIDIA GPU and a PyTorch with CUDA; there is none here"
-    if not _library._cuda_supports(torch.device("cuda", 0)):
+    if not _cuda_kernels.supports(torch.device("cuda", 0)):
         return "the CUDA scan is not built, or not for this GPU; with the CUDA toolkit: pip install -e . --no-deps"
     return None
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.nn import functional as F
 
-from vmp_edge.compile import graph, onnx
+from vmp_edge.compile import graph
+from vmp_edge.compile.lowerings.onnx import lowering as onnx
 from vmp_edge.models import VideoMamba, zoo
 from vmp_edge.models.options import ModelOptions
 from vmp_edge.ops import chunked

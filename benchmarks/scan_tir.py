@@ -26,9 +26,9 @@ from tvm.script import tirx
 
 from vmp_edge.compile import target
 from vmp_edge.compile.cross import cross_compiler
-from vmp_edge.compile.gemm import TILES
-from vmp_edge.compile.tvm import link_library
-from vmp_edge.manifest import host_machine
+from vmp_edge.compile.lowerings.tvm.gemm import TILES
+from vmp_edge.compile.lowerings.tvm.lowering import link_library
+from vmp_edge.machine import host_machine
 from vmp_edge.ops import _native, reference
 from vmp_edge.runtimes.tvm.library import build_operators
 

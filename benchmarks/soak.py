@@ -19,10 +19,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmp_edge.events import EventDetector, EventRule
-from vmp_edge.motion import MotionGate
+from vmp_edge.events.detector import EventDetector, EventRule
 from vmp_edge.recognizer import load
-from vmp_edge.stream import Statistics, Stream
+from vmp_edge.stream.motion import MotionGate
+from vmp_edge.stream.statistics import Statistics
+from vmp_edge.stream.stream import Stream
 
 RESULT = Path(__file__).parent / "results" / "soak.md"
 RATE, WIDTH, HEIGHT = 30, 160, 120

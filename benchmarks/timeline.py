@@ -18,11 +18,11 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from vmp_edge.clips import ClipOptions, ClipRecorder
-from vmp_edge.events import Event, EventDetector, EventRule
+from vmp_edge.events.clips import ClipOptions, ClipRecorder
+from vmp_edge.events.detector import Event, EventDetector, EventRule
 from vmp_edge.recognizer import load
 from vmp_edge.sources import open_source
-from vmp_edge.stream import Stream
+from vmp_edge.stream.stream import Stream
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "assets" / "egomotion-sample.mp4"

@@ -18,12 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vmp_edge.calibration.clipset import ClipSet, ClipSetError, Entry
+from vmp_edge.bundle.manifest import Manifest
 from vmp_edge.errors import SourceError, UsageError, VmpError
-from vmp_edge.manifest import Manifest
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.recognizer import sample_evenly
 from vmp_edge.sources import Source, open_source
+
+from .clipset import ClipSet, ClipSetError, Entry
 
 Clip = NDArray[np.uint8]
 Video = NDArray[np.float32]

@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Interpreter, Node
 
-from vmp_edge.calibration.decoding import Progress
-from vmp_edge.calibration.distillation import features_loss, predictions_loss
-from vmp_edge.calibration.quantisation import DYNAMIC, STATIC, Recipe, input_of, layers, static_ranges
-from vmp_edge.calibration.training import PATCH_RATE
 from vmp_edge.errors import UsageError
+
+from .decoding import Progress
+from .distillation import features_loss, predictions_loss
+from .quantisation import DYNAMIC, STATIC, Recipe, input_of, layers, static_ranges
+from .training import PATCH_RATE
 
 HEAD, PATCH = "head", "patch.weight"
 FIXED = (".A", ".A_b", "normalise.mean.weight")  # decay rates, which must stay negative; a mean, which is no weight

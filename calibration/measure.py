@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmp_edge.calibration.clipset import ClipSet, ClipSetError, Entry
-from vmp_edge.calibration.decoding import Input, Prepare, Progress, Sampling, Skipped, Video, explained, in_workers
 from vmp_edge.errors import UsageError
 from vmp_edge.recognizer import Recognizer, load, softmax
+
+from .clipset import ClipSet, ClipSetError, Entry
+from .decoding import Input, Prepare, Progress, Sampling, Skipped, Video, explained, in_workers
 
 TOP = 5  # of "top-5"
 FOLD = "{fold}"  # in the path of a bundle, stands for the fold's number

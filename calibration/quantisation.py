@@ -25,8 +25,9 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Interpreter, Node
 
-from vmp_edge.calibration.decoding import Progress
 from vmp_edge.errors import MissingDependencyError, UsageError
+
+from .decoding import Progress
 
 FOLDER = Path(__file__).parent / "recipes"
 STATIC, DYNAMIC, FLOAT = ACTIVATIONS = ("static", "dynamic", "float")
@@ -181,7 +182,7 @@ def _quantizer(recipe: Recipe) -> Any:
     from torchao.quantization.pt2e import PerChannelMinMaxObserver, PlaceholderObserver
     from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
 
-    from vmp_edge.calibration.observers import RangeObserver
+    from .observers import RangeObserver
 
     int8: dict[str, Any] = {"dtype": torch.int8, "quant_min": -128, "quant_max": 127}
     taken, given = (
@@ -250,7 +251,7 @@ def static_ranges(module: GraphModule, recipe: Recipe, inputs: Sequence[Tensor])
         MissingDependencyError: torchao is not installed.
     """
     _torchao()
-    from vmp_edge.calibration.observers import RangeObserver
+    from .observers import RangeObserver
 
     chosen = [node for name, node in layers(module) if recipe.kind(name) == STATIC]
     int8: dict[str, Any] = {"dtype": torch.int8, "quant_min": -128, "quant_max": 127}

@@ -13,11 +13,12 @@ import cv2
 import numpy as np
 
 from vmp_edge import __version__
-from vmp_edge.calibration.clipset import Entry
-from vmp_edge.calibration.decoding import Sampling, UnusableError, read_clips
-from vmp_edge.calibration.measure import Comparison, Evaluation
 from vmp_edge.errors import MissingDependencyError, UsageError
 from vmp_edge.files import whole
+
+from .clipset import Entry
+from .decoding import Sampling, UnusableError, read_clips
+from .measure import Comparison, Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,7 +119,7 @@ def _names(found: Evaluation, baseline: Evaluation | None) -> list[str]:
 
 def _plots(report: Report) -> dict[str, str]:
     """The plots by name, as addresses of pictures."""
-    from vmp_edge.calibration import plots
+    from . import plots
 
     models = [report.found] + ([report.baseline] if report.baseline is not None else [])
     names = _names(report.found, report.baseline)

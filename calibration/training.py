@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmp_edge.calibration.distillation import adapter, features_loss, predictions_loss
 from vmp_edge.errors import UsageError
 from vmp_edge.files import whole
 from vmp_edge.models import PRESETS, VideoMamba, load_checkpoint
+
+from .distillation import adapter, features_loss, predictions_loss
 
 # Filters over hundreds of correlated pixels take much smaller steps than matrices over a hundred channels.
 PATCH_RATE = 0.02

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from vmp_edge.errors import MissingDependencyError
-from vmp_edge.manifest import host_machine
+from vmp_edge.machine import host_machine
 from vmp_edge.runtimes.building import cache_folder
 from vmp_edge.runtimes.executorch.library import build_library
 

@@ -16,16 +16,18 @@ from vmp_edge.errors import UsageError
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from vmp_edge.bundle import Bundle, Staging
-    from vmp_edge.compile.target import Target
+    from vmp_edge.bundle.reading import Bundle
+    from vmp_edge.bundle.writing import Staging
     from vmp_edge.models import VideoMamba
 
+    from .target import Target
+
 MODULES = {
-    "executorch": "vmp_edge.compile.executorch",
-    "onnxruntime": "vmp_edge.compile.onnx",
-    "openvino": "vmp_edge.compile.openvino",
-    "torch": "vmp_edge.compile.torch",
-    "tvm": "vmp_edge.compile.tvm",
+    "executorch": "vmp_edge.compile.lowerings.executorch",
+    "onnxruntime": "vmp_edge.compile.lowerings.onnx.lowering",
+    "openvino": "vmp_edge.compile.lowerings.openvino",
+    "torch": "vmp_edge.compile.lowerings.torch",
+    "tvm": "vmp_edge.compile.lowerings.tvm.lowering",
 }
 # With recipes of the same names in calibration/recipes; the latter by a delegate's own quantiser, of a program in
 # ordinary operations: int16 activations, int8 weights.
@@ -90,8 +92,8 @@ class EmulatedEngine(Engine, Protocol):
 class Lower(Protocol):
     """A lowering: adds the program, and all that it needs on the device, to a bundle."""
 
-    def __call__(self, source: Source, staging: Staging, kind: Target, precision: str) -> Lowered:
-        """Lower `source` for the target `kind` in a precision into `staging`."""
+    def __call__(self, source: Source, staging: Staging, target: Target, precision: str) -> Lowered:
+        """Lower `source` for the target `target` in a precision into `staging`."""
         ...
 
 

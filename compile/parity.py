@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmp_edge.bundle import Bundle, check_clip
+from vmp_edge.bundle.check import check_clip
+from vmp_edge.bundle.manifest import Manifest
+from vmp_edge.bundle.reading import Bundle
 from vmp_edge.calibration.decoding import Video
 from vmp_edge.engines import Engine
 from vmp_edge.errors import BuildError
-from vmp_edge.manifest import Manifest
 
 if TYPE_CHECKING:
     from vmp_edge.models import VideoMamba

@@ -16,21 +16,24 @@ import numpy as np
 import numpy.typing as npt
 
 from vmp_edge import __version__, engines
-from vmp_edge.bundle import Bundle, Staging, read_manifest, staged_bundle
+from vmp_edge.bundle.manifest import VARIANTS_FOLDER, Manifest
+from vmp_edge.bundle.reading import Bundle, read_manifest
+from vmp_edge.bundle.writing import Staging, staged_bundle
 from vmp_edge.calibration import clipset
 from vmp_edge.calibration.decoding import Input, Progress, Video
 from vmp_edge.calibration.measure import Subject, check_labels
 from vmp_edge.calibration.report import Report
-from vmp_edge.compile import lowering, parity, quantised, target, variants
-from vmp_edge.compile.lowering import Lowered, Source
-from vmp_edge.compile.quantised import Plan, Quantised
-from vmp_edge.compile.target import Target
-from vmp_edge.compile.variants import Variant
 from vmp_edge.errors import MissingDependencyError, UsageError, VmpError
-from vmp_edge.manifest import VARIANTS_FOLDER, Manifest, host_machine
+from vmp_edge.machine import host_machine
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.recognizer import Recognizer
 from vmp_edge.runtimes.folding import fold
+
+from . import lowering, parity, quantised, target, variants
+from .lowering import Lowered, Source
+from .quantised import Plan, Quantised
+from .target import Target
+from .variants import Variant
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -233,7 +236,7 @@ def cut(source: Described, variant: Variant) -> Described:
     return Described(name, module, source.labels, preprocessing, rate)
 
 
-def check_per_frame(kind: Target, engine: str) -> None:
+def check_per_frame(target: Target, engine: str) -> None:
     """Whether the patch embedding can be a program of its own.
 
     Raises:
@@ -241,8 +244,8 @@ def check_per_frame(kind: Target, engine: str) -> None:
     """
     if engine not in lowering.PER_FRAME:
         raise UsageError(f"--per-frame is for the engines {', '.join(lowering.PER_FRAME)}, not for {engine}")
-    if kind.delegate is not None or kind.gpu is not None:
-        raise UsageError(f"--per-frame is for CPUs, and {kind.name} is none: build without it")
+    if target.delegate is not None or target.gpu is not None:
+        raise UsageError(f"--per-frame is for CPUs, and {target.name} is none: build without it")
 
 
 def write_report(report: Report, output: Path) -> None:
@@ -299,7 +302,7 @@ class Build:
         with stage("load the model"):
             source, program = self.load()
         if self.request.tune:
-            from vmp_edge.compile import tvm
+            from .lowerings.tvm import lowering as tvm
 
             tvm.tune(program, self.kind)
         with stage(f"lower {source.name} for {self.engine}"):
@@ -351,7 +354,7 @@ class Build:
                 f"--per-frame: {source.name} embeds {tubelet} frames at once, which {self.precision} cannot part: "
                 "build without it, or in fp32"
             )
-        from vmp_edge.compile import graph  # which needs PyTorch
+        from . import graph  # which needs PyTorch
 
         return source, graph.export(source.module, self.request.features)
 
@@ -362,7 +365,7 @@ class Build:
 
     def ordinary(self, program: ExportedProgram, recipe: Recipe) -> tuple[ExportedProgram, Any]:
         """A program in ordinary operations, and the quantiser of the target's delegate."""
-        from vmp_edge.compile import delegates  # which needs PyTorch
+        from .lowerings import delegates  # which needs PyTorch
 
         quantizer = delegates.quantiser(self.kind, recipe)
         return delegates.ordinary(program, self.kind, self.precision), quantizer
@@ -378,7 +381,7 @@ class Build:
         """Lower a program into a folder; `clips` as of `Source`."""
         given = Source(source.module, program, clips=clips)
         if self.request.per_frame:
-            from vmp_edge.compile import graph
+            from . import graph
 
             embedding, rest = graph.split(program, source.module.options.tubelet_size)
             given = Source(source.module, rest, embedding)

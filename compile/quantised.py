@@ -18,8 +18,9 @@ from vmp_edge.calibration.clipset import ClipSet, Entry
 from vmp_edge.calibration.decoding import Input, Progress, Video, Videos, load_videos
 from vmp_edge.calibration.measure import Comparison, Subject, evaluate
 from vmp_edge.calibration.report import Report
-from vmp_edge.compile.lowering import CALIBRATED, QUANTISED
 from vmp_edge.errors import BuildError, UsageError
+
+from .lowering import CALIBRATED, QUANTISED
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -147,7 +148,8 @@ def quantise(
     import torch
 
     from vmp_edge.calibration import finetuning, quantisation
-    from vmp_edge.compile import graph
+
+    from . import graph
 
     videos = _calibration_clips(plan, wanted, bar)
     tensors = [graph.fold_frames(torch.from_numpy(video[None]), tubelet) for video in videos.videos] if videos else []
@@ -285,7 +287,7 @@ def program_subject(program: ExportedProgram, like: Subject, tubelet: int) -> Su
     """An exported program run by PyTorch, for targets that this machine is not."""
     import torch
 
-    from vmp_edge.compile.graph import fold_frames
+    from .graph import fold_frames
 
     module = program.module(check_guards=False)
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from vmp_edge.compile.lowering import PRECISIONS
 from vmp_edge.errors import MissingDependencyError, UsageError
-from vmp_edge.manifest import ANY_MACHINE, host_machine, missing_cpu_features
+from vmp_edge.machine import ANY_MACHINE, host_machine, missing_cpu_features
+
+from .lowering import PRECISIONS
 
 FOLDER = Path(__file__).parent / "targets"
 
@@ -83,7 +84,7 @@ class Target:
     Attributes:
         name: the YAML file's name.
         description: one line for people.
-        machine: the processor architecture that a bundle needs, as `vmp_edge.manifest.host_machine` names it,
+        machine: the processor architecture that a bundle needs, as `vmp_edge.bundle.manifest.host_machine` names it,
             ``host`` for that of the building machine, ``any``, or a device's own name where no Linux machine can run
             it.
         engine: what executes its bundles unless the user says otherwise.
@@ -92,7 +93,7 @@ class Target:
         cpu_features: what its CPUs have beyond the architecture, as Linux names it in /proc/cpuinfo.
         needs: what else bundles of some precisions need of a CPU, by the precision.
         llvm: TVM's LLVM target but its kind, ``{"mtriple": ..., "mcpu": ...}``; None where `native` chooses.
-        simd: the registers that TVM's matrix products are tiled for, a key of `vmp_edge.compile.gemm.TILES`.
+        simd: the registers that TVM's matrix products are tiled for, a key of `lowerings.tvm.gemm.TILES`.
         verified: what was verified, by the machine that it was verified on.
         gpu: its NVIDIA GPUs; None where the CPU does the work.
         scan: how scans are written for backends without a kernel for them, the fields of `vmp_edge.ops.chunked.Form`.
@@ -101,7 +102,7 @@ class Target:
         options: of the delegate.
         socs: those that a bundle can be compiled for, by name; none where it runs on all.
         soc: the one that a bundle is for, a key of `socs`.
-        tuning: a tuning log instead of the target's own in ``targets/tuning`` (`vmp_edge.compile.tuning`).
+        tuning: a tuning log instead of the target's own in ``targets/tuning`` (`lowerings.tvm.tuning`).
     """
 
     name: str

@@ -7,8 +7,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vmp_edge.bundle import Bundle
-from vmp_edge.runtimes.folding import embed_all, fold
+from vmp_edge.bundle.reading import Bundle
+
+from .folding import embed_all, fold
 
 
 class Program(Protocol):

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from bundles import FRAMES, SIZE, grey, make_manifest, write_bundle
 
-from vmp_edge.bundle import check_clip
+from vmp_edge.bundle.check import check_clip
 from vmp_edge.recognizer import load
 
 

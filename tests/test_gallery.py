@@ -10,13 +10,13 @@ from brightness_engine import FEATURES
 from bundles import make_manifest, write_bundle
 
 import vmp_edge
-from vmp_edge.bundle import Bundle
+from vmp_edge.bundle.reading import Bundle
 from vmp_edge.cli import enroll, main
 from vmp_edge.errors import GalleryError, UsageError
 from vmp_edge.gallery import ALONE, PASSED, TIGHTEST, Gallery, Matcher, default_path, model_of
-from vmp_edge.smoothing import Smoothing
 from vmp_edge.sources import Frame
-from vmp_edge.stream import Stream
+from vmp_edge.stream.smoothing import Smoothing
+from vmp_edge.stream.stream import Stream
 
 RED, GREEN, BLUE = np.eye(3, dtype=np.float32)
 COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}

@@ -11,7 +11,7 @@ from bundles import FRAMES, SIZE, grey, make_manifest, write_bundle
 
 import vmp_edge
 from vmp_edge import engines
-from vmp_edge.bundle import staged_bundle
+from vmp_edge.bundle.writing import staged_bundle
 from vmp_edge.errors import BundleError, MissingDependencyError, UsageError
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.recognizer import load, sample_evenly, softmax

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vmp_edge.errors import (
+from . import _moved
+from .errors import (
     BuildError,
     BundleError,
     CheckpointError,
@@ -20,15 +21,18 @@ from vmp_edge.errors import (
 )
 
 if TYPE_CHECKING:
-    from vmp_edge.bundle import Bundle
-    from vmp_edge.cameras import Camera, Cameras
-    from vmp_edge.events import Event, EventDetector, EventRule
-    from vmp_edge.gallery import Gallery
-    from vmp_edge.preprocessing import Preprocessing
-    from vmp_edge.recognizer import Prediction, Recognizer, load
-    from vmp_edge.smoothing import Smoothing
-    from vmp_edge.sources import open_source
-    from vmp_edge.stream import Statistics, Stream
+    from .bundle.reading import Bundle
+    from .events.detector import Event, EventDetector, EventRule
+    from .gallery import Gallery
+    from .preprocessing import Preprocessing
+    from .recognizer import Prediction, Recognizer, load
+    from .sources import open_source
+    from .stream.cameras import Camera, Cameras
+    from .stream.smoothing import Smoothing
+    from .stream.statistics import Statistics
+    from .stream.stream import Stream
+
+_moved.install()
 
 __version__ = "0.1.0"
 __all__ = [
@@ -61,8 +65,8 @@ __all__ = [
 # OpenCV takes a while to import, and a program that only wants `vmp_edge.ops` needs none of it: imported at first use.
 _MODULES = {
     "Bundle": "bundle",
-    "Camera": "cameras",
-    "Cameras": "cameras",
+    "Camera": "stream.cameras",
+    "Cameras": "stream.cameras",
     "Event": "events",
     "EventDetector": "events",
     "EventRule": "events",
@@ -70,7 +74,7 @@ _MODULES = {
     "Prediction": "recognizer",
     "Preprocessing": "preprocessing",
     "Recognizer": "recognizer",
-    "Smoothing": "smoothing",
+    "Smoothing": "stream.smoothing",
     "Statistics": "stream",
     "Stream": "stream",
     "load": "recognizer",

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmp_edge import engines
-from vmp_edge.bundle import Bundle
-from vmp_edge.errors import MissingDependencyError, VmpError
-from vmp_edge.manifest import ANY_MACHINE, host_machine, missing_cpu_features
+from . import engines
+from .bundle.reading import Bundle
+from .errors import MissingDependencyError, VmpError
+from .machine import ANY_MACHINE, host_machine, missing_cpu_features
 
 CAMERAS = Path("/dev")
 DISTRIBUTIONS = ("numpy", "opencv-python-headless", "pyyaml", "apache-tvm", "apache-tvm-ffi", "executorch", "torch")

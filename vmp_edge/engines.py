@@ -9,8 +9,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from vmp_edge.bundle import Bundle
-from vmp_edge.errors import BundleError, MissingDependencyError, UsageError
+from .bundle.reading import Bundle
+from .errors import BundleError, MissingDependencyError, UsageError
 
 
 class Engine(Protocol):

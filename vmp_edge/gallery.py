@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vmp_edge.bundle import Bundle
-from vmp_edge.errors import GalleryError, UsageError
-from vmp_edge.files import whole
+from .bundle.reading import Bundle
+from .errors import GalleryError, UsageError
+from .files import whole
 
 SUFFIX = ".gallery.npz"
 FORMAT = 1

@@ -16,19 +16,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vmp_edge import overlay
-from vmp_edge.clips import ClipOptions
-from vmp_edge.display import Display, DisplayError
-from vmp_edge.errors import MissingDependencyError, UsageError
-from vmp_edge.events import Event, EventRule
-from vmp_edge.governor import Budget, Decision, Governor, ladder, worthwhile
-from vmp_edge.motion import MotionGate
-from vmp_edge.recognizer import Prediction, Recognizer, load
-from vmp_edge.recording import Recorder
-from vmp_edge.smoothing import DEFAULT_SMOOTHING, Smoothing
-from vmp_edge.sources import USUAL_FPS, Frame, Paced, Source, open_source
-from vmp_edge.stream import Stream
-from vmp_edge.watch import Watch
+from .errors import MissingDependencyError, UsageError
+from .events.clips import ClipOptions
+from .events.detector import Event, EventRule
+from .events.watch import Watch
+from .recognizer import Prediction, Recognizer, load
+from .sources import USUAL_FPS, Frame, Paced, Source, open_source
+from .stream.governor import Budget, Decision, Governor, ladder, worthwhile
+from .stream.motion import MotionGate
+from .stream.smoothing import DEFAULT_SMOOTHING, Smoothing
+from .stream.stream import Stream
+from .view import overlay
+from .view.display import Display, DisplayError
+from .view.recording import Recorder
 
 _TICK = 0.05  # seconds within which a key press or Ctrl-C is noticed while no frames come
 _SILENCE = 5.0  # seconds without a frame after which what goes on counts as ended

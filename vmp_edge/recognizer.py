@@ -13,12 +13,12 @@ from typing import NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from vmp_edge import engines
-from vmp_edge.bundle import Bundle
-from vmp_edge.errors import BundleError, UsageError
-from vmp_edge.gallery import Gallery, Matcher, check_fits
-from vmp_edge.manifest import Manifest
-from vmp_edge.preprocessing import check_clip_shape, empty_video
+from . import engines
+from .bundle.manifest import Manifest
+from .bundle.reading import Bundle
+from .errors import BundleError, UsageError
+from .gallery import Gallery, Matcher, check_fits
+from .preprocessing import check_clip_shape, empty_video
 
 _CLOSED = "this recogniser is closed: load the bundle again"
 

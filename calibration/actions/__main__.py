@@ -10,10 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from vmp_edge.calibration import clipset
-from vmp_edge.calibration.actions.train import Recipe, train
-from vmp_edge.calibration.training import recipe_options
 from vmp_edge.errors import UsageError, VmpError
+
+from .. import clipset
+from ..training import recipe_options
+from .train import Recipe, train
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vmp_edge.calibration.clipset import ClipSet, ClipSetError, Entry
-from vmp_edge.calibration.decoding import Clip, Progress, Skipped, explained, in_workers, read_clips
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.recognizer import sample_evenly
+
+from ..clipset import ClipSet, ClipSetError, Entry
+from ..decoding import Clip, Progress, Skipped, explained, in_workers, read_clips
 
 _MARGIN = 8 / 7  # side of the pictures that are kept, over that of the model's
 _FINER = 3  # frames that are kept, over the model's

@@ -17,19 +17,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vmp_edge.calibration.clipset import ClipSet, ClipSetError, Entry, need_scikit_learn
-from vmp_edge.calibration.decoding import (
-    Clip,
-    Progress,
-    Skipped,
-    UnusableError,
-    explained,
-    in_workers,
-    open_video,
-    read_clips,
-)
 from vmp_edge.errors import VmpError
 from vmp_edge.files import whole
+
+from ..clipset import ClipSet, ClipSetError, Entry, need_scikit_learn
+from ..decoding import Clip, Progress, Skipped, UnusableError, explained, in_workers, open_video, read_clips
 
 
 @dataclass(frozen=True)

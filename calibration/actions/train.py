@@ -12,18 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vmp_edge.calibration import training
-from vmp_edge.calibration.actions import dataset, geometry
-from vmp_edge.calibration.actions.dataset import Clips
-from vmp_edge.calibration.actions.geometry import Cut
-from vmp_edge.calibration.clipset import ClipSet
-from vmp_edge.calibration.decoding import Input, Progress, Sampling, Video
-from vmp_edge.calibration.measure import Evaluation, Subject, evaluate, merged
-from vmp_edge.calibration.training import Task, Trainer, load_teacher, save
 from vmp_edge.errors import UsageError
 from vmp_edge.files import whole
 from vmp_edge.models import PRESETS, VideoMamba, create, load_checkpoint, zoo
 from vmp_edge.preprocessing import Preprocessing
+
+from .. import training
+from ..clipset import ClipSet
+from ..decoding import Input, Progress, Sampling, Video
+from ..measure import Evaluation, Subject, evaluate, merged
+from ..training import Task, Trainer, load_teacher, save
+from . import dataset, geometry
+from .dataset import Clips
+from .geometry import Cut
 
 ARCHITECTURE = "egomotion-nano"
 STARTS = (ARCHITECTURE, "scratch")

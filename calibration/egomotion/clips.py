@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vmp_edge.calibration.egomotion import textures
-from vmp_edge.calibration.egomotion.camera import LABELS, Array, CameraPath, sample_path
+from . import textures
+from .camera import LABELS, Array, CameraPath, sample_path
 
 Clip = NDArray[np.uint8]
 

@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vmp_edge.calibration.actions.geometry import write_lossless
-from vmp_edge.calibration.clipset import ClipSet, Entry
-from vmp_edge.calibration.decoding import Progress, in_workers, start_worker
-from vmp_edge.calibration.egomotion import symmetry
-from vmp_edge.calibration.egomotion.camera import FPS, LABELS
-from vmp_edge.calibration.egomotion.clips import FRAMES, Clip, generate_clip
 from vmp_edge.preprocessing import Preprocessing
+
+from ..actions.geometry import write_lossless
+from ..clipset import ClipSet, Entry
+from ..decoding import Progress, in_workers, start_worker
+from . import symmetry
+from .camera import FPS, LABELS
+from .clips import FRAMES, Clip, generate_clip
 
 # What the model is fed with: the shorter side of a picture is scaled to its size, so that a turn stays a turn.
 IMAGE_SIZE = 64

@@ -18,15 +18,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vmp_edge.calibration import measure, plots
-from vmp_edge.calibration.egomotion import dataset
-from vmp_edge.calibration.egomotion.camera import LABELS
-from vmp_edge.calibration.egomotion.dataset import Pool
-from vmp_edge.calibration.egomotion.footage import make_footage_pool
-from vmp_edge.calibration.egomotion.train import NAME, predict
-from vmp_edge.calibration.training import save
 from vmp_edge.errors import UsageError, VmpError
 from vmp_edge.models import VideoMamba, load_checkpoint, zoo
+
+from .. import measure, plots
+from ..training import save
+from . import dataset
+from .camera import LABELS
+from .dataset import Pool
+from .footage import make_footage_pool
+from .train import NAME, predict
 
 Confusion = NDArray[np.int64]
 

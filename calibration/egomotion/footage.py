@@ -24,9 +24,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vmp_edge.calibration.egomotion.camera import FPS, LABELS, CameraPath, sample_path
-from vmp_edge.calibration.egomotion.clips import FRAMES, SIZE, Clip, from_pixels, warp
-from vmp_edge.calibration.egomotion.dataset import IMAGE_SIZE, Pool, shrink
+from .camera import FPS, LABELS, CameraPath, sample_path
+from .clips import FRAMES, SIZE, Clip, from_pixels, warp
+from .dataset import IMAGE_SIZE, Pool, shrink
 
 SEED = 3  # beside those of `dataset.SPLITS`
 MIN_FPS = 14.0

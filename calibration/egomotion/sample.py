@@ -15,10 +15,11 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from vmp_edge.calibration.egomotion import textures
-from vmp_edge.calibration.egomotion.camera import DIRECTIONS, FPS, LABELS, PAN, ROLL, TILT, ZOOM, Array, homographies
-from vmp_edge.calibration.egomotion.camera import shake as shake_knots
 from vmp_edge.files import whole
+
+from . import textures
+from .camera import DIRECTIONS, FPS, LABELS, PAN, ROLL, TILT, ZOOM, Array, homographies
+from .camera import shake as shake_knots
 
 SEED = 4  # beside those of `dataset.SPLITS` and `footage`
 NAME = "egomotion-sample"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vmp_edge.calibration.egomotion.camera import LABELS
+from .camera import LABELS
 
 _ROLL = {"roll-clockwise": "roll-counter-clockwise"}
 _LEFT_RIGHT = {"pan-left": "pan-right"}

@@ -19,15 +19,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmp_edge.calibration import training
-from vmp_edge.calibration.egomotion import dataset
-from vmp_edge.calibration.egomotion.camera import FPS, LABELS
-from vmp_edge.calibration.egomotion.dataset import PREPROCESSING, Pool
-from vmp_edge.calibration.egomotion.initialise import initialise
-from vmp_edge.calibration.training import Task, Trainer, recipe_options, save
 from vmp_edge.errors import UsageError, VmpError
 from vmp_edge.files import whole
 from vmp_edge.models import VideoMamba, create
+
+from .. import training
+from ..training import Task, Trainer, recipe_options, save
+from . import dataset
+from .camera import FPS, LABELS
+from .dataset import PREPROCESSING, Pool
+from .initialise import initialise
 
 NAME = "egomotion-nano"
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vmp_edge.bundle import Bundle
+from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError, UsageError, VmpError
-from vmp_edge.runtimes.executorch.library import LIBRARY, executorch_folder
-from vmp_edge.runtimes.programs import ProgramEngine
+
+from ..programs import ProgramEngine
+from .library import LIBRARY, executorch_folder
 
 ABI = 2
 ERROR_SIZE = 512

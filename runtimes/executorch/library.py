@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 
 from vmp_edge.errors import MissingDependencyError
-from vmp_edge.runtimes.building import INSTALL_HINT, cache_folder, cmake_build, fingerprint, source_folder
+
+from ..building import INSTALL_HINT, cache_folder, cmake_build, fingerprint, source_folder
 
 LIBRARY = "libvmp_executorch.so"
 RUNNER = "vmp_executorch_runner"

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
-from vmp_edge.bundle import Bundle
+from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError, VmpError
-from vmp_edge.runtimes.programs import ProgramEngine, one_line
+
+from ..programs import ProgramEngine, one_line
 
 
 class OpenVinoEngine(ProgramEngine):

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vmp_edge.bundle import Bundle
+from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError, VmpError
 from vmp_edge.models import VideoMamba, load_checkpoint
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmp_edge.errors import MissingDependencyError
-from vmp_edge.runtimes.tvm.library import cuda_library
+
+from .library import cuda_library
 
 DRIVER = "libcuda.so.1"
 DEVICE = 2  # DLPack's device type of CUDA

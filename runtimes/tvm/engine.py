@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vmp_edge.bundle import Bundle
+from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError, MissingDependencyError, VmpError
-from vmp_edge.manifest import missing_cpu_features
-from vmp_edge.runtimes.programs import ProgramEngine
-from vmp_edge.runtimes.tvm import cuda
-from vmp_edge.runtimes.tvm.library import CUDART, INSTALL_HINT, runtime_library
+from vmp_edge.machine import missing_cpu_features
+
+from ..programs import ProgramEngine
+from . import cuda
+from .library import CUDART, INSTALL_HINT, runtime_library
 
 ALIGNMENT = 64  # bytes: generated code loads whole vectors
 POOLED_ALLOCATOR = 2  # tvm::runtime::memory::AllocatorType::kPooled

@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 
 from vmp_edge.errors import MissingDependencyError
-from vmp_edge.runtimes.building import cache_folder, cmake_build, fingerprint, source_folder
+
+from ..building import cache_folder, cmake_build, fingerprint, source_folder
 
 INSTALL_HINT = "run: pip install 'vmp-edge[tvm]'"
 ARCHIVES = ("libvmp_tvm.a", "native/libvmp_ops_static.a")

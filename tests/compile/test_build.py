@@ -15,7 +15,9 @@ import torch
 from processes import heed_interrupts
 
 import vmp_edge
-from vmp_edge.bundle import Bundle, Staging, check_clip
+from vmp_edge.bundle.check import check_clip
+from vmp_edge.bundle.reading import Bundle
+from vmp_edge.bundle.writing import Staging
 from vmp_edge.cli import main
 from vmp_edge.compile import parity, target
 from vmp_edge.models import VideoMamba, load_checkpoint, zoo

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from vmp_edge.bundle import Bundle
+from vmp_edge.bundle.reading import Bundle
 from vmp_edge.cli import main
 from vmp_edge.compile import cross
 from vmp_edge.errors import MissingDependencyError
-from vmp_edge.manifest import host_machine
+from vmp_edge.machine import host_machine
 
 pytest.importorskip("executorch", reason="needs executorch")
 

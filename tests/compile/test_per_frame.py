@@ -10,11 +10,11 @@ from bundles import unsealed
 from small_models import VARIANTS, make_model
 
 import vmp_edge
-from vmp_edge.bundle import Bundle
+from vmp_edge.bundle.reading import Bundle
 from vmp_edge.calibration import quantisation
 from vmp_edge.cli import main
 from vmp_edge.compile import graph
-from vmp_edge.manifest import host_machine
+from vmp_edge.machine import host_machine
 
 
 def run(capfd, *arguments):
@@ -99,7 +99,7 @@ def test_a_bundle_streams_as_the_model_does(capfd, tmp_path, engine):
     assert manifest.to_dict()["format"] == 2
     assert run(capfd, "verify", apart)[0] == 0
     if engine == "executorch":  # by the runner, as builds for other processors are run under an emulator
-        from vmp_edge.compile.emulator import EmulatedExecuTorch
+        from vmp_edge.compile.emulation.runners import EmulatedExecuTorch
 
         video = np.random.default_rng(0).standard_normal((2, 3, 4, 32, 32), np.float32)
         with torch.no_grad():
@@ -110,7 +110,7 @@ def test_a_bundle_streams_as_the_model_does(capfd, tmp_path, engine):
 
 def test_int8_in_executorch_gives_what_the_whole_gives(make, tmp_path):
     pytest.importorskip("executorch", reason="needs executorch")
-    from vmp_edge.compile.executorch import to_executorch
+    from vmp_edge.compile.lowerings.executorch import to_executorch
     from vmp_edge.runtimes.executorch.engine import ExecuTorchEngine
     from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
 

@@ -10,13 +10,14 @@ import yaml
 
 pytest.importorskip("executorch", reason="needs executorch")
 
-from vmp_edge.bundle import Bundle
+from vmp_edge.bundle.reading import Bundle
 from vmp_edge.calibration import quantisation
 from vmp_edge.calibration.measure import Comparison
 from vmp_edge.cli import main
-from vmp_edge.compile import delegates, graph, parity, quantised, target
-from vmp_edge.compile.executorch import to_executorch
+from vmp_edge.compile import graph, parity, quantised, target
 from vmp_edge.compile.lowering import CALIBRATED, PRECISIONS, QUANTISED
+from vmp_edge.compile.lowerings import delegates
+from vmp_edge.compile.lowerings.executorch import to_executorch
 
 
 def run(capfd, *arguments):

@@ -12,7 +12,7 @@ import yaml
 from small_models import make_model
 
 import vmp_edge
-from vmp_edge.bundle import Bundle
+from vmp_edge.bundle.reading import Bundle
 from vmp_edge.cli import main
 from vmp_edge.compile import variants
 from vmp_edge.compile.variants import Variant

@@ -14,11 +14,11 @@ from embedded import ROOT, cmake, write_fake
 from vmp_edge.calibration.egomotion import sample
 from vmp_edge.cli import main
 from vmp_edge.compile.cross import executorch_sdk
-from vmp_edge.compile.emulator import runtime_libraries
+from vmp_edge.compile.emulation.runners import runtime_libraries
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.recognizer import load
 from vmp_edge.runtimes.tvm.library import package_folder
-from vmp_edge.stream import Stream
+from vmp_edge.stream.stream import Stream
 
 EMBEDDED = ROOT / "runtimes" / "embedded"
 LIBYAML = Path("/usr/lib/aarch64-linux-gnu/libyaml.a")

@@ -18,7 +18,7 @@ from vmp_edge.cli import main
 from vmp_edge.recognizer import load
 from vmp_edge.runtimes.executorch.library import executorch_folder
 from vmp_edge.runtimes.tvm.library import package_folder, runtime_library
-from vmp_edge.stream import Stream
+from vmp_edge.stream.stream import Stream
 
 EMBEDDED = ROOT / "runtimes" / "embedded"
 RATE = 30.0

@@ -18,7 +18,7 @@ from embedded import NATIVE, ROOT, cmake, write_fake
 
 from vmp_edge.recognizer import load
 from vmp_edge.runtimes.executorch.library import executorch_folder
-from vmp_edge.stream import Stream
+from vmp_edge.stream.stream import Stream
 
 FRAME = 1_000_000_000 // 30  # nanoseconds, as videotestsrc counts them
 BLACK, WHITE = LABELS[0], LABELS[2]

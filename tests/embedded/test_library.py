@@ -28,10 +28,10 @@ from embedded import (
     write_fake,
 )
 
-from vmp_edge.bundle import Bundle
+from vmp_edge.bundle.reading import Bundle
 from vmp_edge.recognizer import Recognizer
-from vmp_edge.smoothing import Smoothing
-from vmp_edge.stream import Stream
+from vmp_edge.stream.smoothing import Smoothing
+from vmp_edge.stream.stream import Stream
 
 
 class FakeEngine:

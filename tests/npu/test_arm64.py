@@ -17,10 +17,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from quantisation import KINDS, quantised
 
-from vmp_edge.bundle import Staging
-from vmp_edge.compile import executorch, graph, parity, target
-from vmp_edge.compile.emulator import EmulatedExecuTorch
+from vmp_edge.bundle.writing import Staging
+from vmp_edge.compile import graph, parity, target
+from vmp_edge.compile.emulation.runners import EmulatedExecuTorch
 from vmp_edge.compile.lowering import Source
+from vmp_edge.compile.lowerings import executorch
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.models import ModelOptions, VideoMamba
 

@@ -11,7 +11,7 @@ if "VMP_EDGE_TEST_NPU" not in os.environ:
 pytest.importorskip("coremltools", reason="needs coremltools")
 
 from vmp_edge.compile import graph, target
-from vmp_edge.compile.delegates import coreml
+from vmp_edge.compile.lowerings.delegates import coreml
 from vmp_edge.models import ModelOptions, VideoMamba
 from vmp_edge.ops.chunked import Form
 

@@ -12,8 +12,9 @@ pytest.importorskip("ethosu.vela", reason="needs ethos-u-vela")
 pytest.importorskip("tosa_reference_model", reason="needs tosa-tools")
 
 from vmp_edge.calibration import quantisation
-from vmp_edge.compile import delegates, graph, target
-from vmp_edge.compile.delegates import ethosu
+from vmp_edge.compile import graph, target
+from vmp_edge.compile.lowerings import delegates
+from vmp_edge.compile.lowerings.delegates import ethosu
 from vmp_edge.models import ModelOptions, VideoMamba
 
 SMALL = {"embed_dim": 32, "depth": 1, "image_size": 16, "num_frames": 4, "num_classes": 5}

@@ -14,7 +14,7 @@ pytest.importorskip("onnxruntime_qnn", reason="needs onnxruntime-qnn")
 import torch
 import yaml
 
-from vmp_edge.bundle import Bundle
+from vmp_edge.bundle.reading import Bundle
 from vmp_edge.models import ModelOptions, VideoMamba
 
 SMALL = {"embed_dim": 32, "depth": 2, "image_size": 32, "num_frames": 2, "num_classes": 5}
@@ -22,7 +22,7 @@ SMALL = {"embed_dim": 32, "depth": 2, "image_size": 32, "num_frames": 2, "num_cl
 BUILD = """
 import sys
 from pathlib import Path
-from vmp_edge.compile.delegates import find, ordinary
+from vmp_edge.compile.lowerings.delegates import find, ordinary
 from vmp_edge.compile import graph, target
 from vmp_edge.models import load_checkpoint
 import numpy as np, torch, yaml
@@ -42,7 +42,7 @@ Path(output).write_text(yaml.safe_dump({"got": got, "expected": expected, "bytes
 EXP = """
 import numpy as np, torch
 from vmp_edge.compile import onnx, target
-from vmp_edge.compile.delegates import htp, onnx_qnn
+from vmp_edge.compile.lowerings.delegates import htp, onnx_qnn
 from vmp_edge.ops.chunked import Form
 class Exp(torch.nn.Module):
     def forward(self, x):
@@ -84,7 +84,7 @@ def test_the_context_binary_agrees_with_the_source_model(tmp_path, checkpoint, n
 SHARED = """
 import sys
 from dataclasses import replace
-from vmp_edge.compile.delegates import ordinary, qnn
+from vmp_edge.compile.lowerings.delegates import ordinary, qnn
 from vmp_edge.compile import graph, target
 from vmp_edge.models import load_checkpoint
 import numpy as np, torch
@@ -158,7 +158,7 @@ def test_the_recipes_headroom_widens_the_ranges(checkpoint):
 def test_one_qnn_in_a_process():
     script = (
         "import ctypes, onnxruntime_qnn; ctypes.CDLL(onnxruntime_qnn.get_qnn_htp_path())\n"
-        "from vmp_edge.compile.delegates.qnn import toolchain; toolchain.load()"
+        "from vmp_edge.compile.lowerings.delegates.qnn import toolchain; toolchain.load()"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "in a process of its own" in done.stderr.splitlines()[-1]

@@ -10,8 +10,9 @@ if "VMP_EDGE_TEST_NPU" not in os.environ:
     pytest.skip("a heavy toolchain: run by `make test-npu`", allow_module_level=True)
 pytest.importorskip("model_converter", reason="needs Arm's model converter")
 
-from vmp_edge.compile import delegates, graph, target
-from vmp_edge.compile.delegates import vgf
+from vmp_edge.compile import graph, target
+from vmp_edge.compile.lowerings import delegates
+from vmp_edge.compile.lowerings.delegates import vgf
 from vmp_edge.errors import BuildError, MissingDependencyError
 from vmp_edge.models import ModelOptions, VideoMamba
 

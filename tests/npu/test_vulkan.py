@@ -12,7 +12,7 @@ if "VMP_EDGE_TEST_NPU" not in os.environ:
 pytest.importorskip("executorch.backends.vulkan", reason="needs executorch")
 
 from vmp_edge.compile import graph, target
-from vmp_edge.compile.delegates import vulkan
+from vmp_edge.compile.lowerings.delegates import vulkan
 from vmp_edge.errors import BuildError
 from vmp_edge.models import ModelOptions, VideoMamba
 from vmp_edge.ops.chunked import Form

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from vmp_edge import ops
-from vmp_edge.ops import _cuda, _library
+from vmp_edge.ops import _arguments, _cuda, _cuda_kernels, _dispatch
 from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, ConvCase, ScanCase, error
 
 if not torch.cuda.is_available():
     pytest.skip("needs an NVIDIA GPU and a PyTorch with CUDA", allow_module_level=True)
 needs_kernels = pytest.mark.skipif(
-    _cuda.library_path() is None or not _library._cuda_supports(torch.device("cuda", 0)),
+    _cuda.library_path() is None or not _cuda_kernels.supports(torch.device("cuda", 0)),
     reason="the CUDA kernels were not built, or not for this GPU",
 )
 
@@ -38,10 +38,10 @@ def _run(case, inputs):
 
 @needs_kernels
 def test_cuda_tensors_take_the_kernels():
-    a = _library._scan_arguments(**_inputs(ScanCase(1, 5, 4, 4)))
-    assert _library._kernels_for(a) == "cuda"
-    a = _library._conv_arguments(**_inputs(ConvCase(1, 5, 4, 4)))
-    assert _library._kernels_for(a) == "cuda"
+    a = _arguments.scan_arguments(**_inputs(ScanCase(1, 5, 4, 4)))
+    assert _dispatch.kernels_for(a) == "cuda"
+    a = _arguments.conv_arguments(**_inputs(ConvCase(1, 5, 4, 4)))
+    assert _dispatch.kernels_for(a) == "cuda"
 
 
 @pytest.mark.parametrize("case", SCAN_CASES + CONV_CASES, ids=lambda case: case.name)

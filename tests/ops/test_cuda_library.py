@@ -12,7 +12,7 @@ import torch
 
 from vmp_edge import ops
 from vmp_edge.errors import MissingDependencyError
-from vmp_edge.ops import _cuda, _library
+from vmp_edge.ops import _arguments, _cuda, _cuda_kernels, _dispatch
 from vmp_edge.ops.cases import ScanCase
 
 ROOT = Path(__file__).parents[2]
@@ -117,10 +117,10 @@ def test_without_the_library_the_reference_runs(monkeypatch, tmp_path):
     monkeypatch.setenv("VMP_CUDA_LIBRARY", str(tmp_path / "absent.so"))
     assert _cuda.library_path() is None
     monkeypatch.setattr(_cuda, "load", lambda: None)
-    a = _library._scan_arguments(**ScanCase(1, 5, 4, 4).inputs())
-    monkeypatch.setattr(_library, "_cuda_supports", _library._cuda_supports.__wrapped__)
-    assert not _library._cuda_supports(torch.device("cuda", 0))
-    assert _library._kernels_for(a) == "native"
+    a = _arguments.scan_arguments(**ScanCase(1, 5, 4, 4).inputs())
+    monkeypatch.setattr(_cuda_kernels, "supports", _cuda_kernels.supports.__wrapped__)
+    assert not _cuda_kernels.supports(torch.device("cuda", 0))
+    assert _dispatch.kernels_for(a) == "native"
 
 
 def test_the_benchmark_refuses_without_a_gpu():

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import brightness_engine
 import numpy as np
 
-from vmp_edge.bundle import Manifest, staged_bundle
+from vmp_edge.bundle.manifest import Manifest
+from vmp_edge.bundle.writing import staged_bundle
 from vmp_edge.preprocessing import Preprocessing
 
 SUPPORT = Path(__file__).parent

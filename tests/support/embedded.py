@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from bundles import make_manifest
 
-from vmp_edge.bundle import staged_bundle
+from vmp_edge.bundle.writing import staged_bundle
 
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "tests" / "embedded" / "native"

@@ -10,7 +10,7 @@ import numpy as np
 from bundles import SIZE, make_manifest
 
 from vmp_edge import engines
-from vmp_edge.bundle import staged_bundle
+from vmp_edge.bundle.writing import staged_bundle
 from vmp_edge.errors import BundleError
 from vmp_edge.runtimes.folding import embed_all, fold
 

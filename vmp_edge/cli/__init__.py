@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import vmp_edge
-from vmp_edge.cli.output import message, print_json
-from vmp_edge.errors import UsageError, VmpError
+
+from ..errors import UsageError, VmpError
+from .output import message, print_json
 
 COMMANDS = ("build", "run", "serve", "enroll", "evaluate", "bench", "verify", "targets", "info", "doctor")
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from vmp_edge.cli.output import add_json_option, print_json, progress
-from vmp_edge.errors import UsageError
-from vmp_edge.recognizer import Recognizer, load
-from vmp_edge.stream import Stream
+from ..errors import UsageError
+from ..recognizer import Recognizer, load
+from ..stream.stream import Stream
+from .output import add_json_option, print_json, progress
 
 CAMERA = (480, 640, 3)  # what the streaming part pushes: the usual webcam's frame
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmp_edge.cli.output import add_json_option, print_json, progress_bar
-from vmp_edge.manifest import ANY_MACHINE, host_machine, missing_cpu_features
+from ..machine import ANY_MACHINE, host_machine, missing_cpu_features
+from .output import add_json_option, print_json, progress_bar
 
 if TYPE_CHECKING:
-    from vmp_edge.bundle import Bundle
+    from ..bundle.reading import Bundle
 
 EPILOG = """examples:
   vmp-edge build --target host                                   our own egomotion-nano

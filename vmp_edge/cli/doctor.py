@@ -7,9 +7,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from vmp_edge.bundle import Bundle
-from vmp_edge.cli.output import add_json_option, print_json
-from vmp_edge.doctor import Finding, examine_bundle, examine_machine
+from ..bundle.reading import Bundle
+from ..doctor import Finding, examine_bundle, examine_machine
+from .output import add_json_option, print_json
 
 MARKS = {True: "ok", False: "MISSING", None: ""}
 

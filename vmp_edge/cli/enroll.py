@@ -10,13 +10,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vmp_edge.bundle import Bundle
-from vmp_edge.cli.output import add_json_option, message, print_json
-from vmp_edge.errors import SourceError, UsageError
-from vmp_edge.gallery import Features, Gallery, check_fits, check_name, default_path
-from vmp_edge.recognizer import Recognizer, load
-from vmp_edge.sources import open_source
-from vmp_edge.stream import Stream
+from ..bundle.reading import Bundle
+from ..errors import SourceError, UsageError
+from ..gallery import Features, Gallery, check_fits, check_name, default_path
+from ..recognizer import Recognizer, load
+from ..sources import open_source
+from ..stream.stream import Stream
+from .output import add_json_option, message, print_json
 
 SECONDS = 5.0  # of a live source
 EPILOG = """examples:

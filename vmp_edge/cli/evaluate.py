@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmp_edge.cli.output import add_json_option, print_json, progress_bar
-from vmp_edge.errors import UsageError
+from ..errors import UsageError
+from .output import add_json_option, print_json, progress_bar
 
 if TYPE_CHECKING:
     from vmp_edge.calibration.measure import Comparison, Evaluation

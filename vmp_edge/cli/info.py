@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vmp_edge.bundle import Bundle
-from vmp_edge.cli.output import add_json_option, print_json
-from vmp_edge.manifest import Manifest
+from ..bundle.manifest import Manifest
+from ..bundle.reading import Bundle
+from .output import add_json_option, print_json
 
 
 def add_parser(subparsers: Any) -> None:

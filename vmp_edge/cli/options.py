@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vmp_edge.governor import Budget
-from vmp_edge.motion import DEFAULT_THRESHOLD
-from vmp_edge.ring import SAMPLINGS
-from vmp_edge.smoothing import DEFAULT_SMOOTHING
+from ..stream.governor import Budget
+from ..stream.motion import DEFAULT_THRESHOLD
+from ..stream.smoothing import DEFAULT_SMOOTHING
+from ..stream.window import SAMPLINGS
 
 
 def add_window_options(parser: argparse.ArgumentParser) -> None:

@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vmp_edge.cli.options import add_adaptive_options, add_gallery_options, add_window_options, budget_of
-from vmp_edge.cli.output import message, print_json
-from vmp_edge.clips import ClipOptions
-from vmp_edge.errors import UsageError
-from vmp_edge.events import Event, EventRule
-from vmp_edge.governor import Decision
-from vmp_edge.live import Options, Summary, play
-from vmp_edge.recognizer import Prediction
-from vmp_edge.smoothing import Smoothing
+from ..errors import UsageError
+from ..events.clips import ClipOptions
+from ..events.detector import Event, EventRule
+from ..live import Options, Summary, play
+from ..recognizer import Prediction
+from ..stream.governor import Decision
+from ..stream.smoothing import Smoothing
+from .options import add_adaptive_options, add_gallery_options, add_window_options, budget_of
+from .output import message, print_json
 
 EPILOG = """sources:
   0, /dev/video0, camera:NAME           a camera by number, device, or name (or a part of it) as v4l2 lists it

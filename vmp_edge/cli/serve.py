@@ -13,16 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmp_edge.cameras import Camera
-from vmp_edge.cli.options import add_adaptive_options, add_gallery_options, add_window_options, budget_of
-from vmp_edge.cli.output import add_json_option, message, print_json
-from vmp_edge.errors import MissingDependencyError, UsageError
-from vmp_edge.governor import worthwhile
-from vmp_edge.recognizer import load
-from vmp_edge.smoothing import Smoothing
+from ..errors import MissingDependencyError, UsageError
+from ..recognizer import load
+from ..stream.cameras import Camera
+from ..stream.governor import worthwhile
+from ..stream.smoothing import Smoothing
+from .options import add_adaptive_options, add_gallery_options, add_window_options, budget_of
+from .output import add_json_option, message, print_json
 
 if TYPE_CHECKING:
-    from vmp_edge.preview.server import Preview
+    from ..preview.server import Preview
 
 EPILOG = """examples:
   vmp-edge serve build/host --source 0                           http://localhost:8080, for this machine alone
@@ -64,8 +64,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serves until it is stopped, and says where."""
     try:
-        from vmp_edge.preview.access import Access
-        from vmp_edge.preview.server import Preview
+        from ..preview.access import Access
+        from ..preview.server import Preview
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "aiohttp":
             raise

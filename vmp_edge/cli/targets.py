@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from vmp_edge.cli.output import add_json_option, print_json
+from .output import add_json_option, print_json
 
 
 def add_parser(subparsers: Any) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from vmp_edge.bundle import check_clip
-from vmp_edge.cli.output import add_json_option, print_json
-from vmp_edge.errors import BundleError
-from vmp_edge.recognizer import Recognizer, load
+from ..bundle.check import check_clip
+from ..errors import BundleError
+from ..recognizer import Recognizer, load
+from .output import add_json_option, print_json
 
 DEFAULT_TOLERANCE = 1e-3  # between processors, in fp32
 

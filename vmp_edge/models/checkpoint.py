@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmp_edge.errors import CheckpointError, UsageError
-from vmp_edge.models.options import FAMILIES, ModelOptions
-from vmp_edge.models.videomamba import VideoMamba
+from ..errors import CheckpointError, UsageError
+from .options import FAMILIES, ModelOptions
+from .videomamba import VideoMamba
 
 WRAPPERS = ("model", "module")
 PREFIXES = ("module.", "backbone.")

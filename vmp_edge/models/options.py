@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from vmp_edge.errors import UsageError
+from ..errors import UsageError
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "directions": ("separate", "shared"),

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vmp_edge import ops
-from vmp_edge.models.options import ModelOptions, preset
+from .. import ops
+from .options import ModelOptions, preset
 
 NORM_EPS = 1e-5
 

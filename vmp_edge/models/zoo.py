@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from vmp_edge.errors import UsageError
-from vmp_edge.models.checkpoint import load_checkpoint
-from vmp_edge.models.videomamba import VideoMamba
-from vmp_edge.preprocessing import Preprocessing
+from ..errors import UsageError
+from ..preprocessing import Preprocessing
+from .checkpoint import load_checkpoint
+from .videomamba import VideoMamba
 
 FOLDER = Path(__file__).parent / "weights"
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vmp_edge.ops import _library as _library
-from vmp_edge.ops import reference
+from . import _registration as _registration
+from . import reference
 
 __all__ = ["bi_selective_scan", "causal_conv_silu", "reference", "selective_scan"]
 

@@ -9,8 +9,8 @@ import os
 from ctypes import POINTER, Structure, c_char_p, c_int, c_int32, c_int64, c_void_p
 from pathlib import Path
 
-from vmp_edge.errors import MissingDependencyError
-from vmp_edge.ops._native import View
+from ..errors import MissingDependencyError
+from ._native import View
 
 ABI = 2
 MAX_STATES = 64

@@ -9,7 +9,7 @@ import os
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_uint32, c_void_p
 from pathlib import Path
 
-from vmp_edge.errors import MissingDependencyError, UsageError
+from ..errors import MissingDependencyError, UsageError
 
 ABI = 3
 MAX_TAPS = 16

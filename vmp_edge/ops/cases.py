@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmp_edge.ops import reference
+from . import reference
 
 DIRECTIONS = ("forward", "backward", "both")
 

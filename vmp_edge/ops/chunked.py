@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmp_edge.ops import reference
+from . import reference
 
 FORMS = ("loop", "hillis-steele", "scan")
 SOFTPLUS = ("operator", "polynomial")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from vmp_edge.errors import UsageError
+from ..errors import UsageError
 
 MIN_TOKEN = 16  # characters of a token that is given: a shorter one could be tried out
 _OPEN = ("/static/", "/login")  # what is no secret, and what asks for the token

@@ -14,13 +14,13 @@ from typing import Any
 
 from aiohttp import web
 
-from vmp_edge.cameras import Camera, Cameras
-from vmp_edge.errors import UsageError, VmpError
-from vmp_edge.preview.access import Access, guard, log_in
-from vmp_edge.preview.pictures import Pictures
-from vmp_edge.preview.viewer import Viewer
-from vmp_edge.recognizer import Prediction, Recognizer
-from vmp_edge.sources import Frame
+from ..errors import UsageError, VmpError
+from ..recognizer import Prediction, Recognizer
+from ..sources import Frame
+from ..stream.cameras import Camera, Cameras
+from .access import Access, guard, log_in
+from .pictures import Pictures
+from .viewer import Viewer
 
 _STATIC = Path(str(resources.files(__package__).joinpath("static")))
 _TICK = 0.5  # seconds between states

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from vmp_edge.preview.pictures import Pictures
+from .pictures import Pictures
 
 _WAITING = 256  # results that wait for a slow page; the oldest go
 _GOODBYE = 0.5  # seconds that a page has to take its leave

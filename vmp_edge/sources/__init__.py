@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from vmp_edge.errors import SourceError, UsageError
-from vmp_edge.sources.base import USUAL_FPS, Frame, Message, Source
-from vmp_edge.sources.camera import is_camera, open_camera
-from vmp_edge.sources.capture import open_capture, quieten_opencv
-from vmp_edge.sources.gstreamer import open_pipeline
-from vmp_edge.sources.images import ImageFolder
-from vmp_edge.sources.paced import Paced
-from vmp_edge.sources.retrying import DEFAULT_PAUSES, Pauses, Retrying
-from vmp_edge.sources.stdin import RawFormat, StdinSource
-from vmp_edge.sources.url import open_url, without_password
-from vmp_edge.sources.y4m import Y4mReader
+from ..errors import SourceError, UsageError
+from .base import USUAL_FPS, Frame, Message, Source
+from .camera import is_camera, open_camera
+from .capture import open_capture, quieten_opencv
+from .gstreamer import open_pipeline
+from .images import ImageFolder
+from .paced import Paced
+from .retrying import DEFAULT_PAUSES, Pauses, Retrying
+from .stdin import RawFormat, StdinSource
+from .url import open_url, without_password
+from .y4m import Y4mReader
 
 __all__ = [
     "USUAL_FPS",

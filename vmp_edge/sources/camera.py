@@ -6,9 +6,9 @@ import os
 import re
 from pathlib import Path
 
-from vmp_edge.errors import SourceError
-from vmp_edge.sources.base import Source
-from vmp_edge.sources.capture import open_capture
+from ..errors import SourceError
+from .base import Source
+from .capture import open_capture
 
 DEVICES = Path("/dev")
 KERNEL = Path("/sys/class/video4linux")

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmp_edge.errors import SourceError
-from vmp_edge.sources.base import USUAL_FPS, Frame
+from ..errors import SourceError
+from .base import USUAL_FPS, Frame
 
 _TIMEOUT_MS = 10_000  # for a network stream to open or to give its next frame
 

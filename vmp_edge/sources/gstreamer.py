@@ -13,10 +13,10 @@ from collections import deque
 
 import cv2
 
-from vmp_edge.errors import MissingDependencyError, SourceError
-from vmp_edge.sources.base import Frame, Source
-from vmp_edge.sources.capture import open_capture
-from vmp_edge.sources.y4m import Y4mReader
+from ..errors import MissingDependencyError, SourceError
+from .base import Frame, Source
+from .capture import open_capture
+from .y4m import Y4mReader
 
 
 def open_pipeline(pipeline: str) -> Source:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import cv2
 
-from vmp_edge.errors import SourceError
-from vmp_edge.sources.base import USUAL_FPS, Frame
-from vmp_edge.sources.capture import quieten_opencv
+from ..errors import SourceError
+from .base import USUAL_FPS, Frame
+from .capture import quieten_opencv
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 

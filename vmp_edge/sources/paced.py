@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from vmp_edge.sources.base import Frame, Source
+from .base import Frame, Source
 
 
 class Paced:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vmp_edge.errors import SourceError, UsageError
-from vmp_edge.sources.base import Frame, Message, Source
+from ..errors import SourceError, UsageError
+from .base import Frame, Message, Source
 
 
 @dataclass(frozen=True)

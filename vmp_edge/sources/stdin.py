@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmp_edge.errors import SourceError, UsageError
-from vmp_edge.sources.base import USUAL_FPS, Frame
-from vmp_edge.sources.y4m import Y4mReader
+from ..errors import SourceError, UsageError
+from .base import USUAL_FPS, Frame
+from .y4m import Y4mReader
 
 _STDIN = 0
 _LARGEST = 16384

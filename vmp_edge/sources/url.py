@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from vmp_edge.sources.base import Message, Source
-from vmp_edge.sources.capture import open_capture
-from vmp_edge.sources.retrying import Pauses, Retrying
+from .base import Message, Source
+from .capture import open_capture
+from .retrying import Pauses, Retrying
 
 
 def open_url(url: str, tell: Message, pauses: Pauses) -> Source:

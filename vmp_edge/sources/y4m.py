@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vmp_edge.errors import SourceError
+from ..errors import SourceError
 
 
 class Y4mReader:

@@ -1,4 +1,4 @@
-// A bundle's manifest, as vmp_edge/manifest.py writes it (docs/bundle.md).
+// A bundle's manifest, as vmp_edge/bundle/manifest.py writes it (docs/bundle.md).
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Steady results from noisy windows: the arithmetic of vmp_edge/smoothing.py.
+// Steady results from noisy windows: the arithmetic of vmp_edge/stream/smoothing.py.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Which frames make up what the model sees at once, and how often it looks: `Window` of vmp_edge/ring.py.
+// Which frames make up what the model sees at once, and how often it looks: `Window` of vmp_edge/stream/ring.py.
 #pragma once
 
 #include <cstdint>

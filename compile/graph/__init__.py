@@ -1,0 +1,24 @@
+"""The graph that every engine is lowered from: the source model rewritten for inference, exported and rewritten."""
+
+from __future__ import annotations
+
+from .float16 import in_float16
+from .inference import Direction, InferenceBlock, InferenceModel, Linear, Normalise, fold_frames
+from .passes import scans, with_bounded_norms, with_linear_patches, with_plain_operations
+from .tracing import export, split
+
+__all__ = [
+    "Direction",
+    "InferenceBlock",
+    "InferenceModel",
+    "Linear",
+    "Normalise",
+    "export",
+    "fold_frames",
+    "in_float16",
+    "scans",
+    "split",
+    "with_bounded_norms",
+    "with_linear_patches",
+    "with_plain_operations",
+]

@@ -1,0 +1,1 @@
+"""One lowering for each engine: from an exported program to the file that the engine executes."""

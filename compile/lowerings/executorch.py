@@ -1,0 +1,104 @@
+"""Lowering to ExecuTorch: XNNPACK and vmp's operators on CPUs, a delegate for the whole model elsewhere."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import warnings
+from functools import partial
+from typing import Any
+
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from vmp_edge.bundle.reading import Bundle
+from vmp_edge.bundle.writing import Staging
+from vmp_edge.errors import MissingDependencyError
+from vmp_edge.machine import host_machine
+from vmp_edge.runtimes.building import INSTALL_HINT
+from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
+
+from ..cross import executorch_library
+from ..lowering import EmulatedEngine, Lowered, Source
+from ..target import Target
+from . import delegates
+
+PROGRAM, EMBEDDING = "model.pte", "embedding.pte"
+SYSTEMS = {"android": "aarch64"}  # that we build no library for, by the processor whose Linux stands in for them
+
+
+def lower(source: Source, staging: Staging, target: Target, precision: str) -> Lowered:
+    """Write ``model.pte`` into a bundle, and for a Linux machine's CPU the library with its operators.
+
+    Args:
+        source: the model.
+        staging: the bundle that is being made.
+        target: the target; without a delegate, the program is the same for every CPU.
+        precision: one of the target's; the program has it already.
+
+    Raises:
+        MissingDependencyError: executorch, its wheel for the target, what builds its operators, or a delegate's
+            toolchain is not there.
+        BuildError: the operators' library cannot be built, or the delegate does not take the model whole.
+    """
+    if target.delegate is not None:
+        return delegates.lower(source, staging, target, precision, PROGRAM)
+    processor = SYSTEMS.get(target.machine, target.machine)
+    foreign = processor not in ("host", host_machine())
+    if target.machine not in SYSTEMS:
+        staging.add(LIBRARY, executorch_library(processor) if foreign else build_library())
+    staging.add(PROGRAM, to_executorch(source.program).buffer)
+    if source.embedding is not None:
+        staging.add(EMBEDDING, to_executorch(source.embedding).buffer)
+    tools = {name: importlib.metadata.version(name) for name in ("torch", "executorch")}
+    return Lowered(
+        PROGRAM,
+        tools,
+        emulate=partial(_emulated, processor) if target.machine != "host" else None,
+        embedding=EMBEDDING if source.embedding is not None else None,
+    )
+
+
+def _emulated(machine: str, bundle: Bundle) -> EmulatedEngine:
+    from ..emulation.runners import EmulatedExecuTorch
+
+    return EmulatedExecuTorch(bundle, machine)
+
+
+def to_executorch(exported: ExportedProgram) -> Any:
+    """An `ExecutorchProgramManager` of a program of `graph.export`."""
+    for name in ("executorch", "torch", "torchao"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside the libraries: nothing that a user could mend
+        try:
+            from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
+            from executorch.backends.xnnpack.partition.config.gemm_configs import LinearConfig
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from executorch.exir import to_edge_transform_and_lower
+        except ImportError as error:
+            raise MissingDependencyError(f"lowering to ExecuTorch needs {error.name}; {INSTALL_HINT}") from error
+        others = [config for config in ALL_PARTITIONER_CONFIGS if config is not LinearConfig]
+        partitioner = XnnpackPartitioner(configs=[_linear_config(), *others])
+        return to_edge_transform_and_lower(exported, partitioner=[partitioner]).to_executorch()
+
+
+def _linear_config() -> Any:
+    """What tells XNNPACK's partitioner of linear layers: ExecuTorch's, and that int8 weights go with float inputs.
+
+    XNNPACK has kernels for those (f32_qc8w), but ExecuTorch's own configuration leaves such layers out.
+    """
+    from executorch.backends.xnnpack.partition.config.gemm_configs import ConfigPrecisionType, LinearConfig
+    from executorch.backends.xnnpack.utils.quant_utils import is_dequant, tag_as_implicit_q_dq
+
+    class WithWeightOnly(LinearConfig):  # type: ignore[misc]
+        def get_deps(self, node: Node, ep: ExportedProgram) -> tuple[bool, list[Node]]:
+            if not is_dequant(node.args[1]) or is_dequant(node.args[0]):
+                found: tuple[bool, list[Node]] = super().get_deps(node, ep)
+                return found
+            valid, needed = self._get_weight_deps(node, ep, ConfigPrecisionType.STATIC_QUANT)
+            for one in filter(is_dequant, needed):
+                tag_as_implicit_q_dq(one)
+            return valid and len(node.args) == 2, needed  # those kernels' biases cannot be written
+
+    return WithWeightOnly

@@ -1,0 +1,1 @@
+"""Lowering to ONNX, for ONNX Runtime and OpenVINO."""

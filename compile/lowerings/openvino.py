@@ -1,0 +1,28 @@
+"""Lowering to OpenVINO, which reads the ONNX model as it is."""
+
+from __future__ import annotations
+
+from vmp_edge.bundle.writing import Staging
+
+from ..lowering import Lowered, Source
+from ..target import Target
+from .onnx import lowering as onnx
+
+INSTALL_HINT = "run: pip install 'vmp-edge[compile,openvino]'"
+
+
+def lower(source: Source, staging: Staging, target: Target, precision: str) -> Lowered:
+    """Write ``model.onnx`` into a bundle.
+
+    Args:
+        source: the model.
+        staging: the bundle that is being made.
+        target: the target, whose `scan` says how the scans are written.
+        precision: one of the target's.
+
+    Raises:
+        MissingDependencyError: onnx, onnxscript or openvino is not installed.
+        BuildError: the model does not pass ONNX's checker.
+    """
+    onnx.require(("onnx", "onnxscript", "openvino"), INSTALL_HINT)
+    return onnx.write(source, staging, target, precision, ("openvino",))

@@ -1,0 +1,154 @@
+"""Lowering to TVM for NVIDIA GPUs: one shared library with the host's code, the GPU's machine code and the weights."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import tvm
+import tvm_ffi
+from tvm import relax
+from tvm.s_tir import dlight
+
+from vmp_edge.calibration.quantisation import Recipe
+from vmp_edge.errors import MissingDependencyError
+from vmp_edge.runtimes.tvm.cuda import load_driver, load_runtime
+from vmp_edge.runtimes.tvm.library import build_cuda_driver, build_cudart
+
+from . import kernels
+from .converters import to_relax
+from .kernels import Gpu, Operation
+from .toolchain import Compiler
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+CALLBACK = "tvm_callback_cuda_compile"
+TAGS = [f"{index}.{axis}" for index in ("blockIdx", "threadIdx") for axis in "xyz"]
+# What every GPU from sm_80 on has; TVM's schedules ask.
+LIMITS = {
+    "max_threads_per_block": 1024,
+    "max_shared_memory_per_block": 48 << 10,
+    "thread_warp_size": 32,
+    "registers_per_block": 65536,
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a library is made for.
+
+    Attributes:
+        architectures: compute capabilities with machine code inside; the first is that of `gpu`.
+        gpu: what kernels are tuned for.
+        host: TVM's LLVM target of the CPU but its kind.
+    """
+
+    architectures: tuple[int, ...]
+    gpu: Gpu
+    host: dict[str, str]
+
+
+def compile_module(
+    program: ExportedProgram, device: Device, recipe: Recipe | None, compiler: Compiler
+) -> tuple[relax.VMExecutable, list[str]]:
+    """Compile a program of `graph.export`.
+
+    Args:
+        program: the model's.
+        device: what for.
+        recipe: ``fp16``; None for fp32. See `to_relax`.
+        compiler: makes the machine code.
+
+    Raises:
+        MissingDependencyError: TVM's CUDA runtime cannot be loaded.
+        BuildError: the kernels do not compile.
+
+    Returns:
+        The executable, and the CUDA C++ that it was made of: the hand-written kernels', and TVM's own.
+    """
+    _load_cuda_runtime()
+    module, operations = to_relax(program, device.gpu, recipe)
+    written = kernels.source_of(operations)
+    cubin = compiler.compile(written, device.architectures)
+    module = module.with_attr("external_mods", [device_module(operations, cubin)])
+    machine = tvm.target.Target(
+        {"kind": "cuda", "arch": f"sm_{device.gpu.sm}", **LIMITS, "host": {"kind": "llvm", **device.host}}
+    )
+    generated: list[str] = []
+    config = {"relax.backend.use_cuda_graph": True}
+    with _compiling_by(compiler, device.architectures, generated), tvm.transform.PassContext(config=config), machine:
+        executable = tvm.compile(module, target=machine, relax_pipeline=pipeline(machine))
+    return executable, [written, *generated]
+
+
+def _load_cuda_runtime() -> None:
+    """TVM makes modules of machine code only with its CUDA runtime loaded, which asks for a driver."""
+    try:
+        load_driver()
+    except MissingDependencyError:
+        ctypes.CDLL(str(build_cuda_driver()), mode=ctypes.RTLD_GLOBAL)
+    load_runtime(build_cudart())
+
+
+@contextlib.contextmanager
+def _compiling_by(compiler: Compiler, architectures: tuple[int, ...], sources: list[str]) -> Iterator[None]:
+    """TVM asks this compiler for the machine code of its own kernels; their source is kept."""
+
+    def compile_source(code: str) -> bytes:
+        sources.append(code)
+        return compiler.compile(code, architectures)
+
+    before = tvm_ffi.get_global_func(CALLBACK)
+    tvm_ffi.register_global_func(CALLBACK, compile_source, override=True)
+    try:
+        yield
+    finally:
+        tvm_ffi.register_global_func(CALLBACK, before, override=True)
+
+
+def device_module(operations: Sequence[Operation], cubin: bytes) -> tvm.runtime.Module:
+    """The hand-written kernels as a module that TIR calls by name."""
+    kernels = {
+        launch.name: {
+            "name": launch.name,
+            "arg_types": ["handle"] * len(operation.buffers),
+            "launch_param_tags": TAGS,
+        }
+        for operation in operations
+        for launch in operation.launches
+    }
+    metadata = json.dumps({"tvm_version": tvm.__version__, "func_info": kernels})
+    table = tvm_ffi.get_global_func("runtime.LoadMetaDataFromJSON")(metadata)
+    return tvm_ffi.get_global_func("ffi.Module.create.cuda")(cubin, "cubin", table, {})
+
+
+def pipeline(machine: tvm.target.Target) -> tvm.transform.Pass:
+    """From Relax to what the virtual machine runs, with CUDA graphs.
+
+    TVM's own pipeline but for dlight's rule for matrix-vector products, which fails in TVM 0.27: ours are kernels.
+    """
+    rules = (dlight.gpu.Reduction(), dlight.gpu.GeneralReduction(), dlight.gpu.Fallback())
+    passes = relax.transform
+
+    @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
+    def run(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+        with machine:
+            return tvm.transform.Sequential(
+                [
+                    passes.LegalizeOps(),
+                    passes.AnnotateTIROpPattern(),
+                    passes.FoldConstant(),
+                    passes.FuseOps(),
+                    passes.FuseTIR(),
+                    dlight.ApplyDefaultSchedule(*rules),
+                    *relax.backend.cuda.pipeline.dataflow_lower_passes(machine),
+                    *relax.backend.cuda.pipeline.finalize_passes(machine),
+                ]
+            )(module)
+
+    return run

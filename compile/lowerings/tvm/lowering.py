@@ -1,0 +1,227 @@
+"""Lowering to TVM: one shared library, of native code for CPUs or with machine code for NVIDIA GPUs inside."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from vmp_edge.bundle.reading import Bundle
+from vmp_edge.bundle.writing import Staging
+from vmp_edge.errors import BuildError, MissingDependencyError
+from vmp_edge.machine import host_machine
+from vmp_edge.runtimes.tvm.library import CUDART, INSTALL_HINT, build_cudart, build_operators, runtime_library
+
+from ...cross import cmake_toolchain, cross_compiler
+from ...lowering import EmulatedEngine, Lowered, Source
+from ...target import Target, for_precision, native
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from .cuda.toolchain import Compiler
+
+PROGRAM, EMBEDDING = "model.so", "embedding.so"
+RUNTIME_LIBRARIES = ("libtvm_ffi.so", "libtvm_runtime.so")
+
+
+def lower(source: Source, staging: Staging, target: Target, precision: str) -> Lowered:
+    """Write ``model.so`` into a bundle, and for GPUs the CUDA runtime.
+
+    Args:
+        source: the model.
+        staging: the bundle that is being made.
+        target: the target; ``host`` becomes the most demanding target that this CPU satisfies.
+        precision: one of the target's.
+
+    Raises:
+        MissingDependencyError: TVM, the target's C++ compiler, or nvcc, is not installed.
+        UsageError: no target fits this CPU, the target's tuning log is none, or the program is not of the precision.
+        BuildError: the library cannot be built for the target.
+    """
+    runtime_library()
+    from ...graph import pt2e  # which needs PyTorch
+
+    target = resolve(target, precision)
+    pt2e.check(source.program, precision)
+    tools = {name: importlib.metadata.version(name) for name in ("torch", "apache-tvm", "apache-tvm-ffi")}
+    path = staging.path / PROGRAM
+    if target.gpu:
+        return _lower_for_gpu(source.program, staging, target, precision, tools)
+    to_library(source.program, target, path)
+    staging.add(PROGRAM)
+    if source.embedding is not None:
+        to_library(source.embedding, target, staging.path / EMBEDDING)
+        staging.add(EMBEDDING)
+    return Lowered(
+        PROGRAM,
+        tools,
+        target.cpu_features,
+        libraries=RUNTIME_LIBRARIES,
+        emulate=None if target.machine == host_machine() else _emulated(),
+        embedding=EMBEDDING if source.embedding is not None else None,
+    )
+
+
+def resolve(target: Target, precision: str = "fp32") -> Target:
+    """The target, with what the precision needs; for ``host``, the most demanding target that this CPU satisfies.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if target.machine == "host":
+        return dataclasses.replace(native(precision), tuning=target.tuning)
+    return for_precision(target, precision)
+
+
+def tune(program: ExportedProgram, target: Target) -> None:
+    """Time register tiles for a program's products on this machine, and keep the best in the target's log.
+
+    Args:
+        program: of `graph.export`.
+        target: the target, or ``host``.
+
+    Raises:
+        MissingDependencyError: TVM is not installed.
+        UsageError: this machine cannot run the target's code, or the log that is there is none.
+        BuildError: the log cannot be written.
+    """
+    runtime_library()
+    from . import tuning
+    from .cpu import products
+    from .gemm import TILES, Tiles
+    from .gemm_int8 import DOTS
+
+    target = resolve(target)
+    tuning.check(target)
+    assert target.simd is not None
+    tuning.tune(target, products(program, Tiles(TILES[target.simd]), DOTS[target.simd]))
+
+
+def _lower_for_gpu(
+    program: ExportedProgram, staging: Staging, target: Target, precision: str, tools: dict[str, str]
+) -> Lowered:
+    from .cuda import toolchain
+
+    assert target.gpu is not None
+    jetpack = target.gpu.jetpack
+    compiler = toolchain.find(toolchain.JETPACKS[jetpack] if jetpack else None)
+    kernels = to_gpu_library(program, target, precision, compiler, staging.path / PROGRAM)
+    staging.add(PROGRAM)
+    staging.add(CUDART, build_cudart(cmake_toolchain(target.machine)))
+    version = toolchain.dotted(compiler.version)
+    return Lowered(
+        PROGRAM,
+        {**tools, "cuda": version},
+        target.cpu_features,
+        libraries=(*RUNTIME_LIBRARIES, "libtvm_runtime_cuda.so", "libcuda.so.1"),
+        gpu={"architectures": list(target.gpu.architectures), "cuda": version, "device": target.gpu.device},
+        emulate=_emulated(kernels),
+    )
+
+
+def _emulated(kernels: Sequence[str] = ()) -> Callable[[Bundle], EmulatedEngine]:
+    def make(bundle: Bundle) -> EmulatedEngine:
+        from ...emulation import runners as emulator  # which needs what is here
+
+        return emulator.EmulatedEngine(bundle, kernels)
+
+    return make
+
+
+def to_gpu_library(
+    program: ExportedProgram, target: Target, precision: str, compiler: Compiler, path: Path
+) -> list[str]:
+    """Compile a program for a target's GPUs.
+
+    Args:
+        program: of `graph.export`.
+        target: a target with a ``gpu`` entry.
+        precision: one of the target's.
+        compiler: makes the GPU's machine code.
+        path: of the shared library.
+
+    Returns:
+        CUDA C++ of the library's kernels.
+
+    Raises:
+        MissingDependencyError, BuildError: as `lower`; or machine code for an architecture is not inside.
+    """
+    _import_tvm()
+    from vmp_edge.calibration import quantisation
+
+    from .cuda.compiling import Device, compile_module
+    from .cuda.kernels import Gpu
+    from .cuda.toolchain import check_inside
+
+    assert target.gpu is not None and target.llvm is not None
+    linker = cross_compiler(target.machine)
+    chosen = target.gpu.devices[target.gpu.device]
+    device = Device(target.gpu.architectures, Gpu(chosen.architecture, chosen.processors), target.llvm)
+    recipe = None if precision == "fp32" else quantisation.load(precision)
+    executable, sources = compile_module(program, device, recipe, compiler)
+    executable.export_library(str(path), fcompile=_linked_by(linker, []))
+    check_inside(path, target.gpu.architectures, len(sources))
+    return sources
+
+
+def to_library(program: ExportedProgram, target: Target, path: Path) -> None:
+    """Compile a program and link it with the native kernels.
+
+    Args:
+        program: of `graph.export`, quantised or not.
+        target: a target with ``llvm`` and ``simd`` entries, with what the program's precision needs (`resolve`).
+        path: of the shared library.
+
+    Raises:
+        MissingDependencyError, UsageError, BuildError: as `lower`.
+    """
+    tvm = _import_tvm()
+    from tvm import relax
+
+    from . import tuning
+    from .cpu import to_relax
+    from .gemm_int8 import DOTS
+
+    compiler = cross_compiler(target.machine)
+    archives = build_operators(cmake_toolchain(target.machine))
+    assert target.llvm is not None and target.simd is not None
+    machine = tvm.target.Target({"kind": "llvm", **target.llvm})
+    module = to_relax(program, tuning.load(target), DOTS[target.simd])
+    pipeline = relax.backend.cpu_generic.get_default_pipeline(machine)
+    executable = tvm.compile(module, target=machine, relax_pipeline=pipeline)
+    executable.export_library(str(path), fcompile=_linked_by(compiler, archives))
+
+
+def _import_tvm() -> ModuleType:
+    try:
+        import tvm
+    except ImportError as error:
+        raise MissingDependencyError(f"lowering to TVM needs {error.name}; {INSTALL_HINT}") from error
+    module: ModuleType = tvm
+    return module
+
+
+def _linked_by(compiler: str, archives: list[Path]) -> Callable[..., None]:
+    """What TVM calls to link."""
+
+    def link(output: str, objects: list[str], **_: object) -> None:
+        link_library(compiler, output, objects, archives)
+
+    return link
+
+
+def link_library(compiler: str, output: str, objects: list[str], archives: list[Path]) -> None:
+    """Objects and archives to a shared library that exports what TVM looks up by name and nothing of the kernels."""
+    command = [compiler, "-shared", "-fPIC", "-o", output, *objects]
+    if archives:
+        operators, *others = map(str, archives)
+        command += ["-Wl,--whole-archive", operators, "-Wl,--no-whole-archive", *others]
+    command += ["-lpthread", "-s"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BuildError(f"linking {Path(output).name} failed: {(done.stderr.splitlines() or ['no message'])[-1]}")

@@ -1,0 +1,134 @@
+"""ExecuTorch programs give the source model's numbers, and run without PyTorch."""
+
+import json
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from bundles import unsealed
+
+from vmp_edge import ops
+from vmp_edge.errors import BundleError, UsageError
+from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, error
+from vmp_edge.preprocessing import empty_video
+
+pytest.importorskip("executorch", reason="needs executorch")
+
+from vmp_edge.compile import graph
+from vmp_edge.compile.lowerings.executorch import to_executorch
+from vmp_edge.runtimes.executorch.engine import ExecuTorchEngine, _Library
+from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
+
+
+@pytest.fixture(scope="session")
+def library():
+    return build_library()
+
+
+@pytest.fixture
+def as_bundle(tmp_path, library):
+    """What an engine sees of a bundle with this program."""
+
+    def make(program, options):
+        shutil.copy(library, tmp_path / LIBRARY)
+        (tmp_path / "model.pte").write_bytes(program)
+        return unsealed(tmp_path, "model.pte", options)
+
+    return make
+
+
+def test_agrees_with_the_source_model(model, as_bundle):
+    engine = ExecuTorchEngine(as_bundle(to_executorch(graph.export(model)).buffer, model.options))
+    video = np.random.default_rng(0).standard_normal((2, 3, 4, 32, 32), dtype=np.float32)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(video)).numpy()
+    got = engine.run(video)
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, atol=1e-4, rtol=0)
+    frame_by_frame = empty_video(4, 32)  # as the ring fills it: read in place
+    frame_by_frame[...] = video[:1]
+    np.testing.assert_array_equal(engine.run(frame_by_frame)[0], got[0])
+    engine.close()
+    engine.close()
+
+
+def test_everything_but_the_operators_is_delegated(model):
+    lowered = to_executorch(graph.export(model)).exported_program().graph_module.graph
+    left = {str(node.target) for node in lowered.nodes if node.op == "call_function"}
+    left -= {"executorch_call_delegate", "<built-in function getitem>"}
+    left = {name for name in left if not name.startswith(("vmp.", "<function alloc"))}
+    # the class token alone goes on to the head
+    assert left <= {"aten.select_copy.int_out"}
+
+
+class OneOperator(torch.nn.Module):
+    """A case's operator with all inputs but x as constants."""
+
+    def __init__(self, case):
+        super().__init__()
+        self.operator, self.options = getattr(ops, case.operator), case.options()
+        self.rest = [name for name, t in case.inputs().items() if name != "x" and t is not None]
+        for name in self.rest:
+            self.register_buffer(name, case.inputs()[name].contiguous())
+
+    def forward(self, x):
+        return self.operator(x, **{name: getattr(self, name) for name in self.rest}, **self.options)
+
+
+@pytest.mark.parametrize("case", [*SCAN_CASES, *CONV_CASES], ids=lambda case: case.name)
+def test_operators_agree_with_the_reference(case, as_bundle):
+    """The scan's case list through ExecuTorch's out variants."""
+    from executorch.exir import to_edge
+
+    x = case.inputs()["x"].contiguous()
+    with torch.no_grad():
+        program = to_edge(torch.export.export(OneOperator(case), (x,), strict=False)).to_executorch()
+    engine = ExecuTorchEngine(as_bundle(program.buffer, SimpleNamespace(num_classes=x.numel(), tubelet_size=1)))
+    y = engine.run_tokens(x.numpy()[None])
+    assert error(case, torch.from_numpy(y).reshape(x.shape)) <= case.tolerance
+
+
+def test_damaged_program(as_bundle, model):
+    with pytest.raises(BundleError, match=r"model\.pte: cannot load the program"):
+        ExecuTorchEngine(as_bundle(b"not a program" * 100, model.options))
+
+
+def test_threads_are_one_number_a_process(as_bundle, model):
+    bundle = as_bundle(b"", model.options)
+    used = _Library.get(bundle.path / LIBRARY, None).threads
+    with pytest.raises(UsageError, match=f"runs on {used} threads in this process and cannot change to {used + 1}"):
+        ExecuTorchEngine(bundle, threads=used + 1)
+
+
+def test_library_carries_no_path_of_the_building_machine(library):
+    from elftools.elf.elffile import ELFFile
+
+    with library.open("rb") as file:
+        tags = list(ELFFile(file).get_section_by_name(".dynamic").iter_tags())
+    assert not [tag for tag in tags if tag.entry.d_tag in ("DT_RPATH", "DT_RUNPATH")]
+
+
+RUN_WITHOUT_TORCH = """
+import json, sys
+sys.modules["torch"] = None  # importing it now fails
+import numpy as np
+import vmp_edge
+recognizer = vmp_edge.load(sys.argv[1])
+size = recognizer.manifest.image_size
+prediction = recognizer.predict(np.zeros((4, size, size, 3), np.uint8))
+print(json.dumps({"label": prediction.label}))
+"""
+
+
+def test_runs_without_importing_pytorch(tmp_path, checkpoint):
+    from vmp_edge.compile.pipeline import Request, build
+
+    bundle = build(Request(target="host", checkpoint=checkpoint, output=tmp_path / "bundle"))
+    command = [sys.executable, "-c", RUN_WITHOUT_TORCH, str(bundle.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert json.loads(done.stdout)["label"].startswith("class-")
+    assert done.stderr == ""

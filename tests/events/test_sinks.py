@@ -1,0 +1,282 @@
+"""Events reach files, web servers and brokers, or are counted; and nobody waits for them."""
+
+import base64
+import http.server
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+from vmp_edge.errors import MissingDependencyError, UsageError
+from vmp_edge.events.detector import Event
+from vmp_edge.events.sinks import Delivery, SinkError, encode, open_sink
+
+QUICK = Delivery(kept=8, tries=3, timeout=5.0, first_pause=0.01, flush=5.0)
+
+
+def make_event(number, label="wave"):
+    return Event(number, label, 1.0, None, 0.9, 0.8, "camera")
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.002)
+
+
+# Files
+
+
+def test_lines_are_added_to_a_file_and_each_is_whole_at_once(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"old": true}\n')
+    sink = open_sink(str(path), print)
+    sink.put(make_event(1, "Grüße"))
+    assert [json.loads(line) for line in path.read_text().splitlines()][1]["label"] == "Grüße"
+    sink.put(make_event(2))
+    sink.close()
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path):
+    with pytest.raises(SinkError, match="No such file or directory"):
+        open_sink(str(tmp_path / "none" / "a.jsonl"), print)
+    told = []
+    sink = open_sink("/dev/full", told.append)
+    sink.put(make_event(1))
+    sink.put(make_event(2))
+    assert told == ["events cannot be written to /dev/full: No space left on device"] and sink.failed == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ftp://host/a", "http://", "http:///a", "http://host:99999/", "mqtt://host", "mqtt://host/a/#", "mqtt:///a"],
+)
+def test_addresses_that_make_no_sense_are_refused(text):
+    if text.startswith("mqtt"):
+        pytest.importorskip("paho", reason="needs paho-mqtt, the extra `mqtt`")
+    with pytest.raises(UsageError):
+        open_sink(text, print)
+
+
+# Webhooks
+
+
+class Hook(http.server.BaseHTTPRequestHandler):
+    """Takes note of what is posted; answers as it is told."""
+
+    def do_POST(self):
+        server = self.server
+        server.gate.wait(timeout=60)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        code = server.answers.pop(0) if server.answers else 200
+        server.seen.append((code, dict(self.headers), json.loads(body)))
+        self.send_response(code)
+        if code == 302:
+            self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def hook():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    server.daemon_threads = True
+    server.gate, server.answers, server.seen = threading.Event(), [], []
+    server.gate.set()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield server
+    server.gate.set()
+    server.shutdown()
+    server.server_close()
+
+
+def address(server):
+    return f"http://127.0.0.1:{server.server_port}/hook?key=1"
+
+
+def test_events_are_posted_in_order(hook):
+    sink = open_sink(address(hook).replace("//", "//us%40er:pass@"), print, QUICK)
+    for number in (1, 2, 3):
+        sink.put(make_event(number))
+    sink.close()
+    assert [body for _, _, body in hook.seen] == [make_event(number).to_dict() for number in (1, 2, 3)]
+    headers = hook.seen[0][1]
+    assert headers["Content-Type"] == "application/json"
+    assert base64.b64decode(headers["Authorization"].split()[1]) == b"us@er:pass"
+    assert (sink.sent, sink.dropped, sink.failed) == (3, 0, 0)
+
+
+def test_it_is_tried_again_and_then_given_up(hook):
+    told = []
+    hook.answers = [503, 429, 200, 500, 500, 500, 200]
+    sink = open_sink(address(hook), told.append, QUICK)
+    for number in (1, 2, 3):
+        sink.put(make_event(number))
+    sink.close()
+    assert [(code, body["number"]) for code, _, body in hook.seen] == [
+        *[(503, 1), (429, 1), (200, 1)],
+        *[(500, 2), (500, 2), (500, 2)],
+        (200, 3),
+    ]
+    assert "answers 500" in told[0] and told[1].startswith("events reach") and told[2].startswith("1 of 3 events")
+
+
+@pytest.mark.parametrize("code", [302, 400, 404])
+def test_what_is_refused_is_not_tried_again(hook, code):
+    told = []
+    hook.answers = [code]
+    sink = open_sink(address(hook), told.append, QUICK)
+    sink.put(make_event(1))
+    sink.close()
+    assert len(hook.seen) == 1 and sink.failed == 1 and f"answers {code}" in told[0]
+
+
+def test_a_slow_receiver_is_never_waited_for_and_the_oldest_go(hook):
+    told = []
+    hook.gate.clear()
+    sink = open_sink(address(hook), told.append, QUICK)
+    sink.put(make_event(0))
+    wait_until(lambda: not sink._waiting)  # it is on its way
+    for number in range(1, 101):  # returns, although the receiver does not move
+        sink.put(make_event(number))
+    assert sink.dropped == 92
+    hook.gate.set()
+    sink.close()
+    assert [body["number"] for _, _, body in hook.seen] == [0, *range(93, 101)]
+    assert told[-1].startswith("92 of 101 events did not reach http://127.0.0.1")
+
+
+def test_nobody_there_is_told_without_the_password_and_closing_does_not_hang():
+    with socket.socket() as held:  # a port on which nobody listens
+        held.bind(("127.0.0.1", 0))
+        told = []
+        url = f"http://user:secret@127.0.0.1:{held.getsockname()[1]}/"
+        sink = open_sink(url, told.append, Delivery(first_pause=3600.0, flush=0.1))
+        sink.put(make_event(1))
+        sink.put(make_event(2))
+        sink.close()
+        sink.close()
+    assert "Connection refused" in told[0] and told[-1].startswith("2 of 2 events")
+    assert not any("secret" in text for text in told) and not sink._thread.is_alive()
+
+
+def test_a_server_that_speaks_no_http_is_told():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"SSH-2.0-hello\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        told = []
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        sink = open_sink(url, told.append, Delivery(tries=1))
+        sink.put(make_event(1))
+        sink.close()
+    assert "does not answer as a web server" in told[0]
+
+
+# MQTT, with a real broker
+
+
+def free_port():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
+
+
+def start_broker(folder, port):
+    program = shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
+    if program is None:
+        pytest.skip("needs a broker: apt install mosquitto")
+    (folder / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    process = subprocess.Popen([program, "-c", folder / "mosquitto.conf"], stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return process
+        time.sleep(0.05)
+    process.kill()
+    pytest.fail("mosquitto does not listen")
+
+
+class Subscriber:
+    """Collects what is published to a topic."""
+
+    def __init__(self, port, topic):
+        mqtt = pytest.importorskip("paho.mqtt.client", reason="needs paho-mqtt, the extra `mqtt`")
+        self.received, self.ready = [], threading.Event()
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        self.client.on_connect = lambda client, *rest: client.subscribe(topic, qos=1)
+        self.client.on_subscribe = lambda *rest: self.ready.set()
+        self.client.on_message = lambda client, data, message: self.received.append(json.loads(message.payload))
+        self.client.connect("127.0.0.1", port)
+        self.client.loop_start()
+        assert self.ready.wait(timeout=60)
+
+    def close(self):
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@pytest.fixture
+def mqtt():
+    return pytest.importorskip("paho.mqtt.client", reason="needs paho-mqtt, the extra `mqtt`")
+
+
+def test_events_are_published_to_a_broker_also_after_it_was_gone(tmp_path, mqtt):
+    port, told = free_port(), []
+    # The broker comes up after the sink: a device may be switched on before its server.
+    sink = open_sink(f"mqtt://127.0.0.1:{port}/home/camera", told.append, Delivery(timeout=30.0, flush=30.0))
+    sink.put(make_event(1))
+    broker = start_broker(tmp_path, port)
+    try:
+        wait_until(lambda: sink.sent == 1)
+        subscriber = Subscriber(port, "home/#")
+        for number in (2, 3):
+            sink.put(make_event(number))
+        wait_until(lambda: len(subscriber.received) == 2)
+        subscriber.close()
+        broker.terminate()
+        broker.wait()
+        wait_until(lambda: not sink._carrier._connected.is_set())
+        sink.put(make_event(4))
+        broker = start_broker(tmp_path, port)
+        wait_until(lambda: sink.sent == 4)
+        sink.close()
+    finally:
+        broker.kill()
+        broker.wait()
+    assert subscriber.received == [make_event(number).to_dict() for number in (2, 3)]
+    assert (sink.dropped, sink.failed, told) == (0, 0, [])
+
+
+def test_no_broker_is_told_and_closing_does_not_hang(mqtt):
+    told = []
+    sink = open_sink(
+        f"mqtt://u:secret@127.0.0.1:{free_port()}/a", told.append, Delivery(tries=1, timeout=0.2, flush=0.2)
+    )
+    sink.put(make_event(1))
+    sink.close()
+    assert "no connection" in told[0] and told[-1].startswith("1 of 1 events") and "secret" not in "".join(told)
+
+
+def test_mqtt_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "paho.mqtt.client", None)
+    with pytest.raises(MissingDependencyError, match=r"vmp-edge\[mqtt\]"):
+        open_sink("mqtt://host/a", print)
+
+
+def test_an_event_is_one_line():
+    assert b"\n" not in encode(make_event(1, "two\nlines"))

@@ -1,0 +1,330 @@
+"""Many cameras on one recogniser: each gets its turn, none disturbs another, and results are those of one alone."""
+
+import itertools
+import threading
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from brightness_engine import BrightnessEngine
+from bundles import FRAMES, write_bundle
+from synthetic_sources import SyntheticCamera, wait_until
+
+from vmp_edge.errors import BundleError, SourceError, UsageError
+from vmp_edge.recognizer import load
+from vmp_edge.stream.cameras import Cameras, Turns
+from vmp_edge.stream.governor import Budget
+from vmp_edge.stream.stream import Stream
+
+
+@pytest.fixture(autouse=True)
+def open_gate():
+    """No test leaves the engine stopped for the next one."""
+    yield
+    BrightnessEngine.gate.set()
+
+
+def opener_of(sources):
+    """Opens sources by name: a value, or a function that makes one at each opening."""
+    return lambda text, tell: sources[text]() if callable(sources[text]) else sources[text]
+
+
+class Results:
+    """Collects what cameras give."""
+
+    def __init__(self):
+        self.order = []
+        self.by_camera = defaultdict(list)
+
+    def __call__(self, camera, prediction):
+        self.order.append(camera.index)
+        self.by_camera[camera.index].append(prediction)
+
+
+# Turns
+
+
+def test_turns_go_round_and_pass_over_who_did_not_ask():
+    turns = Turns(4)
+    for index in (3, 0, 2):
+        turns.ask(index)
+    turns.ask(2)
+    assert [turns.next() for _ in range(3)] == [0, 2, 3]
+    turns.ask(1)
+    turns.ask(0)
+    assert turns.next() == 0, "after the last comes the first"
+    for _ in range(3):  # one that asks all the time gets every other turn, not every turn
+        turns.ask(0)
+        turns.ask(1)
+        assert [turns.next(), turns.next()] == [1, 0]
+
+
+def test_turns_wait_and_can_be_closed():
+    turns = Turns(2)
+    found = []
+    waiting = threading.Thread(target=lambda: found.extend([turns.next(), turns.next()]))
+    waiting.start()
+    turns.ask(1)
+    wait_until(lambda: found is not None and not turns._asking)
+    turns.close()
+    waiting.join(60)
+    assert found == [1, None]
+    turns.ask(0)
+    assert turns.next() is None
+
+
+# Results
+
+
+def test_results_are_those_of_each_stream_alone(recognizer):
+    """Three cameras of other pictures and rates at once, frame after frame, against `Stream.push` on each."""
+    hop, counts = 2, (31, 17, 9)
+    rng = np.random.default_rng(3)
+    clips = [rng.integers(0, 256, (count, 24, 32, 3), np.uint8) for count in counts]
+    expected = []
+    for clip in clips:
+        stream = Stream(recognizer, hop=hop, bgr=True)
+        pushed = (stream.push(frame, index / 30) for index, frame in enumerate(clip))
+        expected.append([prediction for prediction in pushed if prediction is not None])
+    results = Results()
+
+    def in_step(camera):
+        """Waits till the window that is due was recognised: nothing is dropped."""
+        ends = [prediction.frame for prediction in expected[camera]]
+        return lambda number: wait_until(
+            lambda: len(results.by_camera[camera]) >= sum(end < number for end in ends),
+        )
+
+    sources = {
+        str(i): SyntheticCamera(clip, rate=(None, 300, 100)[i], before=in_step(i)) for i, clip in enumerate(clips)
+    }
+    with Cameras(recognizer, list(sources), hop, on_prediction=results, opener=opener_of(sources)) as cameras:
+        cameras.start()
+        wait_until(lambda: all(camera.state == "ended" for camera in cameras))
+        wait_until(lambda: all(len(results.by_camera[i]) == len(expected[i]) for i in range(3)))
+    for camera, alone in zip(cameras, expected, strict=True):
+        found = results.by_camera[camera.index]
+        assert [p.frame for p in found] == [p.frame for p in alone]
+        assert [p.label for p in found] == [p.label for p in alone]
+        np.testing.assert_array_equal([p.scores for p in found], [p.scores for p in alone])
+        statistics = camera.statistics()
+        assert (statistics.frames, statistics.windows) == (counts[camera.index], len(alone))
+        assert statistics.dropped == 0 and statistics.latency_p50 > 0
+        assert camera.latest is found[-1]
+
+
+def test_each_camera_has_a_motion_gate_of_its_own(recognizer):
+    still, moving = itertools.repeat(80, 300), itertools.islice(itertools.cycle((10, 200)), 300)
+    sources = {"still": SyntheticCamera(still, 1000, hold=True), "moving": SyntheticCamera(moving, 1000, hold=True)}
+    with Cameras(recognizer, list(sources), hop=1, opener=opener_of(sources), motion_gate=3.0) as cameras:
+        cameras.start()
+        wait_until(lambda: all(camera.statistics().frames == 300 for camera in cameras))
+        wait_until(lambda: cameras[0].statistics().skipped > 10 and cameras[0].latest.skipped)
+        assert cameras[1].statistics().skipped == 0 and not cameras[1].latest.skipped
+
+
+def test_each_camera_has_a_governor_of_its_own(recognizer, tmp_path):
+    told = defaultdict(list)
+    sources = {name: SyntheticCamera(itertools.cycle((10, 90)), 500) for name in "ab"}
+    with load(write_bundle(tmp_path / "cheap", gain=0.0)) as cheap:
+        cameras = Cameras(
+            recognizer, list(sources), hop=1, opener=opener_of(sources), budget=Budget(1e-9),
+            variants={"cheap": cheap}, on_decision=lambda camera, decision: told[camera.index].append(decision),
+        )  # fmt: skip
+        with cameras:
+            cameras.start()
+            wait_until(lambda: all(camera.statistics().level == 4 for camera in cameras))
+    for decisions in (told[0], told[1]):
+        assert [decision.after for decision in decisions][:4] == [1, 2, 3, 4]
+        assert decisions[0].level.variant == "cheap" and decisions[0].cause == "latency"
+
+
+class RecordedTurns(Turns):
+    """Counts the turns that others get between a camera's asking and its own."""
+
+    def __init__(self, count):
+        super().__init__(count)
+        self.given = 0
+        self.asked_at = {}
+        self.waited = defaultdict(list)
+
+    def ask(self, index):
+        super().ask(index)
+        self.asked_at.setdefault(index, self.given)
+
+    def next(self):
+        index = super().next()
+        self.waited[index].append(self.given - self.asked_at.pop(index, self.given))
+        self.given += 1
+        return index
+
+
+def test_no_camera_starves_whatever_the_others_send(recognizer, monkeypatch):
+    """Two cameras flood a slow engine; the third, last in line and slow, has each of its windows recognised in turn."""
+    run, results, windows = BrightnessEngine.run, Results(), 12
+
+    def slow(engine, video):
+        threading.Event().wait(0.003)
+        return run(engine, video)
+
+    def after_its_result(number):
+        wait_until(lambda: len(results.by_camera[2]) > number - FRAMES)
+
+    monkeypatch.setattr(BrightnessEngine, "run", slow)
+    monkeypatch.setattr("vmp_edge.stream.cameras.Turns", RecordedTurns)
+    sources = {
+        "flood": SyntheticCamera(itertools.cycle(range(200)), rate=2000),
+        "fast": SyntheticCamera(itertools.cycle(range(200)), rate=500),
+        "slow": SyntheticCamera([10] * (windows + FRAMES - 1), before=after_its_result, hold=True),
+    }
+    with Cameras(recognizer, list(sources), 1, on_prediction=results, opener=opener_of(sources)) as cameras:
+        cameras.start()
+        wait_until(lambda: len(results.by_camera[2]) == windows)
+        waited = cameras._turns.waited
+    flood, slow_one = cameras[0].statistics(), cameras[2].statistics()
+    assert slow_one.windows == windows and slow_one.dropped == 0
+    assert flood.dropped > 0 and flood.windows < flood.frames
+    assert max(waited[2]) <= 2, "one turn of each other camera at most"
+    shares = [results.order.count(index) for index in (0, 1)]
+    assert min(shares) > 0.25 * max(shares), "four times the frames are not four times the turns"
+
+
+# Cameras that fail, are lost, end
+
+
+def test_the_others_go_on_when_cameras_fail(recognizer):
+    def broken():
+        raise SourceError("camera 9: there is no /dev/video9")
+
+    def buggy(number):
+        if number == 2:
+            raise RuntimeError("driver")
+
+    told = []
+    sources = {
+        "broken": broken,
+        "breaks": SyntheticCamera([10] * 6, error="the cable is out"),
+        "buggy": SyntheticCamera([10] * 6, before=buggy),
+        "good": SyntheticCamera(itertools.cycle([10, 60, 110]), rate=300),
+    }
+    say = lambda camera, text: told.append((camera.index, text))  # noqa: E731
+    with Cameras(recognizer, list(sources), 1, on_message=say, opener=opener_of(sources)) as cameras:
+        cameras.start()
+        wait_until(lambda: all(camera.state == "failed" for camera in list(cameras)[:3]))
+        seen = cameras[3].statistics().windows
+        wait_until(lambda: cameras[3].statistics().windows > seen + 5)
+        assert cameras[3].state == "running"
+        cameras.check()
+    assert sorted(told) == [
+        (0, "camera 9: there is no /dev/video9"),
+        (1, "the cable is out"),
+        (2, "RuntimeError: driver"),
+    ]
+    assert [camera.message for camera in cameras] == [*(text for _, text in sorted(told)), ""]
+    assert isinstance(cameras[0].error, SourceError) and isinstance(cameras[2].error, RuntimeError)
+    assert [camera.state for camera in cameras] == ["failed"] * 3 + ["stopped"]
+
+
+def test_a_lost_camera_says_so_and_no_window_reaches_over_the_gap(recognizer):
+    tells, results, gap = {}, Results(), threading.Event()
+
+    def lose_it(number):
+        if number == 5:
+            tells["it"]("gives no more frames; trying again")
+            gap.wait(60)
+
+    source = SyntheticCamera([10, 60, 110, 160, 210, 200, 150, 100, 50], before=lose_it, restarts={5}, hold=True)
+
+    def opener(text, tell):
+        tells["it"] = tell
+        return source
+
+    with Cameras(recognizer, ["it"], 1, smoothing=None, on_prediction=results, opener=opener) as cameras:
+        cameras.start()
+        wait_until(lambda: cameras[0].state == "lost" and results.by_camera[0])
+        assert cameras[0].message == "gives no more frames; trying again" and cameras[0].active
+        gap.set()
+        wait_until(lambda: results.by_camera[0][-1].frame > 4)
+        assert cameras[0].state == "running"
+    found = [(p.frame, p.label) for p in results.by_camera[0]]
+    assert found[-1] == (8, "darker") and all(frame <= 4 and label == "brighter" for frame, label in found[:-1])
+
+
+def test_a_file_is_played_at_its_own_pace_and_again_with_loop(recognizer, video):
+    results = Results()
+    with Cameras(recognizer, [str(video)], 4, loop=True, on_prediction=results) as cameras:
+        cameras.start()
+        wait_until(lambda: cameras[0].statistics().frames > 70)
+        assert cameras[0].state == "running"
+        timestamps = [p.timestamp for p in results.by_camera[0]]
+        assert any(later < earlier for earlier, later in itertools.pairwise(timestamps)), "it began again"
+    with Cameras(recognizer, [str(video)]) as cameras:
+        cameras.start()
+        wait_until(lambda: cameras[0].state == "ended")
+        assert cameras[0].statistics().frames == 60 and not cameras[0].active
+
+
+def test_cameras_stop_and_start_one_by_one(recognizer):
+    opened = defaultdict(list)
+
+    def opener(text, tell):
+        opened[text].append(SyntheticCamera(itertools.cycle([10, 60, 110]), rate=300))
+        return opened[text][-1]
+
+    with Cameras(recognizer, ["a", "b"], 1, opener=opener) as cameras:
+        assert [camera.state for camera in cameras] == ["stopped", "stopped"]
+        cameras.start()
+        wait_until(lambda: all(camera.statistics().windows > 3 for camera in cameras))
+        cameras.stop(0)
+        frames, others = cameras[0].statistics().frames, cameras[1].statistics().frames
+        wait_until(lambda: cameras[1].statistics().frames > others + 5)
+        assert cameras[0].state == "stopped" and cameras[0].statistics().frames == frames
+        cameras.start(0)
+        cameras.start(1)  # goes on as it is
+        wait_until(lambda: cameras[0].statistics().frames > frames + 5)
+        assert len(opened["a"]) == 2 and len(opened["b"]) == 1
+    assert all(source.closed.is_set() for sources in opened.values() for source in sources)
+    with pytest.raises(UsageError, match="closed"):
+        cameras.start()
+
+
+def test_a_camera_stopped_while_it_opens_is_closed_unseen(recognizer):
+    go_on, source = threading.Event(), SyntheticCamera(itertools.cycle([10]))
+
+    def opener(text, tell):
+        go_on.wait(60)
+        return source
+
+    with Cameras(recognizer, ["slow"], opener=opener) as cameras:
+        cameras.start()
+        stopping = threading.Thread(target=cameras.stop)
+        stopping.start()
+        wait_until(lambda: cameras[0]._run.stopped)
+        go_on.set()
+        stopping.join(60)
+        assert source.closed.is_set() and cameras[0].statistics().frames == 0 and cameras[0].state == "stopped"
+
+
+def test_an_engine_that_fails_ends_all_and_is_told(tmp_path):
+    with load(write_bundle(tmp_path / "b", fails_after=3)) as recognizer:
+        sources = {name: SyntheticCamera(itertools.cycle([10]), rate=300) for name in "ab"}
+        cameras = Cameras(recognizer, list(sources), 1, opener=opener_of(sources))
+        cameras.start()
+        wait_until(lambda: all(camera.state == "failed" for camera in cameras))
+        assert cameras[1].message == "the engine broke"
+        for call in (cameras.check, cameras.start, cameras.close):
+            with pytest.raises(BundleError, match="the engine broke"):
+                call()
+        assert all(source.closed.is_set() for source in sources.values())
+
+
+def test_wrong_options_are_refused_and_passwords_kept(recognizer):
+    with pytest.raises(UsageError, match="source"):
+        Cameras(recognizer, [])
+    with pytest.raises(UsageError, match="hop"):
+        Cameras(recognizer, ["0"], hop=0)
+    with Cameras(recognizer, ["rtsp://robot:secret@host/stream"]) as cameras:
+        assert len(cameras) == 1 and cameras[0].name == "rtsp://host/stream"
+        for change in (cameras.start, cameras.stop):
+            with pytest.raises(UsageError, match="no camera 1"):
+                change(1)

@@ -1,0 +1,113 @@
+"""Open a bundle: the manifest and every file are checked before anything in it is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import BundleError
+from ..machine import ANY_MACHINE, host_machine
+from .manifest import (
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    VARIANTS_FOLDER,
+    FileEntry,
+    Manifest,
+)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose manifest and files were found whole when it was opened."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def program(self) -> Path:
+        """The file that the engine executes."""
+        return self.path / self.manifest.program
+
+    @property
+    def variants(self) -> dict[str, Path]:
+        """The cheaper variants' bundles by name, from the dearest to the cheapest; not checked yet."""
+        return {name: self.path / VARIANTS_FOLDER / name for name in self.manifest.variants}
+
+    @property
+    def embedding(self) -> Path | None:
+        """The file that the engine makes tokens of a frame with, if the program takes tokens."""
+        return None if self.manifest.embedding is None else self.path / self.manifest.embedding
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], any_machine: bool = False) -> Bundle:
+        """Reads and checks a bundle: format, keys and types, machine, each file's size and SHA-256.
+
+        Args:
+            path: The bundle's folder.
+            any_machine: Accept a bundle for another processor too: it can be read here, not run.
+
+        Raises:
+            BundleError: The folder is not a bundle, is damaged, has another format version or is for another machine.
+        """
+        folder = Path(path)
+        manifest = read_manifest(folder)
+        needed = manifest.machine
+        if not any_machine and needed not in (ANY_MACHINE, host_machine()):
+            raise BundleError(
+                f"{folder} is for {needed}, this machine is {host_machine()}: build a bundle for this machine's target"
+            )
+        for name, entry in manifest.files.items():
+            _check_file(folder / name, entry)
+        return cls(folder, manifest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads and checks a bundle's manifest, not yet its files.
+
+    Raises:
+        BundleError: There is none, or it is not valid.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        if not folder.is_dir():
+            problem = "is not a folder" if folder.exists() else "does not exist"
+            raise BundleError(f"{folder} {problem}: give a bundle's folder, as `vmp-edge build` writes it")
+        if not path.is_file():
+            raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_NAME}")
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES >> 20} MiB: it is not a manifest")
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return Manifest.from_yaml(content)
+    except BundleError as error:
+        raise BundleError(f"{path} {error}") from error
+
+
+def _check_file(path: Path, entry: FileEntry) -> None:
+    try:
+        status = path.stat()  # follows links: what counts is the content, and that is hashed
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{path} is not a plain file: copy the bundle again")
+        if status.st_size != entry.size:
+            raise BundleError(f"{path} has {status.st_size} bytes, expected {entry.size}: copy the bundle again")
+        if describe_file(path).sha256 != entry.sha256:
+            raise BundleError(f"{path} is damaged (its SHA-256 is not the manifest's): copy the bundle again")
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is missing: copy the bundle again") from error
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def describe_file(path: Path) -> FileEntry:
+    """The size and the SHA-256 of a file, as the manifest records them."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    return FileEntry(size, digest.hexdigest())

@@ -1,0 +1,7 @@
+"""Events: the start and the end of an action, where they are sent, and the video clips of them."""
+
+from __future__ import annotations
+
+from .detector import Event, EventDetector, EventRule
+
+__all__ = ["Event", "EventDetector", "EventRule"]

@@ -1,0 +1,127 @@
+"""Recording to a video file: written beside its place, renamed when it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UsageError, VmpError
+from ..sources import quieten_opencv
+
+_CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+
+
+class RecordingError(VmpError):
+    """A recording cannot be written."""
+
+
+class Recorder:
+    """Writes pictures at a constant rate, repeating or leaving out some, so that it plays as fast as it happened.
+
+    Args:
+        path: The video file; a file that is there is replaced when the recording is finished, not before.
+        fps: Frames per second of the recording.
+
+    Raises:
+        UsageError: The name's ending is not a known video format.
+        RecordingError: The folder does not exist or cannot be written to.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        if path.suffix.lower() not in _CODECS:
+            raise UsageError(f"cannot record to {path}: its name must end in one of {', '.join(_CODECS)}")
+        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            raise RecordingError(f"cannot record to {path}: {path.parent} is not a folder that can be written to")
+        if path.is_dir():
+            raise RecordingError(f"cannot record to {path}: it is a folder")
+        quieten_opencv()
+        self.path = path
+        self._fps = fps
+        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+        self._start = 0.0
+        self._written = 0
+
+    def write(self, image: npt.NDArray[np.uint8], timestamp: float) -> None:
+        """Adds a picture.
+
+        Args:
+            image: uint8 (H, W, 3) BGR; the first one sets the size, later ones are scaled to it.
+            timestamp: Its time in seconds.
+
+        Raises:
+            RecordingError: The video file cannot be opened.
+        """
+        if self._writer is None:
+            self._open(image, timestamp)
+        assert self._writer is not None
+        if image.shape[1::-1] != self._size:
+            image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
+        until = int((timestamp - self._start) * self._fps + 0.5) + 1
+        if until > self._written + 60 * self._fps:  # time made a jump: not a minute of the same picture
+            self._start, self._written, until = timestamp, 0, 1
+        for _ in range(until - self._written):
+            self._writer.write(image)
+        self._written = max(self._written, until)
+
+    def finish(self) -> Path | None:
+        """Closes the file and puts it in its place; None, and no file, if nothing was written.
+
+        Raises:
+            RecordingError: What was written cannot be read back: the disk is full, say.
+        """
+        if self._writer is None:
+            return None
+        self._writer.release()
+        self._writer = None
+        try:
+            if not _is_whole(self._partial):  # the writer itself does not say when a write fails
+                raise RecordingError(f"{self.path} could not be written completely: is the disk full?")
+            self._partial.replace(self.path)
+        except OSError as error:
+            raise RecordingError(f"{self.path} cannot be written: {error.strerror}") from error
+        finally:
+            self.discard()
+        return self.path
+
+    def discard(self) -> None:
+        """Removes what was written but not finished."""
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+        with contextlib.suppress(OSError):
+            self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+    def _open(self, image: npt.NDArray[np.uint8], timestamp: float) -> None:
+        self._size = (image.shape[1], image.shape[0])
+        code = cv2.VideoWriter.fourcc(*_CODECS[self.path.suffix.lower()])
+        self._writer = cv2.VideoWriter(str(self._partial), code, self._fps, self._size)
+        if not self._writer.isOpened():
+            self.discard()
+            raise RecordingError(f"cannot record to {self.path}: OpenCV cannot write this format or size {self._size}")
+        self._start = timestamp
+
+
+def _is_whole(path: Path) -> bool:
+    capture = cv2.VideoCapture(str(path))
+    try:
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        capture.set(cv2.CAP_PROP_POS_FRAMES, max(count - 1, 0))
+        return bool(capture.read()[0])
+    finally:
+        capture.release()
