@@ -41,7 +41,7 @@ def device(request, library):
     library.vmp_emulate(*DEVICES["orin"], 0)
 
 
-def _arguments(case, dtype=torch.float32):
+def _arguments_of(case, dtype=torch.float32):
     """Half precision is for the activations; the parameters stay as they are."""
     inputs = {n: t if t is None or t.dim() < 3 else t.to(dtype) for n, t in case.inputs().items()}
     return PARSERS[case.operator](**inputs, **case.options())
@@ -53,7 +53,7 @@ def _compute(library, a):
 
 
 def _run(library, case):
-    return _compute(library, _arguments(case))
+    return _compute(library, _arguments_of(case))
 
 
 @pytest.mark.parametrize("case", SCAN_CASES + CONV_CASES + LONG_CONV_CASES, ids=lambda case: case.name)
@@ -64,7 +64,7 @@ def test_matches_the_float64_reference(case, library, device):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", HALF_CASES, ids=lambda case: case.name)
 def test_half_precision_is_computed_in_float32(case, dtype, library):
-    a = _arguments(case, dtype)
+    a = _arguments_of(case, dtype)
     y = _compute(library, a)
     assert y.dtype == dtype
     assert torch.equal(y, _compute(library, a.mapped(torch.Tensor.float)).to(dtype))
@@ -93,7 +93,7 @@ def test_the_order_of_threads_and_blocks_does_not_matter(case, library):
 
 
 def _struct(case):
-    return _cuda_kernels._scan_struct(_cuda_kernels._ready(_arguments(case)))
+    return _cuda_kernels._scan_struct(_cuda_kernels._ready(_arguments_of(case)))
 
 
 def test_chunks_are_short_for_a_small_batch_and_long_for_a_full_gpu(library):
@@ -115,7 +115,7 @@ def test_one_chunk_needs_no_workspace(library, device):
 
 @pytest.mark.parametrize("case", ORDER_CASES, ids=lambda case: case.name)
 def test_nothing_beside_the_outputs_is_written_and_the_workspace_needs_no_initial_value(case, library, device):
-    a = _cuda_kernels._ready(_arguments(case))
+    a = _cuda_kernels._ready(_arguments_of(case))
     struct = _cuda_kernels._scan_struct(a)
     size = _cuda.workspace_bytes(library, struct) // 4
     workspace = torch.full((size + 64,), torch.nan)
@@ -133,7 +133,7 @@ def test_nothing_beside_the_outputs_is_written_and_the_workspace_needs_no_initia
 
 def test_the_convolution_writes_nothing_beside_its_output(library):
     case = CONV_CASE
-    a = _cuda_kernels._ready(_arguments(case))
+    a = _cuda_kernels._ready(_arguments_of(case))
     rows = torch.full((case.batch, case.length + 2, case.channels + 5), 7.0)
     y = rows[:, 1:-1, 2:-3]
     _cuda.check(
@@ -147,7 +147,7 @@ def test_the_convolution_writes_nothing_beside_its_output(library):
 @pytest.mark.parametrize("taps", [3, 4, 5, 16])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_not_a_number_is_seen_by_as_many_steps_as_there_are_taps(taps, reverse, library):
-    a = _arguments(ConvCase(1, 60, 5, taps, reverse))
+    a = _arguments_of(ConvCase(1, 60, 5, taps, reverse))
     a.x[0, 30, 2] = torch.nan
     seen = torch.isnan(_compute(library, a))
     expected = torch.zeros_like(seen)
@@ -163,7 +163,7 @@ def test_the_convolution_of_very_negative_numbers_is_zero(library):
 
 def test_not_a_number_is_not_hidden(library, device):
     case = ScanCase(1, 60, 20, 16)
-    a = _arguments(case)
+    a = _arguments_of(case)
     a.dt[0, 3, 5] = torch.nan
     y = _cuda_kernels.scan_by(library, a, 0)
     assert torch.isnan(y[0, 3:, 5]).all()
@@ -171,7 +171,7 @@ def test_not_a_number_is_not_hidden(library, device):
 
 
 def test_a_rate_of_zero_keeps_the_state_over_the_longest_steps(library, device):
-    a = _arguments(ScanCase(1, 150, 3, 2, leave_out=("D", "z", "dt_bias")))
+    a = _arguments_of(ScanCase(1, 150, 3, 2, leave_out=("D", "z", "dt_bias")))
     a = a._replace(A=torch.zeros(3, 2), x=torch.zeros(1, 150, 3), dt=torch.full((1, 150, 3), 3e38))
     a.x[:, 0] = 1
     a = a._replace(initial_state="first_input", B=torch.zeros(1, 150, 2))
@@ -181,7 +181,7 @@ def test_a_rate_of_zero_keeps_the_state_over_the_longest_steps(library, device):
 
 def test_activations_of_several_dtypes_are_computed_in_float32(library):
     case = ScanCase(1, 60, 20, 16, "both")
-    a = _arguments(case)
+    a = _arguments_of(case)
     mixed = a._replace(x=a.x.half())
     y = _cuda_kernels.scan_by(library, mixed, 0)
     assert y.dtype == torch.float16
@@ -210,7 +210,7 @@ def test_refuses_what_is_out_of_range(change, library):
     ids=lambda change: ",".join(change),
 )  # fmt: skip
 def test_refuses_a_convolution_out_of_range(change, library):
-    struct = _cuda_kernels._conv_struct(_arguments(ConvCase(1, 16, 4, 4)))
+    struct = _cuda_kernels._conv_struct(_arguments_of(ConvCase(1, 16, 4, 4)))
     for name, value in change.items():
         setattr(struct, name, value)
     y = _native_kernels.view(torch.empty(1, 16, 4))

@@ -1,9 +1,9 @@
 """Matrix products of int8 numbers in TIR: activations become int8 inside, a block of rows at a time.
 
-As in `gemm`, a tile of the result stays in registers. For each few k one instruction adds up their products in each of a register's int32 lanes: ``vpdpbusd`` (AVX-512 VNNI: unsigned times signed), ``sdot`` (Arm), or
-``vpmaddwd`` (AVX2: int16, to which the weights are widened where they are read). A block of quantised rows lies in a
-thread's own memory, small enough for its cache; no array of them is ever made.
-"""
+As in `gemm`, a tile of the result stays in registers. For each few k one instruction adds up their products in each
+of a register's int32 lanes: ``vpdpbusd`` (AVX-512 VNNI: unsigned times signed), ``sdot`` (Arm), or ``vpmaddwd``
+(AVX2: int16, to which the weights are widened where they are read). A block of quantised rows lies in a thread's own
+memory, small enough for its cache; no array of them is ever made."""
 
 from __future__ import annotations
 
