@@ -31,7 +31,7 @@ for _name, (_inputs, _options) in _SCHEMAS.items():
         # what ExecuTorch turns the operator into: memory is planned ahead
         f"{_name}.out({_inputs}, *, {_options}, Tensor(a!) out) -> Tensor(a!)",
         # gradients of the inputs that are given, in their order
-        f"{_name}_dispatch.backward(Tensor grad_y, {_inputs}, *, {_options}) -> Tensor[]",
+        f"{_name}_backward(Tensor grad_y, {_inputs}, *, {_options}) -> Tensor[]",
     ):
         _library.define(_schema)  # type: ignore[no-untyped-call]
 
@@ -69,13 +69,13 @@ def _register(name: str, parse: Callable[..., Arguments]) -> None:
 
     def gradient(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         inputs = ctx.saved_tensors
-        grads = iter(getattr(torch.ops.vmp, f"{name}_dispatch.backward")(grad_y, *inputs, **ctx.options))
+        grads = iter(getattr(torch.ops.vmp, f"{name}_backward")(grad_y, *inputs, **ctx.options))
         return tuple(None if given is None else next(grads) for given in inputs)
 
     for key, kernel, fake_kernel in (
         (name, forward, fake),
         (f"{name}.out", forward_out, fake_out),
-        (f"{name}_dispatch.backward", backward, fake_backward),
+        (f"{name}_backward", backward, fake_backward),
     ):
         _library.impl(key, kernel, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"vmp::{key}", fake_kernel, lib=_library)
