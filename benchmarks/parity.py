@@ -23,13 +23,14 @@ from scenes import write as write_scenes
 from vmp_edge.bundle.manifest import Manifest
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.compile import target
-from vmp_edge.compile.lowering import QUANTISED
 from vmp_edge.compile.pipeline import DEFAULT_MODEL, Request, Stages, build
+from vmp_edge.compile.precision import Quantiser, quantised_by
 from vmp_edge.errors import MissingDependencyError, VmpError
 from vmp_edge.models import PRESETS
 
 CALIBRATION = 4  # scenes
 TABLE = Path(__file__).parent / "results" / "parity.yaml"
+QUANTISED = quantised_by(Quantiser.RECIPE)
 # Target, precision, model, clips of each kind; 0 only builds, where the emulator would take too long.
 ROWS = (
     *(("onnx", precision, "egomotion-nano", 30) for precision in ("fp32", "fp16", *QUANTISED)),

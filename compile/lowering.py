@@ -1,17 +1,24 @@
-"""What a lowering is, and which module has the one for an engine."""
+"""The contract of a lowering: what it is given, what it gives back, and where the one for an engine is.
+
+A lowering is the part of a build that is an engine's own: from an exported program to the file that the engine
+executes. Each engine's record names the module that has it as `LOWERING`.
+"""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from vmp_edge import engines
 from vmp_edge.engines import Engine
-from vmp_edge.errors import UsageError
+from vmp_edge.errors import MissingDependencyError, UsageError
+
+from .target import Target
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -20,58 +27,55 @@ if TYPE_CHECKING:
     from vmp_edge.bundle.writing import Staging
     from vmp_edge.models import VideoMamba
 
-    from .target import Target
 
-MODULES = {
-    "executorch": "vmp_edge.compile.lowerings.executorch",
-    "onnxruntime": "vmp_edge.compile.lowerings.onnx.lowering",
-    "openvino": "vmp_edge.compile.lowerings.openvino",
-    "torch": "vmp_edge.compile.lowerings.torch",
-    "tvm": "vmp_edge.compile.lowerings.tvm.lowering",
-}
-# With recipes of the same names in calibration/recipes; the latter by a delegate's own quantiser, of a program in
-# ordinary operations: int16 activations, int8 weights.
-QUANTISED = ("int8", "int8-dynamic", "int8-weight-only")
-CALIBRATED = ("16a8w",)
-PER_FRAME = ("executorch", "onnxruntime", "openvino", "tvm")  # engines that run an embedding apart from the rest
-PRECISIONS = {  # that a lowering does; a target's are its own
-    "executorch": ("fp32", "fp16", *QUANTISED, *CALIBRATED),
-    "onnxruntime": ("fp32", "fp16", *QUANTISED, *CALIBRATED),
-    "openvino": ("fp32", *QUANTISED),
-    "torch": ("fp32",),
-    "tvm": ("fp32", "fp16", *QUANTISED),
-}
+@dataclass(frozen=True)
+class Prepared:
+    """A program that is ready for a target's delegate: its scans are ordinary operations, or left for it to share.
+
+    Attributes:
+        program: The program, from frames (T / tubelet, tubelet * 3, H, W) to logits (1, classes).
+    """
+
+    program: ExportedProgram
 
 
 @dataclass(frozen=True)
-class Source:
-    """What is lowered.
+class Exported:
+    """What is lowered: a source model and its program.
 
     Attributes:
-        model: the source model.
-        program: its inference form by `graph.export`, quantised if the precision is; without the patch embedding where
-            that is apart.
-        embedding: the patch embedding of one frame, by `graph.split`; None where the program has it.
-        clips: what a precision is calibrated on that a delegate quantises to by itself, as the program takes them.
+        model: The source model.
+        program: The model's inference form from `graph.export`, quantised if the precision is, and without the patch
+            embedding if that is a program of its own. `Prepared` if it was already made ready for a delegate.
+        embedding: The patch embedding of one frame, from `graph.split`; None where `program` includes it.
+        clips: The clips on which a delegate calibrates that quantises while it lowers, float32 (T / tubelet,
+            tubelet * 3, H, W) each.
     """
 
     model: VideoMamba
-    program: ExportedProgram
+    program: ExportedProgram | Prepared
     embedding: ExportedProgram | None = None
     clips: Sequence[npt.NDArray[np.float32]] = ()
+
+    @property
+    def unprepared(self) -> ExportedProgram:
+        """The program of an engine without a delegate: nothing has prepared it."""
+        assert not isinstance(self.program, Prepared)
+        return self.program
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """What a lowering made.
+    """What a lowering wrote into the bundle.
 
     Attributes:
-        program: the file in the bundle that the engine executes.
-        tools: name and version of what made it.
-        cpu_features: what it needs of a CPU beyond the architecture, as the manifest has it.
-        libraries, gpu: what it needs of the device, as the manifest has it.
-        emulate: what runs the bundle on a machine that is not its target; None where nothing does.
-        embedding: the file with the source's embedding, if it has one.
+        program: The name of the file that the engine executes.
+        tools: Name and version of each tool that made the file.
+        cpu_features: CPU features that the program needs beyond the architecture, as the manifest names them.
+        libraries: Libraries that the program needs on the device, as the manifest names them.
+        gpu: What the program needs of a GPU, as the manifest has it.
+        emulate: Makes an engine that runs the bundle on a machine that is not its target; None if nothing can.
+        embedding: The name of the file with the patch embedding, if it is a program of its own.
     """
 
     program: str
@@ -84,26 +88,56 @@ class Lowered:
 
 
 class EmulatedEngine(Engine, Protocol):
-    """An engine with the name of what it runs under."""
+    """An engine that runs under an emulator.
+
+    Attributes:
+        emulator: The emulator's name, for people.
+    """
 
     emulator: str
 
 
 class Lower(Protocol):
-    """A lowering: adds the program, and all that it needs on the device, to a bundle."""
+    """The function that lowers: it adds the program, and all that the program needs on the device, to a bundle."""
 
-    def __call__(self, source: Source, staging: Staging, target: Target, precision: str) -> Lowered:
-        """Lower `source` for the target `target` in a precision into `staging`."""
+    def __call__(self, exported: Exported, staging: Staging, target: Target, precision: str) -> Lowered:
+        """Lower a model for a target in a precision into the bundle in `staging`."""
         ...
 
 
-def find(engine: str) -> Lower:
-    """The lowering for an engine.
+@dataclass(frozen=True)
+class Lowering:
+    """An engine's lowering.
+
+    Attributes:
+        lower: Lowers a program.
+        check: Raises `MissingDependencyError` if a library or a compiler is missing that `lower` will need for a target
+            in a precision. A build calls it before anything is loaded.
+        tune: Times variants of a program's kernels on this machine and keeps the best for later builds; None if the
+            engine has nothing to tune.
+    """
+
+    lower: Lower
+    check: Callable[[Target, str], None] = lambda target, precision: None
+    tune: Callable[[ExportedProgram, Target], None] | None = None
+
+
+def find(engine: str) -> Lowering:
+    """Return the lowering to an engine.
 
     Raises:
-        UsageError: there is none.
-        MissingDependencyError: what it imports is not installed.
+        UsageError: There is no such engine, or this package cannot build for it.
+        MissingDependencyError: A library that the lowering imports is not installed.
     """
-    if engine not in MODULES:
-        raise UsageError(f"nothing lowers to the engine {engine!r}; known are {', '.join(MODULES)}")
-    return cast(Lower, importlib.import_module(MODULES[engine]).lower)
+    record = engines.record(engine)
+    if record.lowering is None:
+        raise UsageError(f"nothing lowers to the engine {engine!r}: bundles for it are built elsewhere")
+    try:
+        module = importlib.import_module(record.lowering)
+    except ImportError as error:
+        extras = ",".join(dict.fromkeys(("compile", record.extra)))
+        raise MissingDependencyError(
+            f"lowering to {engine} needs {error.name or error}; run: pip install 'vmp-edge[{extras}]'"
+        ) from error
+    lowering: Lowering = module.LOWERING
+    return lowering

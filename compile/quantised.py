@@ -1,188 +1,42 @@
-"""What a quantised build does beyond lowering: its clips, its program, what it recognises beside the float model."""
+"""The quantised part of a build, in one object: its plan, its clips, its program, and what was measured."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from vmp_edge.calibration import clipset
 from vmp_edge.calibration.clipset import ClipSet, Entry
 from vmp_edge.calibration.decoding import Input, Progress, Video, Videos, load_videos
 from vmp_edge.calibration.measure import Comparison, Subject, evaluate
 from vmp_edge.calibration.report import Report
-from vmp_edge.errors import BuildError, UsageError
+from vmp_edge.errors import BuildError
+from vmp_edge.runtimes.folding import fold
 
-from .lowering import CALIBRATED, QUANTISED
+from .lowering import Prepared
+from .plan import Plan
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from vmp_edge.calibration.quantisation import Recipe
+    from .target import Target
 
-CLIPS = 64  # to calibrate on
-HELD_OUT = 500  # procedural clips to measure on
-EMULATED = 60  # likewise where an emulator may have to run them
-SHOWN = 4  # clips over which the layers' signal-to-noise ratios are taken
-_OTHERWISE = {"int8": ", or take --precision int8-dynamic, which needs none"}
-# of a request, for quantised builds alone
-OPTIONS = ("calibrate", "calibration_clips", "finetune", "evaluate", "max_drop")
+COMPARED = 4  # clips over which the layers' signal-to-noise ratios are taken
 SUFFIX = ".report.html"  # of the report beside the bundle
+_OWN_CLIPS = "the clips of the calibration"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A quantised build's clips, checked before anything is done.
+class Measured:
+    """How a quantised model recognises videos beside the float model.
 
     Attributes:
-        recipe: how it is quantised.
-        count: clips to calibrate on.
-        calibration: videos to calibrate on; None if there are none, or if the procedural ones are to be drawn.
-        held_out: labelled videos to measure on; likewise.
-        procedural: whether the model is the one for which clips can be drawn.
-        finetune: steps of fine-tuning on the clips of the calibration; 0 for none.
-        max_drop: points of top-1 that may be lost; None for any.
-        drawn: how many procedural clips it is measured on without `held_out`.
-    """
-
-    recipe: Recipe
-    count: int
-    calibration: ClipSet | None
-    held_out: ClipSet | None
-    procedural: bool
-    finetune: int
-    max_drop: float | None
-    drawn: int
-
-
-def plan(precision: str, procedural: bool, options: dict[str, Any]) -> Plan | None:
-    """Check what is asked of a build.
-
-    Args:
-        precision: of the build.
-        procedural: whether clips can be drawn for the model.
-        options: a request's `OPTIONS`.
-
-    Returns:
-        None if the build is not a quantised one.
-
-    Raises:
-        UsageError: an option is wrong, or there are no clips for what is asked.
-        ClipSetError: a clip set cannot be read.
-    """
-    if precision not in (*QUANTISED, *CALIBRATED):
-        if given := [name for name in OPTIONS if options[name] is not None]:
-            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise UsageError(f"{names}: for the precisions {', '.join((*QUANTISED, *CALIBRATED))}, not for {precision}")
-        return None
-    from vmp_edge.calibration import quantisation
-
-    recipe = quantisation.load(precision)
-    count, max_drop = options["calibration_clips"], options["max_drop"]
-    count = CLIPS if count is None else count
-    if count < 1:
-        raise UsageError(f"--calibration-clips is {count}; it must be at least 1")
-    finetune = options["finetune"] or 0
-    if options["finetune"] is not None and finetune < 1:
-        raise UsageError(f"--finetune is {finetune}; give steps, 1 or more")
-    if finetune and precision in CALIBRATED:
-        raise UsageError(f"--finetune learns a recipe's rounding ({', '.join(QUANTISED)}), not {precision}'s")
-    if max_drop is not None and not (math.isfinite(max_drop) and max_drop >= 0):
-        raise UsageError(f"--max-drop is {max_drop:g}; give points of top-1, 0 or more")
-    calibration, held_out = (
-        None if options[name] is None else clipset.read(options[name]) for name in ("calibrate", "evaluate")
-    )
-    if recipe.needs_clips and calibration is None and not procedural:
-        raise UsageError(
-            f"{precision} is calibrated on clips: give some {count} videos of what the camera will see with "
-            f"--calibrate (a folder, .csv or .txt){_OTHERWISE.get(precision, '')}"
-        )
-    if finetune and calibration is None and not procedural:
-        raise UsageError("--finetune learns from videos: give some of what the camera will see with --calibrate")
-    if max_drop is not None and held_out is None and not procedural:
-        raise UsageError("--max-drop is measured on labelled videos: give them with --evaluate (class folders or .csv)")
-    drawn = HELD_OUT if precision in QUANTISED else EMULATED
-    return Plan(recipe, count, calibration, held_out, procedural, finetune, max_drop, drawn)
-
-
-@dataclass(frozen=True)
-class Quantised:
-    """A quantised program with what it was learnt from.
-
-    Attributes:
-        program: as `quantisation.quantise` or a delegate gives it.
-        clips: what it was calibrated on; None if on nothing.
-        layers: signal-to-noise ratio of each layer in decibels, by name; empty without clips, or from a delegate.
-    """
-
-    program: ExportedProgram
-    clips: Videos | None
-    layers: dict[str, float]
-
-
-def quantise(
-    program: ExportedProgram, plan: Plan, wanted: Input, tubelet: int, bar: Progress | None, quantizer: Any = None
-) -> Quantised:
-    """Calibrate, fine-tune where the plan says so, and quantise.
-
-    Args:
-        program: of `graph.export`, or of ordinary operations for a delegate's quantiser.
-        plan: see `Plan`.
-        wanted: what the model takes.
-        tubelet: the model's tubelet size.
-        bar: makes progress bars, as `tqdm.tqdm` does; None shows nothing.
-        quantizer: the delegate's; None lets the plan's recipe quantise, or, in a precision that is the delegate's own,
-            nothing: then the delegate quantises when it lowers.
-
-    Raises:
-        ClipSetError: there are too few clips.
-        MissingDependencyError: torchao, or the delegate's toolchain, is not installed.
-    """
-    import torch
-
-    from vmp_edge.calibration import finetuning, quantisation
-
-    from . import graph
-
-    videos = _calibration_clips(plan, wanted, bar)
-    tensors = [graph.fold_frames(torch.from_numpy(video[None]), tubelet) for video in videos.videos] if videos else []
-    if plan.recipe.name in CALIBRATED and quantizer is None:
-        return Quantised(program, videos, {})
-    tuned = program
-    if plan.finetune:
-        tuned = finetuning.finetune(program, plan.recipe, tensors, finetuning.Schedule(plan.finetune), bar)
-    quantised = quantisation.quantise(tuned, plan.recipe, tensors, bar, quantizer)
-    compared = tensors[:SHOWN] if quantizer is None else []  # a delegate may have split layers or put others in
-    layers = quantisation.signal_to_noise(program, quantised, compared) if compared else {}
-    return Quantised(quantised, videos, layers)
-
-
-def _calibration_clips(plan: Plan, wanted: Input, bar: Progress | None) -> Videos | None:
-    if plan.calibration is not None:
-        return load_videos(plan.calibration, wanted, plan.count, progress=bar)
-    if not plan.procedural:
-        return None
-    from vmp_edge.calibration.egomotion.dataset import write_clips
-
-    with tempfile.TemporaryDirectory() as folder:
-        return load_videos(write_clips("calibration", plan.count, Path(folder), bar), wanted, plan.count)
-
-
-@dataclass(frozen=True)
-class Found:
-    """What was measured.
-
-    Attributes:
-        comparison: of the quantised model with the float one.
-        data: where the videos were from.
-        labelled: whether their labels are true; if not, they are what the float model recognises.
+        comparison: The quantised model compared with the float model.
+        data: The name of the clip set.
+        labelled: Whether the labels are true; if not, they are what the float model recognises.
     """
 
     comparison: Comparison
@@ -190,110 +44,208 @@ class Found:
     labelled: bool
 
     def to_manifest(self) -> dict[str, Any]:
-        """As the manifest's ``accuracy`` has it."""
-        ours, theirs = self.comparison.subject, self.comparison.baseline
-        top1 = {"top1": round(ours.top1, 4), "float_top1": round(theirs.top1, 4)} if self.labelled else {}
+        """Return the ``measured`` entry of the manifest's ``accuracy``."""
+        quantised, reference = self.comparison.subject, self.comparison.baseline
+        top1 = {"top1": round(quantised.top1, 4), "float_top1": round(reference.top1, 4)} if self.labelled else {}
         return {
             "data": self.data,
-            "clips": len(ours.entries),
+            "clips": len(quantised.entries),
             **top1,
             "agreement": round(self.comparison.agreement, 4),
-            "engine": ours.facts["engine"],
+            "engine": quantised.facts["engine"],
         }
 
 
-def can_measure(plan: Plan, quantised: Quantised) -> bool:
-    """Whether there are videos: labelled ones, those that can be drawn, or those of the calibration."""
-    return plan.held_out is not None or plan.procedural or quantised.clips is not None
+@dataclass(frozen=True)
+class Quantised:
+    """A quantised program with the plan and the clips that it comes from.
+
+    Attributes:
+        plan: The plan.
+        program: The quantised program; `Prepared` if it is a delegate's.
+        by_lowering: Whether `program` is not quantised yet, because the delegate quantises it while it lowers.
+        clips: The clips that it was calibrated on; None if on none.
+        layers: Signal-to-noise ratio of each layer in decibels, by name; empty without clips, or for a delegate.
+        measured: How it recognises; None before `measure`, or if nothing could be measured.
+    """
+
+    plan: Plan
+    program: ExportedProgram | Prepared
+    by_lowering: bool
+    clips: Videos | None
+    layers: dict[str, float]
+    measured: Measured | None = None
+
+    @property
+    def videos(self) -> Sequence[Video]:
+        """The calibration clips, float32 (3, T, S, S) each."""
+        return () if self.clips is None else list(self.clips.videos)
+
+    def folded(self, tubelet: int) -> list[Video]:
+        """Return the calibration clips as a program takes them, float32 (T / tubelet, tubelet * 3, S, S) each."""
+        return [fold(clip[None], tubelet)[0] for clip in self.videos]
+
+    @property
+    def can_measure(self) -> bool:
+        """True if there are videos: labelled ones, ones that can be drawn, or those of the calibration."""
+        return self.plan.held_out is not None or self.plan.procedural or self.clips is not None
+
+    def measure(self, quantised: Subject, reference: Subject, folder: Path, progress: Progress | None) -> Quantised:
+        """Let the quantised model and the float one recognise the same videos.
+
+        Args:
+            quantised: The quantised model.
+            reference: The float model.
+            folder: Gets procedural clips, if they are drawn.
+            progress: Makes progress bars, as `tqdm.tqdm` does; None shows nothing.
+
+        Returns:
+            The same with `measured`.
+
+        Raises:
+            BuildError: Top-1 falls by more than the plan allows.
+            UsageError, ClipSetError, BundleError: As `evaluate`.
+        """
+        clips = self.plan.held_out
+        if clips is None and self.plan.procedural:
+            from vmp_edge.calibration.egomotion.dataset import write_clips
+
+            clips = write_clips("test", self.plan.precision.drawn_clips, folder, progress)
+        labelled = clips is not None
+        if clips is None:
+            assert self.clips is not None
+            clips = _labelled_by(reference, self.clips.entries)
+        comparison = Comparison(*evaluate([quantised, reference], clips, progress=progress))
+        self._check_drop(comparison)
+        return dataclasses.replace(self, measured=Measured(comparison, clips.name, labelled))
+
+    def _check_drop(self, comparison: Comparison) -> None:
+        allowed = self.plan.max_drop
+        if allowed is not None and comparison.drop > allowed + 1e-9:  # points are not exact in binary
+            quantised, reference = comparison.subject, comparison.baseline
+            raise BuildError(
+                f"top-1 falls by {comparison.drop:.2f} points, from {100 * reference.top1:.2f}% to "
+                f"{100 * quantised.top1:.2f}% of {len(quantised.entries)} clips, more than --max-drop {allowed:g} "
+                "allows; nothing was written"
+            )
+
+    def to_manifest(self) -> dict[str, Any]:
+        """Return what the manifest's ``accuracy`` says about a quantised build."""
+        entries: dict[str, Any] = {"measured": self.measured.to_manifest()} if self.measured else {}
+        if self.clips is not None:
+            entries["calibration"] = self._calibration(self.clips)
+        return entries
+
+    def _calibration(self, clips: Videos) -> dict[str, Any]:
+        return {
+            "data": self.plan.calibration.name if self.plan.calibration else "procedural clips",
+            "clips": len(clips.entries),
+            "left_out": len(clips.skipped),
+            **({"finetuning_steps": self.plan.finetune} if self.plan.finetune else {}),
+        }
+
+    def report(self, tools: Mapping[str, str]) -> Report | None:
+        """Return the report of the build; None if nothing was measured.
+
+        Args:
+            tools: Name and version of what made the bundle.
+        """
+        if self.measured is None:
+            return None
+        recipe = {
+            key: ", ".join(value) if isinstance(value, tuple) else str(value)
+            for key, value in dataclasses.asdict(self.plan.recipe).items()
+            if value
+        }
+        calibration = {} if self.clips is None else self._calibration(self.clips)
+        return Report(
+            self.measured.comparison.subject,
+            self.measured.comparison.baseline,
+            data=self.measured.data,
+            layers=self.layers,
+            details={
+                **{f"recipe: {key}": value for key, value in recipe.items()},
+                **{f"calibration: {key.replace('_', ' ')}": str(value) for key, value in calibration.items()},
+                **tools,
+            },
+        )
 
 
-def measure(plan: Plan, quantised: Quantised, subjects: Sequence[Subject], folder: Path, bar: Progress | None) -> Found:
-    """Let the quantised model and the float one recognise the same videos.
+def quantise(
+    program: ExportedProgram, plan: Plan, target: Target, taken: Input, tubelet: int, progress: Progress | None
+) -> Quantised:
+    """Calibrate, fine-tune where the plan says so, and quantise.
 
     Args:
-        plan: see `Plan`.
-        quantised: see `Quantised`; with `can_measure`.
-        subjects: the quantised model and the float one.
-        folder: gets procedural clips, if they are drawn.
-        bar: makes progress bars, as `tqdm.tqdm` does; None shows nothing.
+        program: A program of `graph.export`.
+        plan: The plan.
+        target: The target, whose delegate quantises in a precision that is the delegate's own.
+        taken: What the model takes of a video.
+        tubelet: The model's tubelet size.
+        progress: Makes progress bars, as `tqdm.tqdm` does; None shows nothing.
 
     Raises:
-        BuildError: top-1 falls by more than the plan allows.
-        UsageError, ClipSetError, BundleError: as `evaluate`.
+        ClipSetError: There are too few clips.
+        MissingDependencyError: torchao, or the delegate's toolchain, is not installed.
     """
-    clips = plan.held_out
-    if clips is None and plan.procedural:
-        from vmp_edge.calibration.egomotion.dataset import write_clips
+    import torch
 
-        clips = write_clips("test", plan.drawn, folder, bar)
-    labelled = clips is not None
-    if clips is None:
-        assert quantised.clips is not None
-        clips = _labelled_by(subjects[1], quantised.clips.entries)
-    ours, theirs = evaluate(subjects, clips, progress=bar)
-    comparison = Comparison(ours, theirs)
-    if plan.max_drop is not None and comparison.drop > plan.max_drop + 1e-9:  # points are not exact in binary
-        raise BuildError(
-            f"top-1 falls by {comparison.drop:.2f} points, from {100 * theirs.top1:.2f}% to {100 * ours.top1:.2f}% of "
-            f"{len(ours.entries)} clips, more than --max-drop {plan.max_drop:g} allows; nothing was written"
-        )
-    return Found(comparison, clips.name, labelled)
+    from . import graph
+
+    clips = _calibration_clips(plan, taken, progress)
+    videos = clips.videos if clips else ()
+    tensors = [graph.fold_frames(torch.from_numpy(video[None]), tubelet) for video in videos]
+    if plan.precision.by_delegate:
+        return _by_delegate(program, plan, target, clips, tensors, progress)
+    from vmp_edge.calibration import finetuning, quantisation
+
+    tuned = program
+    if plan.finetune:
+        tuned = finetuning.finetune(program, plan.recipe, tensors, finetuning.Schedule(plan.finetune), progress)
+    quantised = quantisation.quantise(tuned, plan.recipe, tensors, progress)
+    layers = quantisation.signal_to_noise(program, quantised, tensors[:COMPARED]) if tensors else {}
+    return Quantised(plan, quantised, False, clips, layers)
+
+
+def _by_delegate(
+    program: ExportedProgram,
+    plan: Plan,
+    target: Target,
+    clips: Videos | None,
+    tensors: Sequence[Any],
+    progress: Progress | None,
+) -> Quantised:
+    """Prepare a program for the target's delegate and let the delegate's quantiser choose the ranges.
+
+    The layers are not compared: a delegate may split them or put others in.
+    """
+    from vmp_edge.calibration import quantisation
+
+    from .lowerings import delegates
+
+    quantizer = delegates.quantiser(target, plan.recipe)
+    prepared = delegates.prepare(program, target, plan.precision.name)
+    if quantizer is None:
+        return Quantised(plan, prepared, True, clips, {})
+    quantised = quantisation.quantise(prepared.program, plan.recipe, tensors, progress, quantizer)
+    return Quantised(plan, Prepared(quantised), False, clips, {})
+
+
+def _calibration_clips(plan: Plan, taken: Input, progress: Progress | None) -> Videos | None:
+    if plan.calibration is not None:
+        return load_videos(plan.calibration, taken, plan.count, progress=progress)
+    if not plan.procedural:
+        return None
+    from vmp_edge.calibration.egomotion.dataset import write_clips
+
+    with tempfile.TemporaryDirectory() as folder:
+        return load_videos(write_clips("calibration", plan.count, Path(folder), progress), taken, plan.count)
 
 
 def _labelled_by(subject: Subject, entries: Sequence[Entry]) -> ClipSet:
-    """The videos with what a model recognises in them for labels."""
-    some = [dataclasses.replace(entry, label=subject.labels[0]) for entry in dict.fromkeys(entries)]
-    found = evaluate([subject], ClipSet("the clips of the calibration", tuple(some)))[0]
-    labels = [subject.labels[i] for i in found.predictions]
-    labelled = (dataclasses.replace(entry, label=label) for entry, label in zip(found.entries, labels, strict=True))
-    return ClipSet("the clips of the calibration, labelled with what the float model recognises", tuple(labelled))
-
-
-def facts(plan: Plan, quantised: Quantised, found: Found | None) -> dict[str, Any]:
-    """What the manifest's ``accuracy`` says of a quantised build."""
-    told: dict[str, Any] = {"measured": found.to_manifest()} if found else {}
-    if quantised.clips is not None:
-        told["calibration"] = {
-            "data": plan.calibration.name if plan.calibration else "procedural clips",
-            "clips": len(quantised.clips.entries),
-            "left_out": len(quantised.clips.skipped),
-            **({"finetuning_steps": plan.finetune} if plan.finetune else {}),
-        }
-    return told
-
-
-def make_report(plan: Plan, quantised: Quantised, found: Found, tools: Mapping[str, str]) -> Report:
-    """The report of a build."""
-    recipe = {
-        key: ", ".join(value) if isinstance(value, tuple) else str(value)
-        for key, value in dataclasses.asdict(plan.recipe).items()
-        if value
-    }
-    calibrated = facts(plan, quantised, None).get("calibration", {})
-    return Report(
-        found.comparison.subject,
-        found.comparison.baseline,
-        data=found.data,
-        layers=quantised.layers,
-        details={
-            **{f"recipe: {key}": value for key, value in recipe.items()},
-            **{f"calibration: {key.replace('_', ' ')}": str(value) for key, value in calibrated.items()},
-            **tools,
-        },
-    )
-
-
-def program_subject(program: ExportedProgram, like: Subject, tubelet: int) -> Subject:
-    """An exported program run by PyTorch, for targets that this machine is not."""
-    import torch
-
-    from .graph import fold_frames
-
-    module = program.module(check_guards=False)
-
-    def run(video: Video) -> npt.NDArray[np.float32]:
-        with torch.no_grad():
-            logits = module(fold_frames(torch.from_numpy(np.ascontiguousarray(video)), tubelet))
-        return np.asarray(logits)
-
-    return dataclasses.replace(like, run=run)
+    """Label videos with what a model recognises in them."""
+    unlabelled = [dataclasses.replace(entry, label=subject.labels[0]) for entry in dict.fromkeys(entries)]
+    evaluation = evaluate([subject], ClipSet(_OWN_CLIPS, tuple(unlabelled)))[0]
+    labels = [subject.labels[i] for i in evaluation.predictions]
+    labelled = (dataclasses.replace(e, label=label) for e, label in zip(evaluation.entries, labels, strict=True))
+    return ClipSet(f"{_OWN_CLIPS}, labelled with what the float model recognises", tuple(labelled))

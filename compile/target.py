@@ -1,4 +1,4 @@
-"""Targets: a device kind each, one YAML file in ``targets/`` each."""
+"""Targets: one YAML file in ``targets/`` for each device kind."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 
 import yaml
 
+from vmp_edge import engines
 from vmp_edge.errors import MissingDependencyError, UsageError
 from vmp_edge.machine import ANY_MACHINE, host_machine, missing_cpu_features
-
-from .lowering import PRECISIONS
 
 FOLDER = Path(__file__).parent / "targets"
 
@@ -22,9 +21,9 @@ class GpuDevice:
     """A GPU that a target's bundles run on.
 
     Attributes:
-        architecture: compute capability, 10 * major + minor.
-        processors: streaming multiprocessors, which kernels are tuned for.
-        memory_gb: gigabytes of memory.
+        architecture: Compute capability, 10 * major + minor.
+        processors: Number of streaming multiprocessors, for which kernels are tuned.
+        memory_gb: Memory in gigabytes.
     """
 
     architecture: int
@@ -37,11 +36,11 @@ class GpuTarget:
     """The NVIDIA GPUs of a target.
 
     Attributes:
-        architectures: compute capabilities that a bundle has machine code for.
-        devices: by name; a bundle runs on all of them and is tuned for one.
-        jetpacks: NVIDIA's systems for Jetson that can be asked for, by their major version; none elsewhere.
-        device: the one that a bundle is tuned for, a key of `devices`.
-        jetpack: what was asked for; None takes whatever the compiler's code needs.
+        architectures: Compute capabilities for which a bundle has machine code.
+        devices: The target's GPUs by name. A bundle runs on all of them and is tuned for one.
+        jetpacks: Major versions of JetPack, NVIDIA's system for Jetson, that the user can choose from; none elsewhere.
+        device: The GPU that a bundle is tuned for, a key of `devices`.
+        jetpack: The JetPack that the user chose; None accepts any CUDA compiler.
     """
 
     architectures: tuple[int, ...]
@@ -53,11 +52,11 @@ class GpuTarget:
 
 @dataclass(frozen=True)
 class Soc:
-    """A system on a chip of Qualcomm's.
+    """A Qualcomm system on a chip.
 
     Attributes:
-        model: its number in QNN, Qualcomm's compiler.
-        htp: the version of its Hexagon tensor processor (HTP).
+        model: The chip's number in QNN, Qualcomm's compiler.
+        htp: The version of the chip's Hexagon tensor processor (HTP).
     """
 
     model: int
@@ -66,11 +65,11 @@ class Soc:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a precision needs of a target's CPUs beyond what all of them have.
+    """CPU features that a precision needs beyond those that all CPUs of a target have.
 
     Attributes:
-        cpu_features: as Linux names them in /proc/cpuinfo.
-        mattr: as LLVM does, with a plus each.
+        cpu_features: The features' names in Linux's /proc/cpuinfo.
+        mattr: The features' names in LLVM, each with a plus sign.
     """
 
     cpu_features: tuple[str, ...]
@@ -82,27 +81,26 @@ class Target:
     """A device kind.
 
     Attributes:
-        name: the YAML file's name.
-        description: one line for people.
-        machine: the processor architecture that a bundle needs, as `vmp_edge.bundle.manifest.host_machine` names it,
-            ``host`` for that of the building machine, ``any``, or a device's own name where no Linux machine can run
-            it.
-        engine: what executes its bundles unless the user says otherwise.
-        engines: all that can.
-        precisions: those that the device is for and one of the engines does, the default first.
-        cpu_features: what its CPUs have beyond the architecture, as Linux names it in /proc/cpuinfo.
-        needs: what else bundles of some precisions need of a CPU, by the precision.
-        llvm: TVM's LLVM target but its kind, ``{"mtriple": ..., "mcpu": ...}``; None where `native` chooses.
-        simd: the registers that TVM's matrix products are tiled for, a key of `lowerings.tvm.gemm.TILES`.
-        verified: what was verified, by the machine that it was verified on.
-        gpu: its NVIDIA GPUs; None where the CPU does the work.
-        scan: how scans are written for backends without a kernel for them, the fields of `vmp_edge.ops.chunked.Form`.
-        delegate: of ExecuTorch or ONNX Runtime, a module of ``delegates/``, that takes the whole model; None where our
-            operators run, or standard ones.
-        options: of the delegate.
-        socs: those that a bundle can be compiled for, by name; none where it runs on all.
-        soc: the one that a bundle is for, a key of `socs`.
-        tuning: a tuning log instead of the target's own in ``targets/tuning`` (`lowerings.tvm.tuning`).
+        name: The name of the YAML file.
+        description: One line for people.
+        machine: The processor architecture that a bundle needs, as `vmp_edge.machine.host_machine` names it. ``host``
+            stands for the building machine's, ``any`` for all, and a device's own name for one that runs no Linux.
+        engine: The engine that executes the bundles unless the user chooses another.
+        engines: All engines that can execute them.
+        precisions: The precisions that the device is for and that one of the engines does, the default first.
+        verified: What was verified, by the machine on which it was verified.
+        cpu_features: CPU features beyond the architecture that every CPU of the target has, as in /proc/cpuinfo.
+        needs: Further CPU features that bundles of some precisions need, by precision.
+        llvm: TVM's LLVM target without its kind, ``{"mtriple": ..., "mcpu": ...}``; None where `native` chooses.
+        simd: The registers that TVM's matrix products are tiled for, a key of `lowerings.tvm.gemm.TILES`.
+        gpu: The target's NVIDIA GPUs; None where the CPU does the work.
+        scan: How scans are written for backends without a kernel for them: the fields of `vmp_edge.ops.chunked.Form`.
+        delegate: The delegate of ExecuTorch or ONNX Runtime that takes the whole model, a name in
+            `lowerings.delegates.MODULES`; None where our operators or standard operators run.
+        options: Options for the delegate.
+        socs: The chips that a bundle can be compiled for, by name; none where a bundle runs on all.
+        soc: The chip that a bundle is for, a key of `socs`.
+        tuning: A tuning log instead of the target's own in ``targets/tuning`` (`lowerings.tvm.tuning`).
     """
 
     name: str
@@ -126,7 +124,7 @@ class Target:
 
 
 def names() -> list[str]:
-    """All targets, sorted."""
+    """List all targets' names, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
@@ -134,7 +132,7 @@ def load(name: str) -> Target:
     """Read a target.
 
     Raises:
-        UsageError: there is no such target.
+        UsageError: There is no such target.
     """
     if name not in names():
         raise UsageError(f"unknown target {name!r}; known are {', '.join(names())}")
@@ -145,7 +143,7 @@ def load(name: str) -> Target:
         machine=entry["machine"],
         engine=entry["engine"],
         engines=tuple(entry["engines"]),
-        precisions=tuple(name for name in entry["precisions"] if _engines_with(name, entry["engines"])),
+        precisions=tuple(name for name in entry["precisions"] if _engines_that_do(name, entry["engines"])),
         verified=entry["verified"],
         cpu_features=tuple(entry.get("cpu_features", ())),
         needs={
@@ -163,8 +161,8 @@ def load(name: str) -> Target:
     )
 
 
-def _engines_with(precision: str, engines: Sequence[str]) -> list[str]:
-    return [engine for engine in engines if precision in PRECISIONS[engine]]
+def _engines_that_do(precision: str, names: Sequence[str]) -> list[str]:
+    return [name for name in names if precision in engines.record(name).precisions]
 
 
 def _gpu(entry: dict[str, Any]) -> GpuTarget:
@@ -174,18 +172,24 @@ def _gpu(entry: dict[str, Any]) -> GpuTarget:
 
 
 def choose(target: Target, device: str | None, jetpack: str | None, soc: str | None = None) -> Target:
-    """A target with the device that a bundle is tuned for, and its JetPack, or the SoC that it is compiled for.
+    """Return a target with the user's choice of device, JetPack or chip.
+
+    Args:
+        target: The target.
+        device: The GPU that a bundle is tuned for; None keeps the target's.
+        jetpack: The JetPack on the device; None leaves it open.
+        soc: The Qualcomm chip that a bundle is compiled for; None keeps the target's.
 
     Raises:
-        UsageError: the target has no such device, JetPack or SoC; the text says what it has.
+        UsageError: The target has no such device, JetPack or chip; the text lists what it has.
     """
-    asked = {"--device": device, "--jetpack": jetpack, "--soc": soc}
-    has = {"--device": tuple(target.gpu.devices), "--jetpack": target.gpu.jetpacks} if target.gpu else {}
-    has["--soc"] = tuple(target.socs)
-    for option, value in asked.items():
-        if value is not None and value not in has.get(option, ()):
-            known = ", ".join(has.get(option, ())) or "none"
-            raise UsageError(f"{option} is {value!r}; target {target.name} has {known}")
+    choices = {"--device": device, "--jetpack": jetpack, "--soc": soc}
+    known = {"--device": tuple(target.gpu.devices), "--jetpack": target.gpu.jetpacks} if target.gpu else {}
+    known["--soc"] = tuple(target.socs)
+    for option, value in choices.items():
+        if value is not None and value not in known.get(option, ()):
+            listed = ", ".join(known.get(option, ())) or "none"
+            raise UsageError(f"{option} is {value!r}; target {target.name} has {listed}")
     if soc is not None:
         return replace(target, soc=soc)
     if target.gpu is None:
@@ -194,7 +198,7 @@ def choose(target: Target, device: str | None, jetpack: str | None, soc: str | N
 
 
 def for_precision(target: Target, precision: str) -> Target:
-    """A target with what a precision needs besides among its features."""
+    """Return a target whose CPU features include those that a precision needs."""
     if precision not in target.needs:
         return target
     needs, llvm = target.needs[precision], target.llvm or {}
@@ -203,21 +207,22 @@ def for_precision(target: Target, precision: str) -> Target:
 
 
 def native(precision: str = "fp32") -> Target:
-    """The most demanding target with an ``llvm`` entry that this machine satisfies, `for_precision`.
+    """Return the most demanding target with an ``llvm`` entry that this machine satisfies, ready `for_precision`.
 
     Raises:
-        UsageError: there is none.
+        UsageError: There is none.
     """
-    kinds = [kind for kind in map(load, names()) if kind.gpu is None and kind.llvm and precision in kind.precisions]
-    fitting = [kind for kind in (for_precision(kind, precision) for kind in kinds) if runs_here(kind)]
+    known = [target for target in map(load, names()) if target.gpu is None and target.llvm]
+    known = [target for target in known if precision in target.precisions]
+    fitting = [target for target in (for_precision(target, precision) for target in known) if runs_here(target)]
     if not fitting:
-        known = ", ".join(kind.name for kind in kinds)
-        raise UsageError(f"TVM has no target for this CPU (it has {known}); choose another --engine")
-    return max(fitting, key=lambda kind: len(kind.cpu_features))
+        listed = ", ".join(target.name for target in known)
+        raise UsageError(f"TVM has no target for this CPU (it has {listed}); choose another --engine")
+    return max(fitting, key=lambda target: len(target.cpu_features))
 
 
 def runs_here(target: Target) -> bool:
-    """Whether this machine can run a target's bundles."""
+    """Return whether this machine can run a target's bundles."""
     fits = target.machine in ("host", ANY_MACHINE, host_machine()) and not missing_cpu_features(target.cpu_features)
     return fits and (target.gpu is None or _has_gpu(target.gpu))
 
@@ -232,15 +237,15 @@ def _has_gpu(gpu: GpuTarget) -> bool:
 
 
 def check_choice(target: Target, engine: str, precision: str) -> None:
-    """Whether a target has an engine and a precision, and the engine does the precision.
+    """Check that a target has an engine and a precision, and that the engine does the precision.
 
     Raises:
-        UsageError: it does not; the text says what it has.
+        UsageError: It does not; the text lists what it has.
     """
     if engine not in target.engines:
         raise UsageError(f"target {target.name} has no engine {engine!r}; it has {', '.join(target.engines)}")
     if precision not in target.precisions:
         raise UsageError(f"target {target.name} has no precision {precision!r}; it has {', '.join(target.precisions)}")
-    if precision not in PRECISIONS[engine]:
-        others = ", ".join(_engines_with(precision, target.engines))
+    if precision not in engines.record(engine).precisions:
+        others = ", ".join(_engines_that_do(precision, target.engines))
         raise UsageError(f"the engine {engine} does not do {precision} for {target.name}; choose --engine {others}")

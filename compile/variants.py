@@ -1,7 +1,7 @@
 """Cheaper variants of a model in one bundle: fewer frames, smaller pictures, fewer blocks.
 
-A variant shares the model's weights: position embeddings are interpolated as for a checkpoint, and a variant of depth N
-exits after N blocks: the final norm and the head are applied to what the N-th block gives.
+A variant shares the model's weights. Its position embeddings are interpolated like a checkpoint's. A variant of depth N
+exits after N blocks: the final norm and the head are applied to the output of the N-th block.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from vmp_edge.models.options import ModelOptions
 
 OPTIONS = {"frames": "num_frames", "size": "image_size", "depth": "depth"}
-CLIPS = 200  # procedural ones, on which variants are measured
+CLIPS = 200  # procedural clips on which variants are measured
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs from the model.
+    """The options in which a variant differs from the model.
 
     Attributes:
-        frames: of a clip; None for the model's.
-        size: pixels of a side; None for the model's.
-        depth: blocks; None for the model's.
+        frames: Frames of a clip; None for the model's.
+        size: Pixels of a frame's side; None for the model's.
+        depth: Number of blocks; None for the model's.
     """
 
     frames: int | None = None
@@ -45,45 +45,45 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """The name of its folder: ``frames4-depth2``."""
+        """The name of the variant's folder: ``frames4-depth2``."""
         return "-".join(f"{key}{value}" for key, value in dataclasses.asdict(self).items() if value is not None)
 
     def options(self, model: ModelOptions) -> ModelOptions:
-        """Its options, given the model's.
+        """Return the variant's options, given the model's.
 
         Raises:
-            UsageError: a value is not possible for the model.
+            UsageError: A value is not possible for the model.
         """
-        given = {OPTIONS[key]: value for key, value in dataclasses.asdict(self).items() if value is not None}
-        return type(model).from_dict({**dataclasses.asdict(model), **given})
+        changes = {OPTIONS[key]: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        return type(model).from_dict({**dataclasses.asdict(model), **changes})
 
     def to_manifest(self, model: ModelOptions) -> dict[str, Any]:
-        """What it is, in whole: frames, image size, depth."""
+        """Return all of the variant's sizes: frames, image size, depth."""
         options = self.options(model)
         return {"frames": options.num_frames, "image_size": options.image_size, "depth": options.depth}
 
 
 def parse(words: Sequence[str]) -> list[Variant]:
-    """Every combination of what was asked: ``frames=4,8 depth=2,4`` are four variants.
+    """Return every combination of the sizes that the user lists: ``frames=4,8 depth=2,4`` are four variants.
 
     Raises:
-        UsageError: a word is not an option with whole numbers.
+        UsageError: A word is not an option with whole numbers.
     """
-    asked: dict[str, list[int]] = {}
+    sizes: dict[str, list[int]] = {}
     for word in words:
         match = re.fullmatch(r"(\w+)=(\d+(?:,\d+)*)", word)
-        if match is None or match[1] not in OPTIONS or match[1] in asked:
+        if match is None or match[1] not in OPTIONS or match[1] in sizes:
             raise UsageError(f"--variants {word}: give each of {', '.join(OPTIONS)} once, as in frames=4,8 depth=2,4")
-        asked[match[1]] = [int(value) for value in match[2].split(",")]
-    combinations = itertools.product(*asked.values()) if asked else ()
-    return [Variant(**dict(zip(asked, values, strict=True))) for values in combinations]
+        sizes[match[1]] = [int(value) for value in match[2].split(",")]
+    combinations = itertools.product(*sizes.values()) if sizes else ()
+    return [Variant(**dict(zip(sizes, values, strict=True))) for values in combinations]
 
 
 def cheaper(variants: Sequence[Variant], model: ModelOptions) -> list[Variant]:
-    """The variants but for the model itself, from the dearest to the cheapest by tokens times blocks.
+    """Return the variants without the model itself, from the dearest to the cheapest by tokens times blocks.
 
     Raises:
-        UsageError: one takes more than the model, or is not possible.
+        UsageError: A variant takes more than the model, or is not possible.
     """
     for variant in variants:
         options = variant.options(model)
@@ -94,8 +94,8 @@ def cheaper(variants: Sequence[Variant], model: ModelOptions) -> list[Variant]:
                     f"the variant {variant.name} has more than the model's {name} {most}: "
                     "variants are cheaper; build the model with the most of it (--frames, --image-size)"
                 )
-    wanted = [variant for variant in variants if variant.options(model) != model]
-    return sorted(wanted, key=lambda variant: -_cost(variant.options(model)))
+    others = [variant for variant in variants if variant.options(model) != model]
+    return sorted(others, key=lambda variant: -_cost(variant.options(model)))
 
 
 def _cost(options: ModelOptions) -> int:
@@ -103,41 +103,44 @@ def _cost(options: ModelOptions) -> int:
 
 
 def cut(model: VideoMamba, variant: Variant) -> VideoMamba:
-    """The variant of a model, with its weights, in evaluation mode."""
+    """Return the variant of a model, with the model's weights, in evaluation mode."""
     from vmp_edge.models.checkpoint import interpolate_positions
     from vmp_edge.models.videomamba import VideoMamba
 
-    made = VideoMamba(variant.options(model.options))
-    state = interpolate_positions(model.state_dict(), made.options)
-    made.load_state_dict({key: value for key, value in state.items() if key in made.state_dict()})
-    return made.eval()
+    smaller = VideoMamba(variant.options(model.options))
+    state = interpolate_positions(model.state_dict(), smaller.options)
+    smaller.load_state_dict({key: value for key, value in state.items() if key in smaller.state_dict()})
+    return smaller.eval()
 
 
 def measure(
-    model: Path, variants: Mapping[str, Path], clips: ClipSet, threads: int | None, bar: Progress | None
+    model: Path, variants: Mapping[str, Path], clips: ClipSet, threads: int | None, progress: Progress | None
 ) -> dict[str, dict[str, Any]]:
-    """How well each variant recognises, beside the model: by its name, what the manifest says.
+    """Measure how well each variant recognises beside the model.
 
     Args:
-        model: the bundle.
-        variants: the variants' bundles.
-        clips: labelled ones.
-        threads: for the engine.
-        bar: makes progress bars, as `tqdm.tqdm` does; None shows nothing.
+        model: The model's bundle.
+        variants: The variants' bundles by name.
+        clips: Labelled clips.
+        threads: Threads for the engine; None takes the bundle's.
+        progress: Makes progress bars, as `tqdm.tqdm` does; None shows nothing.
+
+    Returns:
+        What the manifest says about each variant, by name.
     """
     with ExitStack() as stack:
         subjects = [
             dataclasses.replace(Subject.of(stack.enter_context(load(path, threads))), name=name)
             for name, path in {"the model": model, **variants}.items()
         ]
-        baseline, *found = evaluate(subjects, clips, progress=bar)
+        baseline, *evaluations = evaluate(subjects, clips, progress=progress)
     return {
-        one.name: {
+        evaluation.name: {
             "data": clips.name,
-            "clips": len(one.entries),
-            "top1": round(one.top1, 4),
+            "clips": len(evaluation.entries),
+            "top1": round(evaluation.top1, 4),
             "model_top1": round(baseline.top1, 4),
-            "agreement": round(Comparison(one, baseline).agreement, 4),
+            "agreement": round(Comparison(evaluation, baseline).agreement, 4),
         }
-        for one in found
+        for evaluation in evaluations
     }

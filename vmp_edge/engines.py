@@ -1,4 +1,8 @@
-"""Which engine executes a bundle. An engine's module is imported when a bundle asks for it, never before."""
+"""The engines that execute bundles: their contract, the record of each, and the one that a bundle asks for.
+
+Every fact about an engine stands in its `EngineRecord`, in the engine's own folder: ``runtimes/NAME/__init__.py``. What
+the engine imports is imported when a bundle asks for that engine, never before.
+"""
 
 from __future__ import annotations
 
@@ -14,45 +18,46 @@ from .errors import BundleError, MissingDependencyError, UsageError
 
 
 class Engine(Protocol):
-    """Executes one bundle. Not for use from two threads at once: `Recognizer` sees to that."""
+    """Execute one bundle. An engine is not safe between threads: `Recognizer` lets one call in at a time."""
 
     def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Executes the model.
+        """Execute the model.
 
         Args:
             video: float32 (B, 3, T, S, S), normalised; any strides. The engine may read it in place, and does not
                 keep it after returning.
 
         Returns:
-            Logits, float32 (B, classes), or, of a bundle with features, (B, classes + C): the features follow.
+            Logits, float32 (B, classes). If the bundle gives features, they follow the logits: (B, classes + C).
         """
         ...
 
     def close(self) -> None:
-        """Releases what the engine holds; it may not be run afterwards."""
+        """Release the engine's resources. The engine cannot run afterwards."""
         ...
 
 
 class FrameEngine(Engine, Protocol):
-    """Executes a bundle whose embedding is a program of its own; `run` does one after the other."""
+    """Execute a bundle whose patch embedding is a program of its own. `run` executes both, one after the other."""
 
     def embed(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Embeds one frame.
+        """Embed one frame.
 
         Args:
             frame: float32 (3, S, S), normalised, C-contiguous.
 
         Returns:
-            Its shares of the tokens before positions are added, float32 (P, N, C), N the model's tubelet size: the
-            tokens of N frames are the sum of the first one's first share, the second one's second, ... New memory.
+            The frame's shares of the tokens before positions are added, float32 (P, N, C) in new memory, where N is
+            the model's tubelet size. The tokens of a tubelet of N frames are the sum of the first frame's first share,
+            the second frame's second share, and so on.
         """
         ...
 
     def run_tokens(self, tokens: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Executes the rest of the model.
+        """Execute the model behind its patch embedding.
 
         Args:
-            tokens: float32 (B, T / N, P, C), C-contiguous, of `embed`.
+            tokens: float32 (B, T / N, P, C), C-contiguous, added up from the shares that `embed` gives.
 
         Returns:
             Logits, float32 (B, classes).
@@ -61,84 +66,112 @@ class FrameEngine(Engine, Protocol):
 
 
 class EngineFactory(Protocol):
-    """What a registered name leads to: usually the engine's class."""
+    """Make an engine for a bundle: usually the engine's class."""
 
     def __call__(self, bundle: Bundle, threads: int | None) -> Engine:
-        """Loads a bundle's program; `threads` None leaves the number to the engine."""
+        """Load a bundle's program. With `threads` None the engine chooses the number of threads."""
         ...
 
 
 @dataclass(frozen=True)
-class EngineEntry:
-    """Where an engine is, `module:attribute`, and which extra brings it."""
+class EngineRecord:
+    """All facts about an engine.
 
+    Attributes:
+        name: The engine's name, as bundles' manifests give it.
+        factory: Where the `EngineFactory` is, ``module:attribute``.
+        extra: The extra of this package that installs what the engine imports.
+        lowering: The module with the `Lowering` to this engine; None if this package cannot build for the engine.
+        precisions: The precisions that the lowering does. Which of them a target has is the target's to say.
+        per_frame: Whether the engine can run the patch embedding as a program of its own (`FrameEngine`).
+        tolerance: The largest difference of any logit from the source model's that a build in fp32 accepts; None takes
+            the precision's.
+    """
+
+    name: str
     factory: str
-    extra: str
+    extra: str = "compile"
+    lowering: str | None = None
+    precisions: tuple[str, ...] = ()
+    per_frame: bool = False
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        if not all(self.factory.partition(":")):
+            raise UsageError(f"an engine's factory is `module:attribute`, not {self.factory!r}")
 
 
-_ENGINES: dict[str, EngineEntry] = {
-    "executorch": EngineEntry("vmp_edge.runtimes.executorch.engine:ExecuTorchEngine", "compile"),
-    "torch": EngineEntry("vmp_edge.runtimes.torch.engine:TorchEngine", "compile"),
-    "tvm": EngineEntry("vmp_edge.runtimes.tvm.engine:TvmEngine", "tvm"),
-    "onnxruntime": EngineEntry("vmp_edge.runtimes.onnxruntime.engine:OnnxRuntimeEngine", "onnxruntime"),
-    "openvino": EngineEntry("vmp_edge.runtimes.openvino.engine:OpenVinoEngine", "openvino"),
-}
+# The registry: the folders of ``runtimes/`` with an engine. Each has its record as `RECORD`.
+ENGINES = ("executorch", "torch", "tvm", "onnxruntime", "openvino")
+
+_registered: dict[str, EngineRecord] = {}  # the engines that `register` added
 
 
 def register(name: str, factory: str, extra: str = "compile") -> None:
-    """Adds an engine of your own.
+    """Add an engine of your own.
 
     Args:
-        name: As bundles' manifests give it.
+        name: The engine's name, as bundles' manifests give it.
         factory: `module:attribute` of an `EngineFactory`; imported at first use.
-        extra: Which extra of this package brings what it imports, for the message when that is missing.
+        extra: The extra of this package that installs what the engine imports, for the message when that is missing.
 
     Raises:
         UsageError: The name is taken by another engine, or the factory is not `module:attribute`.
     """
-    entry = EngineEntry(factory, extra)
-    if not all(factory.partition(":")):
-        raise UsageError(f"an engine's factory is `module:attribute`, not {factory!r}")
-    if _ENGINES.setdefault(name, entry) != entry:
+    entry = EngineRecord(name, factory, extra)
+    if name in ENGINES or _registered.setdefault(name, entry) != entry:
         raise UsageError(f"there is an engine {name!r} already")
 
 
 def available() -> list[str]:
-    """The names of the engines that this version has (whether or not what they need is installed)."""
-    return list(_ENGINES)
+    """List the names of the engines that this version knows, installed or not."""
+    return [*ENGINES, *_registered]
+
+
+def record(name: str) -> EngineRecord:
+    """Return the record of an engine.
+
+    Raises:
+        UsageError: There is no such engine.
+    """
+    if name in _registered:
+        return _registered[name]
+    if name not in ENGINES:
+        raise UsageError(f"unknown engine {name!r}; known are {', '.join(available())}")
+    found: EngineRecord = importlib.import_module(f"vmp_edge.runtimes.{name}").RECORD
+    return found
 
 
 def create(bundle: Bundle, threads: int | None = None) -> Engine:
-    """Loads a bundle into its engine.
+    """Load a bundle into its engine.
 
     Args:
         bundle: An opened, thus checked, bundle.
-        threads: For the engine; None takes the manifest's, or leaves it to the engine.
+        threads: Threads for the engine; None takes the manifest's number, or lets the engine choose.
 
     Raises:
         BundleError: The engine is unknown, or cannot load the program.
-        MissingDependencyError: What the engine imports is not installed.
+        MissingDependencyError: Something that the engine imports is not installed.
         UsageError: `threads` is not positive.
     """
     name = bundle.manifest.engine
-    entry = _ENGINES.get(name)
-    known = ", ".join(available())
-    if entry is None:
+    if name not in available():
+        known = ", ".join(available())
         raise BundleError(f"{bundle.path} needs the engine {name!r}, which is unknown here (there are: {known})")
     if threads is None:
         threads = bundle.manifest.threads
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
-    return _factory(name, entry)(bundle, threads)
+    return _factory(record(name))(bundle, threads)
 
 
-def _factory(name: str, entry: EngineEntry) -> EngineFactory:
-    module_name, _, attribute = entry.factory.partition(":")
+def _factory(engine: EngineRecord) -> EngineFactory:
+    module_name, _, attribute = engine.factory.partition(":")
     try:
         module: Any = importlib.import_module(module_name)
     except ImportError as error:
         missing = error.name or str(error)
         raise MissingDependencyError(
-            f"the engine {name!r} cannot be imported here ({missing}): pip install 'vmp-edge[{entry.extra}]'"
+            f"the engine {engine.name!r} cannot be imported here ({missing}): pip install 'vmp-edge[{engine.extra}]'"
         ) from error
     return cast(EngineFactory, getattr(module, attribute))

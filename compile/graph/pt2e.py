@@ -18,7 +18,7 @@ from torch.fx import Node
 
 from vmp_edge.errors import BuildError, UsageError
 
-from ..lowering import QUANTISED
+from .. import precision as precisions
 
 Array = npt.NDArray[np.float32]
 LEAST, MOST = -128, 127  # of int8
@@ -140,5 +140,5 @@ def check(program: ExportedProgram, precision: str) -> None:
         UsageError: the precision is an int8 one and no layer is quantised, or the other way round.
     """
     quantised = any(is_call(node, WEIGHT) for node in program.graph.nodes)
-    if quantised != (precision in QUANTISED):
+    if quantised != (precisions.find(precision).by_recipe):
         raise UsageError(f"the program is {'' if quantised else 'not '}quantised, which does not go with {precision}")

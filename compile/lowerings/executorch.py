@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import logging
 import warnings
 from functools import partial
@@ -18,8 +19,8 @@ from vmp_edge.machine import host_machine
 from vmp_edge.runtimes.building import INSTALL_HINT
 from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
 
-from ..cross import executorch_library
-from ..lowering import EmulatedEngine, Lowered, Source
+from ..cross import cross_compiler, executorch_library
+from ..lowering import EmulatedEngine, Exported, Lowered, Lowering
 from ..target import Target
 from . import delegates
 
@@ -27,11 +28,11 @@ PROGRAM, EMBEDDING = "model.pte", "embedding.pte"
 SYSTEMS = {"android": "aarch64"}  # that we build no library for, by the processor whose Linux stands in for them
 
 
-def lower(source: Source, staging: Staging, target: Target, precision: str) -> Lowered:
+def lower(exported: Exported, staging: Staging, target: Target, precision: str) -> Lowered:
     """Write ``model.pte`` into a bundle, and for a Linux machine's CPU the library with its operators.
 
     Args:
-        source: the model.
+        exported: The model.
         staging: the bundle that is being made.
         target: the target; without a delegate, the program is the same for every CPU.
         precision: one of the target's; the program has it already.
@@ -42,20 +43,20 @@ def lower(source: Source, staging: Staging, target: Target, precision: str) -> L
         BuildError: the operators' library cannot be built, or the delegate does not take the model whole.
     """
     if target.delegate is not None:
-        return delegates.lower(source, staging, target, precision, PROGRAM)
+        return delegates.lower(exported, staging, target, precision, PROGRAM)
     processor = SYSTEMS.get(target.machine, target.machine)
     foreign = processor not in ("host", host_machine())
     if target.machine not in SYSTEMS:
         staging.add(LIBRARY, executorch_library(processor) if foreign else build_library())
-    staging.add(PROGRAM, to_executorch(source.program).buffer)
-    if source.embedding is not None:
-        staging.add(EMBEDDING, to_executorch(source.embedding).buffer)
+    staging.add(PROGRAM, to_executorch(exported.unprepared).buffer)
+    if exported.embedding is not None:
+        staging.add(EMBEDDING, to_executorch(exported.embedding).buffer)
     tools = {name: importlib.metadata.version(name) for name in ("torch", "executorch")}
     return Lowered(
         PROGRAM,
         tools,
         emulate=partial(_emulated, processor) if target.machine != "host" else None,
-        embedding=EMBEDDING if source.embedding is not None else None,
+        embedding=EMBEDDING if exported.embedding is not None else None,
     )
 
 
@@ -102,3 +103,22 @@ def _linear_config() -> Any:
             return valid and len(node.args) == 2, needed  # those kernels' biases cannot be written
 
     return WithWeightOnly
+
+
+def check(target: Target, precision: str) -> None:
+    """Check that the libraries and compilers are installed that `lower` needs for a target.
+
+    Raises:
+        MissingDependencyError: One of them is missing.
+    """
+    if target.delegate is not None:
+        delegates.check(target)
+        return
+    if importlib.util.find_spec("executorch") is None:
+        raise MissingDependencyError(f"lowering to ExecuTorch needs executorch; {INSTALL_HINT}")
+    processor = SYSTEMS.get(target.machine, target.machine)
+    if target.machine not in SYSTEMS and processor not in ("host", host_machine()):
+        cross_compiler(processor)
+
+
+LOWERING = Lowering(lower, check)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from vmp_edge.bundle.writing import Staging
 
-from ..lowering import Lowered, Source
+from ..lowering import Exported, Lowered, Lowering
 from ..target import Target
 from .onnx import lowering as onnx
 
 INSTALL_HINT = "run: pip install 'vmp-edge[compile,openvino]'"
 
 
-def lower(source: Source, staging: Staging, target: Target, precision: str) -> Lowered:
+def lower(exported: Exported, staging: Staging, target: Target, precision: str) -> Lowered:
     """Write ``model.onnx`` into a bundle.
 
     Args:
-        source: the model.
+        exported: The model.
         staging: the bundle that is being made.
         target: the target, whose `scan` says how the scans are written.
         precision: one of the target's.
@@ -25,4 +25,16 @@ def lower(source: Source, staging: Staging, target: Target, precision: str) -> L
         BuildError: the model does not pass ONNX's checker.
     """
     onnx.require(("onnx", "onnxscript", "openvino"), INSTALL_HINT)
-    return onnx.write(source, staging, target, precision, ("openvino",))
+    return onnx.write(exported, staging, target, precision, ("openvino",))
+
+
+def check(target: Target, precision: str) -> None:
+    """Check that onnx, onnxscript and openvino are installed.
+
+    Raises:
+        MissingDependencyError: One of them is missing.
+    """
+    onnx.require(("onnx", "onnxscript", "openvino"), INSTALL_HINT)
+
+
+LOWERING = Lowering(lower, check)

@@ -9,22 +9,25 @@ import torch
 
 from vmp_edge.bundle.writing import Staging
 
-from ..lowering import Lowered, Source
+from ..lowering import Exported, Lowered, Lowering
 from ..target import Target
 
 PROGRAM = "model.pth"
 
 
-def lower(source: Source, staging: Staging, target: Target, precision: str) -> Lowered:
+def lower(exported: Exported, staging: Staging, target: Target, precision: str) -> Lowered:
     """Write ``model.pth``, which `vmp_edge.models.load_checkpoint` reads too.
 
     Args:
-        source: the model.
+        exported: The model.
         staging: the bundle that is being made.
         target: the target; PyTorch runs on any.
         precision: fp32, the only one.
     """
-    model, buffer = source.model, io.BytesIO()
+    model, buffer = exported.model, io.BytesIO()
     torch.save({"model": model.state_dict(), "options": dataclasses.asdict(model.options)}, buffer)
     staging.add(PROGRAM, buffer.getvalue())
     return Lowered(program=PROGRAM, tools={"torch": torch.__version__})
+
+
+LOWERING = Lowering(lower)

@@ -1,1 +1,12 @@
-"""The reference engine: the source model itself."""
+"""PyTorch: the source model itself, as the reference for the other engines."""
+
+from __future__ import annotations
+
+from vmp_edge.engines import EngineRecord
+
+RECORD = EngineRecord(
+    name="torch",
+    factory="vmp_edge.runtimes.torch.engine:TorchEngine",
+    lowering="vmp_edge.compile.lowerings.torch",
+    precisions=("fp32",),
+)

@@ -13,7 +13,9 @@ pytest.importorskip("torchao", reason="needs torchao: pip install 'vmp-edge[comp
 
 from vmp_edge.calibration.finetuning import FIXED, Schedule, Student, finetune
 from vmp_edge.compile import graph
-from vmp_edge.compile.lowering import QUANTISED
+from vmp_edge.compile.precision import Quantiser, quantised_by
+
+QUANTISED = quantised_by(Quantiser.RECIPE)
 
 HARSH = dataclasses.replace(quantisation.load("int8"), dynamic=(), float=(), ranges="percentile", percentile=99.0)
 

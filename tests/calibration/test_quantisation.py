@@ -14,7 +14,9 @@ pytest.importorskip("torchao", reason="needs torchao: pip install 'vmp-edge[comp
 
 from vmp_edge.calibration.observers import RangeObserver
 from vmp_edge.compile import graph
-from vmp_edge.compile.lowering import QUANTISED
+from vmp_edge.compile.precision import Quantiser, quantised_by
+
+QUANTISED = quantised_by(Quantiser.RECIPE)
 
 OPS = torch.ops.quantized_decomposed
 INPUT_OF = {STATIC: OPS.dequantize_per_tensor.default, DYNAMIC: OPS.dequantize_per_token.default}

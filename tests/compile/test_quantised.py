@@ -1,6 +1,7 @@
 """`vmp-edge build` in int8: what it writes, what it measures, and what it refuses."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -10,14 +11,18 @@ import yaml
 
 pytest.importorskip("executorch", reason="needs executorch")
 
+from vmp_edge import engines
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.calibration import quantisation
 from vmp_edge.calibration.measure import Comparison
 from vmp_edge.cli import main
-from vmp_edge.compile import graph, parity, quantised, target
-from vmp_edge.compile.lowering import CALIBRATED, PRECISIONS, QUANTISED
+from vmp_edge.compile import graph, parity, target
 from vmp_edge.compile.lowerings import delegates
+from vmp_edge.compile.lowerings.delegates import contract
 from vmp_edge.compile.lowerings.executorch import to_executorch
+from vmp_edge.compile.precision import PRECISIONS, Cosine, Quantiser, quantised_by
+
+QUANTISED = quantised_by(Quantiser.RECIPE)
 
 
 def run(capfd, *arguments):
@@ -44,11 +49,14 @@ def clips(tmp_path):
 
 
 def test_recipes_and_engines_know_the_same_precisions():
-    assert set(quantisation.names()) == {"fp16", *QUANTISED, *CALIBRATED}
+    assert set(quantisation.names()) == {"fp16", *quantised_by(Quantiser.RECIPE, Quantiser.DELEGATE)}
     for name in target.names():
         kind = target.load(name)
         assert kind.precisions
-        assert all(any(precision in PRECISIONS[engine] for engine in kind.engines) for precision in kind.precisions)
+        assert all(
+            any(precision in engines.record(engine).precisions for engine in kind.engines)
+            for precision in kind.precisions
+        )
     assert set(QUANTISED) <= set(target.load("host").precisions)
 
 
@@ -166,7 +174,7 @@ def test_unlabelled_clips_tell_the_agreement(capfd, tmp_path, checkpoint, clips)
 
 
 def test_our_own_model_draws_its_clips(capfd, tmp_path, monkeypatch):
-    monkeypatch.setattr(quantised, "HELD_OUT", 20)
+    monkeypatch.setitem(PRECISIONS, "int8", replace(PRECISIONS["int8"], drawn_clips=20))
     output = tmp_path / "bundle"
     build = ("build", "--target", "host", "--precision", "int8", "--calibration-clips", 10, "--output", output)
     code, _, lines = run(capfd, *build, "--max-drop", 15)
@@ -187,6 +195,9 @@ def test_fine_tuning_is_told(capfd, tmp_path, checkpoint, clips):
 
 class FakeDelegate:
     """Quantises nothing and compiles nothing; what "emulates" it is PyTorch."""
+
+    def record(self):
+        return delegates.Delegate(self.lower, quantiser=self.quantiser)
 
     def quantiser(self, kind, recipe):
         from torchao.quantization.pt2e.quantizer import Quantizer
@@ -213,7 +224,7 @@ def run_module(module, frames):
 
 
 def test_a_delegate_quantises_and_its_emulator_recognises(capfd, tmp_path, checkpoint, clips, monkeypatch):
-    monkeypatch.setattr(delegates, "find", lambda name: FakeDelegate())
+    monkeypatch.setattr(contract, "find", lambda target: FakeDelegate().record())
     output = tmp_path / "out" / "bundle"
     build = ("build", "--target", "arm-ethos-u85", "--checkpoint", checkpoint, "--output", output)
     code, _, lines = run(capfd, *build)
@@ -231,6 +242,9 @@ def test_a_delegate_quantises_and_its_emulator_recognises(capfd, tmp_path, check
 class NeverRun:
     """A delegate whose emulator would take too long."""
 
+    def record(self):
+        return delegates.Delegate(self.lower)
+
     def lower(self, program, kind, precision):
         def run(frames):
             raise AssertionError("it was to be left out")
@@ -239,14 +253,20 @@ class NeverRun:
 
 
 class NeverRunInPyTorch(NeverRun):
-    """Likewise; it quantises as it lowers."""
+    """Likewise; it quantises while it lowers."""
+
+    def record(self):
+        return delegates.Delegate(self.lower, lower_calibrated=self.lower_calibrated)
 
     def lower_calibrated(self, program, kind, recipe, clips):
         return self.lower(program, kind, "16a8w")
 
 
 class NeverRunOnADevice(NeverRun):
-    """Likewise, but what it quantises, PyTorch can run."""
+    """Likewise, but PyTorch can run what it quantises."""
+
+    def record(self):
+        return delegates.Delegate(self.lower, quantiser=self.quantiser)
 
     quantiser = FakeDelegate.quantiser
 
@@ -262,7 +282,7 @@ class NeverRunOnADevice(NeverRun):
 def test_no_parity_clips_leave_the_emulator_out(
     capfd, tmp_path, checkpoint, clips, monkeypatch, fake, target, measured
 ):
-    monkeypatch.setattr(delegates, "find", lambda name: fake())
+    monkeypatch.setattr(contract, "find", lambda target: fake().record())
     output = tmp_path / "out" / "bundle"
     build = ("build", "--target", target, "--checkpoint", checkpoint, "--parity-clips", 0, "--output", output)
     if target != "arm-vgf":  # whose only precision is fp32
@@ -289,7 +309,7 @@ def test_too_great_a_drop_fails_and_leaves_nothing(capfd, tmp_path, checkpoint, 
 
 
 def test_logits_too_far_from_the_source_model(capfd, tmp_path, checkpoint, monkeypatch):
-    monkeypatch.setitem(parity.COSINE, "int8-dynamic", 1.1)
+    monkeypatch.setitem(PRECISIONS, "int8-dynamic", replace(PRECISIONS["int8-dynamic"], parity=Cosine(1.1)))
     output = tmp_path / "out" / "bundle"
     build = ("build", "--target", "host", "--checkpoint", checkpoint, "--precision", "int8-dynamic", "--output", output)
     code, _, lines = run(capfd, *build)

@@ -20,7 +20,7 @@ from quantisation import KINDS, quantised
 from vmp_edge.bundle.writing import Staging
 from vmp_edge.compile import graph, parity, target
 from vmp_edge.compile.emulation.runners import EmulatedExecuTorch
-from vmp_edge.compile.lowering import Source
+from vmp_edge.compile.lowering import Exported
 from vmp_edge.compile.lowerings import executorch
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.models import ModelOptions, VideoMamba
@@ -42,7 +42,7 @@ def test_int8_is_that_of_the_program(precision, tmp_path):
     program = quantised(graph.export(model), precision)
     kind = target.load("arm64-executorch")
     try:
-        lowered = executorch.lower(Source(model, program), Staging(tmp_path), kind, precision)
+        lowered = executorch.lower(Exported(model, program), Staging(tmp_path), kind, precision)
         engine = EmulatedExecuTorch(unsealed(tmp_path, lowered.program, model.options), "aarch64")
     except MissingDependencyError as error:
         pytest.skip(str(error))

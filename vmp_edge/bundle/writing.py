@@ -127,6 +127,25 @@ def staged_bundle(destination: str | os.PathLike[str]) -> Iterator[Staging]:
         raise
 
 
+def check_destination(destination: str | os.PathLike[str]) -> None:
+    """Check that a bundle can be written to a folder: to know it before the work of building one.
+
+    Args:
+        destination: The bundle's folder.
+
+    Raises:
+        BuildError: The destination holds something other than a bundle, or cannot be written.
+    """
+    target = Path(os.path.realpath(destination))
+    with _as_build_error(target):
+        _check_replaceable(target)
+        parent = next(path for path in target.parents if path.exists())
+        if not parent.is_dir():
+            raise BuildError(f"{target} cannot be written: {parent} is not a folder")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise BuildError(f"{target} cannot be written: {parent} is write-protected")
+
+
 def _check_replaceable(target: Path) -> None:
     """Refuses to replace anything but a bundle or an empty folder: a wrong --output must not cost anyone's files."""
     if not target.exists():

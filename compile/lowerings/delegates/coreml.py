@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from torch.export import ExportedProgram
 from vmp_edge.errors import BuildError
 
 from ...target import Target
-from . import Delegated, lower_whole, quiet, require
+from . import Delegate, Delegated, lower_whole, quiet, require
 from .mil import OPERATIONS, Interpreter
 
 # coremltools 9.0 fails in it where a scalar is added to a linear layer's output, as under the root of each norm.
+MODULES = ("coremltools", "executorch.backends.apple.coreml.partition")
 BROKEN_PASS = "common::fuse_linear_bias"
 
 
@@ -31,7 +33,7 @@ def lower(program: ExportedProgram, target: Target, precision: str) -> Delegated
         MissingDependencyError: coremltools is not installed.
         BuildError: it cannot compile the model, or something in the ML program is not what it should be.
     """
-    require("coreml", "coremltools", "executorch.backends.apple.coreml.partition")
+    require("coreml", *MODULES)
     import coremltools
     from executorch.backends.apple.coreml.compiler import CoreMLBackend
     from executorch.backends.apple.coreml.partition import CoreMLPartitioner
@@ -91,3 +93,6 @@ def check(function: Any) -> None:
                 raise BuildError(f"the ML program computes {operation.name} ({kind}) in {name}, not in float16")
             if not all(isinstance(size, int) for size in output.shape):
                 raise BuildError(f"the ML program's {operation.name} ({kind}) has a shape that is not static")
+
+
+DELEGATE = Delegate(lower, partial(require, "coreml", *MODULES))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,15 @@ from vmp_edge.calibration.quantisation import Recipe, range_options
 from vmp_edge.errors import BuildError
 
 from ...target import Target
-from . import Array, Delegated, lower_whole, require
+from . import Array, Delegate, Delegated, lower_whole, require
 
 EXTRA = "ethos-u"
+MODULES = (
+    "ethosu.vela",
+    "tosa_serializer",
+    "executorch.backends.arm.quantizer",
+    "executorch.backends.arm.ethosu",
+)
 EMULATOR = "Arm's TOSA reference model"
 EDGES = ("quantize_per_tensor",)  # and dequantize_per_tensor
 LEAST_SCALE = 2**-24  # ExecuTorch's own, 2^-12, would leave numbers below one with twelve bits
@@ -28,7 +35,7 @@ def quantiser(target: Target, recipe: Recipe) -> Any:
     Raises:
         MissingDependencyError: Vela, or what it takes, is not installed.
     """
-    require(EXTRA, "ethosu.vela", "tosa_serializer", "executorch.backends.arm.quantizer")
+    require(EXTRA, *MODULES)
     from executorch.backends.arm.quantizer import EthosUQuantizer, get_symmetric_a16w8_quantization_config
 
     from vmp_edge.calibration.observers import RangeObserver
@@ -55,7 +62,7 @@ def lower(program: ExportedProgram, target: Target, precision: str) -> Delegated
         MissingDependencyError: Vela, or what it takes, is not installed.
         BuildError: it cannot compile the model, or something is left to the CPU, or has eight bits.
     """
-    require(EXTRA, "ethosu.vela", "tosa_serializer", "tosa_reference_model", "executorch.backends.arm.ethosu")
+    require(EXTRA, *MODULES, "tosa_reference_model")
     from executorch.backends.arm.ethosu import EthosUPartitioner
 
     check_wide(program)
@@ -151,3 +158,6 @@ class Tosa:
         values = np.asarray(outputs[0]).reshape(got.shape)
         result: Array = values.astype(np.float32) * np.float32(got.scale)
         return result
+
+
+DELEGATE = Delegate(lower, partial(require, EXTRA, *MODULES), quantiser=quantiser)

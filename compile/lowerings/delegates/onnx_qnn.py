@@ -17,11 +17,9 @@ from vmp_edge.ops.chunked import Form
 
 from ...target import Soc, Target
 from ..onnx import lowering as onnx
-from . import Delegated, quiet, require
-from .htp import well_computed as rewrite
-from .htp import with_bounded_exponents
+from . import Delegate, Delegated, quiet, require
+from .htp import well_computed, with_bounded_exponents
 
-__all__ = ["lower", "lower_calibrated", "rewrite"]
 PROVIDER = "QNNExecutionProvider"
 EMULATOR = "Qualcomm's x86 emulator of the HTP"
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-qnn")
@@ -190,3 +188,6 @@ class Program:
             self._session = open_session(self.content, self.soc)
         logits: npt.NDArray[np.float32] = self._session.run(None, {onnx.NAMES[0][0]: frames})[0]
         return logits
+
+
+DELEGATE = Delegate(lower, _require, rewrite=well_computed, lower_calibrated=lower_calibrated)

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from torch.export import ExportedProgram
 from vmp_edge.errors import BuildError, MissingDependencyError
 
 from ...target import Target
-from . import Array, Delegated, lower_whole, require
+from . import Array, Delegate, Delegated, lower_whole, require
 
 EXTRA = "vgf"
+MODULES = ("model_converter", "tosa_serializer", "executorch.backends.arm.vgf")
 EMULATOR = "Arm's ML Emulation Layer for Vulkan"
 DRIVER = "lvp_icd"  # Mesa's lavapipe: Vulkan on the CPU
 LAYERS = ("Graph", "Tensor")  # of the emulation, in this order
@@ -37,7 +39,7 @@ def lower(program: ExportedProgram, target: Target, precision: str) -> Delegated
         MissingDependencyError: Arm's converter is not installed.
         BuildError: it cannot compile the model, or not all of it.
     """
-    require(EXTRA, "model_converter", "tosa_serializer", "executorch.backends.arm.vgf")
+    require(EXTRA, *MODULES)
     from executorch.backends.arm.vgf import VgfCompileSpec, VgfPartitioner
 
     os.environ.setdefault("MODEL_CONVERTER_PATH", str(binary("model_converter", "model-converter")))
@@ -134,3 +136,6 @@ class Scenario:
             "commands": [{"dispatch_graph": {"bindings": bindings, "graph_ref": "model"}}],
             "resources": resources,
         }
+
+
+DELEGATE = Delegate(lower, partial(require, EXTRA, *MODULES))

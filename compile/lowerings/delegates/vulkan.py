@@ -7,6 +7,7 @@ does not tell. The format is ExecuTorch's ``schema.fbs``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from torch.export import ExportedProgram
 from vmp_edge.errors import BuildError
 
 from ...target import Target
-from . import Delegated, lower_whole, quiet, require
+from . import Delegate, Delegated, lower_whole, quiet, require
 
+PARTITIONER = "executorch.backends.vulkan.partitioner.vulkan_partitioner"
 PREPACK = "et_vk.prepack.default"  # writes a constant into a texture
 COPIES = (PREPACK, "aten.clone.default")
 OPERATORS = (  # arithmetic and copies
@@ -43,7 +45,7 @@ def lower(program: ExportedProgram, target: Target, precision: str) -> Delegated
         MissingDependencyError: executorch is not installed.
         BuildError: it cannot compile the model, or something in the graph is not what it should be.
     """
-    require("compile", "executorch.backends.vulkan.partitioner.vulkan_partitioner")
+    require("compile", PARTITIONER)
     from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 
     edge, lowered = lower_whole(program, VulkanPartitioner({"require_dynamic_shapes": False}), "Vulkan")
@@ -144,3 +146,6 @@ def _compute(name: str, given: list[Any]) -> Tensor:
             arguments.append(fitting)
     computed: Tensor = function(*arguments, **named)
     return computed
+
+
+DELEGATE = Delegate(lower, partial(require, "compile", PARTITIONER))

@@ -14,8 +14,9 @@ from vmp_edge.errors import BuildError, MissingDependencyError
 from vmp_edge.ops.chunked import Form
 
 from ... import graph
+from ... import precision as precisions
 from ...graph import pt2e
-from ...lowering import QUANTISED, Lowered, Source
+from ...lowering import Exported, Lowered, Lowering
 from ...target import Target
 from .. import delegates
 from . import qdq
@@ -33,11 +34,11 @@ NAMES_APART = ((["frames"], ["tokens"]), (["tokens"], ["logits"]))  # of the emb
 INSTALL_HINT = "run: pip install 'vmp-edge[compile,onnxruntime]'"
 
 
-def lower(source: Source, staging: Staging, target: Target, precision: str) -> Lowered:
+def lower(exported: Exported, staging: Staging, target: Target, precision: str) -> Lowered:
     """Write ``model.onnx`` into a bundle.
 
     Args:
-        source: the model.
+        exported: The model.
         staging: the bundle that is being made.
         target: the target, whose `scan` says how the scans are written.
         precision: one of the target's.
@@ -48,21 +49,23 @@ def lower(source: Source, staging: Staging, target: Target, precision: str) -> L
         BuildError: the model does not pass ONNX's checker, or the delegate does not take it whole.
     """
     if target.delegate is not None:
-        return delegates.lower(source, staging, target, precision, PROGRAM)
+        return delegates.lower(exported, staging, target, precision, PROGRAM)
     require(("onnx", "onnxscript", "onnxruntime"), INSTALL_HINT)
-    return write(source, staging, target, precision)
+    return write(exported, staging, target, precision)
 
 
-def write(source: Source, staging: Staging, target: Target, precision: str, readers: tuple[str, ...] = ()) -> Lowered:
+def write(
+    exported: Exported, staging: Staging, target: Target, precision: str, readers: tuple[str, ...] = ()
+) -> Lowered:
     """As `lower`; `readers` are distributions whose versions the manifest gives, too."""
-    program, names, form = in_precision(source.program, precision), NAMES, Form(**target.scan)
-    if source.embedding is not None:
+    program, names, form = in_precision(exported.unprepared, precision), NAMES, Form(**target.scan)
+    if exported.embedding is not None:
         of_embedding, names = NAMES_APART
-        embedding = in_precision(source.embedding, precision, check=False)
+        embedding = in_precision(exported.embedding, precision, check=False)
         staging.add(EMBEDDING, to_onnx(embedding, form, of_embedding).SerializeToString())
     staging.add(PROGRAM, to_onnx(program, form, names).SerializeToString())
     tools = {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript", *readers)}
-    return Lowered(PROGRAM, tools, embedding=EMBEDDING if source.embedding is not None else None)
+    return Lowered(PROGRAM, tools, embedding=EMBEDDING if exported.embedding is not None else None)
 
 
 def in_precision(program: ExportedProgram, precision: str, check: bool = True) -> ExportedProgram:
@@ -80,7 +83,7 @@ def in_precision(program: ExportedProgram, precision: str, check: bool = True) -
         pt2e.check(program, precision)
     if precision == "fp16":
         return graph.in_float16(program, quantisation.load(precision).stays)
-    return qdq.with_fixed_ranges(program) if precision in QUANTISED else program
+    return qdq.with_fixed_ranges(program) if precisions.find(precision).by_recipe else program
 
 
 def to_onnx(program: ExportedProgram, form: Form, names: tuple[list[str], list[str]] = NAMES) -> Any:
@@ -142,3 +145,18 @@ def require(names: tuple[str, ...], hint: str) -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise MissingDependencyError(f"lowering to ONNX needs {error.name or name}; {hint}") from error
+
+
+def check(target: Target, precision: str) -> None:
+    """Check that the libraries are installed that `lower` needs for a target.
+
+    Raises:
+        MissingDependencyError: One of them, or a delegate's toolchain, is missing.
+    """
+    if target.delegate is not None:
+        delegates.check(target)
+    else:
+        require(("onnx", "onnxscript", "onnxruntime"), INSTALL_HINT)
+
+
+LOWERING = Lowering(lower, check)

@@ -17,7 +17,7 @@ from vmp_edge.machine import host_machine
 from vmp_edge.runtimes.tvm.library import CUDART, INSTALL_HINT, build_cudart, build_operators, runtime_library
 
 from ...cross import cmake_toolchain, cross_compiler
-from ...lowering import EmulatedEngine, Lowered, Source
+from ...lowering import EmulatedEngine, Exported, Lowered, Lowering
 from ...target import Target, for_precision, native
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ PROGRAM, EMBEDDING = "model.so", "embedding.so"
 RUNTIME_LIBRARIES = ("libtvm_ffi.so", "libtvm_runtime.so")
 
 
-def lower(source: Source, staging: Staging, target: Target, precision: str) -> Lowered:
+def lower(exported: Exported, staging: Staging, target: Target, precision: str) -> Lowered:
     """Write ``model.so`` into a bundle, and for GPUs the CUDA runtime.
 
     Args:
-        source: the model.
+        exported: The model.
         staging: the bundle that is being made.
         target: the target; ``host`` becomes the most demanding target that this CPU satisfies.
         precision: one of the target's.
@@ -47,15 +47,15 @@ def lower(source: Source, staging: Staging, target: Target, precision: str) -> L
     from ...graph import pt2e  # which needs PyTorch
 
     target = resolve(target, precision)
-    pt2e.check(source.program, precision)
+    pt2e.check(exported.unprepared, precision)
     tools = {name: importlib.metadata.version(name) for name in ("torch", "apache-tvm", "apache-tvm-ffi")}
     path = staging.path / PROGRAM
     if target.gpu:
-        return _lower_for_gpu(source.program, staging, target, precision, tools)
-    to_library(source.program, target, path)
+        return _lower_for_gpu(exported.unprepared, staging, target, precision, tools)
+    to_library(exported.unprepared, target, path)
     staging.add(PROGRAM)
-    if source.embedding is not None:
-        to_library(source.embedding, target, staging.path / EMBEDDING)
+    if exported.embedding is not None:
+        to_library(exported.embedding, target, staging.path / EMBEDDING)
         staging.add(EMBEDDING)
     return Lowered(
         PROGRAM,
@@ -63,7 +63,7 @@ def lower(source: Source, staging: Staging, target: Target, precision: str) -> L
         target.cpu_features,
         libraries=RUNTIME_LIBRARIES,
         emulate=None if target.machine == host_machine() else _emulated(),
-        embedding=EMBEDDING if source.embedding is not None else None,
+        embedding=EMBEDDING if exported.embedding is not None else None,
     )
 
 
@@ -225,3 +225,24 @@ def link_library(compiler: str, output: str, objects: list[str], archives: list[
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(f"linking {Path(output).name} failed: {(done.stderr.splitlines() or ['no message'])[-1]}")
+
+
+def check(target: Target, precision: str) -> None:
+    """Check that TVM and the compilers are installed that `lower` needs for a target, and that a CPU target fits.
+
+    Raises:
+        MissingDependencyError: One of them is missing.
+        UsageError: No target fits this CPU.
+    """
+    runtime_library()
+    _import_tvm()
+    resolved = resolve(target, precision)
+    cross_compiler(resolved.machine)
+    if resolved.gpu:
+        from .cuda import toolchain
+
+        jetpack = resolved.gpu.jetpack
+        toolchain.find(toolchain.JETPACKS[jetpack] if jetpack else None)
+
+
+LOWERING = Lowering(lower, check, tune)

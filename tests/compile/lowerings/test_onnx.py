@@ -14,8 +14,8 @@ from small_models import VARIANTS, make_model
 
 from vmp_edge import ops
 from vmp_edge.compile import graph, target
-from vmp_edge.compile.lowering import QUANTISED
 from vmp_edge.compile.lowerings.onnx import qdq
+from vmp_edge.compile.precision import Quantiser, quantised_by
 from vmp_edge.errors import BundleError, MissingDependencyError, UsageError, VmpError
 from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, error
 from vmp_edge.ops.chunked import Form
@@ -33,6 +33,7 @@ from quantisation import quantised
 from vmp_edge.compile.lowerings.onnx.lowering import OPSET, in_precision, lower, to_onnx
 from vmp_edge.runtimes.onnxruntime.engine import OnnxRuntimeEngine
 
+QUANTISED = quantised_by(Quantiser.RECIPE)
 SCAN = Form("scan")
 
 

@@ -15,12 +15,10 @@ from vmp_edge.ops.chunked import Form
 
 from .... import graph
 from ....target import Target
-from .. import Delegated, check_whole, quiet, require, shares_scans
-from ..htp import well_computed as rewrite
-from ..htp import with_bounded_exponents
+from .. import Delegate, Delegated, check_whole, quiet, require, shares_scans
+from ..htp import well_computed, with_bounded_exponents
 from . import shared, toolchain
 
-__all__ = ["lower", "quantiser", "rewrite"]
 EMULATOR = "Qualcomm's x86 emulator of the HTP"
 TOOLS = ("torch", "executorch", "torchao", "onnxruntime-qnn")
 BACKEND = "executorch.backends.qualcomm"
@@ -54,7 +52,7 @@ def lower(program: ExportedProgram, target: Target, precision: str) -> Delegated
     def compile_part(part: nn.Module, inputs: Any) -> tuple[Any, Any]:
         with quiet():
             exported = torch.export.export(part, inputs, strict=False)
-            plain = with_bounded_exponents(rewrite(graph.with_plain_operations(exported, Form(**target.scan))))
+            plain = with_bounded_exponents(well_computed(graph.with_plain_operations(exported, Form(**target.scan))))
         return compile_whole(plain.module(check_guards=False), inputs)
 
     if shares_scans(program, target, precision):
@@ -119,3 +117,6 @@ class Program:
             self._method = Runtime.get().load_program(self.content).load_method("forward")
         (logits,) = self._method.execute([torch.from_numpy(np.ascontiguousarray(frames))])
         return np.array(logits, np.float32)
+
+
+DELEGATE = Delegate(lower, load_toolchain, rewrite=well_computed, quantiser=quantiser)

@@ -10,7 +10,7 @@ import torch
 from torch.fx import traceback
 
 from vmp_edge.cli import main
-from vmp_edge.compile import lowering, target
+from vmp_edge.compile import precision, target
 from vmp_edge.compile.lowerings import delegates
 from vmp_edge.compile.lowerings.delegates import ethosu, vgf
 from vmp_edge.errors import BuildError, MissingDependencyError
@@ -46,7 +46,7 @@ def test_a_missing_toolchain_is_one_line(capfd, tmp_path, checkpoint, monkeypatc
     monkeypatch.setitem(sys.modules, module, None)
     output = tmp_path / "bundle"
     command = ["build", "--target", name, "--output", output]
-    if target.load(name).precisions[0] not in lowering.CALIBRATED:  # our own model needs no --calibrate
+    if not precision.find(target.load(name).precisions[0]).by_delegate:  # our own model needs no --calibrate
         command += ["--checkpoint", checkpoint]
     assert main([str(argument) for argument in command]) == 1
     lines = capfd.readouterr().err.splitlines()
@@ -149,8 +149,8 @@ def test_what_emulating_vulkan_needs(monkeypatch, tmp_path, missing):
 
 
 def test_an_emulated_engine_takes_videos():
-    made = delegates.Delegated(b"", (), "a test", lambda frames: frames.mean((1, 2, 3))[None])
-    engine = delegates.Emulated(made, SimpleNamespace(manifest=SimpleNamespace(model={"tubelet_size": 2})))
+    delegated = delegates.Delegated(b"", (), "a test", lambda frames: frames.mean((1, 2, 3))[None])
+    engine = delegates.EmulatedDelegate(delegated, SimpleNamespace(manifest=SimpleNamespace(model={"tubelet_size": 2})))
     video = np.arange(2 * 3 * 4 * 2 * 2, dtype=np.float32).reshape(2, 3, 4, 2, 2)
     steps = video.transpose(0, 2, 1, 3, 4).reshape(2, 2, -1).mean(2)
     np.testing.assert_allclose(engine.run(video), steps)

@@ -14,11 +14,12 @@ from vmp_edge.bundle.writing import Staging
 from vmp_edge.calibration import quantisation
 from vmp_edge.cli import main
 from vmp_edge.compile import graph, target
-from vmp_edge.compile.lowering import Source
+from vmp_edge.compile.lowering import Exported
 from vmp_edge.compile.lowerings import delegates
 from vmp_edge.compile.lowerings.delegates import htp, onnx_qnn
 from vmp_edge.compile.lowerings.delegates.qnn import shared, toolchain
-from vmp_edge.compile.quantised import OPTIONS, plan
+from vmp_edge.compile.plan import QuantisationOptions, plan
+from vmp_edge.compile.precision import find
 from vmp_edge.errors import BuildError, MissingDependencyError, UsageError
 from vmp_edge.models import ModelOptions, VideoMamba
 
@@ -100,11 +101,10 @@ def test_an_unknown_soc_is_one_line(capfd, name, words):
 
 
 def test_16a8w_needs_clips():
-    nothing = dict.fromkeys(OPTIONS)
-    recipe = plan("16a8w", True, nothing).recipe
+    recipe = plan(find("16a8w"), True, QuantisationOptions()).recipe
     assert recipe.needs_clips and recipe.headroom > 1
     with pytest.raises(UsageError, match="16a8w is calibrated on clips"):
-        plan("16a8w", False, nothing)
+        plan(find("16a8w"), False, QuantisationOptions())
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
@@ -196,7 +196,7 @@ def test_scans_are_shared_from_a_length_on():
     assert not delegates.shares_scans(program, kind, "fp16")  # 17 tokens
     kind = dataclasses.replace(kind, options={"shared_scans": 17})
     assert delegates.shares_scans(program, kind, "fp16")
-    assert len(graph.scans(delegates.ordinary(program, kind, "fp16"))) == 2
+    assert len(graph.scans(delegates.prepare(program, kind, "fp16").program)) == 2
     assert not delegates.shares_scans(program, kind, "16a8w")
     assert not delegates.shares_scans(program, target.load("onnx-qnn"), "fp16")
 
@@ -220,7 +220,7 @@ def test_a_delegate_that_quantises_by_itself_is_given_the_clips(tmp_path, monkey
     plain = delegates.ordinary(graph.export(model), kind, "16a8w")
     videos = [torch.randn(1, 3, 4, 32, 32) for _ in range(3)]
     clips = [graph.fold_frames(video, 1).contiguous().numpy() for video in videos]
-    source = Source(model, plain, clips=clips)
+    source = Exported(model, plain, clips=clips)
     lowered = delegates.lower(source, Staging(tmp_path), kind, "16a8w", "model.onnx")
     engine = lowered.emulate(unsealed(tmp_path, "model.onnx", model.options))
     with torch.no_grad():

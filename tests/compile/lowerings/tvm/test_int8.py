@@ -10,7 +10,7 @@ from bundles import unsealed
 
 from vmp_edge.bundle.writing import Staging
 from vmp_edge.compile import graph, parity, target
-from vmp_edge.compile.lowering import Source
+from vmp_edge.compile.lowering import Exported
 from vmp_edge.errors import BuildError, MissingDependencyError, UsageError
 from vmp_edge.machine import missing_cpu_features
 from vmp_edge.models import zoo
@@ -152,7 +152,7 @@ def lowered(tmp_path):
     """A function that lowers a quantised program; what an engine sees of the bundle."""
 
     def make(model, program, precision, kind):
-        result = lower(Source(model, program), Staging(tmp_path), kind, precision)
+        result = lower(Exported(model, program), Staging(tmp_path), kind, precision)
         needs = {"cpu_features": result.cpu_features, "machine": kind.machine}
         return unsealed(tmp_path, result.program, model.options, **needs)
 
