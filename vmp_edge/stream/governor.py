@@ -160,9 +160,9 @@ class Governor:
     """Chooses the level that keeps a stream within its budget.
 
     It goes one level down as soon as two recent windows and their 95th percentile are over the budget of latency, or
-    two samples of the CPU are over its budget on average. Each level gets a few windows before it is judged. It goes one
-    level up when the stream was well under the budget for some seconds. If that proves too early, the next try waits
-    twice as long.
+    two samples of the CPU are over its budget on average. Each level gets a few windows before it is judged. It goes
+    one level up when the stream was well under the budget for some seconds. If that proves too early, the next try
+    waits twice as long.
 
     Args:
         budget: The budget to keep within.
@@ -243,7 +243,7 @@ class Governor:
         if latency is not None and (p95 is None or p95 > _EASY_LATENCY * latency):
             return False
         better = self.levels[self.number - 1]
-        # Factor by which the CPU's share grows one level up. The cost of another variant is unknown, and taken as twice.
+        # Factor by which the CPU's share grows one level up. The cost of another variant is unknown; twice is assumed.
         growth = self.level.hop / better.hop if better.variant == self.level.variant else 2.0
         return cpu is None or (share is not None and share * growth <= _EASY_CPU * cpu)
 

@@ -22,9 +22,7 @@ _SAMPLES = 128  # pixels of a side that are averaged into the cells; more pixels
 _BASELINE = 0.1  # seconds between the two pictures; slow motion does not show from one frame to the next
 _RISE = 1 / 30  # thresholds per second: the fastest rise of the noise floor
 _FALL = 2.0  # seconds: the time constant with which the noise floor falls
-_HIGHEST_FLOOR = (
-    2.0  # thresholds; noisier pictures count as moving, because a window too many is better than one missed
-)
+_HIGHEST_FLOOR = 2.0  # thresholds; noisier pictures count as moving, because a needless window is better than a miss
 
 
 class MotionMeter:
@@ -41,7 +39,7 @@ class MotionMeter:
             timestamp: Seconds, not before the last frame's.
 
         Returns:
-            The mean absolute difference in grey levels, 0 to 255, of the block that changed most. 0 for the first frame.
+            The mean absolute difference in grey levels, 0 to 255, of the block that changed most. 0 at first.
         """
         picture = _small(frame)
         pictures = self._pictures
@@ -70,8 +68,8 @@ class MotionGate:
     """Decides which windows to pass over because nothing moves.
 
     Motion begins when the measure exceeds a noise floor by the threshold, and ends when it exceeds the floor by less
-    than half the threshold. The floor follows the measure down within seconds. It follows it up slowly and never far, so
-    that the gate learns a camera's noise at night but does not take a long action for noise.
+    than half the threshold. The floor follows the measure down within seconds. It follows it up slowly and never far,
+    so that the gate learns a camera's noise at night but does not take a long action for noise.
 
     Args:
         threshold: Grey levels, as `MotionMeter` measures them.

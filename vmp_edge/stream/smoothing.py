@@ -1,4 +1,4 @@
-"""`Smoothing` and `Smoother`: steady results from noisy windows, by averaged scores and a label that does not flicker."""
+"""`Smoothing` and `Smoother`: steady results from noisy windows, with averaged scores and no flickering label."""
 
 from __future__ import annotations
 

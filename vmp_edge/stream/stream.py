@@ -32,9 +32,9 @@ _RECENT_ARRIVALS = 64
 class Stream:
     """Recognises what a camera sees, window by window.
 
-    There are two ways to use it. Either call `push`, which returns the results. Or `start` the stream and `feed` it from
-    a capture thread: then the stream's own thread recognises the newest window. The capture thread never waits for it,
-    and frames that the stream's thread cannot keep up with are dropped.
+    There are two ways to use it. Either call `push`, which returns the results. Or `start` the stream and `feed` it
+    from a capture thread: then the stream's own thread recognises the newest window. The capture thread never waits for
+    it, and frames that the stream's thread cannot keep up with are dropped.
 
     Args:
         recognizer: Recognises the windows. The caller closes it.
@@ -43,8 +43,8 @@ class Stream:
         bgr: True if frames have OpenCV's channel order. By default they are RGB, as clips are.
         gate: A motion gate in place of the one that the options make. It passes over windows in which nothing moves:
             the last result stays, marked as `skipped`. Each stream needs a gate of its own.
-        governor: A governor in place of the one that the options make. It keeps the stream within a budget, and the hops
-            of its levels count instead of `hop`. Each stream needs a governor of its own.
+        governor: A governor in place of the one that the options make. It keeps the stream within a budget, and the
+            hops of its levels count instead of `hop`. Each stream needs a governor of its own.
         variants: Recognisers of the same labels, by the names in the governor's levels. The caller closes them.
         on_decision: Called with each decision of the governor, in the thread that recognises.
         changes: Fields of `StreamOptions` by name, which override those of `options`.
