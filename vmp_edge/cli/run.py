@@ -28,7 +28,7 @@ EPILOG = """sources:
 events (printed when any of the options for events is given):
   --events events.jsonl                 lines of JSON, appended to a file
   --events http://host/hook             each event is posted as JSON; https:// too; user:password@ before the host
-  --events mqtt://host/topic            each event is published (extra `mqtt`); mqtts:// with TLS; port and user:password@ as usual
+  --events mqtt://host/topic            each event is published (extra `mqtt`); mqtts://, port and user:password@, too
 """
 
 

@@ -45,7 +45,7 @@ class Access:
         return cls(host, token or (None if is_loopback(host) else secrets.token_urlsafe(16)))
 
     def accepts(self, token: str | None) -> bool:
-        """Return whether this is the token, or none is needed. Takes the same time however much of the text is right."""
+        """Return whether this is the token, or none is needed. Takes the same time however much of it is right."""
         if self.token is None:
             return True
         return token is not None and hmac.compare_digest(_bytes(token), _bytes(self.token))
@@ -67,8 +67,8 @@ def guard(access: Access) -> Middleware:
     """Make the middleware that lets visitors in.
 
     A page of another web site may make a visitor's browser send requests here, or make its own name lead here (DNS
-    rebinding). So a request with another site's `Origin` is refused. Without a token, a request with any `Host` but this
-    machine is refused, too.
+    rebinding). So a request with another site's `Origin` is refused. Without a token, a request with any `Host` but
+    this machine is refused, too.
     """
 
     @web.middleware

@@ -40,8 +40,9 @@ class PreviewError(VmpError):
 class Preview:
     """Shows cameras, and what is recognised, to its viewers.
 
-    No viewer slows recognition down. The scheduler's thread and the capture threads only hand over. Pictures are encoded
-    in a thread of their own, once for all viewers and only if there are viewers. Each viewer gets as much as it can take.
+    No viewer slows recognition down. The scheduler's thread and the capture threads only hand over. Pictures are
+    encoded in a thread of their own, once for all viewers and only if there are viewers. Each viewer gets as much as it
+    can take.
 
     Args:
         recognizer: Recognises the windows. The caller closes it.

@@ -28,7 +28,8 @@ class Levels:
         self, levels: Sequence[Level], recognizer: Recognizer, variants: Mapping[str, Recognizer], window: Window
     ) -> None:
         self._levels = tuple(levels)
-        self._recognizers: dict[str | None, Recognizer] = {None: recognizer, **variants}
+        self._recognizers: dict[str | None, Recognizer] = {None: recognizer}
+        self._recognizers.update(variants)
         self._requested = window
         if self._levels:
             self._check()
