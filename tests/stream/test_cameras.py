@@ -12,9 +12,10 @@ from synthetic_sources import SyntheticCamera, wait_until
 
 from vmp_edge.errors import BundleError, SourceError, UsageError
 from vmp_edge.recognizer import load
-from vmp_edge.stream.cameras import Cameras, Turns
+from vmp_edge.stream.cameras import Cameras
 from vmp_edge.stream.governor import Budget
 from vmp_edge.stream.stream import Stream
+from vmp_edge.stream.turns import Turns
 
 
 @pytest.fixture(autouse=True)

@@ -52,7 +52,7 @@ class StreamOptions:
         if options is None:
             return cls(**changes)
         if isinstance(options, StreamOptions):
-            return replace(options, **changes)
+            return replace(options, **changes) if changes else options
         return cls(options, **changes)
 
     def window(self, frames: int, frame_rate: float | None) -> Window:
