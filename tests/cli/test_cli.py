@@ -65,5 +65,7 @@ def test_a_bug_is_not_swallowed(capsys, bundle, monkeypatch):
 
 def test_python_m_vmp_edge_is_the_command_line():
     assert importlib.util.find_spec("vmp_edge.__main__") is not None
-    done = subprocess.run([sys.executable, "-m", "vmp_edge", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("vmp-edge ")
+    process = subprocess.run(
+        [sys.executable, "-m", "vmp_edge", "--version"], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.startswith("vmp-edge ")

@@ -98,7 +98,7 @@ def test_time_must_not_run_backwards():
     assert ring.pushed == 2
 
 
-def test_a_frame_that_is_none_costs_no_slot():
+def test_a_frame_of_another_dtype_costs_no_slot():
     ring, out = make_ring(2)
     for _ in range(100):
         with pytest.raises(UsageError):
@@ -143,16 +143,16 @@ def test_wait_wakes_for_a_window_and_for_the_end():
 
 def test_a_window_that_was_skipped_counts_as_read():
     ring, out = make_ring(2, hop=3)
-    told = []
+    calls = []
 
     def still(motion, timestamp):
-        told.append((motion, timestamp))
+        calls.append((motion, timestamp))
         return motion < 5
 
-    assert ring.skip(still) is None and told == []
+    assert ring.skip(still) is None and calls == []
     for sequence in range(5):
         ring.push(numbered(sequence), sequence, change=float(sequence))
-    assert ring.skip(still).sequences == (3, 4) and told == [(4.0, 4)]
+    assert ring.skip(still).sequences == (3, 4) and calls == [(4.0, 4)]
     assert not ring.due() and np.isnan(out).all()
     for sequence in range(5, 8):
         ring.push(numbered(sequence), sequence, change=float(sequence))
@@ -163,11 +163,11 @@ def test_a_window_that_was_skipped_counts_as_read():
 
 def test_what_moves_in_frames_that_are_passed_over_counts():
     ring, _ = make_ring(2, fps=10.0, hop=1)
-    seen = []
+    motions = []
     for sequence in range(60):
         ring.push(numbered(sequence), sequence / 120, change=9.0 if sequence == 31 else 0.0)
-        ring.skip(lambda motion, timestamp: seen.append(motion) or True)
-    assert seen.count(9.0) >= 10 and seen[-1] == 0.0
+        ring.skip(lambda motion, timestamp: motions.append(motion) or True)
+    assert motions.count(9.0) >= 10 and motions[-1] == 0.0
 
 
 def test_a_ring_reads_other_windows_of_the_frames_it_has():
@@ -180,22 +180,22 @@ def test_a_ring_reads_other_windows_of_the_frames_it_has():
     assert ring.read(out).sequences == (11, 15, 19)
     ring.change(narrow)
     assert ring.read(out).sequences == (17, 18, 19)
-    for other in (Window(4), Window(3, stride=5)):
+    for window in (Window(4), Window(3, stride=5)):
         with pytest.raises(UsageError, match="does not fit"):
-            ring.change(other)
+            ring.change(window)
 
 
 def test_the_rings_successor_counts_on():
     ring, out = make_ring(2, hop=1)
     for sequence in range(10):
         ring.push(numbered(sequence), sequence)
-    after = ring.successor(FrameRing(PIXELS, Window(2, hop=1)))
-    assert (after.pushed, after.dropped) == (10, 8) and not after.due()
+    successor = ring.successor(FrameRing(PIXELS, Window(2, hop=1)))
+    assert (successor.pushed, successor.dropped) == (10, 8) and not successor.due()
     with pytest.raises(UsageError, match="backwards"):
-        after.push(numbered(10), 8.0)
-    after.push(numbered(10), 10.0)
-    after.push(numbered(11), 11.0)
-    assert after.read(out).sequences == (10, 11) and numbers(out) == [10, 11]
+        successor.push(numbered(10), 8.0)
+    successor.push(numbered(10), 10.0)
+    successor.push(numbered(11), 11.0)
+    assert successor.read(out).sequences == (10, 11) and numbers(out) == [10, 11]
 
 
 def test_the_ring_samples_by_what_was_pushed_with_the_frames():

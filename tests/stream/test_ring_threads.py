@@ -12,7 +12,7 @@ from numbered_frames import SIZE, make_ring, numbered, numbers
 
 @contextlib.contextmanager
 def hammering(*works):
-    """Repeats each of `works` in a thread of its own, then raises what any of them failed with."""
+    """Repeat each of `works` in a thread of its own, then raise the error of the first that failed."""
     stop, failures = threading.Event(), []
 
     def repeat(work):
@@ -37,7 +37,7 @@ def hammering(*works):
 
 
 def until(condition, failures=()):
-    """Waits for a condition, or for something to fail."""
+    """Wait until a condition is true, or until there is a failure."""
     deadline = time.monotonic() + 60
     while not condition() and not failures:
         assert time.monotonic() < deadline, "it never came"
@@ -46,7 +46,7 @@ def until(condition, failures=()):
 
 @pytest.fixture
 def eager_switching():
-    """Threads take turns as often as they can."""
+    """Let threads take turns as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -67,13 +67,13 @@ def test_a_reader_never_sees_a_torn_frame_while_another_thread_pushes(window):
     with hammering(push) as failures:
         while windows < 1500 and not failures:
             assert ring.wait(timeout=30) or failures
-            read = ring.read(out)
-            found = numbers(out)
-            assert found == list(read.sequences), "the pixels are those of the frames it says"
-            assert found == sorted(found) and found[-1] > last, "windows go forward"
+            window_read = ring.read(out)
+            sequence = numbers(out)
+            assert sequence == list(window_read.sequences), "the pixels are those of the frames it says"
+            assert sequence == sorted(sequence) and sequence[-1] > last, "windows go forward"
             if "stride" in window:
-                assert set(np.diff(found)) == {window["stride"]}
-            last, windows = found[-1], windows + 1
+                assert set(np.diff(sequence)) == {window["stride"]}
+            last, windows = sequence[-1], windows + 1
     assert ring.pushed == pushed >= ring.dropped
 
 
@@ -124,7 +124,7 @@ def test_more_writers_than_spare_slots_take_turns():
 
 
 class SlowBuffer(np.ndarray):
-    """Gathering into it begins with an event and waits for another."""
+    """Sets `begun` when a frame is written into it, and waits for `may_go_on` before it takes the frame."""
 
     begun, may_go_on = threading.Event(), threading.Event()
 

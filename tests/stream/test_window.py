@@ -15,8 +15,8 @@ def test_stride_takes_every_so_many_th_frame():
     assert window.select([0.0] * 12) == [2, 5, 8, 11]
 
 
-def nearest(times, wanted):
-    return [min(range(len(times)), key=lambda i: (abs(times[i] - time), times[i])) for time in wanted]
+def nearest(times, moments):
+    return [min(range(len(times)), key=lambda i: (abs(times[i] - time), times[i])) for time in moments]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -25,15 +25,15 @@ def test_fps_takes_the_frames_nearest_in_time(seed):
     fps, camera = rng.uniform(2, 40), rng.uniform(2, 120)
     times = np.cumsum(rng.uniform(0.5, 1.5, 300) / camera).tolist()
     window = Window(8, stride=None, fps=fps)
-    chosen = window.select(times)
-    wanted = [times[-1] - index / fps for index in range(7, -1, -1)]
-    if times[0] > wanted[0] + 0.05 / fps:
-        assert chosen is None
+    indices = window.select(times)
+    moments = [times[-1] - index / fps for index in range(7, -1, -1)]
+    if times[0] > moments[0] + 0.05 / fps:
+        assert indices is None
     else:
-        found = np.array(times)[chosen]
-        best = np.array(times)[nearest(times, wanted)]
-        np.testing.assert_allclose(np.abs(found - wanted), np.abs(best - wanted), atol=1e-9)
-        assert chosen[-1] == len(times) - 1
+        times_taken = np.array(times)[indices]
+        best = np.array(times)[nearest(times, moments)]
+        np.testing.assert_allclose(np.abs(times_taken - moments), np.abs(best - moments), atol=1e-9)
+        assert indices[-1] == len(times) - 1
 
 
 def test_fps_waits_until_the_frames_reach_back_far_enough():
@@ -75,9 +75,9 @@ def test_impossible_windows_are_refused(options):
 def test_recent_takes_the_same_span_and_frames_closer_towards_the_present(frames, stride):
     window = Window(frames, stride=stride, sampling="recent")
     assert window.capacity == Window(frames, stride=stride).capacity
-    chosen = window.select([0.0] * window.capacity)
-    assert chosen[0] == 0 and chosen[-1] == window.capacity - 1
-    steps = np.diff(chosen)
+    indices = window.select([0.0] * window.capacity)
+    assert indices[0] == 0 and indices[-1] == window.capacity - 1
+    steps = np.diff(indices)
     assert (steps >= 1).all() and (np.diff(steps) <= 1).all()
     if stride > 2:
         assert frames <= 2 or steps[0] > stride > steps[-1]
@@ -93,10 +93,10 @@ def test_recent_by_fps_does_so_in_time():
 
 def test_motion_takes_frames_where_something_changes():
     changes = [0.0] * 40 + [10.0] * 10 + [0.0] * 50
-    chosen = Window(8, stride=14, sampling="motion").select(list(np.arange(100) / 30), changes)
-    assert chosen[0] == 1 and chosen[-1] == 99
-    assert sum(38 <= index <= 50 for index in chosen) >= 5
-    assert max(np.diff(chosen)) <= 4 * 14 + 1
+    indices = Window(8, stride=14, sampling="motion").select(list(np.arange(100) / 30), changes)
+    assert indices[0] == 1 and indices[-1] == 99
+    assert sum(38 <= index <= 50 for index in indices) >= 5
+    assert max(np.diff(indices)) <= 4 * 14 + 1
 
 
 def test_motion_without_any_is_equally_spaced():
@@ -117,6 +117,6 @@ def test_no_frame_is_chosen_twice_whatever_changes(seed):
     frames, available = int(random.integers(2, 17)), int(random.integers(17, 60))
     times = np.cumsum(random.choice([0.0, 0.03, 0.5], available))
     changes = random.choice([0.0, 1.0, 1e6], available)
-    chosen = spread(list(times), list(changes), frames)
-    assert len(chosen) == frames and (np.diff(chosen) >= 1).all()
-    assert chosen[0] == 0 and chosen[-1] == available - 1
+    indices = spread(list(times), list(changes), frames)
+    assert len(indices) == frames and (np.diff(indices) >= 1).all()
+    assert indices[0] == 0 and indices[-1] == available - 1
