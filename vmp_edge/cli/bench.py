@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..machine import usable_cpu_count
 from ..recognizer import Recognizer, load
 from ..stream.stream import Stream
+from .options import add_hop_option, add_threads_option
 from .output import add_json_option, print_json, progress
 
 CAMERA = (480, 640, 3)  # shape of the frames that are pushed through the stream: the usual webcam's
@@ -38,8 +39,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--warmup", type=int, default=10, help="number of windows to run before the timing (default: 10)"
     )
-    parser.add_argument("--hop", type=int, default=4, help="frames from one window to the next (default: 4)")
-    parser.add_argument("--threads", type=int, help="threads for the engine (default: the bundle's)")
+    add_hop_option(parser)
+    add_threads_option(parser)
     add_json_option(parser)
     parser.set_defaults(run=run)
 

@@ -16,6 +16,7 @@ from ..gallery import Features, Gallery, check_fits, check_name, default_path
 from ..recognizer import Recognizer, load
 from ..sources import open_source
 from ..stream.stream import Stream
+from .options import DEFAULTS, add_hop_option, add_threads_option
 from .output import add_json_option, message, print_json
 
 SECONDS = 5.0  # how long a live source is watched
@@ -60,8 +61,8 @@ def add_parser(subparsers: Any) -> None:
         metavar="S",
         help=f"seconds of each source to use (default: all of a file, {SECONDS:g} of a camera)",
     )
-    parser.add_argument("--hop", type=int, default=4, metavar="N", help="frames between two examples (default: 4)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads for the engine (default: the bundle's)")
+    add_hop_option(parser, "frames from one example to the next")
+    add_threads_option(parser)
     add_json_option(parser)
     parser.set_defaults(run=run)
 
@@ -102,7 +103,7 @@ def _enroll(gallery: Gallery, args: argparse.Namespace) -> None:
                 gallery.add(args.name, features)
 
 
-def examples(recognizer: Recognizer, text: str, hop: int = 4, seconds: float | None = None) -> Features:
+def examples(recognizer: Recognizer, text: str, hop: int = DEFAULTS.hop, seconds: float | None = None) -> Features:
     """Compute the features of a source's windows. A clip shorter than a window gives one example of all its frames.
 
     Args:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from .options import add_threads_option
 from .output import add_json_option, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def add_parser(subparsers: Any) -> None:
         help="number of clips of each video, whose scores are averaged (default: 1)",
     )
     parser.add_argument("--fold", type=int, metavar="K", help="use only the videos of this fold of the CSV")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads for the engine (default: the bundle's)")
+    add_threads_option(parser)
     parser.add_argument(
         "--workers",
         type=int,

@@ -14,15 +14,26 @@ from ..stream.window import SAMPLINGS
 DEFAULTS = StreamOptions()
 
 
+def add_hop_option(parser: argparse.ArgumentParser, meaning: str = "frames from one window to the next") -> None:
+    """Add the option `--hop`.
+
+    Args:
+        parser: The command's parser.
+        meaning: The option's help text.
+    """
+    parser.add_argument(
+        "--hop", type=int, default=DEFAULTS.hop, metavar="N", help=f"{meaning} (default: {DEFAULTS.hop})"
+    )
+
+
+def add_threads_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--threads`."""
+    parser.add_argument("--threads", type=int, metavar="N", help="threads for the engine (default: the bundle's)")
+
+
 def add_window_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of windows (hop, stride or fps, smoothing) and the engine's threads."""
-    parser.add_argument(
-        "--hop",
-        type=int,
-        default=DEFAULTS.hop,
-        metavar="N",
-        help=f"frames between results (default: {DEFAULTS.hop})",
-    )
+    add_hop_option(parser)
     spacing = parser.add_mutually_exclusive_group()
     spacing.add_argument("--stride", type=int, metavar="N", help="a window takes every N-th frame")
     spacing.add_argument(
@@ -36,7 +47,7 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
         help="average the scores over about N windows; 0 shows each window's own scores "
         f"(default: {DEFAULT_SMOOTHING.windows:g})",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads for the engine (default: the bundle's)")
+    add_threads_option(parser)
 
 
 def add_gallery_options(parser: argparse.ArgumentParser) -> None:

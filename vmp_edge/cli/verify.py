@@ -11,6 +11,7 @@ import numpy as np
 from ..bundle.check import check_clip
 from ..errors import BundleError
 from ..recognizer import Recognizer, load
+from .options import add_threads_option
 from .output import add_json_option, print_json
 
 DEFAULT_TOLERANCE = 1e-3  # of logits in fp32, between processors
@@ -24,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
         description="Check a bundle's files, run it once, and compare the output with the one recorded at the build.",
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
-    parser.add_argument("--threads", type=int, help="threads for the engine (default: the bundle's)")
+    add_threads_option(parser)
     add_json_option(parser)
     parser.set_defaults(run=run)
 

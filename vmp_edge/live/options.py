@@ -13,7 +13,7 @@ from ..stream.options import StreamOptions
 
 @dataclass(frozen=True)
 class Options:
-    """What to recognise, and what to do with the results.
+    """The options of a live session.
 
     Args:
         bundle: Folder of the bundle.

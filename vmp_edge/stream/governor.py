@@ -50,7 +50,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Level:
-    """One way to run a stream.
+    """A level of a governor: one way to run a stream.
 
     Args:
         hop: Frames from one window to the next.

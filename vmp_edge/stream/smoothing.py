@@ -13,7 +13,7 @@ from ..errors import UsageError
 
 @dataclass(frozen=True)
 class Smoothing:
-    """How a stream steadies its results.
+    """Settings that steady a stream's results.
 
     Args:
         windows: Time constant of the exponential average of the scores, in windows. 0 does not average.

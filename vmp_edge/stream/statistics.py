@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Statistics:
-    """How a stream is doing.
+    """Numbers that say how a stream is doing.
 
     Args:
         frames: Number of frames that came in.
