@@ -1,0 +1,1 @@
+"""Programs to read and to start your own from: the demo, and the webcam in a window."""

@@ -1,7 +1,7 @@
-"""The first thing to run: recognise the camera's motion in the sample clip, and compare with what is known to be true.
+"""The first program to run: recognises the camera's motion in the sample clip, and compares with the truth.
 
 `python -m vmp_edge.apps.demo --bundle build/host` streams the clip through the bundle, frame by frame, as a camera
-would, and prints what was recognised against what the camera did.
+would. It prints what was recognised beside what the camera did.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Segment:
     """A stretch of the clip in which the camera does one thing.
 
     Attributes:
-        label: The truth.
-        start: In seconds.
-        end: In seconds.
-        recognised: How many windows that lie within the stretch were shown as what.
+        label: What the camera really does.
+        start: Start in seconds.
+        end: End in seconds.
+        recognised: Number of windows within the stretch, by the label that they were recognised as.
     """
 
     label: str
@@ -41,16 +41,19 @@ class Segment:
     recognised: Counter[str] = field(default_factory=Counter)
 
     @property
-    def shown(self) -> str:
-        """What it was taken for most of the time."""
+    def majority(self) -> str:
+        """The label that most windows were recognised as, or `-` without windows."""
         return self.recognised.most_common(1)[0][0] if self.recognised else "-"
 
 
 def read_truth(path: Path) -> tuple[Path, list[Segment]]:
-    """Reads a truth file: the video beside it, and its segments.
+    """Read a truth file.
+
+    Returns:
+        The path of the video beside the file, and the video's segments.
 
     Raises:
-        UsageError: The file is missing or not of this kind.
+        UsageError: The file is missing or is not a truth file.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -63,9 +66,9 @@ def read_truth(path: Path) -> tuple[Path, list[Segment]]:
 
 
 def recognise(stream: vmp_edge.Stream, video: Path, segments: Sequence[Segment], quiet: bool = False) -> None:
-    """Streams the video and fills in what was recognised, printing each segment when it is over.
+    """Stream the video, fill in what was recognised, and print each segment when it is over.
 
-    Only windows that lie within one segment count: what a window over two of them shows is not defined.
+    Only windows within one segment count, because the truth of a window over two segments is not defined.
 
     Raises:
         SourceError: The video cannot be read.
@@ -89,7 +92,7 @@ def recognise(stream: vmp_edge.Stream, video: Path, segments: Sequence[Segment],
 
 
 def _span(stream: vmp_edge.Stream) -> float:
-    """Seconds from a window's first frame to its last."""
+    """Return the seconds from a window's first frame to its last."""
     manifest = stream.recognizer.manifest
     return (manifest.frames - 1) / (manifest.frame_rate or 30.0)
 
@@ -97,13 +100,13 @@ def _span(stream: vmp_edge.Stream) -> float:
 def _print(segment: Segment, quiet: bool) -> None:
     if not quiet:
         share = segment.recognised[segment.label] / max(1, segment.recognised.total())
-        mark = "yes" if segment.shown == segment.label else "NO"
+        mark = "yes" if segment.majority == segment.label else "NO"
         time = f"{segment.start:5.1f} - {segment.end:4.1f} s"
-        print(f"{time}  {segment.label:24}{segment.shown:24}{mark:>3}  {100 * share:3.0f}% of windows", flush=True)
+        print(f"{time}  {segment.label:24}{segment.majority:24}{mark:>3}  {100 * share:3.0f}% of windows", flush=True)
 
 
 def report(segments: Sequence[Segment]) -> dict[str, Any]:
-    """Accuracy over segments and windows, and by label."""
+    """Return the accuracy over segments, over windows, and by label, for JSON."""
     windows: dict[str, list[int]] = {}
     for segment in segments:
         right, total = windows.setdefault(segment.label, [0, 0])
@@ -114,7 +117,7 @@ def report(segments: Sequence[Segment]) -> dict[str, Any]:
     right, total = (sum(counts[k] for counts in windows.values()) for k in (0, 1))
     return {
         "segments": len(segments),
-        "segments_right": sum(segment.shown == segment.label for segment in segments),
+        "segments_right": sum(segment.majority == segment.label for segment in segments),
         "windows": total,
         "windows_right": right,
         "by_label": {label: {"windows": t, "right": r} for label, (r, t) in windows.items()},
@@ -122,7 +125,7 @@ def report(segments: Sequence[Segment]) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the demo; returns its exit code: 1 if most of it was recognised wrongly."""
+    """Run the demo, and return its exit code: 1 if most segments were recognised wrongly."""
     video, segments = read_truth(args.truth)
     if not video.is_file():
         raise SourceError(f"the video {video} does not exist: it belongs beside {args.truth}")
@@ -155,10 +158,10 @@ def _summarise(result: dict[str, Any], latency: float, bundle: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the program; returns its exit code."""
+    """Run the program, and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m vmp_edge.apps.demo", description=__doc__.split("\n")[0])
     parser.add_argument("--bundle", type=Path, default=Path("build/host"), help="the bundle's folder")
-    parser.add_argument("--truth", type=Path, default=SAMPLE, help="a clip's .yaml file; by default the sample's")
+    parser.add_argument("--truth", type=Path, default=SAMPLE, help="a clip's .yaml file (default: the sample's)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     return guarded(run, parser.parse_args(argv))
 

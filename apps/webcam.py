@@ -1,6 +1,6 @@
 """Live recognition from a camera in a window: `python apps/webcam.py --bundle build/host --source 0`.
 
-The same as `vmp-edge run`, as a program to read: `main` is all that it takes.
+This is `vmp-edge run` as a program to read and to start your own from: `main` is all of it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vmp_edge.cli.run import add_options, run
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the program; returns its exit code."""
+    """Run the program, and return its exit code."""
     parser = argparse.ArgumentParser(prog="webcam.py", description="Recognise what a camera shows, live.")
     parser.add_argument("--bundle", type=Path, default=Path("build/host"), help="the bundle's folder")
     add_options(parser)

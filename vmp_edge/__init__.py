@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .recognizer import Prediction, Recognizer, load
     from .sources import open_source
     from .stream.cameras import Camera, Cameras
+    from .stream.options import StreamOptions
     from .stream.smoothing import Smoothing
     from .stream.statistics import Statistics
     from .stream.stream import Stream
@@ -55,6 +56,7 @@ __all__ = [
     "SourceError",
     "Statistics",
     "Stream",
+    "StreamOptions",
     "UsageError",
     "VmpError",
     "__version__",
@@ -77,6 +79,7 @@ _MODULES = {
     "Smoothing": "stream.smoothing",
     "Statistics": "stream",
     "Stream": "stream",
+    "StreamOptions": "stream",
     "load": "recognizer",
     "open_source": "sources",
 }

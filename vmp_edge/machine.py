@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,16 @@ def host_machine() -> str:
     """The machine that this is, in the manifest's words: `x86_64`, `aarch64`, ..."""
     name = platform.machine().lower()
     return _MACHINE_ALIASES.get(name, name)
+
+
+def cpu_count() -> int:
+    """Return the number of CPUs of this machine, at least 1."""
+    return os.cpu_count() or 1
+
+
+def usable_cpu_count() -> int:
+    """Return the number of CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0))
 
 
 def cpu_features() -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""The preview's server: what it tells, whom it lets in, and that nobody who watches slows recognition."""
+"""The preview's server: what it sends, whom it lets in, and that no viewer slows recognition down."""
 
 import asyncio
 import base64
@@ -38,7 +38,7 @@ def camera(values=(10, 60, 110, 160), rate=100, **options):
 
 @contextlib.asynccontextmanager
 async def previewing(recognizer, sources, host="127.0.0.1", token=None, **options):
-    """A running preview, and a client session that asks it."""
+    """Run a preview, and give it with a client session."""
 
     def opener(text, tell):
         return sources[text]() if callable(sources[text]) else sources[text]
@@ -63,54 +63,55 @@ async def come_true(condition):
 
 
 async def next_of(events, kind):
-    """The next message of a kind; pictures are `picture`."""
+    """Return the next message of a kind. The kind of pictures is `picture`."""
     async for message in events:
         if message.type == aiohttp.WSMsgType.BINARY:
             if kind == "picture":
                 return message.data
-        elif (found := json.loads(message.data))["type"] == kind:
-            return found
+        elif (content := json.loads(message.data))["type"] == kind:
+            return content
     raise AssertionError(f"it ended before a {kind}")
 
 
-# What it tells
+# What it sends
 
 
 def test_state_start_and_stop(recognizer):
     async def check():
         async with previewing(recognizer, {"a": camera, "b": camera}, top=2) as (preview, session):
-            await come_true(lambda: all(one.statistics().windows > 2 for one in preview.cameras))
+            await come_true(lambda: all(item.statistics().windows > 2 for item in preview.cameras))
             state = await (await session.get("/api/state")).json()
             assert state["bundle"]["labels"] == ["brighter", "darker", "steady"]
             assert state["bundle"]["name"] == "brightness" and state["viewers"] == 0
-            for index, one in enumerate(state["cameras"]):
-                assert (one["index"], one["name"], one["state"], one["dropped"]) == (index, "ab"[index], "running", 0)
-                assert one["frames"] >= one["windows"] > 2 and one["latency_ms"]["p95"] > 0
-                assert len(one["result"]["top"]) == 2 and one["result"]["label"] in state["bundle"]["labels"]
+            for index, item in enumerate(state["cameras"]):
+                facts = [item[key] for key in ("index", "name", "state", "dropped")]
+                assert facts == [index, "ab"[index], "running", 0]
+                assert item["frames"] >= item["windows"] > 2 and item["latency_ms"]["p95"] > 0
+                assert len(item["result"]["top"]) == 2 and item["result"]["label"] in state["bundle"]["labels"]
             stopped = await (await session.post("/api/stop", json={"camera": 1})).json()
-            assert [one["state"] for one in stopped["cameras"]] == ["running", "stopped"]
+            assert [item["state"] for item in stopped["cameras"]] == ["running", "stopped"]
             assert stopped["cameras"][1]["frames_per_second"] == 0
-            assert [one.state for one in preview.cameras] == ["running", "stopped"]
+            assert [item.state for item in preview.cameras] == ["running", "stopped"]
             await session.post("/api/stop")
-            assert [one.state for one in preview.cameras] == ["stopped", "stopped"]
+            assert [item.state for item in preview.cameras] == ["stopped", "stopped"]
             await session.post("/api/start")
-            await come_true(lambda: all(one.state == "running" for one in preview.cameras))
+            await come_true(lambda: all(item.state == "running" for item in preview.cameras))
 
     asyncio.run(check())
 
 
-def test_windows_in_which_nothing_moves_are_told(recognizer):
+def test_windows_in_which_nothing_moves_are_marked(recognizer):
     async def check():
         sources = {"still": lambda: camera((80,))}
         async with previewing(recognizer, sources, motion_gate=3.0) as (preview, session):
             await come_true(lambda: preview.cameras[0].statistics().skipped > 5)
-            (found,) = (await (await session.get("/api/state")).json())["cameras"]
-            assert found["skipped"] > 5 and found["level"] == 0 and found["result"]["skipped"] is True
+            (state,) = (await (await session.get("/api/state")).json())["cameras"]
+            assert state["skipped"] > 5 and state["level"] == 0 and state["result"]["skipped"] is True
 
     asyncio.run(check())
 
 
-def test_wrong_requests_are_told(recognizer):
+def test_wrong_requests_are_refused(recognizer):
     async def check():
         async with previewing(recognizer, {"a": camera}) as (_, session):
             for body in ("nonsense", "[1]", '{"camera": "0"}', '{"camera": true}', '"x"', b"\xff"):
@@ -126,7 +127,7 @@ def test_wrong_requests_are_told(recognizer):
     asyncio.run(check())
 
 
-def test_events_tell_what_was_and_what_comes(recognizer):
+def test_events_have_the_history_and_then_the_news(recognizer):
     async def check():
         async with previewing(recognizer, {"a": camera, "b": camera}) as (preview, session):
             await come_true(lambda: preview.cameras[1].statistics().windows > 5)
@@ -168,10 +169,10 @@ def test_a_picture_is_the_newest_and_comes_when_asked_for(recognizer):
                 await events.send_json({"picture": index})
                 message = await next_of(events, "picture")
                 assert struct.unpack(">II", message[:8])[0] == index
-                shown = cv2.imdecode(np.frombuffer(message[8:], np.uint8), cv2.IMREAD_COLOR)
-                assert shown.shape == shape
+                picture = cv2.imdecode(np.frombuffer(message[8:], np.uint8), cv2.IMREAD_COLOR)
+                assert picture.shape == shape
                 expected = [0, 0, 200] if index else [120] * 3
-                np.testing.assert_allclose(shown.mean((0, 1)), expected, atol=3)
+                np.testing.assert_allclose(picture.mean((0, 1)), expected, atol=3)
             first = struct.unpack(">II", message[:8])[1]
             await events.send_json({"picture": 1})
             assert struct.unpack(">II", (await next_of(events, "picture"))[:8])[1] > first, "none is sent twice"
@@ -179,7 +180,7 @@ def test_a_picture_is_the_newest_and_comes_when_asked_for(recognizer):
     asyncio.run(check())
 
 
-# Nobody who watches slows recognition
+# No viewer slows recognition down
 
 
 def test_a_picture_is_encoded_once_for_all_and_only_for_somebody(recognizer, monkeypatch):
@@ -187,11 +188,11 @@ def test_a_picture_is_encoded_once_for_all_and_only_for_somebody(recognizer, mon
     encode = pictures.encode
     monkeypatch.setattr(pictures, "encode", lambda image: (encoded.append(image), encode(image))[1])
 
-    async def watch(session, seen):
+    async def watch(session, numbers):
         async with session.ws_connect("/api/events") as events:
             for _ in range(6):
                 await events.send_json({"picture": 0})
-                seen.append(struct.unpack(">II", (await next_of(events, "picture"))[:8])[1])
+                numbers.append(struct.unpack(">II", (await next_of(events, "picture"))[:8])[1])
 
     async def check():
         frames = ([np.full((24, 32, 3), value, np.uint8)] for value in range(250))
@@ -202,17 +203,17 @@ def test_a_picture_is_encoded_once_for_all_and_only_for_somebody(recognizer, mon
             async with session.ws_connect("/api/events") as events:
                 await next_of(events, "state")
                 assert encoded == [], "nor does a page that asks for no picture"
-            seen = [[] for _ in range(4)]
-            await asyncio.gather(*(watch(session, one) for one in seen))
-        distinct = set(itertools.chain(*seen))
+            numbers = [[] for _ in range(4)]
+            await asyncio.gather(*(watch(session, row) for row in numbers))
+        distinct = set(itertools.chain(*numbers))
         assert len(encoded) == len(distinct) < 4 * 6
-        assert all(earlier < later for one in seen for earlier, later in itertools.pairwise(one))
+        assert all(earlier < later for row in numbers for earlier, later in itertools.pairwise(row))
 
     asyncio.run(check())
 
 
 async def stuck_viewer(port):
-    """A viewer that asks for pictures and never reads one."""
+    """Open a WebSocket that will never be read."""
     viewer = socket.socket()
     viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     viewer.setblocking(False)
@@ -273,7 +274,7 @@ def test_a_viewer_that_gives_no_sign_of_life_is_given_up(recognizer):
             async with session.ws_connect("/api/events") as events:
                 viewer = await stuck_viewer(preview.port)
                 await come_true(lambda: len(preview._viewers) == 2)
-                stuck = max(preview._viewers, key=lambda one: not one._socket._req.headers.get("User-Agent"))
+                stuck = max(preview._viewers, key=lambda page: not page._socket._req.headers.get("User-Agent"))
                 asking = asyncio.create_task(keep_asking(viewer))
                 reading = asyncio.create_task(next_of(events, "never"))
                 await come_true(lambda: stuck._socket._req.transport.get_write_buffer_size() > 0)
@@ -289,7 +290,7 @@ def test_a_viewer_that_gives_no_sign_of_life_is_given_up(recognizer):
 # Whom it lets in
 
 
-def test_what_is_this_machine_alone():
+def test_loopback_addresses():
     assert all(map(is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost", "LocalHost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.7", "localhost.example.org", "robot", "")))
 
@@ -297,8 +298,8 @@ def test_what_is_this_machine_alone():
 def test_other_machines_need_a_token():
     assert Access.make("127.0.0.1", None).token is None
     assert Access.make("127.0.0.1", TOKEN).token == TOKEN
-    made = {Access.make("0.0.0.0", None).token for _ in range(3)}
-    assert len(made) == 3 and all(len(token) >= 22 for token in made)
+    tokens = {Access.make("0.0.0.0", None).token for _ in range(3)}
+    assert len(tokens) == 3 and all(len(token) >= 22 for token in tokens)
     with pytest.raises(UsageError, match="token"):
         Access("0.0.0.0", None)
     with pytest.raises(UsageError, match="16 characters"):
@@ -308,7 +309,7 @@ def test_other_machines_need_a_token():
     assert not any(map(access.accepts, (None, "", TOKEN[:-1], TOKEN + "x", "\udcff", TOKEN.upper())))
 
 
-def test_without_the_token_nothing_is_told(recognizer):
+def test_without_the_token_everything_is_refused(recognizer):
     async def check():
         async with previewing(recognizer, {"a": camera}, token=TOKEN) as (preview, session):
             page = await session.get("/")
@@ -334,7 +335,7 @@ def test_without_the_token_nothing_is_told(recognizer):
     asyncio.run(check())
 
 
-def test_with_the_token_one_is_in(recognizer):
+def test_the_token_opens_the_page(recognizer):
     async def check():
         async with previewing(recognizer, {"a": camera}, token=TOKEN) as (preview, session):
             for scheme in ("Bearer", "bearer"):
@@ -410,7 +411,7 @@ def test_cameras_that_cannot_be_opened_end_it_only_together(recognizer):
     asyncio.run(check())
 
 
-def test_a_port_that_is_taken_is_told(recognizer):
+def test_a_port_in_use_is_an_error(recognizer):
     async def check():
         async with previewing(recognizer, {"a": camera}) as (first, _):
             second = Preview(recognizer, ["a"], first.access, opener=lambda text, tell: camera())
@@ -438,20 +439,20 @@ def test_a_signal_ends_it_although_somebody_watches(bundle, video, number, expec
     out, err = process.communicate(timeout=60)
     last = json.loads(out.splitlines()[-1])
     assert process.returncode == expected and err == "vmp-edge: stopped\n"
-    assert [one["state"] for one in last["cameras"]] == ["stopped"] * 2
-    assert sum(one["windows"] for one in last["cameras"]) > 0
+    assert [camera_state["state"] for camera_state in last["cameras"]] == ["stopped"] * 2
+    assert sum(camera_state["windows"] for camera_state in last["cameras"]) > 0
 
 
 def test_for_other_machines_a_token_is_made_and_printed(bundle, video):
     process = serve(bundle, "--source", video, "--host", "0.0.0.0")
-    said = json.loads(process.stdout.readline())
+    answer = json.loads(process.stdout.readline())
     process.terminate()
     process.communicate(timeout=60)
-    assert len(said["token"]) >= 22 and said["address"].endswith(f":{said['port']}/?token={said['token']}")
+    assert len(answer["token"]) >= 22 and answer["address"].endswith(f":{answer['port']}/?token={answer['token']}")
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "told"),
+    ("options", "code", "message"),
     [
         (["--port", 70000], 2, "port"),
         (["--token", "short"], 2, "16 characters"),
@@ -465,10 +466,10 @@ def test_for_other_machines_a_token_is_made_and_printed(bundle, video):
         (["--source", "nothing.mp4"], 1, "nothing.mp4 does not exist"),
     ],
 )
-def test_what_is_wrong_is_one_line(capsys, bundle, options, code, told):
+def test_failures_are_one_line(capsys, bundle, options, code, message):
     source = [] if "--source" in options else ["--source", bundle / "none.mp4"]
     assert main(["serve", str(bundle), "--port", "0", *map(str, source + options)]) == code
-    assert told in capsys.readouterr().err.splitlines()[-1]
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_without_aiohttp_the_extra_is_named(capsys, bundle, monkeypatch):

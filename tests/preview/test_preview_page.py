@@ -1,4 +1,4 @@
-"""The preview's page in a real browser, of a whole `vmp-edge serve`."""
+"""The page of a whole `vmp-edge serve` in a real browser."""
 
 import contextlib
 import json
@@ -15,22 +15,22 @@ TOKEN = "correct-horse-battery"
 
 
 @pytest.fixture(scope="module")
-def one_browser():
+def shared_browser():
     with open_browser() as browser:
         yield browser
 
 
 @pytest.fixture
-def browser(one_browser):
-    """The browser, without what an earlier test left in it."""
-    one_browser.get("about:blank")
-    complaints(one_browser)
-    return one_browser
+def browser(shared_browser):
+    """The browser, without the page and the log of an earlier test."""
+    shared_browser.get("about:blank")
+    complaints(shared_browser)
+    return shared_browser
 
 
 @contextlib.contextmanager
 def serving(bundle, *arguments):
-    """A running `vmp-edge serve`; its address."""
+    """Run `vmp-edge serve`, and give its address."""
     with serve(bundle, *arguments) as server:
         try:
             yield f"http://localhost:{json.loads(server.stdout.readline())['port']}/"
@@ -41,14 +41,14 @@ def serving(bundle, *arguments):
 
 
 class Page:
-    """What a user sees of one camera, and does."""
+    """One camera's part of the page, as a user sees and uses it."""
 
     def __init__(self, browser, camera=0):
         self.browser = browser
         self.camera = camera
 
     def ask(self, expression):
-        """A value of JavaScript; `camera` is the camera's part of the page."""
+        """Evaluate JavaScript, in which `camera` is the camera's part of the page."""
         camera = f"""const camera = document.querySelector('[data-camera="{self.camera}"]');"""
         return self.browser.execute_script(f"{camera} return {expression};")
 

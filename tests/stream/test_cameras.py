@@ -1,4 +1,4 @@
-"""Many cameras on one recogniser: each gets its turn, none disturbs another, and results are those of one alone."""
+"""Many cameras on one recogniser: each gets its turn and the results that it gets alone, and none disturbs another."""
 
 import itertools
 import threading
@@ -12,9 +12,10 @@ from synthetic_sources import SyntheticCamera, wait_until
 
 from vmp_edge.errors import BundleError, SourceError, UsageError
 from vmp_edge.recognizer import load
-from vmp_edge.stream.cameras import Cameras, Turns
+from vmp_edge.stream.cameras import Cameras
 from vmp_edge.stream.governor import Budget
 from vmp_edge.stream.stream import Stream
+from vmp_edge.stream.turns import Turns
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +26,12 @@ def open_gate():
 
 
 def opener_of(sources):
-    """Opens sources by name: a value, or a function that makes one at each opening."""
-    return lambda text, tell: sources[text]() if callable(sources[text]) else sources[text]
+    """Return an opener of sources by name. A source is a value, or a function that makes a new one at each opening."""
+    return lambda text, on_message: sources[text]() if callable(sources[text]) else sources[text]
 
 
 class Results:
-    """Collects what cameras give."""
+    """Collects the results of cameras."""
 
     def __init__(self):
         self.order = []
@@ -53,7 +54,7 @@ def test_turns_go_round_and_pass_over_who_did_not_ask():
     turns.ask(1)
     turns.ask(0)
     assert turns.next() == 0, "after the last comes the first"
-    for _ in range(3):  # one that asks all the time gets every other turn, not every turn
+    for _ in range(3):  # a camera that asks all the time gets every second turn, not every turn
         turns.ask(0)
         turns.ask(1)
         assert [turns.next(), turns.next()] == [1, 0]
@@ -61,14 +62,14 @@ def test_turns_go_round_and_pass_over_who_did_not_ask():
 
 def test_turns_wait_and_can_be_closed():
     turns = Turns(2)
-    found = []
-    waiting = threading.Thread(target=lambda: found.extend([turns.next(), turns.next()]))
+    turns_given = []
+    waiting = threading.Thread(target=lambda: turns_given.extend([turns.next(), turns.next()]))
     waiting.start()
     turns.ask(1)
-    wait_until(lambda: found is not None and not turns._asking)
+    wait_until(lambda: turns_given is not None and not turns._asking)
     turns.close()
     waiting.join(60)
-    assert found == [1, None]
+    assert turns_given == [1, None]
     turns.ask(0)
     assert turns.next() is None
 
@@ -77,7 +78,7 @@ def test_turns_wait_and_can_be_closed():
 
 
 def test_results_are_those_of_each_stream_alone(recognizer):
-    """Three cameras of other pictures and rates at once, frame after frame, against `Stream.push` on each."""
+    """Three cameras with different pictures and rates at once, frame after frame, against `Stream.push` on each."""
     hop, counts = 2, (31, 17, 9)
     rng = np.random.default_rng(3)
     clips = [rng.integers(0, 256, (count, 24, 32, 3), np.uint8) for count in counts]
@@ -89,7 +90,7 @@ def test_results_are_those_of_each_stream_alone(recognizer):
     results = Results()
 
     def in_step(camera):
-        """Waits till the window that is due was recognised: nothing is dropped."""
+        """Wait until the window that is due was recognised, so that nothing is dropped."""
         ends = [prediction.frame for prediction in expected[camera]]
         return lambda number: wait_until(
             lambda: len(results.by_camera[camera]) >= sum(end < number for end in ends),
@@ -103,14 +104,14 @@ def test_results_are_those_of_each_stream_alone(recognizer):
         wait_until(lambda: all(camera.state == "ended" for camera in cameras))
         wait_until(lambda: all(len(results.by_camera[i]) == len(expected[i]) for i in range(3)))
     for camera, alone in zip(cameras, expected, strict=True):
-        found = results.by_camera[camera.index]
-        assert [p.frame for p in found] == [p.frame for p in alone]
-        assert [p.label for p in found] == [p.label for p in alone]
-        np.testing.assert_array_equal([p.scores for p in found], [p.scores for p in alone])
+        predictions = results.by_camera[camera.index]
+        assert [p.frame for p in predictions] == [p.frame for p in alone]
+        assert [p.label for p in predictions] == [p.label for p in alone]
+        np.testing.assert_array_equal([p.scores for p in predictions], [p.scores for p in alone])
         statistics = camera.statistics()
         assert (statistics.frames, statistics.windows) == (counts[camera.index], len(alone))
         assert statistics.dropped == 0 and statistics.latency_p50 > 0
-        assert camera.latest is found[-1]
+        assert camera.latest is predictions[-1]
 
 
 def test_each_camera_has_a_motion_gate_of_its_own(recognizer):
@@ -124,43 +125,43 @@ def test_each_camera_has_a_motion_gate_of_its_own(recognizer):
 
 
 def test_each_camera_has_a_governor_of_its_own(recognizer, tmp_path):
-    told = defaultdict(list)
+    by_camera = defaultdict(list)
     sources = {name: SyntheticCamera(itertools.cycle((10, 90)), 500) for name in "ab"}
     with load(write_bundle(tmp_path / "cheap", gain=0.0)) as cheap:
         cameras = Cameras(
             recognizer, list(sources), hop=1, opener=opener_of(sources), budget=Budget(1e-9),
-            variants={"cheap": cheap}, on_decision=lambda camera, decision: told[camera.index].append(decision),
+            variants={"cheap": cheap}, on_decision=lambda camera, decision: by_camera[camera.index].append(decision),
         )  # fmt: skip
         with cameras:
             cameras.start()
             wait_until(lambda: all(camera.statistics().level == 4 for camera in cameras))
-    for decisions in (told[0], told[1]):
+    for decisions in (by_camera[0], by_camera[1]):
         assert [decision.after for decision in decisions][:4] == [1, 2, 3, 4]
         assert decisions[0].level.variant == "cheap" and decisions[0].cause == "latency"
 
 
 class RecordedTurns(Turns):
-    """Counts the turns that others get between a camera's asking and its own."""
+    """Counts the turns of the other cameras between the moment when a camera asks and its own turn."""
 
     def __init__(self, count):
         super().__init__(count)
-        self.given = 0
+        self.count_of_turns = 0
         self.asked_at = {}
         self.waited = defaultdict(list)
 
     def ask(self, index):
         super().ask(index)
-        self.asked_at.setdefault(index, self.given)
+        self.asked_at.setdefault(index, self.count_of_turns)
 
     def next(self):
         index = super().next()
-        self.waited[index].append(self.given - self.asked_at.pop(index, self.given))
-        self.given += 1
+        self.waited[index].append(self.count_of_turns - self.asked_at.pop(index, self.count_of_turns))
+        self.count_of_turns += 1
         return index
 
 
 def test_no_camera_starves_whatever_the_others_send(recognizer, monkeypatch):
-    """Two cameras flood a slow engine; the third, last in line and slow, has each of its windows recognised in turn."""
+    """Two cameras flood a slow engine. The third is the last in line and slow, and all its windows are recognised."""
     run, results, windows = BrightnessEngine.run, Results(), 12
 
     def slow(engine, video):
@@ -181,8 +182,8 @@ def test_no_camera_starves_whatever_the_others_send(recognizer, monkeypatch):
         cameras.start()
         wait_until(lambda: len(results.by_camera[2]) == windows)
         waited = cameras._turns.waited
-    flood, slow_one = cameras[0].statistics(), cameras[2].statistics()
-    assert slow_one.windows == windows and slow_one.dropped == 0
+    flood, steady = cameras[0].statistics(), cameras[2].statistics()
+    assert steady.windows == windows and steady.dropped == 0
     assert flood.dropped > 0 and flood.windows < flood.frames
     assert max(waited[2]) <= 2, "one turn of each other camera at most"
     shares = [results.order.count(index) for index in (0, 1)]
@@ -200,43 +201,43 @@ def test_the_others_go_on_when_cameras_fail(recognizer):
         if number == 2:
             raise RuntimeError("driver")
 
-    told = []
+    messages = []
     sources = {
         "broken": broken,
         "breaks": SyntheticCamera([10] * 6, error="the cable is out"),
         "buggy": SyntheticCamera([10] * 6, before=buggy),
         "good": SyntheticCamera(itertools.cycle([10, 60, 110]), rate=300),
     }
-    say = lambda camera, text: told.append((camera.index, text))  # noqa: E731
-    with Cameras(recognizer, list(sources), 1, on_message=say, opener=opener_of(sources)) as cameras:
+    on_message = lambda camera, text: messages.append((camera.index, text))  # noqa: E731
+    with Cameras(recognizer, list(sources), 1, on_message=on_message, opener=opener_of(sources)) as cameras:
         cameras.start()
         wait_until(lambda: all(camera.state == "failed" for camera in list(cameras)[:3]))
-        seen = cameras[3].statistics().windows
-        wait_until(lambda: cameras[3].statistics().windows > seen + 5)
+        windows = cameras[3].statistics().windows
+        wait_until(lambda: cameras[3].statistics().windows > windows + 5)
         assert cameras[3].state == "running"
         cameras.check()
-    assert sorted(told) == [
+    assert sorted(messages) == [
         (0, "camera 9: there is no /dev/video9"),
         (1, "the cable is out"),
         (2, "RuntimeError: driver"),
     ]
-    assert [camera.message for camera in cameras] == [*(text for _, text in sorted(told)), ""]
+    assert [camera.message for camera in cameras] == [*(text for _, text in sorted(messages)), ""]
     assert isinstance(cameras[0].error, SourceError) and isinstance(cameras[2].error, RuntimeError)
     assert [camera.state for camera in cameras] == ["failed"] * 3 + ["stopped"]
 
 
 def test_a_lost_camera_says_so_and_no_window_reaches_over_the_gap(recognizer):
-    tells, results, gap = {}, Results(), threading.Event()
+    callbacks, results, gap = {}, Results(), threading.Event()
 
-    def lose_it(number):
+    def lose_camera(number):
         if number == 5:
-            tells["it"]("gives no more frames; trying again")
+            callbacks["it"]("gives no more frames; trying again")
             gap.wait(60)
 
-    source = SyntheticCamera([10, 60, 110, 160, 210, 200, 150, 100, 50], before=lose_it, restarts={5}, hold=True)
+    source = SyntheticCamera([10, 60, 110, 160, 210, 200, 150, 100, 50], before=lose_camera, restarts={5}, hold=True)
 
-    def opener(text, tell):
-        tells["it"] = tell
+    def opener(text, on_message):
+        callbacks["it"] = on_message
         return source
 
     with Cameras(recognizer, ["it"], 1, smoothing=None, on_prediction=results, opener=opener) as cameras:
@@ -246,8 +247,8 @@ def test_a_lost_camera_says_so_and_no_window_reaches_over_the_gap(recognizer):
         gap.set()
         wait_until(lambda: results.by_camera[0][-1].frame > 4)
         assert cameras[0].state == "running"
-    found = [(p.frame, p.label) for p in results.by_camera[0]]
-    assert found[-1] == (8, "darker") and all(frame <= 4 and label == "brighter" for frame, label in found[:-1])
+    labels = [(p.frame, p.label) for p in results.by_camera[0]]
+    assert labels[-1] == (8, "darker") and all(frame <= 4 and label == "brighter" for frame, label in labels[:-1])
 
 
 def test_a_file_is_played_at_its_own_pace_and_again_with_loop(recognizer, video):
@@ -267,7 +268,7 @@ def test_a_file_is_played_at_its_own_pace_and_again_with_loop(recognizer, video)
 def test_cameras_stop_and_start_one_by_one(recognizer):
     opened = defaultdict(list)
 
-    def opener(text, tell):
+    def opener(text, on_message):
         opened[text].append(SyntheticCamera(itertools.cycle([10, 60, 110]), rate=300))
         return opened[text][-1]
 
@@ -276,8 +277,8 @@ def test_cameras_stop_and_start_one_by_one(recognizer):
         cameras.start()
         wait_until(lambda: all(camera.statistics().windows > 3 for camera in cameras))
         cameras.stop(0)
-        frames, others = cameras[0].statistics().frames, cameras[1].statistics().frames
-        wait_until(lambda: cameras[1].statistics().frames > others + 5)
+        frames, other_frames = cameras[0].statistics().frames, cameras[1].statistics().frames
+        wait_until(lambda: cameras[1].statistics().frames > other_frames + 5)
         assert cameras[0].state == "stopped" and cameras[0].statistics().frames == frames
         cameras.start(0)
         cameras.start(1)  # goes on as it is
@@ -291,7 +292,7 @@ def test_cameras_stop_and_start_one_by_one(recognizer):
 def test_a_camera_stopped_while_it_opens_is_closed_unseen(recognizer):
     go_on, source = threading.Event(), SyntheticCamera(itertools.cycle([10]))
 
-    def opener(text, tell):
+    def opener(text, on_message):
         go_on.wait(60)
         return source
 
@@ -305,7 +306,7 @@ def test_a_camera_stopped_while_it_opens_is_closed_unseen(recognizer):
         assert source.closed.is_set() and cameras[0].statistics().frames == 0 and cameras[0].state == "stopped"
 
 
-def test_an_engine_that_fails_ends_all_and_is_told(tmp_path):
+def test_an_engine_that_fails_ends_all_and_is_reported(tmp_path):
     with load(write_bundle(tmp_path / "b", fails_after=3)) as recognizer:
         sources = {name: SyntheticCamera(itertools.cycle([10]), rate=300) for name in "ab"}
         cameras = Cameras(recognizer, list(sources), 1, opener=opener_of(sources))

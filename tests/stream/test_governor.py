@@ -1,4 +1,4 @@
-"""The governor steps down when a stream is over its budget, up when it is well under, and tells why."""
+"""The governor goes down when a stream is over its budget and up when it is well under, and says why."""
 
 import json
 import multiprocessing
@@ -21,7 +21,7 @@ MS = 1e-3
 
 
 class Load:
-    """A stream's windows in simulated time: what each takes is said by a function of the level."""
+    """A stream's windows in simulated time. Functions of the level say what each window takes."""
 
     def __init__(self, governor, latency=lambda level: 10 * MS, cpu=None, period=0.1):
         self.governor, self.latency, self.cpu, self.period = governor, latency, cpu, period
@@ -123,18 +123,18 @@ def test_the_share_of_the_cpu_counts_too_and_going_up_reckons_with_rarer_windows
 
 def test_with_nothing_cheaper_left_it_says_so_once():
     load = Load(make(), lambda level: 90 * MS)
-    found = load.run(120)
-    assert found == [*((n, n + 1, "latency") for n in range(3)), (3, 3, "latency")]
+    changes = load.run(120)
+    assert changes == [*((n, n + 1, "latency") for n in range(3)), (3, 3, "latency")]
     assert "cheapest" in str(load.decisions[-1])
 
 
-def test_decisions_are_told_in_words_and_in_json():
+def test_decisions_are_written_in_words_and_in_json():
     load = Load(make(50 * MS, 0.5), lambda level: 400 * MS / level.hop, lambda level: 0.25)
     load.run(10)
-    told = json.loads(json.dumps(load.decisions[0].to_dict()))
-    assert told["decision"] == "latency" and told["latency_ms"] == 100.0 and told["budget_ms"] == 50.0
-    assert (told["cpu"], told["max_cpu"]) == (0.25, 0.5)
-    assert (told["before"], told["after"], told["hop"], told["slower"], told["variant"]) == (0, 1, 8, 1, None)
+    record = json.loads(json.dumps(load.decisions[0].to_dict()))
+    assert record["decision"] == "latency" and record["latency_ms"] == 100.0 and record["budget_ms"] == 50.0
+    assert (record["cpu"], record["max_cpu"]) == (0.25, 0.5)
+    assert (record["before"], record["after"], record["hop"], record["slower"], record["variant"]) == (0, 1, 8, 1, None)
     assert str(load.decisions[0]) == (
         "governor: latency 100.0 ms of 50 ms, CPU 25% of 50%; level 0 to 1: every 8 frames"
     )
@@ -169,7 +169,7 @@ def test_the_cpu_meter_gives_the_share_of_all_cores():
 
 
 class SlowEngine:
-    """Every run takes so many seconds of a clock that nobody waits for."""
+    """Makes every run of the engine take `takes` seconds of a simulated clock."""
 
     def __init__(self, monkeypatch):
         self.now, self.takes = 1000.0, 0.01
@@ -190,41 +190,41 @@ def engine(monkeypatch):
 
 
 class Feed:
-    """Pushes frames, 30 a second of the engine's clock, and keeps what comes of them."""
+    """Pushes 30 frames a second of the engine's clock."""
 
     def __init__(self, stream, engine):
         self.stream, self.engine, self.sent = stream, engine, 0
 
     def push(self, count):
-        found = []
+        predictions = []
         for _ in range(count):
             self.engine.now = max(self.engine.now, 1000 + self.sent / 30)
             prediction = self.stream.push(grey(self.sent * 3 % 250), self.sent / 30)
             self.sent += 1
-            found += [prediction] if prediction is not None else []
-        return found
+            predictions += [prediction] if prediction is not None else []
+        return predictions
 
 
 @pytest.mark.parametrize("spacing", [{"stride": 1}, {"stride": 3}, {"fps": 15.0}])
 def test_a_stream_recognises_as_the_level_says(recognizer, engine, spacing):
-    told = []
+    decisions = []
     governor = make(50 * MS, levels=ladder(2))
-    stream = Stream(recognizer, 2, smoothing=None, governor=governor, on_decision=told.append, **spacing)
+    stream = Stream(recognizer, 2, smoothing=None, governor=governor, on_decision=decisions.append, **spacing)
     feed = Feed(stream, engine)
     feed.push(60)
-    assert told == [] and stream.window.hop == 2
+    assert decisions == [] and stream.window.hop == 2
     engine.takes = 80 * MS
     feed.push(200)
-    assert [decision.after for decision in told] == [1, 2, 3, 3]
+    assert [decision.after for decision in decisions] == [1, 2, 3, 3]
     assert stream.statistics().level == 3 and stream.window.hop == 8
-    found = feed.push(80)
-    assert set(np.diff([prediction.frame for prediction in found])) == {8}
+    predictions = feed.push(80)
+    assert set(np.diff([prediction.frame for prediction in predictions])) == {8}
     engine.takes = 10 * MS
     feed.push(1500)
-    assert [decision.after for decision in told[4:]] == [2, 1, 0]
+    assert [decision.after for decision in decisions[4:]] == [2, 1, 0]
     assert stream.statistics().dropped == 0
-    found = feed.push(60)
-    assert set(np.diff([prediction.frame for prediction in found])) == {2}
+    predictions = feed.push(60)
+    assert set(np.diff([prediction.frame for prediction in predictions])) == {2}
 
 
 def test_windows_of_a_slower_level_are_the_frames_further_apart(recognizer, engine):
@@ -242,7 +242,7 @@ def test_windows_of_a_slower_level_are_the_frames_further_apart(recognizer, engi
 
 @pytest.fixture
 def small(tmp_path):
-    """A variant with fewer, smaller frames, which says of itself that it is another one."""
+    """A variant with fewer and smaller frames, which recognises another label, so that tests can tell it apart."""
     model = {"num_classes": 3, "num_frames": 3, "image_size": 8}
     manifest = make_manifest(name="small", model=model, frames=3, preprocessing=Preprocessing(8))
     with load(write_bundle(tmp_path / "small", manifest, gain=0.0, offset=9.0)) as recognizer:
@@ -257,9 +257,9 @@ def test_a_variant_takes_over_and_hands_back_and_counts_go_on(recognizer, small,
     engine.takes = 80 * MS
     feed.push(12)
     assert governor.number == 1 and stream.recognizer is small and stream.window.frames == 3
-    found = feed.push(20)
-    assert {prediction.label for prediction in found} == {"steady"}
-    assert found[-1].frame >= 60 and stream.statistics().frames == 62
+    predictions = feed.push(20)
+    assert {prediction.label for prediction in predictions} == {"steady"}
+    assert predictions[-1].frame >= 60 and stream.statistics().frames == 62
     engine.takes = 10 * MS
     feed.push(400)
     assert governor.number == 0 and stream.recognizer is recognizer
@@ -293,8 +293,8 @@ def test_variants_must_be_there_and_recognise_the_same(recognizer, small, tmp_pa
     levels = ladder(2, (None, "small"))
     with pytest.raises(UsageError, match="'small'"):
         Stream(recognizer, governor=make(levels=levels))
-    other = make_manifest(labels=("a", "b", "c"))
-    with load(write_bundle(tmp_path / "other", other)) as strange, pytest.raises(UsageError, match="other labels"):
+    manifest = make_manifest(labels=("a", "b", "c"))
+    with load(write_bundle(tmp_path / "other", manifest)) as strange, pytest.raises(UsageError, match="other labels"):
         Stream(recognizer, governor=make(levels=levels), variants={"small": strange})
 
 
@@ -318,7 +318,7 @@ def burn(stop):
 
 
 def test_under_a_cpu_hog_a_cheaper_variant_brings_the_latency_back(tmp_path, monkeypatch):
-    """Real work, real processes that take the cores: the variant that costs a twentieth is chosen and stays."""
+    """Real work, and real processes that take the cores: the governor chooses the cheaper variant and stays with it."""
 
     def work(engine, video):
         for _ in range(200 if engine.gain else 4):
@@ -332,21 +332,21 @@ def test_under_a_cpu_hog_a_cheaper_variant_brings_the_latency_back(tmp_path, mon
         calm = Stream(full, hop=1, stride=1)
         for index in range(20):
             calm.push(grey(index), index)
-        told = []
+        decisions = []
         governor = Governor(Budget(latency=0.5 * calm.statistics().latency_p50), ladder(1, (None, "small"))[:2])
-        stream = Stream(full, stride=1, governor=governor, variants={"small": cheap}, on_decision=told.append)
+        stream = Stream(full, stride=1, governor=governor, variants={"small": cheap}, on_decision=decisions.append)
         hogs = [context.Process(target=burn, args=(stop,), daemon=True) for _ in range(2)]
         for hog in hogs:
             hog.start()
         try:
             deadline = time.monotonic() + 60
-            found = []
-            while len(found) < 40 and time.monotonic() < deadline:
-                prediction = stream.push(grey(len(found)))
-                found += [prediction.latency] if prediction is not None else []
+            latencies = []
+            while len(latencies) < 40 and time.monotonic() < deadline:
+                prediction = stream.push(grey(len(latencies)))
+                latencies += [prediction.latency] if prediction is not None else []
         finally:
             stop.set()
             for hog in hogs:
                 hog.join(timeout=30)
-    assert told and told[0].cause == "latency" and told[0].latency > governor.budget.latency
-    assert np.median(found[-20:]) < np.median(found[:4])
+    assert decisions and decisions[0].cause == "latency" and decisions[0].latency > governor.budget.latency
+    assert np.median(latencies[-20:]) < np.median(latencies[:4])

@@ -1,4 +1,4 @@
-"""What moves is told from what is still and from noise, and a gate does not flicker between the two."""
+"""The meter and the gate tell motion from stillness and from noise, and the gate does not flicker."""
 
 import numpy as np
 import pytest
@@ -24,8 +24,8 @@ def test_a_still_picture_does_not_change():
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 7), (33, 32), (300, 500)])
 def test_frames_of_any_size_are_measured_in_grey_levels(size):
-    found = measures([grey(100, *size), grey(110, *size)])
-    assert found == [0.0, pytest.approx(10)]
+    changes = measures([grey(100, *size), grey(110, *size)])
+    assert changes == [0.0, pytest.approx(10)]
 
 
 def test_what_moves_in_a_corner_counts_as_much_as_a_whole_scene():
@@ -104,31 +104,30 @@ def still_then_moving(recognizer, **options):
     return stream, [p for i, frame in enumerate(frames) if (p := stream.push(frame, i / 30)) is not None]
 
 
-def test_still_windows_are_not_recognised_and_said_so(recognizer):
-    stream, found = still_then_moving(recognizer, smoothing=None)
-    skipped = [prediction.frame for prediction in found if prediction.skipped]
+def test_still_windows_are_not_recognised_and_are_marked(recognizer):
+    stream, predictions = still_then_moving(recognizer, smoothing=None)
+    skipped = [prediction.frame for prediction in predictions if prediction.skipped]
     assert skipped and min(skipped) >= 20 + FRAMES and max(skipped) < 60
     assert np.diff(skipped).tolist() == [2] * (len(skipped) - 1), "in one piece"
     statistics = stream.statistics()
-    assert (statistics.skipped, statistics.windows) == (len(skipped), len(found) - len(skipped))
+    assert (statistics.skipped, statistics.windows) == (len(skipped), len(predictions) - len(skipped))
     assert statistics.dropped == 0
     assert recognizer._engine.runs == statistics.windows
 
 
-def test_the_result_that_stays_is_the_still_scenes(recognizer):
-    _stream, found = still_then_moving(recognizer, smoothing=None)
-    labels = {prediction.label for prediction in found if prediction.skipped}
-    assert labels == {"steady"}
-    assert found[0].label == "brighter" and found[-1].label == "darker" and not found[-1].skipped
-    held = [prediction for prediction in found if prediction.skipped]
-    assert held[-1].timestamp == held[-1].frame / 30 and (held[-1].scores == held[0].scores).all()
+def test_the_result_that_stays_is_that_of_the_still_scene(recognizer):
+    _stream, predictions = still_then_moving(recognizer, smoothing=None)
+    skipped = [prediction for prediction in predictions if prediction.skipped]
+    assert {prediction.label for prediction in skipped} == {"steady"}
+    assert predictions[0].label == "brighter" and predictions[-1].label == "darker" and not predictions[-1].skipped
+    assert skipped[-1].timestamp == skipped[-1].frame / 30 and (skipped[-1].scores == skipped[0].scores).all()
 
 
 def test_the_first_window_and_the_first_after_a_reset_are_recognised(recognizer):
     stream = Stream(recognizer, hop=1, stride=1, gate=MotionGate(3.0, settle=0))
     for _ in range(2):
-        found = [p for i in range(10) if (p := stream.push(grey(50), i / 30)) is not None]
-        assert [prediction.skipped for prediction in found] == [False, *[True] * (9 - FRAMES + 1)]
+        predictions = [p for i in range(10) if (p := stream.push(grey(50), i / 30)) is not None]
+        assert [prediction.skipped for prediction in predictions] == [False, *[True] * (9 - FRAMES + 1)]
         stream.reset()
 
 

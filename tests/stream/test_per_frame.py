@@ -1,4 +1,4 @@
-"""With a bundle that embeds frame by frame, a stream gives what it gives with the ordinary one, and embeds less."""
+"""A bundle that embeds frame by frame gives the results of the ordinary bundle, and embeds each frame once."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ def fresh_engine():
 
 @pytest.fixture
 def pair(tmp_path):
-    """A function that gives two recognisers of one model: the ordinary one, and the one with its embedding apart."""
+    """A function that makes two recognisers of one model: without and with a program of its own for the embedding."""
     opened = []
 
     def make(**options):
@@ -43,7 +43,7 @@ def pair(tmp_path):
 
 
 def noise(count, seed=0, height=20, width=28):
-    """Frames no two of which are alike, and their times at an uneven 30 frames per second."""
+    """Return frames of noise, no two alike, and their times at an uneven 30 frames per second."""
     rng = np.random.default_rng(seed)
     times = np.cumsum(rng.uniform(0.02, 0.05, count))
     return list(zip(rng.integers(0, 256, (count, height, width, 3), np.uint8), times.tolist(), strict=True))
@@ -63,18 +63,19 @@ SPACINGS = [
 @pytest.mark.parametrize("tubelet", [1, 2, 4])
 def test_a_whole_video_gives_the_same(pair, spacing, tubelet):
     plain, apart = (Stream(recognizer, **spacing) for recognizer in pair(tubelet=tubelet))
-    found = 0
+    windows = 0
     for index, (frame, moment) in enumerate(noise(90)):
         if index == 50:  # a source that starts again
             plain.reset()
             apart.reset()
-        one, other = plain.push(frame, moment), apart.push(frame, moment)
-        assert (one is None) == (other is None)
-        if one is not None:
-            found += 1
-            assert (one.frame, one.label, one.timestamp) == (other.frame, other.label, other.timestamp)
-            np.testing.assert_allclose(other.scores, one.scores, atol=1e-5, rtol=0)
-    assert found > 3
+        reference, prediction = plain.push(frame, moment), apart.push(frame, moment)
+        assert (reference is None) == (prediction is None)
+        if reference is not None:
+            windows += 1
+            facts = [(result.frame, result.label, result.timestamp) for result in (reference, prediction)]
+            assert facts[0] == facts[1]
+            np.testing.assert_allclose(prediction.scores, reference.scores, atol=1e-5, rtol=0)
+    assert windows > 3
     assert 0 < len(LinearEngine.embedded) <= 90
 
 
@@ -85,9 +86,9 @@ def test_resizing_first_and_normalising_later_is_the_same(pair, resize, shape, b
     recognizers = pair(preprocessing=Preprocessing(SIZE, resize))
     plain, apart = (Stream(recognizer, stride=1, hop=1, bgr=bgr) for recognizer in recognizers)
     for frame, moment in noise(FRAMES, 1, *shape):
-        one, other = plain.push(frame, moment), apart.push(frame, moment)
+        reference, prediction = plain.push(frame, moment), apart.push(frame, moment)
         frame[:] = 0  # not kept
-    np.testing.assert_allclose(other.scores, one.scores, atol=1e-6, rtol=0)
+    np.testing.assert_allclose(prediction.scores, reference.scores, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("spacing", "period"), [({"stride": 4, "hop": 4}, 4), ({"stride": 3, "hop": 6}, 3)])
@@ -101,22 +102,22 @@ def test_only_what_a_window_takes_is_embedded_and_once(pair, spacing, period):
 
 def test_frames_that_a_slow_recogniser_drops_are_not_embedded(pair):
     plain, apart = pair(tubelet=2)
-    frames, found = noise(200), []
-    with Stream(apart, hop=1, stride=1, smoothing=None).start(found.append) as stream:
+    frames, predictions = noise(200), []
+    with Stream(apart, hop=1, stride=1, smoothing=None).start(predictions.append) as stream:
         memory = stream.memory
         LinearEngine.gate.clear()
         for frame, moment in frames:
             stream.feed(frame, moment)
         assert stream.memory == memory
         LinearEngine.gate.set()
-    assert 0 < found[-1].dropped == 200 - len(LinearEngine.embedded)
-    for prediction in found:
+    assert 0 < predictions[-1].dropped == 200 - len(LinearEngine.embedded)
+    for prediction in predictions:
         window = np.stack([frame for frame, _ in frames[prediction.frame - FRAMES + 1 : prediction.frame + 1]])
         np.testing.assert_allclose(prediction.scores, plain.predict(window).scores, atol=1e-5)
 
 
 def test_reset_while_a_window_is_recognised(pair):
-    """What is embedded into a slot that was given up does not come back with the next frame there."""
+    """Tokens of a frame that was forgotten do not come back with the next frame in the same slot."""
     plain, apart = pair()
     stream, reference = (Stream(recognizer, hop=1, stride=1, smoothing=None) for recognizer in (apart, plain))
     stop = threading.Event()
@@ -136,8 +137,8 @@ def test_reset_while_a_window_is_recognised(pair):
         thread.join()
     stream.reset()
     for index, (frame, _) in enumerate(noise(30, 2)):
-        one, other = reference.push(frame, index), stream.push(frame, index)
-    np.testing.assert_allclose(other.scores, one.scores, atol=1e-5)
+        expected, prediction = reference.push(frame, index), stream.push(frame, index)
+    np.testing.assert_allclose(prediction.scores, expected.scores, atol=1e-5)
 
 
 def test_after_a_failure_the_frames_are_still_there(pair):
@@ -150,8 +151,8 @@ def test_after_a_failure_the_frames_are_still_there(pair):
             with pytest.raises(BundleError, match="broke"):
                 stream.push(frame, moment)
         else:
-            found = stream.push(frame, moment)
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+            prediction = stream.push(frame, moment)
+    np.testing.assert_allclose(prediction.scores, expected.scores, atol=1e-5)
 
 
 def test_the_ring_takes_less_memory(pair):
@@ -173,7 +174,7 @@ def test_a_clip_gives_the_same(pair, tubelet):
     np.testing.assert_allclose(apart.predict_video(video), plain.predict_video(video), atol=1e-5)
 
 
-def test_what_are_no_frames_and_no_tokens_is_refused(pair):
+def test_wrong_frames_and_tokens_are_refused(pair):
     plain, apart = pair(tubelet=2)
     assert plain.frame_tokens is None and apart.frame_tokens == (4, 2, CHANNELS)
     frame, tokens = np.zeros((3, SIZE, SIZE), np.float32), np.zeros((1, 2, 4, CHANNELS), np.float32)
@@ -184,30 +185,30 @@ def test_what_are_no_frames_and_no_tokens_is_refused(pair):
     for wrong in (tokens[0], tokens[:, :1], tokens.astype(np.float64)):
         with pytest.raises(UsageError, match="tokens for this bundle"):
             apart.predict_tokens(wrong)
-    for call, given in ((plain.embed, frame), (plain.predict_tokens, tokens)):
+    for call, argument in ((plain.embed, frame), (plain.predict_tokens, tokens)):
         with pytest.raises(UsageError, match="build it with --per-frame"):
-            call(given)
+            call(argument)
     apart.close()
-    for call, given in ((apart.embed, frame), (apart.predict_tokens, tokens)):
+    for call, argument in ((apart.embed, frame), (apart.predict_tokens, tokens)):
         with pytest.raises(UsageError, match="closed"):
-            call(given)
+            call(argument)
 
 
 # The bundle
 
 
 def test_only_bundles_with_an_embedding_have_the_new_format(tmp_path):
-    """What reads format 1 alone would run the program on frames."""
+    """A reader that knows format 1 alone would run the program on frames, so it must refuse the bundle."""
     for apart, version in ((False, 1), (True, 2)):
         path = write_linear(tmp_path / f"{apart}", apart)
-        written = yaml.safe_load((path / "manifest.yaml").read_text())
-        assert written["format"] == version and ("embedding" in written) == apart
+        manifest = yaml.safe_load((path / "manifest.yaml").read_text())
+        assert manifest["format"] == version and ("embedding" in manifest) == apart
         assert Bundle.open(path).embedding == (path / "embedding.bin" if apart else None)
     assert yaml.safe_load((write_bundle(tmp_path / "b") / "manifest.yaml").read_text())["format"] == 1
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda e: e.pop("embedding"), "lacks 'embedding'"),
         (lambda e: e.update(embedding="other.bin"), "not among its files"),
@@ -220,11 +221,11 @@ def test_only_bundles_with_an_embedding_have_the_new_format(tmp_path):
         (lambda e: e["files"]["embedding.bin"].update(sha256="0" * 64), "damaged"),
     ],
 )
-def test_wrong_embeddings_are_one_line(tmp_path, change, told):
+def test_wrong_embeddings_are_one_line(tmp_path, change, message):
     path = write_linear(tmp_path / "b", True)
     entries = yaml.safe_load((path / "manifest.yaml").read_text())
     change(entries)
     (path / "manifest.yaml").write_text(yaml.safe_dump(entries))
-    with pytest.raises(BundleError, match=told) as caught:
+    with pytest.raises(BundleError, match=message) as caught:
         Bundle.open(path)
     assert "\n" not in str(caught.value)

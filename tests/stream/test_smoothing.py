@@ -1,4 +1,4 @@
-"""Results are steady where they should be, and follow where they should."""
+"""Smoothed results ignore single odd windows and follow lasting changes."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from vmp_edge.stream.smoothing import Smoother, Smoothing
 RAW = {"windows": 0.0, "margin": 0.0, "hold": 1}
 
 
-def shown(smoothing, sequence, step=0.1):
-    """The labels shown for a sequence of scores."""
+def labels_shown(smoothing, sequence, step=0.1):
+    """Return the labels that are shown for a sequence of scores."""
     smoother = Smoother(smoothing)
     return [smoother.update(np.array(scores, np.float32), index * step)[0] for index, scores in enumerate(sequence)]
 
@@ -18,40 +18,40 @@ def shown(smoothing, sequence, step=0.1):
 A, B, C = (0.8, 0.1, 0.1), (0.1, 0.8, 0.1), (0.1, 0.1, 0.8)
 
 
-def test_nothing_smoothed_is_the_best_of_each_window():
-    assert shown(Smoothing(**RAW), [A, B, A, C, C]) == [0, 1, 0, 2, 2]
+def test_without_smoothing_each_window_shows_its_best_label():
+    assert labels_shown(Smoothing(**RAW), [A, B, A, C, C]) == [0, 1, 0, 2, 2]
 
 
 def test_the_first_window_shows_at_once():
-    assert shown(Smoothing(windows=50, margin=0.5, hold=10), [B]) == [1]
+    assert labels_shown(Smoothing(windows=50, margin=0.5, hold=10), [B]) == [1]
 
 
 def test_one_odd_window_does_not_show():
-    assert shown(Smoothing(), [A] * 5 + [B] + [A] * 5) == [0] * 11
+    assert labels_shown(Smoothing(), [A] * 5 + [B] + [A] * 5) == [0] * 11
 
 
 def test_labels_that_alternate_do_not_flicker():
-    assert set(shown(Smoothing(), [A] + [B, A] * 30)) == {0}
+    assert set(labels_shown(Smoothing(), [A] + [B, A] * 30)) == {0}
     near = [(0.5, 0.48, 0.02), (0.48, 0.5, 0.02)]
-    assert set(shown(Smoothing(), near * 30)) == {0}
+    assert set(labels_shown(Smoothing(), near * 30)) == {0}
 
 
 def test_a_lasting_change_shows_soon_and_once():
-    labels = shown(Smoothing(), [A] * 10 + [B] * 10)
+    labels = labels_shown(Smoothing(), [A] * 10 + [B] * 10)
     changes = [index for index in range(1, 20) if labels[index] != labels[index - 1]]
     assert len(changes) == 1 and 11 <= changes[0] <= 13
 
 
 def test_hold_counts_windows_in_a_row():
     smoothing = Smoothing(windows=0, margin=0, hold=3)
-    assert shown(smoothing, [A, B, B, A, B, B, B, B]) == [0, 0, 0, 0, 0, 0, 1, 1]
-    assert shown(smoothing, [A, B, C, B, C, B, C]) == [0] * 7, "no challenger leads three times in a row"
-    assert shown(smoothing, [A, B, C, C, C]) == [0, 0, 0, 0, 2]
+    assert labels_shown(smoothing, [A, B, B, A, B, B, B, B]) == [0, 0, 0, 0, 0, 0, 1, 1]
+    assert labels_shown(smoothing, [A, B, C, B, C, B, C]) == [0] * 7, "no challenger leads three times in a row"
+    assert labels_shown(smoothing, [A, B, C, C, C]) == [0, 0, 0, 0, 2]
 
 
-def test_margin_is_what_a_new_label_must_lead_by():
+def test_a_new_label_must_lead_by_the_margin():
     smoothing = Smoothing(windows=0, margin=0.2, hold=1)
-    assert shown(smoothing, [(0.5, 0.5, 0), (0.42, 0.58, 0), (0.39, 0.61, 0), (0.45, 0.55, 0)]) == [0, 0, 1, 1]
+    assert labels_shown(smoothing, [(0.5, 0.5, 0), (0.42, 0.58, 0), (0.39, 0.61, 0), (0.45, 0.55, 0)]) == [0, 0, 1, 1]
 
 
 def test_the_average_is_exponential_by_windows():

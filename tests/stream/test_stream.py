@@ -1,4 +1,4 @@
-"""A stream's results are the recogniser's on the right windows, and a slow recogniser costs frames, not time."""
+"""A stream gives the recogniser's results on the right windows, and a slow recogniser costs frames, not time."""
 
 import threading
 import time
@@ -50,9 +50,9 @@ def test_frames_are_rgb_unless_said_otherwise(tmp_path):
         expected = recognizer.predict(clip).scores
         rgb, bgr = Stream(recognizer, smoothing=None, stride=1), Stream(recognizer, smoothing=None, stride=1, bgr=True)
         for index, frame in enumerate(clip):
-            found = rgb.push(frame, index), bgr.push(frame[..., ::-1], index), None
-        np.testing.assert_array_equal(found[0].scores, expected)
-        np.testing.assert_array_equal(found[1].scores, expected)
+            predictions = rgb.push(frame, index), bgr.push(frame[..., ::-1], index), None
+        np.testing.assert_array_equal(predictions[0].scores, expected)
+        np.testing.assert_array_equal(predictions[1].scores, expected)
 
 
 def test_the_spacing_is_the_callers_or_the_bundles_or_every_frame(tmp_path, recognizer):
@@ -61,10 +61,10 @@ def test_the_spacing_is_the_callers_or_the_bundles_or_every_frame(tmp_path, reco
     assert Stream(recognizer, fps=5.0).window.fps == 5.0
     with pytest.raises(UsageError, match="one of them"):
         Stream(recognizer, stride=2, fps=5.0)
-    with load(write_bundle(tmp_path / "b", make_manifest(frame_rate=12.5))) as other:
-        assert Stream(other).window.fps == 12.5
-        assert Stream(other, stride=2).window == Stream(other, stride=2, fps=None).window
-        assert Stream(other, stride=2).window.stride == 2
+    with load(write_bundle(tmp_path / "b", make_manifest(frame_rate=12.5))) as timed:
+        assert Stream(timed).window.fps == 12.5
+        assert Stream(timed, stride=2).window == Stream(timed, stride=2, fps=None).window
+        assert Stream(timed, stride=2).window.stride == 2
 
 
 def test_by_fps_the_cameras_own_rate_does_not_matter(recognizer):
@@ -93,11 +93,11 @@ def test_add_and_recognise_are_push_in_two_halves(recognizer):
     for index, frame in enumerate(frames):
         expected = pushed.push(frame, index / 30)
         assert halves.add(frame, index / 30) == (expected is not None)
-        found = halves.recognise()
-        assert (found is None) == (expected is None) and halves.recognise() is None, "one result of one window"
+        prediction = halves.recognise()
+        assert (prediction is None) == (expected is None) and halves.recognise() is None, "one result of one window"
         if expected is not None:
-            assert found.frame == expected.frame
-            np.testing.assert_array_equal(found.scores, expected.scores)
+            assert prediction.frame == expected.frame
+            np.testing.assert_array_equal(prediction.scores, expected.scores)
     with Stream(recognizer).start() as started:
         for half in (lambda: started.add(frames[0]), started.recognise):
             with pytest.raises(UsageError, match="was started"):
@@ -106,7 +106,7 @@ def test_add_and_recognise_are_push_in_two_halves(recognizer):
 
 def test_labels_are_smoothed(recognizer):
     values = list(range(0, 200, 10))
-    values[10] = 0  # one dark frame in what gets brighter
+    values[10] = 0  # one dark frame in a scene that gets brighter
     raw, smooth = [], []
     for smoothing, labels in ((None, raw), (Smoothing(windows=4, hold=3), smooth)):
         stream = Stream(recognizer, hop=1, smoothing=smoothing)
@@ -131,7 +131,7 @@ def test_reset_forgets_frames_and_scores_but_counts_on(recognizer):
     assert stream.statistics().frames == 8 and stream.statistics().windows == 2
 
 
-def test_what_is_no_frame_is_refused(recognizer):
+def test_an_array_that_is_not_a_frame_is_refused(recognizer):
     with pytest.raises(UsageError, match="frame"):
         Stream(recognizer).push(np.zeros((4, 4), np.uint8))
 
@@ -143,36 +143,36 @@ def test_fed_in_step_it_gives_what_push_gives(recognizer):
     frames = [grey(value) for value in np.random.default_rng(1).integers(0, 256, 20)]
     pushed = Stream(recognizer, hop=2)
     expected = [p for i, frame in enumerate(frames) if (p := pushed.push(frame, i / 30)) is not None]
-    found = []
-    with Stream(recognizer, hop=2).start(found.append) as stream:
+    predictions = []
+    with Stream(recognizer, hop=2).start(predictions.append) as stream:
         for index, frame in enumerate(frames):
             stream.feed(frame, index / 30)
             due = sum(p.frame <= index for p in expected)
-            wait_until(lambda due=due: len(found) >= due)
-    assert [p.frame for p in found] == [p.frame for p in expected]
-    assert [p.label for p in found] == [p.label for p in expected]
-    np.testing.assert_array_equal([p.scores for p in found], [p.scores for p in expected])
+            wait_until(lambda due=due: len(predictions) >= due)
+    assert [p.frame for p in predictions] == [p.frame for p in expected]
+    assert [p.label for p in predictions] == [p.label for p in expected]
+    np.testing.assert_array_equal([p.scores for p in predictions], [p.scores for p in expected])
 
 
 def test_a_slow_recogniser_drops_frames_and_never_blocks_the_camera(recognizer):
-    found = []
-    with Stream(recognizer, hop=1).start(found.append) as stream:
+    predictions = []
+    with Stream(recognizer, hop=1).start(predictions.append) as stream:
         BrightnessEngine.gate.clear()
         for index in range(200):  # returns although the engine does not move
             stream.feed(grey(index), index / 30)
-        assert len(found) == 0
+        assert len(predictions) == 0
         assert stream.statistics().dropped >= 200 - 3 * FRAMES
         BrightnessEngine.gate.set()
-        wait_until(lambda: found and found[-1].frame == 199)
-        assert found[-1].dropped >= 200 - 3 * FRAMES
-        assert len(found) <= 3, "the newest window, not every window that was missed"
+        wait_until(lambda: predictions and predictions[-1].frame == 199)
+        assert predictions[-1].dropped >= 200 - 3 * FRAMES
+        assert len(predictions) <= 3, "the newest window, not every window that was missed"
     statistics = stream.statistics()
     assert statistics.frames == 200 and statistics.dropped <= 200
 
 
 def test_closing_finishes_the_window_that_is_due(recognizer):
-    found = []
-    stream = Stream(recognizer, hop=1).start(found.append)
+    predictions = []
+    stream = Stream(recognizer, hop=1).start(predictions.append)
     BrightnessEngine.gate.clear()
     for index in range(10):
         stream.feed(grey(index), index)
@@ -180,12 +180,12 @@ def test_closing_finishes_the_window_that_is_due(recognizer):
     closer.start()
     BrightnessEngine.gate.set()
     closer.join(timeout=60)
-    assert found[-1].frame == 9
+    assert predictions[-1].frame == 9
 
 
 def test_a_result_from_before_a_reset_is_not_shown_after_it(recognizer):
-    found = []
-    with Stream(recognizer, hop=1).start(found.append) as stream:
+    predictions = []
+    with Stream(recognizer, hop=1).start(predictions.append) as stream:
         BrightnessEngine.gate.clear()
         for index in range(FRAMES):
             stream.feed(grey(index), index)
@@ -194,10 +194,10 @@ def test_a_result_from_before_a_reset_is_not_shown_after_it(recognizer):
         BrightnessEngine.gate.set()
         time.sleep(0.05)
         assert stream.latest is None
-    assert found == []
+    assert predictions == []
 
 
-def test_what_the_engine_fails_with_reaches_the_camera_thread(tmp_path):
+def test_an_error_of_the_engine_reaches_the_camera_thread(tmp_path):
     path = write_bundle(tmp_path / "b", fails_after=1)
     with load(path) as recognizer:
         stream = Stream(recognizer, hop=1).start()

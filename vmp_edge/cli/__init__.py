@@ -24,10 +24,10 @@ COMMANDS = ("build", "run", "serve", "enroll", "evaluate", "bench", "verify", "t
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line.
+    """Run the command line.
 
     Args:
-        argv: The arguments after the program's name; None takes those of the process.
+        argv: The arguments after the program's name. None takes the arguments of the process.
 
     Returns:
         The exit code.
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Runs a command so that every expected failure is one line on stderr (and, with `--json`, one object on stdout).
+    """Run a command so that every expected failure is one line on stderr (and, with `--json`, one object on stdout).
 
     Args:
         run: The command.
@@ -68,13 +68,13 @@ def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
     except KeyboardInterrupt as stop:
         message("stopped")
         return 143 if isinstance(stop, _Terminated) else 130
-    except BrokenPipeError:  # `vmp-edge ... | head`: nobody is left to tell
+    except BrokenPipeError:  # for example `vmp-edge ... | head`: nobody reads the output any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM: cleaned up after like Ctrl-C."""
+    """SIGTERM came. The program cleans up in the same way as after Ctrl-C."""
 
 
 @contextlib.contextmanager

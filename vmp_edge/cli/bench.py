@@ -1,9 +1,8 @@
-"""`vmp-edge bench`: how fast a bundle is on this machine."""
+"""`vmp-edge bench`: measures how fast a bundle is on this machine."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import sys
 import time
@@ -14,31 +13,40 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..machine import usable_cpu_count
 from ..recognizer import Recognizer, load
 from ..stream.stream import Stream
+from .options import add_hop_option, add_threads_option
 from .output import add_json_option, print_json, progress
 
-CAMERA = (480, 640, 3)  # what the streaming part pushes: the usual webcam's frame
+CAMERA = (480, 640, 3)  # shape of the frames that are pushed through the stream: the usual webcam's
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
+    """Add the command to the program's commands."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "bench",
         help="measure a bundle's latency, throughput, start-up time and memory",
         description="Measure a bundle here: the engine alone, and the whole stream from 640x480 frames to results.",
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
-    parser.add_argument("--windows", type=int, default=100, help="how many windows to time, twice (default: 100)")
-    parser.add_argument("--warmup", type=int, default=10, help="how many to run before that (default: 10)")
-    parser.add_argument("--hop", type=int, default=4, help="frames from one window to the next (default: 4)")
-    parser.add_argument("--threads", type=int, help="threads for the engine (default: the bundle's)")
+    parser.add_argument(
+        "--windows",
+        type=int,
+        default=100,
+        help="number of windows to time, once for the engine and once for the stream (default: 100)",
+    )
+    parser.add_argument(
+        "--warmup", type=int, default=10, help="number of windows to run before the timing (default: 10)"
+    )
+    add_hop_option(parser)
+    add_threads_option(parser)
     add_json_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures and prints."""
+    """Measure the bundle, and print the result."""
     if args.windows < 1 or args.warmup < 0:
         raise UsageError("--windows must be at least 1 and --warmup at least 0")
     start = time.perf_counter()
@@ -54,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     result = {
         "bundle": str(args.bundle),
         "threads": args.threads,
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": usable_cpu_count(),
         "startup_s": round(startup, 4),
         "engine_ms": _milliseconds(engine),
         "stream_ms": _milliseconds(stream),
@@ -62,14 +70,23 @@ def run(args: argparse.Namespace) -> int:
         "frames_per_second": round(frames_per_second, 2),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1),
     }
-    _say(result)
+    _print(result)
     if args.json:
         print_json(result)
     return 0
 
 
 def time_engine(recognizer: Recognizer, warmup: int, windows: int) -> list[float]:
-    """Seconds of each of `windows` runs of the engine alone, on random video, after `warmup` untimed ones."""
+    """Time the engine alone on random video.
+
+    Args:
+        recognizer: The loaded bundle.
+        warmup: Number of runs that are not timed, before the others.
+        windows: Number of runs that are timed.
+
+    Returns:
+        Seconds of each timed run.
+    """
     shape = (1, 3, recognizer.frames, recognizer.image_size, recognizer.image_size)
     video = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     for _ in range(warmup):
@@ -78,21 +95,21 @@ def time_engine(recognizer: Recognizer, warmup: int, windows: int) -> list[float
 
 
 def time_stream(recognizer: Recognizer, hop: int, windows: int) -> tuple[list[float], float]:
-    """Pushes camera frames through a stream until it has given `windows` results.
+    """Push camera frames through a stream until it has given `windows` results.
 
     Args:
         recognizer: The loaded bundle.
-        hop: Frames from one window to the next.
-        windows: How many results to time.
+        hop: Number of frames from one window to the next.
+        windows: Number of results to time.
 
     Returns:
-        Seconds of each push that gave a result (the frame's preparation, gathering, engine, smoothing), and how many
-        frames per second the stream can take, all told.
+        Seconds of each push that gave a result (the frame's preparation, gathering, engine and smoothing together), and
+        the number of frames per second that the stream can take.
     """
     stream = Stream(recognizer, hop=hop, stride=1)
     frames = np.random.default_rng(0).integers(0, 256, (4, *CAMERA), np.uint8)
     pushed = 0
-    while stream.push(frames[pushed % 4]) is None:  # fills the ring
+    while stream.push(frames[pushed % 4]) is None:  # until the ring is full
         pushed += 1
     latencies: list[float] = []
     pushed, start = 0, time.perf_counter()
@@ -115,7 +132,7 @@ def _milliseconds(seconds: list[float]) -> dict[str, float]:
     return {"p50": round(float(p50), 3), "p95": round(float(p95), 3), "mean": round(float(np.mean(seconds)) * 1e3, 3)}
 
 
-def _say(result: dict[str, Any]) -> None:
+def _print(result: dict[str, Any]) -> None:
     rows = [
         ("start-up", f"{result['startup_s']:.2f} s to the first result, the engine's import included"),
         ("engine", "{p50:.2f} ms median, {p95:.2f} ms p95".format(**result["engine_ms"])),

@@ -1,4 +1,4 @@
-"""`vmp-edge doctor`: what this device has of what bundles need."""
+"""`vmp-edge doctor`: says which of the things that bundles need this device has."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MARKS = {True: "ok", False: "MISSING", None: ""}
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
+    """Add the command to the program's commands."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "doctor",
-        help="say what this device has of what bundles need",
-        description="Say in a line each what this device has; for a bundle, what it needs and whether it is there. "
-        "Ends with 1 if something is missing.",
+        help="say which of the things that bundles need this device has",
+        description="Say in a line each what this device has. For a bundle, also say what it needs and whether it is "
+        "there. The exit code is 1 if something is missing.",
     )
     parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="a bundle's folder (default: none)")
     add_json_option(parser)
@@ -28,19 +28,19 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Examines and prints."""
+    """Examine the device, and the bundle if there is one, and print the findings."""
     findings = examine_machine()
     bundle = Bundle.open(args.bundle, any_machine=True) if args.bundle else None
-    needed = examine_bundle(bundle) if bundle else []
-    missing = [finding for finding in needed if finding.found is False]
+    needs = examine_bundle(bundle) if bundle else []
+    missing = [finding for finding in needs if finding.found is False]
     if args.json:
-        lists = {"machine": findings, "bundle": needed}
-        told = {name: [dataclasses.asdict(finding) for finding in some] for name, some in lists.items()}
-        print_json({**told, "missing": [finding.subject for finding in missing]})
+        groups = {"machine": findings, "bundle": needs}
+        report = {name: [dataclasses.asdict(finding) for finding in group] for name, group in groups.items()}
+        print_json({**report, "missing": [finding.subject for finding in missing]})
         return int(bool(missing))
     _print("this machine", findings)
     if bundle:
-        _print(f"{bundle.path} ({bundle.manifest.name} for {bundle.manifest.target})", needed)
+        _print(f"{bundle.path} ({bundle.manifest.name} for {bundle.manifest.target})", needs)
         print(f"{len(missing)} missing" if missing else "nothing is missing")
     return int(bool(missing))
 

@@ -1,4 +1,4 @@
-"""`vmp-edge enroll`: classes of a user's own from a few examples, kept beside a bundle."""
+"""`vmp-edge enroll`: adds a user's own classes from a few examples, kept in a gallery beside the bundle."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from ..gallery import Features, Gallery, check_fits, check_name, default_path
 from ..recognizer import Recognizer, load
 from ..sources import open_source
 from ..stream.stream import Stream
+from .options import DEFAULTS, add_hop_option, add_threads_option
 from .output import add_json_option, message, print_json
 
-SECONDS = 5.0  # of a live source
+SECONDS = 5.0  # how long a live source is watched
 EPILOG = """examples:
-  vmp-edge build --target host --features                                  a bundle that can
-  vmp-edge enroll build/host --name wave --source wave-1.mp4 wave-2.mp4    from clips, each of them one take
+  vmp-edge build --target host --features                                  a bundle that can enroll
+  vmp-edge enroll build/host --name wave --source wave-1.mp4 wave-2.mp4    from clips; each is one take
   vmp-edge enroll build/host --name wave --source 0 --seconds 5            one more take, from the camera
-  vmp-edge enroll build/host --negative --source room.mp4                  what is none of the classes
+  vmp-edge enroll build/host --negative --source room.mp4                  examples of none of the classes
   vmp-edge enroll build/host --list
   vmp-edge run build/host --gallery build/host.gallery.npz --source 0
 """
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
+    """Add the command to the program's commands."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "enroll",
         help="add classes of your own from a few examples",
@@ -40,41 +41,46 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder, built with --features")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--name", help="the class that the sources show; a known one gets more examples")
-    what.add_argument("--negative", action="store_true", help="the sources show what is none of the classes")
-    what.add_argument("--remove", metavar="NAME", help="forget a class")
-    what.add_argument("--merge", type=Path, metavar="FILE", help="add the classes of another gallery of this bundle")
-    what.add_argument("--list", action="store_true", help="say what is enrolled")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument(
+        "--name", help="the class that the sources show; a class that is enrolled already gets more examples"
+    )
+    action.add_argument("--negative", action="store_true", help="the sources show examples of none of the classes")
+    action.add_argument("--remove", metavar="NAME", help="remove a class")
+    action.add_argument("--merge", type=Path, metavar="FILE", help="add the classes of another gallery of this bundle")
+    action.add_argument("--list", action="store_true", help="list the classes that are enrolled")
     parser.add_argument(
-        "--source", nargs="+", default=[], metavar="SOURCE", help="clips, or anything that `vmp-edge run` takes"
+        "--source", nargs="+", default=[], metavar="SOURCE", help="clips, or any other source that `vmp-edge run` takes"
     )
     parser.add_argument(
         "--gallery", type=Path, metavar="FILE", help="where the classes are kept (default: BUNDLE.gallery.npz)"
     )
     parser.add_argument(
-        "--seconds", type=float, metavar="S", help=f"of each source (default: all of a file, {SECONDS:g} of a camera)"
+        "--seconds",
+        type=float,
+        metavar="S",
+        help=f"seconds of each source to use (default: all of a file, {SECONDS:g} of a camera)",
     )
-    parser.add_argument("--hop", type=int, default=4, metavar="N", help="frames between two examples (default: 4)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads for the engine (default: the bundle's)")
+    add_hop_option(parser, "frames from one example to the next")
+    add_threads_option(parser)
     add_json_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Changes the gallery, and says what it holds."""
-    shows = args.name is not None or args.negative
-    if shows != bool(args.source):
+    """Change the gallery, and print what it holds."""
+    adds_examples = args.name is not None or args.negative
+    if adds_examples != bool(args.source):
         raise UsageError("give --source with --name or --negative, and with them only")
     if args.seconds is not None and not args.seconds > 0:
         raise UsageError(f"--seconds must be positive, not {args.seconds}")
     path = args.gallery or default_path(args.bundle)
     bundle = Bundle.open(args.bundle, any_machine=True)
-    gallery = Gallery.load(path) if path.exists() or not shows else Gallery.of(bundle)
+    gallery = Gallery.load(path) if path.exists() or not adds_examples else Gallery.of(bundle)
     check_fits(gallery, bundle)
     if args.name is not None:
         check_name(args.name, bundle)
-    if shows:
+    if adds_examples:
         _enroll(gallery, args)
     elif args.merge is not None:
         gallery.merge(Gallery.load(args.merge))
@@ -82,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         gallery.remove(args.remove)
     if not args.list:
         gallery.save(path)
-    _say(gallery, path, args.json)
+    _print(gallery, path, args.json)
     return 0
 
 
@@ -97,14 +103,14 @@ def _enroll(gallery: Gallery, args: argparse.Namespace) -> None:
                 gallery.add(args.name, features)
 
 
-def examples(recognizer: Recognizer, text: str, hop: int = 4, seconds: float | None = None) -> Features:
-    """Features of a source's windows, as a stream would see them; of a clip shorter than a window, of all its frames.
+def examples(recognizer: Recognizer, text: str, hop: int = DEFAULTS.hop, seconds: float | None = None) -> Features:
+    """Compute the features of a source's windows. A clip shorter than a window gives one example of all its frames.
 
     Args:
-        recognizer: Of a bundle with features.
-        text: As for `open_source`.
-        hop: Frames from one window to the next.
-        seconds: Of the source; None takes all of a file, and `SECONDS` of what is live.
+        recognizer: The recogniser of a bundle with features.
+        text: The source, as for `open_source`.
+        hop: Number of frames from one window to the next.
+        seconds: Seconds of the source to use. None takes all of a file, and `SECONDS` of a live source.
 
     Returns:
         float32 (N, C), N at least 1.
@@ -115,8 +121,8 @@ def examples(recognizer: Recognizer, text: str, hop: int = 4, seconds: float | N
     """
     Gallery.of(recognizer.bundle)  # refuses a bundle without features
     stream = Stream(recognizer, hop, smoothing=None, bgr=True)
-    found: list[Features] = []
-    short: list[np.ndarray[Any, Any]] = []  # frames of what may turn out to be shorter than a window
+    windows: list[Features] = []
+    frames: list[np.ndarray[Any, Any]] = []  # kept until the first window, for a clip that is shorter than a window
     with contextlib.closing(open_source(text, message)) as source:
         limit = seconds if seconds is not None else SECONDS if source.live else None
         if source.live:
@@ -128,35 +134,35 @@ def examples(recognizer: Recognizer, text: str, hop: int = 4, seconds: float | N
                 break
             if frame.restarted:
                 stream.reset()
-            if not found:
-                short.append(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB))
+            if not windows:
+                frames.append(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB))
             prediction = stream.push(frame.image, frame.timestamp)
             if prediction is not None and prediction.features is not None:
-                found.append(prediction.features)
-                short.clear()
-    if not found:
-        if not short:
+                windows.append(prediction.features)
+                frames.clear()
+    if not windows:
+        if not frames:
             raise SourceError(f"{text} has no frames")
-        alone = recognizer.predict(np.stack(short)).features
-        assert alone is not None
-        found.append(alone)
-    return np.stack(found)
+        features = recognizer.predict(np.stack(frames)).features
+        assert features is not None
+        windows.append(features)
+    return np.stack(windows)
 
 
-def _say(gallery: Gallery, path: Path, as_json: bool) -> None:
+def _print(gallery: Gallery, path: Path, as_json: bool) -> None:
     thresholds = gallery.thresholds()
-    for name, one in gallery.classes.items():
-        takes = len(np.unique(one.takes))
-        print(f"{name:>24}  {len(one.features)} examples of {takes} takes, recognised from {thresholds[name]:.3f} on")
+    for name, entry in gallery.classes.items():
+        takes = len(np.unique(entry.takes))
+        print(f"{name:>24}  {len(entry.features)} examples of {takes} takes, recognised from {thresholds[name]:.3f} on")
     negatives = f", {len(gallery.negatives)} negatives" if len(gallery.negatives) else ""
     print(f"{path}: {len(gallery.classes)} classes{negatives}", flush=True)
     if as_json:
         classes = {
             name: {
-                "examples": len(one.features),
-                "takes": len(np.unique(one.takes)),
+                "examples": len(entry.features),
+                "takes": len(np.unique(entry.takes)),
                 "threshold": round(thresholds[name], 4),
             }
-            for name, one in gallery.classes.items()
+            for name, entry in gallery.classes.items()
         }
         print_json({"gallery": str(path), "classes": classes, "negatives": len(gallery.negatives)})

@@ -1,4 +1,4 @@
-"""`vmp-edge info`: what a bundle is."""
+"""`vmp-edge info`: says what a bundle is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .output import add_json_option, print_json
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
+    """Add the command to the program's commands."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "info", help="say what a bundle is", description="Check a bundle's files and say what it is. Runs nothing."
     )
@@ -22,7 +22,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the summary."""
+    """Print the bundle's facts."""
     bundle = Bundle.open(args.bundle, any_machine=True)
     if args.json:
         print_json({"path": str(bundle.path), **bundle.manifest.to_dict()})
@@ -49,8 +49,8 @@ def _summary(manifest: Manifest) -> list[tuple[str, str]]:
         rows.append(("features", f"{manifest.features}, for vmp-edge enroll"))
     rows += [("file", f"{name}, {entry.size / 1e6:.2f} MB") for name, entry in manifest.files.items()]
     for title, values in (("parity", manifest.parity), ("accuracy", manifest.accuracy), ("tools", manifest.tools)):
-        told = [f"{key} {value}" for key, value in values.items() if not isinstance(value, (dict, list))]
-        rows.append((title, ", ".join(told) or "not recorded"))
+        facts = [f"{key} {value}" for key, value in values.items() if not isinstance(value, (dict, list))]
+        rows.append((title, ", ".join(facts) or "not recorded"))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Options that commands share."""
+"""Command line options that several commands share."""
 
 from __future__ import annotations
 
@@ -7,13 +7,33 @@ from pathlib import Path
 
 from ..stream.governor import Budget
 from ..stream.motion import DEFAULT_THRESHOLD
-from ..stream.smoothing import DEFAULT_SMOOTHING
+from ..stream.options import StreamOptions
+from ..stream.smoothing import DEFAULT_SMOOTHING, Smoothing
 from ..stream.window import SAMPLINGS
+
+DEFAULTS = StreamOptions()
+
+
+def add_hop_option(parser: argparse.ArgumentParser, meaning: str = "frames from one window to the next") -> None:
+    """Add the option `--hop`.
+
+    Args:
+        parser: The command's parser.
+        meaning: The option's help text.
+    """
+    parser.add_argument(
+        "--hop", type=int, default=DEFAULTS.hop, metavar="N", help=f"{meaning} (default: {DEFAULTS.hop})"
+    )
+
+
+def add_threads_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--threads`."""
+    parser.add_argument("--threads", type=int, metavar="N", help="threads for the engine (default: the bundle's)")
 
 
 def add_window_options(parser: argparse.ArgumentParser) -> None:
-    """Adds how windows are chosen and steadied: hop, stride or fps, smoothing; and the engine's threads."""
-    parser.add_argument("--hop", type=int, default=4, metavar="N", help="frames between results (default: 4)")
+    """Add the options of windows (hop, stride or fps, smoothing) and the engine's threads."""
+    add_hop_option(parser)
     spacing = parser.add_mutually_exclusive_group()
     spacing.add_argument("--stride", type=int, metavar="N", help="a window takes every N-th frame")
     spacing.add_argument(
@@ -24,21 +44,25 @@ def add_window_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=DEFAULT_SMOOTHING.windows,
         metavar="N",
-        help=f"average the scores over about N windows; 0 shows each as it is (default: {DEFAULT_SMOOTHING.windows:g})",
+        help="average the scores over about N windows; 0 shows each window's own scores "
+        f"(default: {DEFAULT_SMOOTHING.windows:g})",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads for the engine (default: the bundle's)")
+    add_threads_option(parser)
 
 
 def add_gallery_options(parser: argparse.ArgumentParser) -> None:
-    """Adds a file of classes of your own, and their threshold."""
-    parser.add_argument("--gallery", type=Path, metavar="FILE", help="classes of your own: see vmp-edge enroll")
+    """Add the options of a gallery: its file, and the threshold of its classes."""
+    parser.add_argument("--gallery", type=Path, metavar="FILE", help="file of your own classes: see vmp-edge enroll")
     parser.add_argument(
-        "--threshold", type=float, metavar="T", help="least similarity of those, -1 to 1 (default: each class's own)"
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="least similarity at which your own classes are recognised, -1 to 1 (default: each class's own)",
     )
 
 
 def add_adaptive_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the motion gate, how a window's frames are sampled, and the budget, which `budget_of` reads."""
+    """Add the options of adaptive processing: motion gate, sampling and budget."""
     group = parser.add_argument_group("adaptive processing")
     group.add_argument(
         "--motion-gate",
@@ -46,27 +70,50 @@ def add_adaptive_options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=DEFAULT_THRESHOLD,
         metavar="THRESHOLD",
-        help=f"pass over windows in which nothing moves by so many grey levels (default: {DEFAULT_THRESHOLD:g})",
+        help="pass over windows in which nothing moves by more than this many grey levels "
+        f"(without a number: {DEFAULT_THRESHOLD:g})",
     )
     group.add_argument(
         "--sampling",
         choices=SAMPLINGS,
-        default="uniform",
-        help="which frames of its span a window takes: more of the recent ones, or more where more moves",
+        default=DEFAULTS.sampling,
+        help="which frames of its span a window takes: equally spaced frames, more of the recent frames, or more "
+        f"frames where more moves (default: {DEFAULTS.sampling})",
     )
-    group.add_argument("--budget-ms", type=float, metavar="MS", help="keep the latency of 95 of 100 windows under this")
     group.add_argument(
-        "--max-cpu", type=_share, metavar="P%", help="keep this process under a share of the machine's CPU: 50%% or 0.5"
+        "--budget-ms", type=float, metavar="MS", help="keep the latency of 95 of 100 windows under MS ms"
+    )
+    group.add_argument(
+        "--max-cpu",
+        type=_share,
+        metavar="P%",
+        help="keep this process under this share of the machine's CPU: 50%% or 0.5",
     )
 
 
-def budget_of(args: argparse.Namespace) -> Budget | None:
-    """The budget that was asked for, if one was."""
+def stream_options(args: argparse.Namespace) -> StreamOptions:
+    """Return the stream's options from the arguments of `add_window_options` and `add_adaptive_options`.
+
+    Raises:
+        UsageError: The smoothing or the budget is out of range.
+    """
+    return StreamOptions(
+        hop=args.hop,
+        stride=args.stride,
+        fps=args.fps,
+        smoothing=Smoothing(windows=args.smoothing) if args.smoothing else None,
+        sampling=args.sampling,
+        motion_gate=args.motion_gate,
+        budget=_budget(args),
+    )
+
+
+def _budget(args: argparse.Namespace) -> Budget | None:
     if args.budget_ms is None and args.max_cpu is None:
         return None
     return Budget(None if args.budget_ms is None else args.budget_ms / 1e3, args.max_cpu)
 
 
 def _share(text: str) -> float:
-    """A share as 50% or 0.5."""
+    """Parse a share that is written as 50% or 0.5."""
     return float(text[:-1]) / 100 if text.endswith("%") else float(text)

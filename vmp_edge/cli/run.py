@@ -1,4 +1,4 @@
-"""`vmp-edge run`: live recognition from a camera, a file, a URL, a pipe or a GStreamer pipeline."""
+"""`vmp-edge run`: recognises what a camera, a file, a URL, a pipe or a GStreamer pipeline shows."""
 
 from __future__ import annotations
 
@@ -13,32 +13,31 @@ from ..events.detector import Event, EventRule
 from ..live import Options, Summary, play
 from ..recognizer import Prediction
 from ..stream.governor import Decision
-from ..stream.smoothing import Smoothing
-from .options import add_adaptive_options, add_gallery_options, add_window_options, budget_of
+from .options import add_adaptive_options, add_gallery_options, add_window_options, stream_options
 from .output import message, print_json
 
 EPILOG = """sources:
   0, /dev/video0, camera:NAME           a camera by number, device, or name (or a part of it) as v4l2 lists it
-  clip.mp4                              a file: every window of it, as fast as it goes, or at its own pace in a window
-  pictures/                             a folder of pictures: 2.png comes before 10.png; --source-fps says the rate
+  clip.mp4                              a file: all of it, as fast as possible, or in a window at its own pace
+  pictures/                             a folder of pictures: 2.png comes before 10.png; --source-fps gives the rate
   rtsp://host/stream, http://host/a     a URL
   'v4l2src ! video/x-raw,width=640'     a GStreamer pipeline without its sink
   -                                     YUV4MPEG2 on the standard input, as FFmpeg (-f yuv4mpegpipe -) writes it
   raw:640x480:bgr:30                    raw pixels on the standard input: bgr, rgb, grey, yuyv, nv12 or i420
 
-events (printed when any of their options is given):
-  --events events.jsonl                 lines of JSON, added to a file
+events (printed when any of the options for events is given):
+  --events events.jsonl                 lines of JSON, appended to a file
   --events http://host/hook             each event is posted as JSON; https:// too; user:password@ before the host
-  --events mqtt://host/topic            published (extra `mqtt`); mqtts:// with TLS; port and user:password@ as usual
+  --events mqtt://host/topic            each event is published (extra `mqtt`); mqtts://, port and user:password@, too
 """
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
+    """Add the command to the program's commands."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "run",
         help="recognise what a camera, file, URL or GStreamer pipeline shows",
-        description="Recognise a source live: a window with the label, the best scores, frame rate and latency.",
+        description="Recognise a source live, in a window with the label, the best scores, frame rate and latency.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -48,10 +47,13 @@ def add_parser(subparsers: Any) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds everything but the bundle: shared with `apps/webcam.py`."""
+    """Add all options but the bundle. `apps/webcam.py` uses this, too."""
     parser.add_argument("--source", default="0", help="what to look at (default: 0, the first camera)")
     parser.add_argument(
-        "--source-fps", type=float, metavar="F", help="the rate of pictures and of pipes that say none (default: 30)"
+        "--source-fps",
+        type=float,
+        metavar="F",
+        help="frame rate of pictures, and of pipes that do not give theirs (default: 30)",
     )
     parser.add_argument("--headless", action="store_true", help="open no window")
     parser.add_argument(
@@ -68,44 +70,51 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--realtime",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="play a file at its own pace, dropping what comes too fast (default: only in a window)",
+        help="play a file at its own pace, and drop frames that come too fast (default: only if there is a window)",
     )
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="how many scores to show (default: 5)")
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="number of scores to show (default: 5)")
     add_adaptive_options(parser)
     _add_event_options(parser.add_argument_group("events"))
 
 
 def _add_event_options(group: Any) -> None:
     rule = EventRule()
-    group.add_argument("--events", action="append", default=[], metavar="TO", help="where they go; may be repeated")
+    group.add_argument("--events", action="append", default=[], metavar="TO", help="where events go; may be repeated")
     group.add_argument(
-        "--event-threshold", type=float, metavar="P", help=f"score of a start, 0 to 1 (default: {rule.threshold:g})"
+        "--event-threshold",
+        type=float,
+        metavar="P",
+        help=f"score at which an event starts, 0 to 1 (default: {rule.threshold:g})",
     )
     group.add_argument(
-        "--event-hold", type=float, metavar="S", help=f"seconds that it must hold (default: {rule.hold:g})"
+        "--event-hold", type=float, metavar="S", help=f"seconds for which the score must hold (default: {rule.hold:g})"
     )
     group.add_argument(
-        "--event-gap", type=float, metavar="S", help=f"seconds without it that make an end (default: {rule.gap:g})"
+        "--event-gap",
+        type=float,
+        metavar="S",
+        help=f"seconds without the label after which an event ends (default: {rule.gap:g})",
     )
-    group.add_argument("--event-only", action="append", metavar="LABEL", help="events of this label; may be repeated")
-    group.add_argument("--event-ignore", action="append", metavar="LABEL", help="none of this one; may be repeated")
+    group.add_argument(
+        "--event-only", action="append", metavar="LABEL", help="only events of this label; may be repeated"
+    )
+    group.add_argument(
+        "--event-ignore", action="append", metavar="LABEL", help="no events of this label; may be repeated"
+    )
     group.add_argument("--clips", type=Path, metavar="DIR", help="record a video clip of each event in this folder")
-    group.add_argument("--pre-roll", type=float, metavar="S", help="seconds before the start (default: 3)")
-    group.add_argument("--post-roll", type=float, metavar="S", help="seconds after the end (default: 2)")
+    group.add_argument("--pre-roll", type=float, metavar="S", help="seconds of a clip before the event (default: 3)")
+    group.add_argument("--post-roll", type=float, metavar="S", help="seconds of a clip after the event (default: 2)")
     group.add_argument("--clips-keep", type=int, metavar="N", help="keep the newest N clips (default: all)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs, prints results as they come and a summary at the end."""
+    """Recognise the source, and print results as they come and a summary at the end."""
     options = Options(
         bundle=args.bundle,
         source=args.source,
         headless=args.headless,
         record=args.record,
-        hop=args.hop,
-        stride=args.stride,
-        fps=args.fps,
-        smoothing=Smoothing(windows=args.smoothing) if args.smoothing else None,
+        stream=stream_options(args),
         threads=args.threads,
         duration=args.duration,
         max_frames=args.max_frames,
@@ -117,9 +126,6 @@ def run(args: argparse.Namespace) -> int:
         clips=_clips(args),
         gallery=args.gallery,
         threshold=args.threshold,
-        sampling=args.sampling,
-        motion_gate=args.motion_gate,
-        budget=budget_of(args),
     )
     printer = _JsonPrinter(args.top) if args.json else _TextPrinter()
     summary = play(options, printer.result, message, printer.event, printer.decision)
@@ -130,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rule(args: argparse.Namespace) -> EventRule | None:
-    """The event rule if any option of events was given."""
+    """Return the rule for events if any option for events was used, else None."""
     values = {
         "threshold": args.event_threshold,
         "hold": args.event_hold,
@@ -138,21 +144,23 @@ def _rule(args: argparse.Namespace) -> EventRule | None:
         "only": tuple(args.event_only) if args.event_only else None,
         "ignored": tuple(args.event_ignore) if args.event_ignore else None,
     }
-    given = {name: value for name, value in values.items() if value is not None}
-    return EventRule(**given) if given or args.events or args.clips is not None else None
+    options = {name: value for name, value in values.items() if value is not None}
+    return EventRule(**options) if options or args.events or args.clips is not None else None
 
 
 def _clips(args: argparse.Namespace) -> ClipOptions | None:
     values = {"pre_roll": args.pre_roll, "post_roll": args.post_roll, "keep": args.clips_keep}
-    given = {name: value for name, value in values.items() if value is not None}
+    options = {name: value for name, value in values.items() if value is not None}
     if args.clips is None:
-        if given:
+        if options:
             raise UsageError("--pre-roll, --post-roll and --clips-keep are for clips: give a folder with --clips")
         return None
-    return ClipOptions(args.clips, **given)
+    return ClipOptions(args.clips, **options)
 
 
 class _JsonPrinter:
+    """Prints each result, event and decision, and at the end the summary, as a line of JSON."""
+
     def __init__(self, top: int) -> None:
         self._top = top
 
@@ -179,7 +187,7 @@ class _JsonPrinter:
 
 
 class _TextPrinter:
-    """A line whenever the label changes: a terminal shall not scroll while nothing happens."""
+    """Prints a line when the label changes, so that a terminal does not scroll while nothing happens."""
 
     def __init__(self) -> None:
         self._label: str | None = None

@@ -1,4 +1,4 @@
-"""`vmp-edge serve`: one or many cameras and what is recognised, as a web page."""
+"""`vmp-edge serve`: shows one or many cameras, and what is recognised, as a web page."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import MissingDependencyError, UsageError
 from ..recognizer import load
 from ..stream.cameras import Camera
-from ..stream.governor import worthwhile
-from ..stream.smoothing import Smoothing
-from .options import add_adaptive_options, add_gallery_options, add_window_options, budget_of
+from ..stream.variants import load_variants
+from .options import add_adaptive_options, add_gallery_options, add_window_options, stream_options
 from .output import add_json_option, message, print_json
 
 if TYPE_CHECKING:
@@ -27,13 +26,13 @@ if TYPE_CHECKING:
 EPILOG = """examples:
   vmp-edge serve build/host --source 0                           http://localhost:8080, for this machine alone
   vmp-edge serve build/host --source 0 --source rtsp://door/1    two cameras, one engine
-  vmp-edge serve build/host --source 0 --motion-gate             windows in which nothing moves are passed over
-  vmp-edge serve build/host --source 0 --host 0.0.0.0            for others, too: with a token, which is printed
+  vmp-edge serve build/host --source 0 --motion-gate             pass over windows in which nothing moves
+  vmp-edge serve build/host --source 0 --host 0.0.0.0            for other machines, too; prints a token for them
 """
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
+    """Add the command to the program's commands."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "serve",
         help="show what cameras see, and what is recognised, as a web page",
@@ -46,14 +45,15 @@ def add_parser(subparsers: Any) -> None:
         "--source", action="append", metavar="S", help="what to look at, as for `run`; may be repeated (default: 0)"
     )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8080, help="0 for any that is free (default: 8080)")
+    parser.add_argument("--port", type=int, default=8080, help="the port; 0 takes any free one (default: 8080)")
     parser.add_argument(
         "--token",
         default=os.environ.get("VMP_EDGE_TOKEN"),
-        help="what visitors must show (default: VMP_EDGE_TOKEN's, or made if --host is not this machine alone)",
+        help="the token that visitors must show (default: VMP_EDGE_TOKEN, or a random token if --host admits other "
+        "machines)",
     )
     parser.add_argument("--loop", action="store_true", help="play a file again when it is over")
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="how many scores to show (default: 5)")
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="number of scores to show (default: 5)")
     add_window_options(parser)
     add_gallery_options(parser)
     add_adaptive_options(parser)
@@ -62,7 +62,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serves until it is stopped, and says where."""
+    """Print the address, and serve until the program is stopped."""
     try:
         from ..preview.access import Access
         from ..preview.server import Preview
@@ -73,47 +73,39 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.port <= 65535:
         raise UsageError(f"the port must be 0 to 65535, not {args.port}")
     access = Access.make(args.host, args.token)
-    budget = budget_of(args)
+    options = stream_options(args)
     with contextlib.ExitStack() as stack:
         recognizer = stack.enter_context(load(args.bundle, args.threads, args.gallery, args.threshold))
-        useful = worthwhile(recognizer.manifest.variants) if budget is not None else ()
-        bundles = recognizer.bundle.variants
         preview = Preview(
             recognizer,
             args.source or ["0"],
             access,
             args.top,
-            hop=args.hop,
-            stride=args.stride,
-            fps=args.fps,
-            smoothing=Smoothing(windows=args.smoothing) if args.smoothing else None,
+            options=options,
             loop=args.loop,
-            on_message=_tell,
-            sampling=args.sampling,
-            motion_gate=args.motion_gate,
-            budget=budget,
-            variants={name: stack.enter_context(load(bundles[name], args.threads)) for name in useful},
-            on_decision=lambda camera, decision: _tell(camera, str(decision)),
+            on_message=_show_message,
+            variants=load_variants(recognizer, options, args.threads, stack),
+            on_decision=lambda camera, decision: _show_message(camera, str(decision)),
         )
         stopped_by = asyncio.run(_serve(preview, args.port, args.json))
         if args.json:
             print_json(preview.state())
-    signal.raise_signal(stopped_by)  # all is closed: now it may end the program in its usual way
+    signal.raise_signal(stopped_by)  # all is closed: now the signal may end the program in its usual way
     return 0
 
 
 async def _serve(preview: Preview, port: int, as_json: bool) -> signal.Signals:
-    """Serves until Ctrl-C or SIGTERM, or a failure; returns which signal it was."""
+    """Serve until Ctrl-C, SIGTERM or a failure, and return the signal."""
     with _signals() as stopped:
         await preview.start(port)
         try:
-            _say_where(preview, as_json)
+            _print_address(preview, as_json)
             watching = asyncio.ensure_future(preview.watch())
             ends: set[asyncio.Future[Any]] = {watching, stopped}
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             watching.cancel()
             if watching in done:
-                watching.result()  # raises
+                watching.result()  # raises the failure
             return stopped.result()
         finally:
             await preview.close()
@@ -121,7 +113,7 @@ async def _serve(preview: Preview, port: int, as_json: bool) -> signal.Signals:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[asyncio.Future[signal.Signals]]:
-    """A future of the first signal that asks to end; handlers are put back afterwards."""
+    """Give a future of the first signal that asks the program to end. The old handlers are put back afterwards."""
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[signal.Signals] = loop.create_future()
 
@@ -141,7 +133,7 @@ def _signals() -> Iterator[asyncio.Future[signal.Signals]]:
             signal.signal(number, before[number])
 
 
-def _say_where(preview: Preview, as_json: bool) -> None:
+def _print_address(preview: Preview, as_json: bool) -> None:
     host, token = preview.access.host, preview.access.token
     if host in ("0.0.0.0", "::", ""):
         host = socket.gethostname()
@@ -155,5 +147,5 @@ def _say_where(preview: Preview, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def _tell(camera: Camera, text: str) -> None:
+def _show_message(camera: Camera, text: str) -> None:
     message(text if camera.name in text else f"{camera.name}: {text}")

@@ -1,4 +1,4 @@
-"""`vmp-edge verify`: is this bundle whole, and does it compute here what it computed where it was built?"""
+"""`vmp-edge verify`: checks that a bundle is whole, and that it computes here what it computed where it was built."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ import numpy as np
 from ..bundle.check import check_clip
 from ..errors import BundleError
 from ..recognizer import Recognizer, load
+from .options import add_threads_option
 from .output import add_json_option, print_json
 
-DEFAULT_TOLERANCE = 1e-3  # between processors, in fp32
+DEFAULT_TOLERANCE = 1e-3  # of logits in fp32, between processors
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds the command."""
+    """Add the command to the program's commands."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "verify",
-        help="check a bundle's files, run it, and compare with what it gave when it was built",
+        help="check a bundle's files, run it, and compare its output with that of the build",
         description="Check a bundle's files, run it once, and compare the output with the one recorded at the build.",
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder")
-    parser.add_argument("--threads", type=int, help="threads for the engine (default: the bundle's)")
+    add_threads_option(parser)
     add_json_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verifies and says what was compared."""
+    """Verify the bundle, and print what was compared."""
     with load(args.bundle, args.threads) as recognizer:
         outcome = verify(recognizer)
     if args.json:
@@ -46,13 +47,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def verify(recognizer: Recognizer) -> dict[str, Any]:
-    """Runs a bundle on the check clip and compares with the manifest's `parity.check`, if it has one.
+    """Run a bundle on the check clip, and compare with the manifest's `parity.check` if it has one.
 
     Args:
-        recognizer: A loaded, thus checked, bundle.
+        recognizer: A loaded bundle. Loading has checked its files.
 
     Returns:
-        `compared`, and if so `max_difference` and `tolerance` of the logits.
+        `compared`: True if there was an output to compare with. If so, also `max_difference` and `tolerance` of the
+        logits.
 
     Raises:
         BundleError: The output differs by more than the tolerance, or the recorded one is not valid.

@@ -1,4 +1,4 @@
-"""The web preview: what cameras see and what is recognised, as a page for devices without a screen.
+"""The web preview: a page that shows what cameras see and what is recognised, for devices without a screen.
 
-Needs aiohttp, of the extra `serve`.
+It needs aiohttp, from the extra `serve`.
 """

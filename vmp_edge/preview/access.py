@@ -1,4 +1,4 @@
-"""Who may see the preview: this machine, or whoever has the token; never another web site's page."""
+"""Access to the preview: for this machine, or for visitors with the token, but never for another web site's page."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from aiohttp.typedefs import Handler, Middleware
 
 from ..errors import UsageError
 
-MIN_TOKEN = 16  # characters of a token that is given: a shorter one could be tried out
-_OPEN = ("/static/", "/login")  # what is no secret, and what asks for the token
+MIN_TOKEN = 16  # least characters of a user's token; a shorter token could be guessed by trying
+_OPEN = ("/static/", "/login")  # paths that need no token: they are no secret, or ask for the token
 
 
 @dataclass(frozen=True)
 class Access:
-    """What is asked of a visitor.
+    """The address that the preview listens on, and the token that visitors need.
 
     Args:
-        host: The address that is listened on. Other machines reach it unless it is a loopback address.
-        token: What a visitor must show; None asks for nothing, which only a loopback address allows.
+        host: The address to listen on. Other machines reach it unless it is a loopback address.
+        token: The token that visitors must show. None asks for no token, which only a loopback address allows.
 
     Raises:
         UsageError: A token is missing, or shorter than 16 characters.
@@ -41,22 +41,22 @@ class Access:
 
     @classmethod
     def make(cls, host: str, token: str | None) -> Access:
-        """As asked for; where a token is needed and none is given, a random one (128 bits)."""
+        """Make an `Access`, with a random token (128 bits) if the host needs a token and there is none."""
         return cls(host, token or (None if is_loopback(host) else secrets.token_urlsafe(16)))
 
     def accepts(self, token: str | None) -> bool:
-        """Whether this is the token, or none is needed; takes the same time however much of it is right."""
+        """Return whether this is the token, or none is needed. Takes the same time however much of it is right."""
         if self.token is None:
             return True
         return token is not None and hmac.compare_digest(_bytes(token), _bytes(self.token))
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")  # a header may have bytes that are no text
+    return text.encode("utf-8", "surrogatepass")  # a header may contain bytes that are not text
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address or host name."""
+    """Return whether an address or host name can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -64,10 +64,11 @@ def is_loopback(host: str) -> bool:
 
 
 def guard(access: Access) -> Middleware:
-    """The middleware that lets visitors in.
+    """Make the middleware that lets visitors in.
 
-    A page of another web site may make a visitor's browser send requests here, or have its own name lead here (DNS
-    rebinding). So a request with another site's `Origin` is refused, and without a token every `Host` but this machine.
+    A page of another web site may make a visitor's browser send requests here, or make its own name lead here (DNS
+    rebinding). So a request with another site's `Origin` is refused. Without a token, a request with any `Host` but
+    this machine is refused, too.
     """
 
     @web.middleware
@@ -83,7 +84,7 @@ def guard(access: Access) -> Middleware:
             raise web.HTTPForbidden(text=f"call this page http://localhost, not {request.host}\n")
         if request.path == "/" and "token" in request.query and access.accepts(request.query["token"]):
             return _welcome(request, access)
-        if not request.path.startswith(_OPEN) and not access.accepts(_shown(request)):
+        if not request.path.startswith(_OPEN) and not access.accepts(_token_of(request)):
             return _refusal(request)
         return await handler(request)
 
@@ -91,26 +92,26 @@ def guard(access: Access) -> Middleware:
 
 
 async def log_in(request: web.Request, access: Access) -> web.Response:
-    """Takes the token from the form on the 401 page."""
+    """Answer the form on the 401 page, which sends the token."""
     token = (await request.post()).get("token")
     if isinstance(token, str) and access.accepts(token.strip()):
         return _welcome(request, access)
     return _refusal(request, "That is not the token.")
 
 
-def _shown(request: web.Request) -> str | None:
+def _token_of(request: web.Request) -> str | None:
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     return bearer.strip() if scheme.lower() == "bearer" else request.cookies.get(_cookie(request))
 
 
 def _cookie(request: web.Request) -> str:
-    """Cookies are shared by all ports of a host: two previews on one device must not overwrite each other's."""
+    """Return the cookie's name, with the port: all ports of a host share cookies, and two previews must not collide."""
     port = request.host.rpartition(":")[2]
     return f"vmp_edge_{port}" if port.isdecimal() else "vmp_edge"
 
 
 def _welcome(request: web.Request, access: Access) -> web.Response:
-    """Keeps the token in a cookie, and leads to the address without it."""
+    """Put the token into a cookie, and redirect to the address without the token."""
     response = web.Response(status=303, headers={"Location": "/"})
     if access.token is not None:
         name = _cookie(request)

@@ -1,4 +1,4 @@
-"""The newest picture of a camera as JPEG: made once for all who watch, and only while somebody does."""
+"""`Pictures`: a camera's newest picture as JPEG, encoded once for all viewers and only while somebody watches."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-LONGEST_SIDE = 800  # pixels; what is larger is shrunk
+LONGEST_SIDE = 800  # pixels; larger pictures are shrunk
 QUALITY = 80
 _MIN_INTERVAL = 0.06  # seconds: a preview needs no more than some 16 pictures per second
 
 
 def encode(image: npt.NDArray[np.uint8]) -> bytes:
-    """JPEG of uint8 (H, W, 3) BGR, its longer side at most 800 pixels."""
+    """Encode uint8 (H, W, 3) BGR as JPEG, with at most 800 pixels on the longer side."""
     height, width = image.shape[:2]
     scale = LONGEST_SIDE / max(height, width)
     if scale < 1:
@@ -27,11 +27,13 @@ def encode(image: npt.NDArray[np.uint8]) -> bytes:
 
 
 class Pictures:
-    """One camera's. `put` is for the capture thread and costs next to nothing; the rest is for the event loop.
+    """The newest picture of one camera.
+
+    `put` is for the capture thread and costs next to nothing. The other methods are for the event loop.
 
     Args:
         loop: The event loop.
-        executor: Where pictures are encoded.
+        executor: Encodes the pictures.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, executor: Executor) -> None:
@@ -44,7 +46,7 @@ class Pictures:
         self._encoded: tuple[int, asyncio.Future[bytes]] | None = None
 
     def put(self, image: npt.NDArray[np.uint8]) -> None:
-        """Takes the newest frame, uint8 (H, W, 3) BGR, in place of the one before; some 16 a second, at most."""
+        """Take the newest frame, uint8 (H, W, 3) BGR, in place of the last one. At most some 16 a second are taken."""
         now = time.monotonic()
         if now - self._put_at < _MIN_INTERVAL:
             return
@@ -54,8 +56,8 @@ class Pictures:
             self._loop.call_soon_threadsafe(self._arrived.set)
 
     async def arrival(self, number: int) -> None:
-        """Waits until there is a picture after the one of that number; they count from 1."""
-        self._waiting += 1  # before looking: `put` writes first and looks for who waits afterwards
+        """Wait until there is a picture with a higher number. Pictures are numbered from 1."""
+        self._waiting += 1  # before the look at the picture, because `put` writes first and then looks for waiters
         try:
             while self._newest[0] <= number:
                 self._arrived.clear()
@@ -65,7 +67,7 @@ class Pictures:
             self._waiting -= 1
 
     async def newest(self) -> tuple[int, bytes]:
-        """The newest picture's number, and its JPEG; there must be one."""
+        """Return the newest picture's number and its JPEG. There must be a picture."""
         number, image = self._newest
         if self._encoded is None or self._encoded[0] != number:
             assert image is not None

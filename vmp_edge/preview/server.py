@@ -1,4 +1,4 @@
-"""The preview's server: the page, its WebSocket, and the JSON interface."""
+"""`Preview`: the server of the page, its WebSocket and its JSON interface."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .viewer import Viewer
 
 _STATIC = Path(str(resources.files(__package__).joinpath("static")))
 _TICK = 0.5  # seconds between states
-_RESULTS, _STATES = 600, 130  # that a page gets of what was before it: about a minute
+_RESULTS, _STATES = 600, 130  # how many of the past, about a minute, a new page gets
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'self'",
     "Referrer-Policy": "same-origin",
@@ -34,23 +34,24 @@ _HEADERS = {
 
 
 class PreviewError(VmpError):
-    """The preview cannot listen where it was asked to."""
+    """The preview cannot listen on its address and port."""
 
 
 class Preview:
-    """Shows cameras and what is recognised to whoever looks.
+    """Shows cameras, and what is recognised, to its viewers.
 
-    Nobody's looking slows recognition: the scheduler's and capture threads only hand over, pictures are encoded in a
-    thread of their own, once for all viewers and only for them, and each viewer is sent what it can take.
+    No viewer slows recognition down. The scheduler's thread and the capture threads only hand over. Pictures are
+    encoded in a thread of their own, once for all viewers and only if there are viewers. Each viewer gets as much as it
+    can take.
 
     Args:
-        recognizer: Used, not owned.
-        sources: As for `Cameras`.
-        access: Where to listen, and what to ask of visitors.
-        top: How many scores to show.
-        heartbeat: Seconds after which a viewer that gives no sign of life is asked for one, and half as many till it is
-            given up.
-        options: The other arguments of `Cameras`, except `on_prediction` and `on_frame`.
+        recognizer: Recognises the windows. The caller closes it.
+        sources: The sources, as for `Cameras`.
+        access: The address to listen on, and the token that visitors need.
+        top: Number of scores to show.
+        heartbeat: Seconds after which a viewer that gives no sign of life is asked for one. After half as many more
+            seconds it is given up.
+        cameras: The other arguments of `Cameras`, except `on_prediction` and `on_frame`.
 
     Raises:
         UsageError: An option is out of range.
@@ -63,11 +64,13 @@ class Preview:
         access: Access,
         top: int = 5,
         heartbeat: float = 20.0,
-        **options: Any,
+        **cameras: Any,
     ) -> None:
         if top < 1:
             raise UsageError(f"at least 1 score must be shown, not {top}")
-        self.cameras = Cameras(recognizer, sources, on_prediction=self._recognised, on_frame=self._pictured, **options)
+        self.cameras = Cameras(
+            recognizer, sources, on_prediction=self._on_prediction, on_frame=self._on_frame, **cameras
+        )
         self.access = access
         self.port = 0
         self._manifest = recognizer.manifest
@@ -81,13 +84,13 @@ class Preview:
         self._pictures: list[Pictures] = []
 
     async def start(self, port: int) -> None:
-        """Listens, and starts the cameras.
+        """Start to listen, and start the cameras.
 
         Args:
-            port: 0 for any that is free; `port` has it then.
+            port: The port to listen on. 0 takes any free one, which the attribute `port` has then.
 
         Raises:
-            PreviewError: The address is not this machine's, or the port is taken or not allowed.
+            PreviewError: The address is not this machine's, or the port is in use or not allowed.
         """
         self._loop = asyncio.get_running_loop()
         self._pictures = [Pictures(self._loop, self._executor) for _ in self.cameras]
@@ -103,10 +106,10 @@ class Preview:
         self.cameras.start()
 
     async def watch(self) -> None:
-        """Keeps viewers told how the cameras are doing, for ever.
+        """Send the cameras' states to the viewers, for ever.
 
         Raises:
-            VmpError: The engine failed, or no camera could be opened in the first place: nothing would ever be shown.
+            VmpError: The engine failed, or no camera could be opened at all: nothing would ever be shown.
         """
         while True:
             self.cameras.check()
@@ -115,11 +118,11 @@ class Preview:
                 raise errors[0]
             for camera, drops in zip(self.cameras, self._drops, strict=True):
                 drops.append((self._now(), camera.statistics().dropped))
-            self._tell_state()
+            self._send_state()
             await asyncio.sleep(_TICK)
 
     async def close(self) -> None:
-        """Takes leave of the viewers, stops listening, and closes the cameras.
+        """Close the viewers' sockets, stop listening, and close the cameras.
 
         Raises:
             BundleError: The engine failed.
@@ -132,7 +135,7 @@ class Preview:
             self._executor.shutdown()
 
     def state(self) -> dict[str, Any]:
-        """What `/api/state` gives."""
+        """Return the answer of `/api/state`."""
         manifest = self._manifest
         bundle = {
             "name": manifest.name,
@@ -168,15 +171,15 @@ class Preview:
         }
 
     def _now(self) -> float:
-        """Seconds since this was made: the page's time."""
+        """Return the page's time: seconds since this object was made."""
         return round(time.monotonic() - self._began, 3)
 
-    # From the cameras' threads
+    # Called in the cameras' threads
 
-    def _pictured(self, camera: Camera, frame: Frame) -> None:
+    def _on_frame(self, camera: Camera, frame: Frame) -> None:
         self._pictures[camera.index].put(frame.image)
 
-    def _recognised(self, camera: Camera, prediction: Prediction) -> None:
+    def _on_prediction(self, camera: Camera, prediction: Prediction) -> None:
         result = {
             "time": self._now(),
             "label": prediction.label,
@@ -186,18 +189,18 @@ class Preview:
             "dropped": prediction.dropped,
             "skipped": prediction.skipped,
         }
-        self._loop.call_soon_threadsafe(self._tell_result, camera.index, result)
+        self._loop.call_soon_threadsafe(self._send_result, camera.index, result)
 
-    # In the event loop
+    # Called in the event loop
 
-    def _tell_result(self, camera: int, result: dict[str, Any]) -> None:
+    def _send_result(self, camera: int, result: dict[str, Any]) -> None:
         self._results[camera].append(result)
         if self._viewers:
             text = json.dumps({"type": "result", "camera": camera, **result})
             for viewer in self._viewers:
                 viewer.result(text)
 
-    def _tell_state(self) -> None:
+    def _send_state(self) -> None:
         if self._viewers:
             text = json.dumps({"type": "state", **self._changing_state()})
             for viewer in self._viewers:
@@ -231,10 +234,10 @@ class Preview:
         return await self._change(request, self.cameras.stop)
 
     async def _change(self, request: web.Request, change: Callable[[int | None], None]) -> web.Response:
-        """Starts or stops the camera of `{"camera": 0}`, or all without it; answers the new state."""
+        """Start or stop the camera of `{"camera": 0}`, or all cameras without it. Answer with the new state."""
         try:
-            wish = json.loads(await request.text() or "{}")
-            camera = wish.get("camera")
+            message = json.loads(await request.text() or "{}")
+            camera = message.get("camera")
             if camera is not None and type(camera) is not int:
                 raise ValueError(camera)
         except (ValueError, AttributeError):
@@ -243,7 +246,7 @@ class Preview:
             await asyncio.to_thread(change, camera)
         except UsageError as error:
             return web.json_response({"error": str(error)}, status=404)
-        self._tell_state()
+        self._send_state()
         return web.json_response(self.state())
 
     async def _events(self, request: web.Request) -> web.WebSocketResponse:
@@ -261,7 +264,7 @@ class Preview:
         finally:
             self._viewers.discard(viewer)
             if request.transport is not None:
-                request.transport.abort()  # what a viewer that did not read has not taken would be kept for it
+                request.transport.abort()  # else data that a viewer has not read would be kept for it
         return socket
 
 

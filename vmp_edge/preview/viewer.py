@@ -1,4 +1,4 @@
-"""One page that watches: what it is told, and how one that is slow costs nobody else anything."""
+"""`Viewer`: sends results, states and pictures to one page. A slow page does not slow anything else."""
 
 from __future__ import annotations
 
@@ -14,66 +14,65 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from .pictures import Pictures
 
-_WAITING = 256  # results that wait for a slow page; the oldest go
-_GOODBYE = 0.5  # seconds that a page has to take its leave
+_MAX_WAITING = 256  # results that wait for a slow page; the oldest are dropped
+_CLOSE_TIMEOUT = 0.5  # seconds that a page has to answer the closing of its socket
 
 
 class Viewer:
-    """A page's WebSocket.
+    """The WebSocket of one page.
 
-    It is sent results and states as JSON, and a picture of a camera when it asks for one (`{"picture": 0}`): the
-    newest there is at that moment, as a binary message (camera and picture number, 32 bits each, then JPEG). A page
-    that is slow asks rarely, and one that does not read has at most a picture of each camera, the last results and
-    one state waiting.
+    The page gets results and states as JSON. It asks for a camera's picture (`{"picture": 0}`) and gets the newest
+    picture of that moment, as a binary message (camera and picture number, 32 bits each, then JPEG). A slow page asks
+    rarely. For a page that does not read, at most a picture of each camera, the last results and one state wait.
 
     Args:
-        socket: Prepared already.
-        pictures: Of each camera.
+        socket: The page's socket, prepared already.
+        pictures: The pictures of each camera.
     """
 
     def __init__(self, socket: web.WebSocketResponse, pictures: Sequence[Pictures]) -> None:
         self._socket = socket
         self._pictures = pictures
-        self._seen = [0] * len(pictures)  # the number of the last picture of each camera
-        self._results: deque[str] = deque(maxlen=_WAITING)
+        self._seen = [0] * len(pictures)  # number of the last picture that the page got, of each camera
+        self._results: deque[str] = deque(maxlen=_MAX_WAITING)
         self._state: str | None = None
         self._news = asyncio.Event()
         self._sending = asyncio.Lock()
-        self._tasks: dict[int, asyncio.Task[None]] = {}  # by camera, pictures on their way; -1: results and states
+        self._tasks: dict[int, asyncio.Task[None]] = {}  # pictures on their way, by camera; -1 sends results and states
 
     def result(self, text: str) -> None:
-        """Has a result sent, JSON."""
+        """Send a result (JSON) when its turn comes."""
         self._results.append(text)
         self._news.set()
 
     def state(self, text: str) -> None:
-        """Has a state sent, JSON, unless a newer one comes before its turn."""
+        """Send a state (JSON) when its turn comes, unless there is a newer state by then."""
         self._state = text
         self._news.set()
 
     async def serve(self) -> None:
-        """Serves the page until it goes away."""
-        self._tasks[-1] = asyncio.create_task(_till_it_is_gone(self._send_news()))
+        """Serve the page until it goes away."""
+        self._tasks[-1] = asyncio.create_task(_until_gone(self._send_news()))
         try:
             async for message in self._socket:
                 if message.type == WSMsgType.TEXT:
-                    self._heed(message.data)
+                    self._handle(message.data)
         finally:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def end(self) -> None:
-        """Takes leave of the page, if it takes in anything: the server ends."""
+        """Close the socket because the server ends. A page that does not read is left as it is."""
         with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
-            await asyncio.wait_for(self._take_leave(), _GOODBYE)
+            await asyncio.wait_for(self._close(), _CLOSE_TIMEOUT)
 
-    async def _take_leave(self) -> None:
-        async with self._sending:  # two that wait for the same page to read would be cancelled together
+    async def _close(self) -> None:
+        async with self._sending:  # two tasks that wait for the same page to read would be cancelled together
             await self._socket.close(code=WSCloseCode.GOING_AWAY)
 
-    def _heed(self, text: str) -> None:
-        """Heeds a request for a picture; what is anything else is passed over."""
+    def _handle(self, text: str) -> None:
+        """Start sending the picture that a message asks for. Any other message is ignored."""
         try:
             camera = json.loads(text)["picture"]
         except (ValueError, TypeError, KeyError):
@@ -82,7 +81,7 @@ class Viewer:
             return
         on_its_way = self._tasks.get(camera)
         if on_its_way is None or on_its_way.done():
-            self._tasks[camera] = asyncio.create_task(_till_it_is_gone(self._send_picture(camera)))
+            self._tasks[camera] = asyncio.create_task(_until_gone(self._send_picture(camera)))
 
     async def _send_picture(self, camera: int) -> None:
         await self._pictures[camera].arrival(self._seen[camera])
@@ -106,7 +105,7 @@ class Viewer:
             await self._socket.send_str(text)
 
 
-async def _till_it_is_gone(sending: Coroutine[Any, Any, None]) -> None:
-    """Sends; a page that goes away in the middle of it is no failure, and `serve` notices."""
+async def _until_gone(sending: Coroutine[Any, Any, None]) -> None:
+    """Send until the page goes away. That is no failure here, and `serve` notices it."""
     with contextlib.suppress(ConnectionError):
         await sending

@@ -1,8 +1,9 @@
-"""From a stream of frames to a stream of results: frame ring, sliding window, smoothing, motion gate, governor."""
+"""Streaming recognition: frame ring, sliding window, smoothing, motion gate, governor, and many cameras at once."""
 
 from __future__ import annotations
 
+from .options import StreamOptions
 from .statistics import Statistics
 from .stream import Stream
 
-__all__ = ["Statistics", "Stream"]
+__all__ = ["Statistics", "Stream", "StreamOptions"]

@@ -1,4 +1,4 @@
-"""Many cameras, one recogniser: each has a stream of its own, and a scheduler gives their windows fair turns."""
+"""`Cameras` and `Camera`: many cameras on one recogniser. A scheduler gives their windows fair turns."""
 
 from __future__ import annotations
 
@@ -6,34 +6,35 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import UsageError, VmpError
 from ..recognizer import Prediction, Recognizer
 from ..sources import Frame, Message, Paced, Source, open_source
-from .governor import Budget, Decision, Governor, ladder
-from .motion import MotionGate
-from .smoothing import DEFAULT_SMOOTHING, Smoothing
+from .capture import CaptureRun
+from .governor import Decision
+from .options import StreamOptions
 from .statistics import Statistics
 from .stream import Stream
+from .turns import Turns
 
 State = Literal["stopped", "opening", "running", "lost", "ended", "failed"]
 
-_ENDING = 5.0  # seconds that a capture thread is waited for; one whose camera hangs is left behind
+_JOIN_TIMEOUT = 5.0  # seconds that `stop` waits for a capture thread; a thread whose camera hangs is left behind
 
 
 class Camera:
-    """One of several cameras; made by `Cameras`.
+    """One of several cameras. `Cameras` makes it.
 
     Attributes:
-        index: Which one it is, counted from 0.
-        source: What it was made of, as for `open_source`.
+        index: Number of the camera, counted from 0.
+        source: The source's description, as for `open_source`.
         name: The source as it may be shown, without a password.
-        stream: Its frame ring, windows and smoothing.
-        state: `opening` till the first frame, `running`, `lost` while a camera that vanished is tried again, `ended`
+        stream: Frame ring, windows and smoothing of this camera.
+        state: `opening` until the first frame, `running`, `lost` while a camera that vanished is tried again, `ended`
             when a file is over, `failed`, or `stopped`.
-        message: What it said last: why it failed or was lost, that it is back. Empty if it never said anything.
-        error: What it failed with, if it is `failed`.
+        message: The camera's last message: why it failed or was lost, or that it is back. Empty before the first one.
+        error: The error that it failed with, if it is `failed`.
         frame: The newest frame.
     """
 
@@ -46,20 +47,20 @@ class Camera:
         self.message = ""
         self.error: Exception | None = None
         self.frame: Frame | None = None
-        self._run: _Run | None = None
+        self._run: CaptureRun | None = None
 
     @property
     def active(self) -> bool:
-        """Whether frames come or may come again by themselves."""
+        """True if frames come, or may come again without a new start."""
         return self.state in ("opening", "running", "lost")
 
     @property
     def latest(self) -> Prediction | None:
-        """The newest result since it was started or was back."""
+        """The newest result since the camera was started or came back."""
         return self.stream.latest
 
     def statistics(self) -> Statistics:
-        """How its stream is doing; it counts on when the camera is stopped and started."""
+        """Return how the camera's stream is doing. The numbers count on when the camera is stopped and started."""
         return self.stream.statistics()
 
 
@@ -68,29 +69,26 @@ class Cameras:
 
     Every camera has a capture thread, which takes its frames as they come. One scheduler thread recognises: whenever
     the engine is free, the next camera in turn that has a window due gets its newest window recognised. So a camera
-    waits for at most one window of each other one, however fast those are, and what is too much is dropped camera by
-    camera. A camera that fails or is lost does not disturb the others.
+    waits for at most one window of each other camera, however fast the others are, and frames that are too many are
+    dropped camera by camera. A camera that fails or is lost does not disturb the others.
 
     The callbacks are called in those threads and should return at once.
 
     Args:
-        recognizer: Used, not owned: close it yourself, after this.
-        sources: One or more, as for `open_source`. A file is played at its own pace.
-        hop: As for `Stream`, of every camera; so are
-        stride, and
-        fps, and
-        smoothing, and
-        sampling.
+        recognizer: Recognises the windows. The caller closes it, after this object.
+        sources: One or more sources, as for `open_source`. A file is played at its own pace.
+        options: The options of every camera's stream: `StreamOptions`, or the hop alone. Each camera has a motion gate
+            and a governor of its own. A budget's latency is that of the window itself, without waiting for the
+            camera's turn; its share of the CPU is that of all cameras together.
         loop: Play a file again when it is over.
-        on_prediction: Told each result, in the scheduler's thread.
-        on_frame: Told each frame, in the camera's capture thread, after `Camera.frame` was set.
-        on_message: Told what the user should know: a camera that failed, vanished or is back; in any thread.
+        on_prediction: Called with each result, in the scheduler's thread.
+        on_frame: Called with each frame, in the camera's capture thread, after `Camera.frame` was set.
+        on_message: Called with what the user should know: a camera failed, vanished or is back. In any thread.
         opener: Opens a source.
-        motion_gate: The threshold of each camera's `MotionGate`; None recognises every window.
-        budget: For a governor of each camera, whose levels' hops count instead of `hop`; None has none. The latency is
-            that of the window itself, without waiting for the camera's turn; the share of the CPU that of all cameras.
-        variants: For the governors' levels, by name from the dearest to the cheapest; used, not owned.
-        on_decision: Told what a camera's governor decides, in the scheduler's thread.
+        variants: Recognisers for the governors' levels, by name from the dearest to the cheapest. The caller closes
+            them.
+        on_decision: Called with each decision of a camera's governor, in the scheduler's thread.
+        changes: Fields of `StreamOptions` by name, which override those of `options`.
 
     Raises:
         UsageError: There is no source, or an option is out of range.
@@ -100,47 +98,41 @@ class Cameras:
         self,
         recognizer: Recognizer,
         sources: Sequence[str],
-        hop: int = 4,
-        stride: int | None = None,
-        fps: float | None = None,
-        smoothing: Smoothing | None = DEFAULT_SMOOTHING,
+        options: StreamOptions | int | None = None,
+        *,
         loop: bool = False,
         on_prediction: Callable[[Camera, Prediction], None] | None = None,
         on_frame: Callable[[Camera, Frame], None] | None = None,
         on_message: Callable[[Camera, str], None] | None = None,
         opener: Callable[[str, Message], Source] = open_source,
-        sampling: str = "uniform",
-        motion_gate: float | None = None,
-        budget: Budget | None = None,
         variants: Mapping[str, Recognizer] | None = None,
         on_decision: Callable[[Camera, Decision], None] | None = None,
+        **changes: Any,
     ) -> None:
         if not sources:
             raise UsageError("give at least one source")
         self.recognizer = recognizer
-        levels = ladder(hop, (None, *(variants or {})))
-
-        def make(index: int, source: str) -> Camera:
-            gate = MotionGate(motion_gate) if motion_gate is not None else None
-            governor = Governor(budget, levels) if budget is not None else None
-            stream = Stream(
-                recognizer, hop, stride, fps, smoothing, bgr=True, sampling=sampling, gate=gate, governor=governor,
-                variants=variants, on_decision=lambda decision: self._decided(index, decision),
-            )  # fmt: skip
-            return Camera(index, source, stream)
-
-        self._cameras = [make(index, source) for index, source in enumerate(sources)]
+        self.options = StreamOptions.merge(options, changes)
         self._on_decision = on_decision
         self._loop = loop
         self._on_prediction = on_prediction
         self._on_frame = on_frame
         self._on_message = on_message
         self._opener = opener
+        self._cameras = [self._make(index, source, variants) for index, source in enumerate(sources)]
         self._turns = Turns(len(self._cameras))
         self._changing = threading.RLock()  # one start or stop at a time
         self._scheduler: threading.Thread | None = None
         self._closed = False
         self._failure: BaseException | None = None
+
+    def _make(self, index: int, source: str, variants: Mapping[str, Recognizer] | None) -> Camera:
+        def on_decision(decision: Decision) -> None:
+            if self._on_decision is not None:
+                self._on_decision(self._cameras[index], decision)
+
+        stream = Stream(self.recognizer, self.options, bgr=True, variants=variants, on_decision=on_decision)
+        return Camera(index, source, stream)
 
     def __len__(self) -> int:
         return len(self._cameras)
@@ -152,20 +144,20 @@ class Cameras:
         return iter(self._cameras)
 
     def start(self, index: int | None = None) -> None:
-        """Starts a camera, or all; one that is active goes on as it is. Returns before the source is open.
+        """Start a camera, or all of them. An active camera goes on as it is. Returns before the source is open.
 
         Args:
-            index: Which camera.
+            index: Number of the camera. None starts all.
 
         Raises:
-            UsageError: There is no such camera, or this is closed.
-            BundleError: The engine failed: no camera can give results any more.
+            UsageError: There is no such camera, or this object is closed.
+            BundleError: The engine failed, and no camera can give results any more.
         """
         self.check()
         with self._changing:
             if self._closed:
                 raise UsageError("these cameras are closed: make them again")
-            for camera in self._chosen(index):
+            for camera in self._select(index):
                 if not camera.active:
                     self._start(camera)
             if self._scheduler is None:
@@ -173,26 +165,26 @@ class Cameras:
                 self._scheduler.start()
 
     def stop(self, index: int | None = None) -> None:
-        """Stops a camera, or all, and waits until its source is closed (5 s at most, if it hangs).
+        """Stop a camera, or all of them, and wait until the source is closed (at most 5 s, if it hangs).
 
         Args:
-            index: Which camera.
+            index: Number of the camera. None stops all.
 
         Raises:
             UsageError: There is no such camera.
         """
         with self._changing:
-            chosen = self._chosen(index)
-            runs = [camera._run for camera in chosen if camera._run is not None]
+            cameras = self._select(index)
+            runs = [camera._run for camera in cameras if camera._run is not None]
             for run in runs:
                 run.stop()
             for run in runs:
-                run.thread.join(_ENDING)
-            for camera in chosen:
+                run.thread.join(_JOIN_TIMEOUT)
+            for camera in cameras:
                 camera.state = "stopped" if camera.active else camera.state
 
     def check(self) -> None:
-        """Raises what recognising failed with, if it did: then no camera gives results any more.
+        """Raise the error that recognising failed with, if it failed. No camera gives results any more then.
 
         Raises:
             BundleError: The engine failed.
@@ -201,7 +193,7 @@ class Cameras:
             raise self._failure
 
     def close(self) -> None:
-        """Stops all cameras and the scheduler. Raises as `check` does."""
+        """Stop all cameras and the scheduler. Raises the same errors as `check`."""
         with self._changing:
             self._closed = True
             self.stop()
@@ -218,7 +210,7 @@ class Cameras:
     ) -> None:
         self.close()
 
-    def _chosen(self, index: int | None) -> list[Camera]:
+    def _select(self, index: int | None) -> list[Camera]:
         if index is None:
             return self._cameras
         if not 0 <= index < len(self._cameras):
@@ -228,10 +220,10 @@ class Cameras:
     def _start(self, camera: Camera) -> None:
         camera.state, camera.message, camera.error = "opening", "", None
         camera.stream.reset()
-        camera._run = _Run(f"vmp-edge camera {camera.index}", lambda run: self._capture(camera, run))
+        camera._run = CaptureRun(f"vmp-edge camera {camera.index}", lambda run: self._capture(camera, run))
         camera._run.thread.start()
 
-    def _capture(self, camera: Camera, run: _Run) -> None:
+    def _capture(self, camera: Camera, run: CaptureRun) -> None:
         try:
             while self._play(camera, run) and self._loop and not run.stopped:
                 camera.stream.reset()
@@ -242,8 +234,8 @@ class Cameras:
                 camera.error = error
             self._settle(camera, run, "failed", text)
 
-    def _play(self, camera: Camera, run: _Run) -> bool:
-        """Takes a source's frames to its end; returns whether it can be played again: it is a file."""
+    def _play(self, camera: Camera, run: CaptureRun) -> bool:
+        """Take a source's frames to its end. Return True if the source is a file, which can be played again."""
         source = self._opener(camera.source, lambda text: self._settle(camera, run, "lost", text))
         repeatable = not source.live
         if repeatable:
@@ -266,8 +258,8 @@ class Cameras:
         if self._on_frame is not None:
             self._on_frame(camera, frame)
 
-    def _settle(self, camera: Camera, run: _Run, state: State, text: str = "") -> None:
-        """Takes note of a new state, unless the camera was stopped: what a stopped source says is of no interest."""
+    def _settle(self, camera: Camera, run: CaptureRun, state: State, text: str = "") -> None:
+        """Set a camera's new state and message, unless it was stopped: nobody wants to hear of a stopped source."""
         if run.stopped:
             return
         if state != "lost" or camera.state != "opening":
@@ -277,10 +269,6 @@ class Cameras:
             if self._on_message is not None:
                 self._on_message(camera, text)
 
-    def _decided(self, index: int, decision: Decision) -> None:
-        if self._on_decision is not None:
-            self._on_decision(self._cameras[index], decision)
-
     def _schedule(self) -> None:
         try:
             while (index := self._turns.next()) is not None:
@@ -288,72 +276,9 @@ class Cameras:
                 prediction = camera.stream.recognise()
                 if prediction is not None and self._on_prediction is not None:
                     self._on_prediction(camera, prediction)
-        except BaseException as error:  # it is `check`'s to raise
+        except BaseException as error:  # `check` raises it
             self._failure = error
             for camera in self._cameras:
                 if camera._run is not None and camera.active:
                     camera._run.stop()
                     camera.state, camera.message = "failed", str(error)
-
-
-class Turns:
-    """Who is next, of several that ask: in a circle, passing over those that did not ask. Safe between threads.
-
-    Args:
-        count: How many there are.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._asking: set[int] = set()
-        self._first = 0  # who is asked first for the next turn
-        self._closed = False
-        self._changed = threading.Condition()
-
-    def ask(self, index: int) -> None:
-        """Asks for a turn; to ask again before having it changes nothing."""
-        with self._changed:
-            self._asking.add(index)
-            self._changed.notify()
-
-    def next(self) -> int | None:
-        """Waits for someone to ask; returns whose turn it is, None after `close`."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._asking)
-            if self._closed:
-                return None
-            index = min(self._asking, key=lambda index: (index - self._first) % self._count)
-            self._asking.remove(index)
-            self._first = index + 1
-            return index
-
-    def close(self) -> None:
-        """Ends the waiting, for good."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-
-class _Run:
-    """A camera from one start to the next stop: its thread, and the source to close."""
-
-    def __init__(self, name: str, capture: Callable[[_Run], None]) -> None:
-        self.thread = threading.Thread(target=capture, args=(self,), name=name, daemon=True)
-        self.stopped = False
-        self._source: Source | None = None
-        self._lock = threading.Lock()
-
-    def hold(self, source: Source) -> None:
-        """Takes note of what `stop` must close; closes it if it comes too late."""
-        with self._lock:
-            self._source = source
-            late = self.stopped
-        if late:
-            source.close()
-
-    def stop(self) -> None:
-        with self._lock:
-            self.stopped = True
-            source = self._source
-        if source is not None:
-            source.close()

@@ -1,7 +1,8 @@
-"""What moves: a cheap measure of each frame, and a gate that passes over windows in which nothing does.
+"""Motion in a stream: `MotionMeter` measures each frame cheaply, `MotionGate` passes over windows without motion.
 
-The measure is the mean absolute difference of small grey pictures, block by block, the largest block counting: a hand
-in a corner moves as much as a whole scene. Of any frame, fewer than 256x256 pixels are looked at.
+The measure is the mean absolute difference of two small grey pictures, block by block. The block that changed most
+counts, so that a hand in a corner moves as much as a whole scene. The meter looks at fewer than 256x256 pixels of any
+frame.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import numpy.typing as npt
 from ..errors import UsageError
 
 DEFAULT_THRESHOLD = 3.0  # grey levels
-_SIDE, _BLOCK = 32, 8  # cells of the small picture's side, and of a block's
-_TAKEN = 128  # pixels of a side that are averaged into the cells: more would cost more than they tell
-_BASELINE = 0.1  # seconds between the pictures compared: what moves slowly does not show from frame to frame
-_RISE = 1 / 30  # thresholds per second at which the noise floor rises at most
-_FALL = 2.0  # seconds, the time constant with which it falls
-_HIGHEST_FLOOR = 2.0  # thresholds; noisier pictures count as moving: better a window too many
+_SIDE, _BLOCK = 32, 8  # cells of a side of the small picture, and of a side of a block
+_SAMPLES = 128  # pixels of a side that are averaged into the cells; more pixels would cost time and tell little more
+_BASELINE = 0.1  # seconds between the two pictures; slow motion does not show from one frame to the next
+_RISE = 1 / 30  # thresholds per second: the fastest rise of the noise floor
+_FALL = 2.0  # seconds: the time constant with which the noise floor falls
+_HIGHEST_FLOOR = 2.0  # thresholds; noisier pictures count as moving, because a needless window is better than a miss
 
 
 class MotionMeter:
@@ -31,14 +32,14 @@ class MotionMeter:
         self._pictures: deque[tuple[float, npt.NDArray[np.float32]]] = deque(maxlen=32)
 
     def measure(self, frame: npt.NDArray[np.uint8], timestamp: float) -> float:
-        """Takes a frame in.
+        """Take a frame, and measure how much it changed.
 
         Args:
-            frame: uint8 (H, W, 3), the channels in any order, as long as it is always the same.
+            frame: uint8 (H, W, 3), the channels in any order that stays the same.
             timestamp: Seconds, not before the last frame's.
 
         Returns:
-            The mean absolute difference in grey levels, 0 to 255, of the block that changed most; 0 for the first.
+            The mean absolute difference in grey levels, 0 to 255, of the block that changed most. 0 at first.
         """
         picture = _small(frame)
         pictures = self._pictures
@@ -50,30 +51,30 @@ class MotionMeter:
         return float(change)
 
     def reset(self) -> None:
-        """Forgets the frames: the next one is a first one."""
+        """Forget the frames: the next frame counts as the first."""
         self._pictures.clear()
 
 
 def _small(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """A frame as a grey picture of 32x32 cells, each the mean of up to 16 of its pixels."""
-    down, across = (max(1, side // _TAKEN) for side in frame.shape[:2])
-    some = np.ascontiguousarray(frame[::down, ::across])
-    cells = cv2.resize(some, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    """Shrink a frame to a grey picture of 32x32 cells, each the mean of up to 16 of its pixels."""
+    down, across = (max(1, side // _SAMPLES) for side in frame.shape[:2])
+    pixels = np.ascontiguousarray(frame[::down, ::across])
+    cells = cv2.resize(pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     grey: npt.NDArray[np.float32] = cells.mean(2, dtype=np.float32)
     return grey
 
 
 class MotionGate:
-    """Says which windows to pass over because nothing moves.
+    """Decides which windows to pass over because nothing moves.
 
-    What moves exceeds a noise floor by the threshold, and moves until it exceeds it by less than half of that. The
-    floor follows the measure down within seconds and up slowly, and never far, so that a camera's noise by night is
-    learnt and a long action is not taken for noise.
+    Motion begins when the measure exceeds a noise floor by the threshold, and ends when it exceeds the floor by less
+    than half the threshold. The floor follows the measure down within seconds. It follows it up slowly and never far,
+    so that the gate learns a camera's noise at night but does not take a long action for noise.
 
     Args:
-        threshold: In grey levels, as `MotionMeter` measures.
-        settle: How many windows are recognised yet when all is still, so that the result that stays is that of the
-            still scene, and the smoothing has settled on it.
+        threshold: Grey levels, as `MotionMeter` measures them.
+        settle: Number of windows that are still recognised after the motion has ended. So the result that stays is that
+            of the still scene, and the smoothing has settled on it.
 
     Raises:
         UsageError: A value is out of range.
@@ -89,21 +90,21 @@ class MotionGate:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets everything: what comes counts as moving until it is known to be still."""
+        """Forget everything: the scene counts as moving until it is known to be still."""
         self.floor = 0.0  # grey levels
         self.moving = True
         self._left = self.settle
         self._timestamp: float | None = None
 
     def skips(self, motion: float, timestamp: float) -> bool:
-        """Takes the next window in.
+        """Take the next window, and decide.
 
         Args:
-            motion: The largest measure of its frames, in grey levels.
-            timestamp: Of its newest frame, in seconds.
+            motion: The largest measure of the window's frames, in grey levels.
+            timestamp: Timestamp of the window's newest frame, in seconds.
 
         Returns:
-            Whether to pass it over.
+            True if the window is to be passed over.
         """
         self.moving = motion - self.floor > (0.5 if self.moving else 1.0) * self.threshold
         self._follow(motion, timestamp)

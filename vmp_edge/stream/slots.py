@@ -1,4 +1,4 @@
-"""What a frame ring keeps of a frame: the prepared frame, or what becomes tokens, from when a window first takes it."""
+"""The slots of a frame ring: `FrameSlots` keep prepared frames, `TokenSlots` keep frames as tokens."""
 
 from __future__ import annotations
 
@@ -11,41 +11,40 @@ import numpy.typing as npt
 
 from ..preprocessing import Preprocessing
 
-Embed = Callable[
-    [npt.NDArray[np.float32]], npt.NDArray[np.float32]
-]  # a prepared frame (3, S, S) -> its shares of tokens (P, N, C)
+# From a prepared frame (3, S, S) to its shares of tokens (P, N, C).
+Embed = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 
 class Slots(Protocol):
-    """Places for frames, allocated once. One slot is written or read at a time, different ones may be at once."""
+    """Places for frames, allocated once. Different slots may be written and read at once, but each by one thread."""
 
     nbytes: int
 
     def __len__(self) -> int:
-        """How many places there are."""
+        """Return the number of places."""
         ...
 
     def write(self, slot: int, frame: npt.NDArray[np.uint8], bgr: bool) -> None:
-        """Keeps a frame (H, W, 3), whatever was there before."""
+        """Keep a frame, uint8 (H, W, 3), in place of the slot's last frame."""
         ...
 
     def read(self, slot: int, out: npt.NDArray[np.float32], index: int) -> None:
-        """Writes what the engine takes of the frame where the window has it; the window's frames in order.
+        """Write the engine's input of one frame into a window. Call it for the window's frames in order.
 
         Args:
-            slot: Where the frame is kept.
+            slot: Slot of the frame.
             out: The window.
-            index: Which of its frames this is.
+            index: Place of the frame in the window.
         """
         ...
 
 
 class FrameSlots:
-    """Prepared frames, float32 (3, S, S).
+    """Slots for prepared frames, float32 (3, S, S). Frames are prepared when they come.
 
     Args:
-        preprocessing: How they are prepared, when they come.
-        count: How many there is room for.
+        preprocessing: How frames are prepared.
+        count: Number of slots.
     """
 
     def __init__(self, preprocessing: Preprocessing, count: int) -> None:
@@ -57,25 +56,27 @@ class FrameSlots:
         return len(self._frames)
 
     def write(self, slot: int, frame: npt.NDArray[np.uint8], bgr: bool) -> None:
-        """As `Slots`."""
+        """Prepare a frame, uint8 (H, W, 3), into a slot."""
         self._preprocessing.frame(frame, self._frames[slot], bgr)
 
     def read(self, slot: int, out: npt.NDArray[np.float32], index: int) -> None:
-        """As `Slots`; `out` is float32 (3, T, S, S)."""
+        """Copy a prepared frame into a window, float32 (3, T, S, S)."""
         out[:, index] = self._frames[slot]
 
 
 class TokenSlots:
-    """Shares of tokens, float32 (P, N, C); in the same memory, until a window takes the frame, the resized picture.
+    """Slots for frames as shares of tokens, float32 (P, N, C).
 
-    So a frame is resized when it comes, and normalised and embedded once, when it is first read; one that no window
-    takes, because of a stride, of timestamps or of a slow recogniser, never is.
+    A frame is resized when it comes. It is normalised and embedded once, when a window first reads it; until then the
+    same memory holds the resized picture. A frame that no window takes, because of a stride, of timestamps or of a slow
+    recogniser, is never embedded.
 
     Args:
-        preprocessing: How they are prepared.
-        count: How many there is room for.
-        embed: Makes a prepared frame's shares of tokens; its argument is not to be kept.
-        shape: (P, N, C): N frames make a token, by the sum of the first one's first share, the second one's second, ...
+        preprocessing: How frames are prepared.
+        count: Number of slots.
+        embed: Makes a prepared frame's shares of tokens. It must not keep its argument.
+        shape: (P, N, C). N frames make a token: the sum of the first frame's first share, the second frame's second
+            share, and so on.
     """
 
     def __init__(self, preprocessing: Preprocessing, count: int, embed: Embed, shape: tuple[int, int, int]) -> None:
@@ -85,7 +86,8 @@ class TokenSlots:
         memory = np.empty((count, -(-max(tokens, pixels) // 64) * 64), np.uint8)  # float32 needs multiples of 4
         self._tokens = memory[:, :tokens].view(np.float32).reshape(count, *shape)
         self._pictures = memory[:, :pixels]
-        self._pending: list[tuple[int, int, bool] | None] = [None] * count  # height, width, BGR of what is a picture
+        # Height, width and BGR of the slots' pictures that are not embedded yet.
+        self._pending: list[tuple[int, int, bool] | None] = [None] * count
         self._frame = np.empty((3, size, size), np.float32)
         self.nbytes = memory.nbytes + self._frame.nbytes
 
@@ -93,16 +95,16 @@ class TokenSlots:
         return len(self._tokens)
 
     def write(self, slot: int, frame: npt.NDArray[np.uint8], bgr: bool) -> None:
-        """As `Slots`."""
+        """Resize a frame, uint8 (H, W, 3), into a slot."""
         picture = self._preprocessing.picture(frame)
         self._pictures[slot, : picture.size].reshape(picture.shape)[...] = picture
         self._pending[slot] = (*picture.shape[:2], bgr)
 
     def read(self, slot: int, out: npt.NDArray[np.float32], index: int) -> None:
-        """As `Slots`; `out` is float32 (P, T / N, C). For one thread at a time.
+        """Add a frame's shares to a window's tokens, float32 (P, T / N, C). Call it from one thread at a time.
 
         Raises:
-            VmpError: The engine failed; the frame is as it was.
+            VmpError: The engine failed. The slot keeps the picture.
         """
         if pending := self._pending[slot]:
             height, width, bgr = pending

@@ -1,4 +1,4 @@
-"""Steady results from noisy windows: an average of the scores, and a label that does not flicker."""
+"""`Smoothing` and `Smoother`: steady results from noisy windows, with averaged scores and no flickering label."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from ..errors import UsageError
 
 @dataclass(frozen=True)
 class Smoothing:
-    """How a stream steadies its results.
+    """Settings that steady a stream's results.
 
     Args:
-        windows: Time constant of the exponential average of the scores, in windows; 0 does not average.
-        seconds: The same in seconds, by the frames' timestamps; takes the place of `windows`. It keeps the feel the
-            same when the machine gets slower and windows come more rarely.
-        margin: How much a new label's averaged score must exceed that of the label shown...
-        hold: ...in how many windows in a row, before it is shown. A margin of 0 and a hold of 1 show the best at once.
+        windows: Time constant of the exponential average of the scores, in windows. 0 does not average.
+        seconds: The same time constant in seconds, by the frames' timestamps, in place of `windows`. It keeps the pace
+            of the results the same when the machine gets slower and windows come more rarely.
+        margin: A new label is shown when its averaged score exceeds that of the shown label by this much.
+        hold: Number of windows in a row in which the new label must lead by the margin. A margin of 0 and a hold of 1
+            show the best label at once.
 
     Raises:
         UsageError: A value is out of range.
@@ -53,19 +54,19 @@ class Smoother:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets everything: the next window is shown as it is."""
+        """Forget everything: the next window is shown as it is."""
         self._average: npt.NDArray[np.float64] | None = None
         self._timestamp = 0.0
         self._shown = 0
         self._challenger = 0
-        self._leads = 0  # how many windows in a row the challenger has led
+        self._leads = 0  # number of windows in a row in which the challenger has led
 
     def update(self, scores: npt.NDArray[np.float32], timestamp: float) -> tuple[int, npt.NDArray[np.float32]]:
-        """Takes a window's scores in.
+        """Take a window's scores.
 
         Args:
-            scores: (classes,), adding up to 1.
-            timestamp: Of the window's newest frame, in seconds.
+            scores: float32 (classes,), adding up to 1.
+            timestamp: Timestamp of the window's newest frame, in seconds.
 
         Returns:
             The index of the label to show, and the averaged scores, float32 (classes,).
@@ -80,7 +81,7 @@ class Smoother:
         return self._shown, self._average.astype(np.float32)
 
     def _weight(self, elapsed: float) -> float:
-        """The newest window's weight: 1 - exp(-elapsed / time constant)."""
+        """Return the newest window's weight: 1 - exp(-elapsed / time constant)."""
         if self.smoothing.seconds is not None:
             elapsed, constant = max(elapsed, 0.0), self.smoothing.seconds
         else:

@@ -1,4 +1,4 @@
-"""How a stream is doing, in numbers."""
+"""`Statistics`: how a stream is doing, in numbers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Statistics:
-    """How a stream is doing.
+    """Numbers that say how a stream is doing.
 
     Args:
-        frames: How many frames came in.
-        dropped: How many of them no window ever reached over, because the recogniser was too slow.
-        windows: How many windows were recognised.
-        frames_per_second: At which frames come in, over the last ones; 0 before the second.
-        latency_p50: Median seconds from picking a window to its result, over the last ones; 0 before the first.
+        frames: Number of frames that came in.
+        dropped: Number of frames that were in the reach of no window, because the recogniser was too slow.
+        windows: Number of windows that were recognised.
+        frames_per_second: Rate at which the newest frames came in. 0 before the second frame.
+        latency_p50: Median seconds from picking a window to its result, over the newest windows. 0 before the first.
         latency_p95: The 95th percentile of the same.
-        skipped: How many windows were passed over because nothing moved.
-        level: The governor's, 0 the best; 0 without one.
+        skipped: Number of windows that were passed over because nothing moved.
+        level: The governor's level; 0 is the best. 0 without a governor.
     """
 
     frames: int
@@ -31,5 +31,5 @@ class Statistics:
     level: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain numbers, for JSON."""
+        """Return the statistics as plain numbers, for JSON."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""From a stream of frames to a stream of results: frame ring, sliding window, engine, smoothing."""
+"""`Stream`: from a stream of frames to a stream of results."""
 
 from __future__ import annotations
 
@@ -8,86 +8,86 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
-from ..preprocessing import check_frame, empty_video
-from ..recognizer import Outputs, Prediction, Recognizer
-from .governor import CpuMeter, Decision, Governor, Level
+from ..preprocessing import check_frame
+from ..recognizer import Prediction, Recognizer
+from .buffers import make_input, make_ring
+from .cpu_meter import CpuMeter
+from .governor import Decision, Governor, Level
+from .levels import Levels
 from .motion import MotionGate, MotionMeter
-from .ring import FrameRing
-from .smoothing import DEFAULT_SMOOTHING, Smoother, Smoothing
+from .options import StreamOptions
+from .smoothing import Smoother
 from .statistics import Statistics
-from .window import Window
 
-_RECENT = 512  # latencies and arrivals that the statistics are taken over
+_RECENT = 512  # latencies that the statistics are taken over
+_RECENT_ARRIVALS = 64
 
 
 class Stream:
     """Recognises what a camera sees, window by window.
 
-    Either call `push` and get results from it, or `start` it and `feed` it from a capture thread: then a thread of
-    its own recognises the newest window, and frames that it cannot keep up with are dropped, never waited for.
+    There are two ways to use it. Either call `push`, which returns the results. Or `start` the stream and `feed` it
+    from a capture thread: then the stream's own thread recognises the newest window. The capture thread never waits for
+    it, and frames that the stream's thread cannot keep up with are dropped.
 
     Args:
-        recognizer: Used, not owned: close it yourself.
-        hop: How many frames come in between one window and the next.
-        stride: A window takes every stride-th frame; or
-        fps: so many frames per second by their timestamps, whatever the camera's own rate. With neither, the frame
-            rate in the bundle's manifest, or every frame if it has none.
-        smoothing: How results are steadied; None shows each window's as it is.
-        bgr: Frames have OpenCV's channel order; by default they are RGB, as clips are.
-        sampling: Which frames a window takes from its span of time, as for `Window`.
-        gate: Passes over windows in which nothing moves: the last result stays, marked as `skipped`. Not to be shared.
-        governor: Keeps the stream within a budget: its levels' hops count instead of `hop`. Not to be shared.
-        variants: Recognisers of the same labels by the names in the governor's levels; used, not owned.
-        on_decision: Told what the governor decides, in the thread that recognises.
+        recognizer: Recognises the windows. The caller closes it.
+        options: How windows are chosen and results steadied: `StreamOptions`, or the hop alone. None takes the
+            defaults.
+        bgr: True if frames have OpenCV's channel order. By default they are RGB, as clips are.
+        gate: A motion gate in place of the one that the options make. It passes over windows in which nothing moves:
+            the last result stays, marked as `skipped`. Each stream needs a gate of its own.
+        governor: A governor in place of the one that the options make. It keeps the stream within a budget, and the
+            hops of its levels count instead of `hop`. Each stream needs a governor of its own.
+        variants: Recognisers of the same labels, by the names in the governor's levels. The caller closes them.
+        on_decision: Called with each decision of the governor, in the thread that recognises.
+        changes: Fields of `StreamOptions` by name, which override those of `options`.
 
     Raises:
-        UsageError: A value is out of range, both stride and fps are given, or a level's variant is missing.
+        UsageError: A value is out of range, both `stride` and `fps` are given, or a level's variant is missing.
     """
 
     def __init__(
         self,
         recognizer: Recognizer,
-        hop: int = 4,
-        stride: int | None = None,
-        fps: float | None = None,
-        smoothing: Smoothing | None = DEFAULT_SMOOTHING,
+        options: StreamOptions | int | None = None,
+        *,
         bgr: bool = False,
-        sampling: str = "uniform",
         gate: MotionGate | None = None,
         governor: Governor | None = None,
         variants: Mapping[str, Recognizer] | None = None,
         on_decision: Callable[[Decision], None] | None = None,
+        **changes: Any,
     ) -> None:
-        if stride is None and fps is None:
-            fps = recognizer.manifest.frame_rate
-            stride = 1 if fps is None else None
-        self.recognizer = recognizer
-        self.window = Window(recognizer.frames, stride, fps, hop, sampling)
+        options = StreamOptions.merge(options, changes)
+        variants = variants or {}
+        self.options = options
         self.bgr = bgr
-        self._meter = MotionMeter() if gate is not None or sampling == "motion" else None
-        self._gate = gate
-        self._governor, self._on_decision = governor, on_decision
-        self._variants: dict[str | None, Recognizer] = {None: recognizer}
-        self._variants.update(variants or {})
+        self.recognizer = recognizer
+        self.window = options.window(recognizer.frames, recognizer.manifest.frame_rate)
+        self._gate = gate or options.make_gate()
+        self._governor = governor or options.make_governor(variants)
+        self._on_decision = on_decision
+        self._meter = MotionMeter() if self._gate is not None or options.sampling == "motion" else None
         self._cpu = CpuMeter()
-        self._pace = self.window  # as asked for; the governor's levels are relative to it
-        if governor is not None:
-            _check_variants(governor, self._variants)
-            self.recognizer = self._variants[governor.level.variant]
-            self.window = self._window(governor.level)
-        gathering = _gathering(self.recognizer, self.window, self._capacity(self.recognizer))
-        self._ring, self._gathered, self._run = gathering
-        self._smoother = Smoother(smoothing) if smoothing is not None else None
-        self._lock = threading.Lock()  # over what follows
-        self._epoch = 0  # counts resets: a result from before one is not shown after it
+        self._levels = Levels(self._governor.levels if self._governor else (), recognizer, variants, self.window)
+        if self._governor is not None:
+            self.recognizer = self._levels.recognizer(self._governor.level)
+            self.window = self._levels.window(self._governor.level)
+        self._ring = make_ring(self.recognizer, self.window, self._levels.capacity(self.recognizer))
+        self._input, self._run = make_input(self.recognizer)
+        self._smoother = Smoother(options.smoothing) if options.smoothing is not None else None
+        self._lock = threading.Lock()  # guards the attributes from here to `_latest`
+        self._epoch = 0  # number of resets: a result from before a reset is not shown after it
         self._windows = self._skipped = 0
         self._latencies: deque[float] = deque(maxlen=_RECENT)
-        self._arrivals: deque[float] = deque(maxlen=64)
+        self._arrivals: deque[float] = deque(maxlen=_RECENT_ARRIVALS)
         self._latest: Prediction | None = None
         self._worker: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -95,11 +95,11 @@ class Stream:
         self._closed = False
 
     def push(self, frame: npt.NDArray[np.uint8], timestamp: float | None = None) -> Prediction | None:
-        """Takes a frame in and recognises a window if one is due.
+        """Take a frame, and recognise a window if one is due.
 
         Args:
-            frame: uint8 (H, W, 3), RGB unless the stream was made with `bgr`; any size; not kept.
-            timestamp: Seconds, on any clock that does not run backwards; None takes the machine's monotonic clock.
+            frame: uint8 (H, W, 3) of any size, RGB unless the stream was made with `bgr`. It is not kept.
+            timestamp: Seconds, on any clock that does not run backwards. None takes the machine's monotonic clock.
 
         Returns:
             The result if this frame completed a window that was due, else None.
@@ -111,13 +111,13 @@ class Stream:
         return self.recognise() if self.add(frame, timestamp) else None
 
     def start(self, on_prediction: Callable[[Prediction], None] | None = None) -> Stream:
-        """Starts recognising in a thread of its own; `feed` the frames then.
+        """Start recognising in the stream's own thread. Give it frames by `feed` from now on.
 
         Args:
-            on_prediction: Called with each result, in that thread; `latest` has the newest one anyway.
+            on_prediction: Called with each result, in that thread. `latest` has the newest result in any case.
 
         Raises:
-            UsageError: It was started already.
+            UsageError: The stream was started already.
         """
         if self._worker is not None:
             raise UsageError("this stream was started already")
@@ -126,15 +126,15 @@ class Stream:
         return self
 
     def feed(self, frame: npt.NDArray[np.uint8], timestamp: float | None = None) -> None:
-        """Takes a frame in, for the stream's own thread to recognise. Never waits for the recogniser.
+        """Take a frame for the stream's own thread to recognise. Never waits for the recogniser.
 
         Args:
-            frame: As for `push`.
-            timestamp: As for `push`.
+            frame: See `push`.
+            timestamp: See `push`.
 
         Raises:
             UsageError: As for `push`, or the stream was not started.
-            VmpError: Recognising failed in the meantime; what it failed with.
+            VmpError: Recognising failed since the last call; the error that it failed with.
         """
         self.check()
         if self._worker is None:
@@ -142,20 +142,20 @@ class Stream:
         self._take(frame, timestamp)
 
     def add(self, frame: npt.NDArray[np.uint8], timestamp: float | None = None) -> bool:
-        """Takes a frame in for `recognise`. Never waits for the recogniser.
+        """Take a frame for `recognise`. Never waits for the recogniser.
 
-        With `recognise` this is `push` in two halves, for a caller that chooses when each stream has its turn: frames
-        may come from one thread and be recognised in another.
+        `add` and `recognise` are the two halves of `push`, for a caller that chooses when each stream has its turn:
+        frames may come from one thread and be recognised in another.
 
         Args:
-            frame: As for `push`.
-            timestamp: As for `push`.
+            frame: See `push`.
+            timestamp: See `push`.
 
         Returns:
-            Whether a window is due.
+            True if a window is due.
 
         Raises:
-            UsageError: As for `push`.
+            UsageError: See `push`.
         """
         if self._worker is not None:
             raise UsageError("this stream was started: feed it, or make another one to push to")
@@ -163,10 +163,10 @@ class Stream:
         return self._ring.due()
 
     def recognise(self) -> Prediction | None:
-        """Recognises the newest window if one is due; for one thread at a time.
+        """Recognise the newest window if one is due. Call it from one thread at a time.
 
         Returns:
-            The result; None if no window was due, or the stream was reset in the meantime.
+            The result, or None if no window was due or the stream was reset in the meantime.
 
         Raises:
             UsageError: The stream was started.
@@ -177,15 +177,15 @@ class Stream:
         return self._recognise() if self._ring.due() else None
 
     def check(self) -> None:
-        """Raises what recognising failed with in the stream's own thread, if it did."""
+        """Raise the error that the stream's own thread failed with, if it failed."""
         if self._failure is not None:
             raise self._failure
 
     def close(self) -> None:
-        """Recognises the window that is due, if any, and ends the stream's own thread. Stop feeding first.
+        """Recognise the window that is due, if any, and end the stream's own thread. Stop feeding first.
 
         Raises:
-            VmpError: Recognising failed; what it failed with.
+            VmpError: Recognising failed; the error that it failed with.
         """
         with self._feeding:
             self._closed = True
@@ -195,7 +195,7 @@ class Stream:
         self.check()
 
     def reset(self) -> None:
-        """Forgets the frames and the smoothed scores: for a source that starts again. The statistics go on."""
+        """Forget the frames and the smoothed scores, for a source that starts again. The statistics count on."""
         with self._lock:
             self._epoch += 1
             self._latest = None
@@ -218,7 +218,7 @@ class Stream:
         return self._ring.nbytes
 
     def statistics(self) -> Statistics:
-        """How the stream is doing; may be called from any thread."""
+        """Return how the stream is doing. May be called from any thread."""
         with self._lock:
             arrivals, latencies = list(self._arrivals), np.array(self._latencies or [0.0])
             windows, skipped = self._windows, self._skipped
@@ -253,17 +253,17 @@ class Stream:
                 prediction = self._recognise()
                 if prediction is not None and on_prediction is not None:
                     on_prediction(prediction)
-        except BaseException as error:  # it is the feeding thread's to raise
+        except BaseException as error:  # `check` raises it in the feeding thread
             self._failure = error
 
     def _recognise(self) -> Prediction | None:
         start = time.perf_counter()
         with self._lock:
             epoch = self._epoch
-        if self._gate is not None and (held := self._skip(self._gate, epoch, start)) is not None:
+        if self._gate is not None and (repeated := self._skip(self._gate, epoch, start)) is not None:
             self._govern(None)
-            return held
-        window = self._ring.read(self._gathered)
+            return repeated
+        window = self._ring.read(self._input)
         if window is None:
             return None
         outputs = self._run()
@@ -280,7 +280,7 @@ class Stream:
         return prediction
 
     def _skip(self, gate: MotionGate, epoch: int, start: float) -> Prediction | None:
-        """The last result again if nothing moves in the newest window; None if that is to be recognised."""
+        """Repeat the last result if nothing moves in the newest window. None if the window is to be recognised."""
         if self._latest is None:
             gate.reset()
             return None
@@ -302,7 +302,11 @@ class Stream:
             return self._latest
 
     def _govern(self, latency: float | None) -> None:
-        """Tells the governor what a window took and, from time to time, what the process takes; does what it says."""
+        """Give the governor the measurements, and carry out its decision.
+
+        Args:
+            latency: Seconds that the window took, or None if it was skipped.
+        """
         if self._governor is None:
             return
         decision = self._governor.update(time.monotonic(), latency, self._cpu.sample())
@@ -314,60 +318,29 @@ class Stream:
             self._on_decision(decision)
 
     def _change(self, level: Level) -> None:
-        """Goes on as a level says; another variant that takes other frames fills a ring of its own first."""
-        recognizer, previous = self._variants[level.variant], self.recognizer
-        self.recognizer, self.window = recognizer, self._window(level)
-        ring, gathered, run = _gathering(recognizer, self.window, self._capacity(recognizer))
-        taken, before = recognizer.manifest, previous.manifest
-        whole = recognizer.frame_tokens is None and previous.frame_tokens is None  # tokens are each model's own
-        if whole and (taken.frames, taken.preprocessing) == (before.frames, before.preprocessing):
-            self._gathered, self._run = gathered, run
+        """Go on at another level. A variant that takes other frames gets a new ring, which fills up first."""
+        previous, recognizer = self.recognizer, self._levels.recognizer(level)
+        self.recognizer, self.window = recognizer, self._levels.window(level)
+        self._input, self._run = make_input(recognizer)
+        if _take_the_same_frames(previous, recognizer):
             self._ring.change(self.window)
             return
+        ring = make_ring(recognizer, self.window, self._levels.capacity(recognizer))
         with self._feeding:
-            self._ring, self._gathered, self._run = self._ring.successor(ring), gathered, run
+            self._ring = self._ring.successor(ring)
             if self._closed:
                 self._ring.close()
-
-    def _window(self, level: Level) -> Window:
-        frames = self._variants[level.variant].frames  # a variant's fewer ones span the same time
-        apart = level.slower * self._pace.frames / frames
-        return replace(self._pace, frames=frames, hop=level.hop).slower(apart)
-
-    def _capacity(self, recognizer: Recognizer) -> int:
-        """How many frames the windows of all levels with this recogniser's frames need."""
-        levels = self._governor.levels if self._governor is not None else ()
-        windows = [self._window(level) for level in levels]
-        return max((window.capacity for window in windows if window.frames == recognizer.frames), default=0)
 
     def _steady(self, prediction: Prediction, timestamp: float) -> Prediction:
         if self._smoother is None:
             return replace(prediction, timestamp=timestamp)
-        shown, scores = self._smoother.update(prediction.scores, timestamp)
-        label = prediction.labels[shown]
-        return replace(prediction, label=label, score=float(scores[shown]), scores=scores, timestamp=timestamp)
+        index, scores = self._smoother.update(prediction.scores, timestamp)
+        label = prediction.labels[index]
+        return replace(prediction, label=label, score=float(scores[index]), scores=scores, timestamp=timestamp)
 
 
-def _check_variants(governor: Governor, recognizers: Mapping[str | None, Recognizer]) -> None:
-    for level in governor.levels:
-        if level.variant not in recognizers:
-            raise UsageError(f"the governor's levels want the variant {level.variant!r}, which was not given")
-    if len({recognizer.labels for recognizer in recognizers.values()}) > 1:
-        raise UsageError("the variants recognise other labels: build them of one model")
-
-
-def _gathering(
-    recognizer: Recognizer, window: Window, capacity: int
-) -> tuple[FrameRing, npt.NDArray[np.float32], Callable[[], Outputs]]:
-    """A ring, the memory that its windows are gathered in, and what recognises what is there.
-
-    Where the bundle embeds frames by themselves, the ring keeps their tokens, else prepared frames.
-    """
-    preprocessing = recognizer.manifest.preprocessing
-    if recognizer.frame_tokens is None:
-        video = empty_video(recognizer.frames, recognizer.image_size)
-        return FrameRing(preprocessing, window, capacity), video[0], lambda: recognizer.outputs(video)
-    count, tubelet, channels = recognizer.frame_tokens
-    tokens = np.empty((1, recognizer.frames // tubelet, count, channels), np.float32)
-    ring = FrameRing(preprocessing, window, capacity, recognizer.embed, recognizer.frame_tokens)
-    return ring, tokens[0].swapaxes(0, 1), lambda: recognizer.token_outputs(tokens)
+def _take_the_same_frames(first: Recognizer, second: Recognizer) -> bool:
+    """Return whether a ring of prepared frames serves both. Tokens belong to one model and never do."""
+    if first.frame_tokens is not None or second.frame_tokens is not None:
+        return False
+    return first.frames == second.frames and first.manifest.preprocessing == second.manifest.preprocessing

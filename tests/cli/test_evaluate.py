@@ -1,0 +1,70 @@
+"""`vmp-edge evaluate` measures, compares and reports."""
+
+import os
+import signal
+
+import pytest
+from bundles import write_bundle
+from commands import RUN, last_json, run, start
+
+
+def test_evaluate_counts_and_names(capsys, bundle, clips):
+    code, out, err = run(capsys, "evaluate", bundle, "--data", clips, "--workers", 0, "--json")
+    result = last_json(out)
+    assert code == 0
+    assert (result["top1"], result["top5"], result["clips"], result["compare"]) == (1.0, None, 2, None)
+    assert result["folds"] == {"0": 1.0, "1": 1.0} and result["sampling"] == {"mode": "uniform", "clips": 1}
+    assert result["skipped"] == [{"path": str(clips.parent / "none.avi"), "reason": "there is no such file"}]
+    assert "top-1 100.0% of 2 videos, 1 left out" in out[0]
+    assert any(line.startswith("left out: ") and "none.avi" in line for line in err)
+
+
+def test_evaluate_compares_and_reports(capsys, bundle, clips, tmp_path):
+    pytest.importorskip("jinja2", reason="needs the extra `report`")
+    other = write_bundle(tmp_path / "other", gain=0.0)
+    page = tmp_path / "out.html"
+    options = ["--compare", bundle, "--report", page, "--workers", 0, "--sampling", "dense", "--clips", 2, "--json"]
+    code, out, _ = run(capsys, "evaluate", other, "--data", clips, *options)
+    result = last_json(out)
+    assert code == 0 and result["report"] == str(page) and page.read_text().startswith("<!doctype html>")
+    assert result["top1"] == 0.0 and result["compare"]["top1"] == 1.0 and result["compare"]["drop_points"] == 100.0
+    assert [video["baseline"] for video in result["compare"]["differing"]] == ["brighter", "darker"]
+    assert sum(line.lstrip().startswith("differs") for line in out) == 2
+
+
+def test_evaluate_takes_a_fold_or_all_by_their_bundles(capsys, bundle, clips, tmp_path):
+    _, out, _ = run(capsys, "evaluate", bundle, "--data", clips, "--workers", 0, "--fold", 0, "--json")
+    assert last_json(out)["folds"] == {"0": 1.0}
+    write_bundle(tmp_path / "fold-0")
+    write_bundle(tmp_path / "fold-1", gain=0.0)
+    _, out, _ = run(capsys, "evaluate", tmp_path / "fold-{fold}", "--data", clips, "--workers", 0, "--json")
+    assert last_json(out)["folds"] == {"0": 1.0, "1": 0.0} and last_json(out)["folds_mean"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "message"),
+    [
+        (["--data", "nothing"], 1, "does not exist"),
+        (["--clips", 0], 2, "at least one clip"),
+        (["--workers", -1], 2, "--workers"),
+        (["--fold", 7], 2, "has no fold 7"),
+        (["--report", "none/out.html"], 2, "a folder that exists"),
+        (["--compare", "nothing"], 1, "does not exist"),
+    ],
+)
+def test_evaluate_says_what_is_wrong(capsys, bundle, clips, options, expected, message):
+    code, out, err = run(capsys, "evaluate", bundle, "--data", clips, "--workers", 0, *options)
+    assert code == expected and out == [] and message in err[-1]
+
+
+def test_ctrl_c_while_videos_are_decoded_is_quiet(bundle, clips):
+    """The terminal sends the interrupt to the worker processes as well, which must not complain."""
+    rows = clips.read_text().splitlines()
+    clips.write_text("\n".join([rows[0], *rows[1:2] * 20000]) + "\n")
+    announce = "run = BrightnessEngine.run; BrightnessEngine.run = lambda *a: (print('on', flush=True), run(*a))[1]\n"
+    code = f"from brightness_engine import BrightnessEngine\n{announce}{RUN}"
+    process = start(code, "evaluate", bundle, "--data", clips, "--workers", "1", start_new_session=True)
+    assert process.stdout.readline() == "on\n"
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err == "vmp-edge: stopped\n"

@@ -1,0 +1,43 @@
+"""The memory that a stream allocates for a recogniser: the frame ring, and the engine's input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from ..preprocessing import empty_video
+from ..recognizer import Outputs, Recognizer
+from .ring import FrameRing
+from .window import Window
+
+
+def make_ring(recognizer: Recognizer, window: Window, capacity: int) -> FrameRing:
+    """Make a frame ring for a recogniser's windows.
+
+    The ring keeps tokens if the bundle embeds frame by frame, and prepared frames otherwise.
+
+    Args:
+        recognizer: The recogniser.
+        window: The windows that are read.
+        capacity: Least number of frames to keep.
+    """
+    preprocessing = recognizer.manifest.preprocessing
+    if recognizer.frame_tokens is None:
+        return FrameRing(preprocessing, window, capacity)
+    return FrameRing(preprocessing, window, capacity, recognizer.embed, recognizer.frame_tokens)
+
+
+def make_input(recognizer: Recognizer) -> tuple[npt.NDArray[np.float32], Callable[[], Outputs]]:
+    """Allocate the engine's input.
+
+    Returns:
+        The array that `FrameRing.read` writes a window into, and a function that recognises what the array holds.
+    """
+    if recognizer.frame_tokens is None:
+        video = empty_video(recognizer.frames, recognizer.image_size)
+        return video[0], lambda: recognizer.outputs(video)
+    count, tubelet, channels = recognizer.frame_tokens
+    tokens = np.empty((1, recognizer.frames // tubelet, count, channels), np.float32)
+    return tokens[0].swapaxes(0, 1), lambda: recognizer.token_outputs(tokens)
