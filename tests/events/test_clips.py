@@ -11,7 +11,7 @@ import pytest
 from bundles import grey
 
 from vmp_edge.errors import UsageError
-from vmp_edge.events import clips
+from vmp_edge.events import clip_writer
 from vmp_edge.events.clips import ClipOptions, ClipRecorder
 from vmp_edge.events.detector import Event
 from vmp_edge.view.recording import RecordingError
@@ -118,21 +118,23 @@ def test_memory_is_bounded(tmp_path):
     recorder = ClipRecorder(options, RATE, 0.5, "camera", told.append, wait=True)
     for index in range(100):
         recorder.add(frames[index % 4], index / RATE)
-        assert recorder._ring_size <= options.memory // 2
-        assert recorder._ring_size == sum(len(kept.content) for kept in recorder._ring)
+        assert recorder._pre_roll.size <= options.memory // 2
+        assert recorder._pre_roll.size == sum(len(kept.content) for kept in recorder._pre_roll.frames)
     recorder.tell(event(start=9.0))
     for index in range(100, 200):
         recorder.add(frames[index % 4], index / RATE)
-        assert recorder._queue_size <= options.memory // 2 + max(len(kept.content) for kept in recorder._ring)
+        assert recorder._writer._queue_size <= options.memory // 2 + max(
+            len(kept.content) for kept in recorder._pre_roll.frames
+        )
     recorder.close()
-    assert recorder._queue_size == 0 and recorder.left_out == 0
+    assert recorder._writer._queue_size == 0 and recorder.left_out == 0
     assert len(told) == 1 and "begin later" in told[0]
 
 
 def test_a_live_source_leaves_frames_out_rather_than_wait(tmp_path, monkeypatch):
     gate, told = threading.Event(), []
-    write = clips.Recorder.write
-    monkeypatch.setattr(clips.Recorder, "write", lambda *arguments: (gate.wait(timeout=60), write(*arguments)))
+    write = clip_writer.Recorder.write
+    monkeypatch.setattr(clip_writer.Recorder, "write", lambda *arguments: (gate.wait(timeout=60), write(*arguments)))
     options = ClipOptions(tmp_path, memory=1 << 20)
     recorder = ClipRecorder(options, RATE, 0.5, "camera", told.append)
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
@@ -152,7 +154,7 @@ def test_a_clip_that_cannot_be_written_is_told_and_the_next_one_is(tmp_path):
     recorder = record(tmp_path, plan, told=told)
     assert len(told) == 1 and "it is a folder" in told[0] and recorder.written == 1
     assert names(tmp_path) == ["wave-12.000s.json", "wave-12.000s.mp4", "wave-5.000s.mp4"]
-    assert recorder._queue_size == 0
+    assert recorder._writer._queue_size == 0
 
 
 def test_a_clip_that_cannot_be_finished_leaves_nothing_and_the_next_one_is_written(tmp_path, monkeypatch):
@@ -166,7 +168,7 @@ def test_a_clip_that_cannot_be_finished_leaves_nothing_and_the_next_one_is_writt
 def test_no_event_no_file(tmp_path):
     recorder = record(tmp_path, {}, seconds=1)
     assert names(tmp_path) == [] and recorder.written == 0
-    assert not recorder._writer.is_alive()
+    assert not recorder._writer._thread.is_alive()
 
 
 @pytest.mark.parametrize("values", [{"pre_roll": -1}, {"post_roll": 1e9}, {"keep": 0}, {"longest": 0}, {"memory": 10}])
