@@ -13,7 +13,7 @@ import pytest
 
 from vmp_edge.errors import MissingDependencyError, UsageError
 from vmp_edge.events.detector import Event
-from vmp_edge.events.sinks import Delivery, SinkError, encode, open_sink
+from vmp_edge.events.sinks import Delivery, SinkError, open_sink
 
 QUICK = Delivery(kept=8, tries=3, timeout=5.0, first_pause=0.01, flush=5.0)
 
@@ -279,4 +279,4 @@ def test_mqtt_without_its_package_says_what_to_install(monkeypatch):
 
 
 def test_an_event_is_one_line():
-    assert b"\n" not in encode(make_event(1, "two\nlines"))
+    assert b"\n" not in make_event(1, "two\nlines").to_json()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -60,6 +61,10 @@ class Event:
             "source": self.source,
             "started_at": started.isoformat(timespec="milliseconds") if started else None,
         }
+
+    def to_json(self) -> bytes:
+        """Return the event as one line of JSON in UTF-8, without a line break."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False).encode()
 
 
 @dataclass(frozen=True)
