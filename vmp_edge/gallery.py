@@ -59,8 +59,8 @@ class Examples:
 
     Args:
         features: Features of the examples, float32 (N, C), each of unit length.
-        takes: Number of the clip or recording (the take) of each example, int32 (N,). Examples of one take resemble each
-            other.
+        takes: Number of the clip or recording (the take) of each example, int32 (N,). Examples of one take are much
+            alike.
     """
 
     features: Features
@@ -304,8 +304,8 @@ class Matcher:
         """Return the scores of the trained and the enrolled classes together.
 
         Of the enrolled classes whose similarity reaches their threshold, the nearest one wins. Its score goes from
-        `PASSED` at the threshold to 1 at a similarity of 1, and the trained classes share the rest. If no enrolled class
-        reaches its threshold, the trained scores stay, and the enrolled classes have the score 0.
+        `PASSED` at the threshold to 1 at a similarity of 1, and the trained classes share the rest. If no enrolled
+        class reaches its threshold, the trained scores stay, and the enrolled classes have the score 0.
 
         Args:
             trained: Scores of the trained classes, float32 (B, classes), each row adding up to 1.
@@ -356,10 +356,9 @@ def check_fits(gallery: Gallery, bundle: Bundle) -> None:
         raise GalleryError(
             f"the gallery holds features of another model than {bundle.path}: enroll the classes again with this bundle"
         )
-    if shared := sorted(set(gallery.names) & set(bundle.manifest.labels)):
-        raise GalleryError(
-            f"{bundle.path} was trained on a class {shared[0]!r} already: enroll yours under another name"
-        )
+    if common := sorted(set(gallery.names) & set(bundle.manifest.labels)):
+        name = common[0]
+        raise GalleryError(f"{bundle.path} was trained on a class {name!r} already: enroll yours under another name")
 
 
 def _best_cut(positives: npt.NDArray[Any], negatives: npt.NDArray[Any]) -> float:
