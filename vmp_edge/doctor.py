@@ -42,7 +42,10 @@ class Finding:
 
 
 def examine_machine() -> list[Finding]:
-    """Describe this machine. Every `found` is None, because no bundle is given that needs any of it."""
+    """Describe this machine.
+
+    Every `found` is None: without a bundle, nothing is needed.
+    """
     findings = [Finding("machine", None, f"{platform.system()} {host_machine()}, Python {platform.python_version()}")]
     for name in DISTRIBUTIONS:
         findings.append(Finding(name, None, _version(name) or "not installed"))
@@ -61,7 +64,7 @@ def examine_bundle(bundle: Bundle) -> list[Finding]:
         bundle: An opened bundle, whose files are thus intact. It may be for another machine.
     """
     manifest = bundle.manifest
-    findings = [Finding("files", True, f"{len(manifest.files)}, whole")]
+    findings = [Finding("files", True, f"{len(manifest.files)}, all intact")]
     if manifest.machine not in (ANY_MACHINE, host_machine()):
         problem = f"is for {manifest.machine}, this machine is {host_machine()}: build it for this machine's target"
         libraries = [Finding(name, None, "needed on the device") for name in manifest.libraries]
@@ -78,6 +81,7 @@ def examine_bundle(bundle: Bundle) -> list[Finding]:
 
 
 def _version(distribution: str) -> str | None:
+    """Return the version of a distribution, or None if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -85,6 +89,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _gpu() -> Finding:
+    """Describe the GPU, or say what is missing to use one."""
     from vmp_edge.runtimes.tvm.cuda import find_gpu
 
     try:

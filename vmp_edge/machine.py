@@ -38,7 +38,7 @@ def cpu_features() -> frozenset[str]:
 
 
 def missing_cpu_features(needed: Sequence[str]) -> list[str]:
-    """Return those of the needed features that this CPU lacks, in the given order."""
+    """Return the needed features that this CPU lacks, in the same order."""
     available = cpu_features()
     return [name for name in needed if name not in available]
 

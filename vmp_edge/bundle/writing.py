@@ -90,7 +90,7 @@ def staged_bundle(destination: str | os.PathLike[str]) -> Iterator[Staging]:
     anything, including Ctrl-C, every trace of the folder is removed.
 
     Args:
-        destination: The bundle's folder. A bundle that is there already is replaced.
+        destination: The bundle's folder. An existing bundle is replaced.
 
     Raises:
         BuildError: The destination holds something other than a bundle, cannot be written, or the disk is full.

@@ -140,8 +140,8 @@ class ClipRecorder:
         self._pre_roll.append(frame)
         if self._pre_roll.is_short and not self._has_warned:
             self._has_warned = True
-            wanted, memory = self._pre_roll.seconds, self._pre_roll.memory
-            self._tell(f"clips begin later than they should: {wanted:g} s of frames need over {memory} bytes")
+            length, memory = self._pre_roll.seconds, self._pre_roll.memory
+            self._tell(f"clips begin later than they should: {length:g} s of frames need over {memory} bytes")
         if self._clip is not None:
             self._writer.add(frame)
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 Message = Callable[[str], None]  # takes a line of text for the user
 
+LARGEST_SIDE = 16384  # pixels; a larger width or height is taken for a mistake
 USUAL_FPS = 30.0  # assumed for a source that does not give its frame rate
 
 

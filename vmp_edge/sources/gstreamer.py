@@ -30,7 +30,7 @@ def open_pipeline(pipeline: str) -> Source:
         pipeline: The pipeline's elements. A final `appsink` is replaced.
 
     Raises:
-        MissingDependencyError: Neither OpenCV has GStreamer, nor is there a `gst-launch-1.0`.
+        MissingDependencyError: OpenCV has no GStreamer, and `gst-launch-1.0` is not installed.
         SourceError: The pipeline is wrong, or gives no frame.
     """
     pipeline = re.sub(r"!\s*appsink\b[^!]*$", "", pipeline.strip()).rstrip("! ")  # the sink is added below
@@ -47,7 +47,7 @@ class GstLaunchSource:
         pipeline: The pipeline's elements without the sink.
 
     Raises:
-        MissingDependencyError: There is no `gst-launch-1.0`.
+        MissingDependencyError: `gst-launch-1.0` is not installed.
         SourceError: The pipeline is wrong, or gives no frame.
     """
 

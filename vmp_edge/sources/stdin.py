@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SourceError, UsageError
-from .base import USUAL_FPS, Frame
+from .base import LARGEST_SIDE, USUAL_FPS, Frame
 from .y4m import Y4mReader
 
 _STDIN = 0
-_LARGEST_SIDE = 16384  # pixels
 # For each format of pixels: bytes per pixel, and OpenCV's code for the conversion to BGR.
 _PIXELS: dict[str, tuple[float, int | None]] = {
     "bgr": (3, None),
@@ -53,8 +52,8 @@ class RawFormat:
     def __post_init__(self) -> None:
         if self.pixels not in _PIXELS:
             raise UsageError(f"unknown raw pixels {self.pixels!r}: there are {', '.join(_PIXELS)}")
-        if not (0 < self.width <= _LARGEST_SIDE and 0 < self.height <= _LARGEST_SIDE):
-            raise UsageError(f"raw frames of {self.width}x{self.height}: sides are from 1 to {_LARGEST_SIDE}")
+        if not (0 < self.width <= LARGEST_SIDE and 0 < self.height <= LARGEST_SIDE):
+            raise UsageError(f"raw frames of {self.width}x{self.height}: sides are from 1 to {LARGEST_SIDE}")
         if (self.width % 2 and self.pixels in ("yuyv", "nv12", "i420")) or (
             self.height % 2 and self.pixels in ("nv12", "i420")
         ):
@@ -135,7 +134,7 @@ class StdinSource:
         self.frame_count: int | None = None
         if os.isatty(descriptor):
             raise SourceError("the standard input is a terminal: pipe frames into it")
-        self._input = _Endable(descriptor)
+        self._input = _InterruptibleReader(descriptor)
         stream = io.BufferedReader(self._input, 1 << 16)
         try:
             self._reader = Y4mReader(stream) if form is None else RawReader(stream, form)
@@ -170,11 +169,10 @@ class StdinSource:
         self._input.end()
 
 
-class _Endable(io.RawIOBase):
+class _InterruptibleReader(io.RawIOBase):
     """Reads a file descriptor until another thread ends the reading.
 
-    Closing the descriptor itself would not end a read that waits. So a read waits for the descriptor and for a pipe of
-    its own, and `end` closes the other end of that pipe.
+    Closing the descriptor itself would not end a read that waits. So a read also waits for a pipe, which `end` closes.
     """
 
     def __init__(self, descriptor: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SourceError
+from .base import LARGEST_SIDE
 
 
 class Y4mReader:
@@ -41,7 +42,11 @@ class Y4mReader:
             self.width, self.height = int(tags["W"]), int(tags["H"])
         except (KeyError, ValueError) as error:
             raise SourceError("the YUV4MPEG2 header lacks a size") from error
-        if not (0 < self.width <= 16384 and 0 < self.height <= 16384 and tags.get("C", "420").startswith("420")):
+        if not (
+            0 < self.width <= LARGEST_SIDE
+            and 0 < self.height <= LARGEST_SIDE
+            and tags.get("C", "420").startswith("420")
+        ):
             raise SourceError(f"unsupported YUV4MPEG2 format: {header[:80]!r}")
         self.fps = _rate(tags.get("F", ""))
         rows, columns = (self.height + 1) // 2, (self.width + 1) // 2

@@ -28,7 +28,7 @@ class Recorder:
     Pictures are repeated or left out as needed, so that the video plays in real time.
 
     Args:
-        path: The video file. A file that is there already is replaced when the recording is finished, not before.
+        path: The video file. An existing file is replaced when the recording is finished, not before.
         fps: Frames per second of the video.
 
     Raises:
