@@ -1,4 +1,4 @@
-"""Enrolled classes: prototypes, thresholds, their file, and how they stand beside the trained ones."""
+"""Enrolled classes: prototypes, thresholds, their file, and their scores beside the trained classes."""
 
 import itertools
 import os
@@ -23,7 +23,7 @@ COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
 
 
 def clip_of(colour, count=4):
-    """uint8 (count, 24, 32, 3) RGB with a little noise: no two are the same."""
+    """Return a clip of one colour, uint8 (count, 24, 32, 3) RGB. Its noise makes every frame different."""
     noise = np.random.default_rng(sum(COLOURS[colour]) + count).integers(0, 20, (count, 24, 32, 3))
     return (np.array(COLOURS[colour]) + noise).astype(np.uint8)
 
@@ -36,18 +36,18 @@ def coloured(tmp_path):
 
 @pytest.fixture
 def gallery(coloured):
-    """Two classes, of two examples each."""
-    made = Gallery.of(Bundle.open(coloured))
+    """A gallery of two classes, with two examples each."""
+    gallery = Gallery.of(Bundle.open(coloured))
     with vmp_edge.load(coloured) as recognizer:
         for name in ("red", "green"):
             for count in (4, 7):
-                made.add(name, recognizer.predict(clip_of(name, count)).features)
-    return made
+                gallery.add(name, recognizer.predict(clip_of(name, count)).features)
+    return gallery
 
 
 @pytest.fixture
 def film(tmp_path):
-    """Writes a video of one colour."""
+    """A function that writes a video of one colour and returns its path."""
 
     def write(colour, count=24):
         path = tmp_path / f"{colour}-{count}.avi"
@@ -71,9 +71,9 @@ def run(capsys, *arguments):
 
 def test_recogniser_splits_logits_and_features(coloured, bundle):
     video = np.random.default_rng(0).standard_normal((2, 3, 4, 16, 16), np.float32)
-    with vmp_edge.load(coloured) as ours, vmp_edge.load(bundle) as plain:
-        np.testing.assert_array_equal(ours.predict_video(video), plain.predict_video(video))
-        np.testing.assert_allclose(ours.features(video), video.mean((2, 3, 4)), rtol=1e-6)
+    with vmp_edge.load(coloured) as with_features, vmp_edge.load(bundle) as plain:
+        np.testing.assert_array_equal(with_features.predict_video(video), plain.predict_video(video))
+        np.testing.assert_allclose(with_features.features(video), video.mean((2, 3, 4)), rtol=1e-6)
         with pytest.raises(UsageError, match="--features"):
             plain.features(video)
         assert plain.predict(clip_of("red")).features is None
@@ -100,9 +100,9 @@ def test_prototype_is_the_mean_of_unit_vectors():
     gallery = Gallery("m", 3)
     gallery.add("corner", np.stack([5 * RED, 0.1 * GREEN]))
     gallery.add("corner", BLUE)
-    one = gallery.classes["corner"]
-    np.testing.assert_allclose(one.prototype, np.full(3, 1 / np.sqrt(3)), rtol=1e-6)
-    assert one.takes.tolist() == [0, 0, 1]
+    examples = gallery.classes["corner"]
+    np.testing.assert_allclose(examples.prototype, np.full(3, 1 / np.sqrt(3)), rtol=1e-6)
+    assert examples.takes.tolist() == [0, 0, 1]
 
 
 def test_examples_of_one_take_are_left_out_together():
@@ -120,11 +120,11 @@ def test_thresholds_follow_the_spread():
     assert gallery.thresholds() == {"alone": ALONE}
     gallery.add("alike", np.stack([GREEN, GREEN]))
     gallery.add("wide", np.stack([BLUE, BLUE + GREEN]))
-    found = gallery.thresholds()
-    assert found["alike"] == TIGHTEST and found["wide"] == pytest.approx(np.sqrt(0.5))
-    assert found["alone"] == pytest.approx((1 + np.sqrt(0.5)) / 2, abs=1e-6)
+    thresholds = gallery.thresholds()
+    assert thresholds["alike"] == TIGHTEST and thresholds["wide"] == pytest.approx(np.sqrt(0.5))
+    assert thresholds["alone"] == pytest.approx((1 + np.sqrt(0.5)) / 2, abs=1e-6)
     gallery.add_negatives(RED + GREEN)
-    assert gallery.thresholds()["alone"] == pytest.approx((found["alone"] + np.sqrt(0.5)) / 2, abs=1e-6)
+    assert gallery.thresholds()["alone"] == pytest.approx((thresholds["alone"] + np.sqrt(0.5)) / 2, abs=1e-6)
 
 
 def test_negatives_that_are_nearer_than_some_examples_raise_the_threshold():
@@ -167,7 +167,7 @@ def test_remove_and_merge(gallery):
 # Beside the trained classes
 
 
-def test_nearest_class_that_passes_wins_else_the_trained_scores_stand(gallery, coloured):
+def test_the_nearest_class_that_reaches_its_threshold_wins_else_the_trained_scores_stay(gallery, coloured):
     matcher = Matcher(gallery, Bundle.open(coloured), 0.9)
     trained = np.array([[0.2, 0.7, 0.1]] * 3, np.float32)
     red, green = (gallery.classes[name].prototype for name in ("red", "green"))
@@ -181,8 +181,9 @@ def test_nearest_class_that_passes_wins_else_the_trained_scores_stand(gallery, c
 
 
 def _orthogonal(vector):
-    other = np.cross(vector, RED + 2 * GREEN)
-    return other / np.linalg.norm(other)
+    """Return a unit vector that is orthogonal to a vector."""
+    normal = np.cross(vector, RED + 2 * GREEN)
+    return normal / np.linalg.norm(normal)
 
 
 def test_recogniser_and_stream_know_enrolled_classes(gallery, coloured):
@@ -190,14 +191,18 @@ def test_recogniser_and_stream_know_enrolled_classes(gallery, coloured):
         assert recognizer.labels == ("brighter", "darker", "steady", "red", "green")
         assert recognizer.manifest.labels == ("brighter", "darker", "steady")
         assert recognizer.predict(clip_of("green", 5)).label == "green"
-        seen = recognizer.predict(clip_of("blue"))
-        assert seen.label == "steady" and seen.scores.shape == (5,) and seen.scores[3:].tolist() == [0, 0]
+        prediction = recognizer.predict(clip_of("blue"))
+        assert (
+            prediction.label == "steady"
+            and prediction.scores.shape == (5,)
+            and prediction.scores[3:].tolist() == [0, 0]
+        )
         stream = Stream(recognizer, hop=1, smoothing=Smoothing(windows=1, hold=2))
-        shown = [stream.push(frame) for frame in np.concatenate([clip_of("blue", 8), clip_of("red", 12)])]
-    labels = [prediction.label for prediction in shown if prediction]
+        predictions = [stream.push(frame) for frame in np.concatenate([clip_of("blue", 8), clip_of("red", 12)])]
+    labels = [prediction.label for prediction in predictions if prediction]
     assert labels[0] == "steady" and labels[-1] == "red"
     assert sum(a != b for a, b in itertools.pairwise(labels)) == 1
-    assert shown[-1].features.shape == (FEATURES,) and shown[-1].score > PASSED
+    assert predictions[-1].features.shape == (FEATURES,) and predictions[-1].score > PASSED
 
 
 def test_a_gallery_changed_later_does_not_change_a_recogniser(gallery, coloured):
@@ -213,8 +218,8 @@ def test_an_empty_gallery_changes_nothing(coloured):
 
 
 def test_galleries_of_other_models_are_refused(gallery, coloured, bundle, tmp_path):
-    other = write_bundle(tmp_path / "other", make_manifest(features=FEATURES), gain=6.0)
-    for path, words in ((other, "another model"), (bundle, "build it with --features")):
+    other_bundle = write_bundle(tmp_path / "other", make_manifest(features=FEATURES), gain=6.0)
+    for path, words in ((other_bundle, "another model"), (bundle, "build it with --features")):
         with pytest.raises(GalleryError, match=words):
             vmp_edge.load(path, gallery=gallery)
     gallery.add("darker", RED)
@@ -237,16 +242,16 @@ def test_labels_and_tools_do_not_make_another_model(coloured, tmp_path):
 # The file
 
 
-def test_file_holds_everything(gallery, tmp_path):
+def test_the_file_has_all_of_the_gallery(gallery, tmp_path):
     gallery.add_negatives(BLUE)
     path = tmp_path / "g.npz"
     gallery.save(path)
-    found = Gallery.load(path)
-    assert (found.model, found.size, found.names) == (gallery.model, gallery.size, gallery.names)
-    assert found.thresholds() == pytest.approx(gallery.thresholds())
+    loaded = Gallery.load(path)
+    assert (loaded.model, loaded.size, loaded.names) == (gallery.model, gallery.size, gallery.names)
+    assert loaded.thresholds() == pytest.approx(gallery.thresholds())
     for name in gallery.names:
-        np.testing.assert_allclose(found.classes[name].features, gallery.classes[name].features, rtol=1e-6)
-        np.testing.assert_array_equal(found.classes[name].takes, gallery.classes[name].takes)
+        np.testing.assert_allclose(loaded.classes[name].features, gallery.classes[name].features, rtol=1e-6)
+        np.testing.assert_array_equal(loaded.classes[name].takes, gallery.classes[name].takes)
     assert list(tmp_path.glob("*g.npz*")) == [path]
     Gallery("m", 3).save(path)
     assert Gallery.load(path).names == ()
@@ -266,7 +271,8 @@ def test_failed_write_leaves_the_old_file(gallery, tmp_path, monkeypatch):
     assert path.read_bytes() == before and list(tmp_path.glob(".g.npz*")) == []
 
 
-def _damaged(path, **changes):
+def _damage(path, **changes):
+    """Replace arrays of a gallery's file."""
     with np.load(path) as content:
         arrays = {name: content[name] for name in content.files}
     np.savez(path, **{**arrays, **changes})
@@ -288,17 +294,17 @@ def _damaged(path, **changes):
         {"examples": np.array([object()])},
     ],
 )
-def test_damaged_files_are_one_line(gallery, tmp_path, changes):
+def test_damaged_files_are_a_one_line_error(gallery, tmp_path, changes):
     path = tmp_path / "g.npz"
     gallery.save(path)
-    _damaged(path, **changes)
+    _damage(path, **changes)
     with pytest.raises(GalleryError, match=r"g\.npz is not a gallery, or is damaged") as caught:
         Gallery.load(path)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [0, 10, 200])
-def test_files_that_are_no_archives(gallery, tmp_path, size):
+def test_truncated_and_missing_files_are_errors(gallery, tmp_path, size):
     path = tmp_path / "g.npz"
     gallery.save(path)
     path.write_bytes(path.read_bytes()[:size])
@@ -321,8 +327,8 @@ def test_enroll_and_run(capsys, coloured, film):
     code, out, _ = run(capsys, "enroll", coloured, "--negative", "--source", green, film("blue"))
     assert code == 0 and "negatives" in out[-1]
     gallery = default_path(coloured)
-    for film_shown, expected in ((red, "my red"), (green, "steady")):
-        code, out, _ = run(capsys, "run", coloured, "--gallery", gallery, "--source", film_shown, "--headless")
+    for video, expected in ((red, "my red"), (green, "steady")):
+        code, out, _ = run(capsys, "run", coloured, "--gallery", gallery, "--source", video, "--headless")
         assert code == 0 and expected in out[0]
     code, out, _ = run(
         capsys, "run", coloured, "--gallery", gallery, "--threshold", 0.9999999, "--source", red, "--headless"
@@ -343,18 +349,18 @@ def test_a_clip_shorter_than_a_window_is_one_example(capsys, coloured, film, tmp
 
 
 class Camera:
-    """A live source that never ends and is lost once."""
+    """A live source that never ends, and is lost and back once."""
 
     name, live, fps, frame_count = "camera 0", True, 30.0, None
 
     def __init__(self):
-        self.taken, self.closed = 0, False
+        self.count, self.closed = 0, False
 
     def read(self):
         assert not self.closed
-        self.taken += 1
+        self.count += 1
         picture = clip_of("red", 1)[0][..., ::-1]
-        return Frame(np.ascontiguousarray(picture), 50 + self.taken / 30, restarted=self.taken == 10)
+        return Frame(np.ascontiguousarray(picture), 50 + self.count / 30, restarted=self.count == 10)
 
     def close(self):
         self.closed = True
@@ -364,20 +370,20 @@ def test_a_camera_is_watched_for_a_while(capsys, coloured, monkeypatch):
     camera = Camera()
     monkeypatch.setattr(enroll, "open_source", lambda text, tell: camera)
     code, out, err = run(capsys, "enroll", coloured, "--name", "red", "--source", "0", "--seconds", 0.99, "--hop", 2)
-    assert code == 0 and camera.taken == 31 and camera.closed
+    assert code == 0 and camera.count == 31 and camera.closed
     assert any("show it now, for 0.99 seconds" in line for line in err)
     assert "red  12 examples of 1 takes" in out[0]  # windows end at frames 4, 6, 8, then 13, 15 ... 29
 
 
 def test_merge_and_list(capsys, coloured, gallery, tmp_path):
-    ours, theirs = tmp_path / "ours.npz", tmp_path / "theirs.npz"
-    gallery.save(theirs)
-    Gallery.of(Bundle.open(coloured)).save(ours)
-    assert run(capsys, "enroll", coloured, "--gallery", ours, "--merge", theirs)[0] == 0
-    before = ours.read_bytes()
-    code, out, _ = run(capsys, "enroll", coloured, "--gallery", ours, "--list")
+    target, source = tmp_path / "target.npz", tmp_path / "source.npz"
+    gallery.save(source)
+    Gallery.of(Bundle.open(coloured)).save(target)
+    assert run(capsys, "enroll", coloured, "--gallery", target, "--merge", source)[0] == 0
+    before = target.read_bytes()
+    code, out, _ = run(capsys, "enroll", coloured, "--gallery", target, "--list")
     assert code == 0 and "red" in out[0] and "green" in out[1] and "2 classes" in out[2]
-    assert ours.read_bytes() == before
+    assert target.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -392,10 +398,10 @@ def test_merge_and_list(capsys, coloured, gallery, tmp_path):
         (("--remove", "x"), 1, "make one with `vmp-edge enroll`"),
     ],
 )
-def test_failures_are_one_line_and_write_nothing(capsys, coloured, arguments, code, words):
+def test_failures_are_a_one_line_error_and_write_nothing(capsys, coloured, arguments, code, words):
     before = sorted(coloured.parent.iterdir())
-    found, _, err = run(capsys, "enroll", coloured, *arguments)
-    assert found == code and words in err[-1] and sorted(coloured.parent.iterdir()) == before
+    result, _, err = run(capsys, "enroll", coloured, *arguments)
+    assert result == code and words in err[-1] and sorted(coloured.parent.iterdir()) == before
 
 
 def test_a_bundle_without_features_says_what_to_do(capsys, bundle, film):

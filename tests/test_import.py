@@ -1,4 +1,4 @@
-"""`import vmp_edge` on a device: no torch, no compiler, and nothing slow."""
+"""On a device, `import vmp_edge` imports no torch, no compiler and nothing slow."""
 
 import json
 import subprocess
@@ -35,16 +35,17 @@ sys.path.insert(0, {str(SUPPORT)!r})
 
 
 def run_python(code, *arguments):
+    """Run code in a new interpreter in which the heavy packages cannot be imported. Return its output."""
     command = [sys.executable, "-c", PRELUDE + code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def test_importing_the_package_imports_nothing_heavy():
     loaded = json.loads(run_python("import vmp_edge, json; print(json.dumps(sorted(sys.modules)))"))
     heavy = {"cv2", "numpy", "yaml", *BLOCKED} & set(loaded)
-    assert not heavy, "these are to be imported when they are needed"
+    assert not heavy, "these must be imported only when they are needed"
 
 
 def test_every_public_name_works_without_torch():
@@ -92,7 +93,7 @@ assert all(main([command, "--help"]) == 0 for command in COMMANDS)
     assert "usage: vmp-edge build" in run_python(code)
 
 
-def test_what_needs_torch_says_so():
+def test_modules_that_need_torch_say_what_to_install():
     code = """
 import vmp_edge
 sys.modules["torch"] = None

@@ -1,4 +1,4 @@
-"""What was imported by a name that a module had before it moved is still found by that name."""
+"""Modules that moved can still be imported by their old names."""
 
 import importlib
 
@@ -9,15 +9,15 @@ from vmp_edge._moved import MOVED
 
 @pytest.mark.parametrize("old", MOVED)
 def test_an_old_name_gives_the_module_in_its_new_place(old):
-    new = f"vmp_edge.{MOVED[old]}"
-    expected = importlib.import_module(new)
-    with pytest.warns(DeprecationWarning, match=new):
+    new_name = f"vmp_edge.{MOVED[old]}"
+    expected = importlib.import_module(new_name)
+    with pytest.warns(DeprecationWarning, match=new_name):
         module = importlib.import_module(f"vmp_edge.{old}")
     assert module is expected
-    assert module.__spec__.name == new
+    assert module.__spec__.name == new_name
 
 
-def test_names_that_packages_had_as_modules_are_theirs():
+def test_packages_offer_the_names_that_they_had_as_modules():
     from vmp_edge.bundle import Bundle, Manifest, check_clip, host_machine, staged_bundle
     from vmp_edge.events import Event, EventDetector, EventRule
     from vmp_edge.stream import Statistics, Stream

@@ -1,4 +1,4 @@
-"""Preprocessing against a plain formula, and where the picture ends up in the square."""
+"""Preprocessing is compared with a plain formula, and each mode puts the picture at the right place in the square."""
 
 import cv2
 import numpy as np
@@ -11,12 +11,13 @@ RNG = np.random.default_rng(0)
 MODES = ("stretch", "crop", "letterbox")
 
 
-def plain(mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255)):
-    """Options under which a value is its pixel."""
+def no_normalising(mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255)):
+    """Return options with which each normalised value equals its pixel."""
     return {"mean": mean, "std": std}
 
 
-def prepared(preprocessing, frame, **options):
+def prepare(preprocessing, frame, **options):
+    """Return the prepared frame, float32 (3, S, S)."""
     out = np.full((3, preprocessing.image_size, preprocessing.image_size), np.nan, np.float32)
     preprocessing.frame(frame, out, **options)
     assert np.isfinite(out).all(), "every value is written"
@@ -26,72 +27,73 @@ def prepared(preprocessing, frame, **options):
 def test_normalising_is_the_published_formula():
     frame = RNG.integers(0, 256, (16, 16, 3), np.uint8)
     expected = (frame.astype(np.float64) / 255 - IMAGENET_MEAN) / IMAGENET_STD
-    np.testing.assert_allclose(prepared(Preprocessing(16), frame), expected.transpose(2, 0, 1), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(prepare(Preprocessing(16), frame), expected.transpose(2, 0, 1), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("shape", [(16, 16), (48, 64), (64, 48), (5, 7), (1, 300), (300, 1), (1, 1)])
-def test_bgr_is_rgb_with_the_channels_turned(mode, shape):
+def test_a_bgr_frame_is_the_rgb_frame_with_its_channels_reversed(mode, shape):
     frame = RNG.integers(0, 256, (*shape, 3), np.uint8)
     preprocessing = Preprocessing(16, mode)
-    rgb = prepared(preprocessing, frame)
-    np.testing.assert_array_equal(prepared(preprocessing, np.ascontiguousarray(frame[..., ::-1]), bgr=True), rgb)
-    np.testing.assert_array_equal(prepared(preprocessing, frame[..., ::-1], bgr=True), rgb, "a view will do")
+    rgb = prepare(preprocessing, frame)
+    np.testing.assert_array_equal(prepare(preprocessing, np.ascontiguousarray(frame[..., ::-1]), bgr=True), rgb)
+    np.testing.assert_array_equal(prepare(preprocessing, frame[..., ::-1], bgr=True), rgb, "a view will do")
 
 
-def test_area_shrinking_averages():
+def test_shrinking_by_area_averages():
     frame = RNG.integers(0, 256, (32, 32, 3), np.uint8)
     blocks = frame.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3)).transpose(2, 0, 1)
-    assert np.abs(prepared(Preprocessing(8, **plain()), frame) - blocks).max() <= 0.51  # rounded to whole pixels
-    linear = prepared(Preprocessing(8, interpolation="linear", **plain()), frame)
-    assert np.abs(linear - blocks).max() > 5, "linear leaves pixels out"
+    area = prepare(Preprocessing(8, **no_normalising()), frame)
+    assert np.abs(area - blocks).max() <= 0.51  # rounded to whole pixels
+    linear = prepare(Preprocessing(8, interpolation="linear", **no_normalising()), frame)
+    assert np.abs(linear - blocks).max() > 5, "linear ignores some pixels"
 
 
-def test_growing_is_bilinear_either_way():
+def test_growing_is_bilinear_in_both_modes():
     frame = RNG.integers(0, 256, (8, 8, 3), np.uint8)
     expected = cv2.resize(frame, (16, 16), interpolation=cv2.INTER_LINEAR).transpose(2, 0, 1)
     for interpolation in ("area", "linear"):
-        found = prepared(Preprocessing(16, interpolation=interpolation, **plain()), frame)
-        np.testing.assert_allclose(found, expected, atol=1e-3)
+        result = prepare(Preprocessing(16, interpolation=interpolation, **no_normalising()), frame)
+        np.testing.assert_allclose(result, expected, atol=1e-3)
 
 
-def column_ramp(height, width):
-    """Each pixel's red is its column, its green is its row."""
+def ramps(height, width):
+    """Return a frame in which each pixel's red is its column, and its green is its row."""
     frame = np.zeros((height, width, 3), np.uint8)
     frame[..., 0], frame[..., 1] = np.arange(width), np.arange(height)[:, None]
     return frame
 
 
 def test_crop_keeps_the_centre():
-    red, green, _ = prepared(Preprocessing(16, "crop", **plain()), column_ramp(16, 48))
+    red, green, _ = prepare(Preprocessing(16, "crop", **no_normalising()), ramps(16, 48))
     np.testing.assert_allclose(red[0], np.arange(16, 32), atol=1e-3)
     np.testing.assert_allclose(green[:, 0], np.arange(16), atol=1e-3)
-    red, green, _ = prepared(Preprocessing(16, "crop", **plain()), column_ramp(48, 16))
+    red, green, _ = prepare(Preprocessing(16, "crop", **no_normalising()), ramps(48, 16))
     np.testing.assert_allclose(green[:, 0], np.arange(16, 32), atol=1e-3)
 
 
-def test_letterbox_keeps_all_and_fills_with_the_mean():
+def test_letterbox_keeps_the_whole_picture_and_fills_with_the_mean():
     white = np.full((16, 32, 3), 255, np.uint8)
-    found = prepared(Preprocessing(16, "letterbox"), white)
-    picture = found[:, 4:12]
+    result = prepare(Preprocessing(16, "letterbox"), white)
+    picture = result[:, 4:12]
     assert (picture > 1.5).all()
-    found[:, 4:12] = 0
-    assert (found == 0).all()
+    result[:, 4:12] = 0
+    assert (result == 0).all()
 
 
 def test_stretch_uses_the_whole_picture():
-    red, _, _ = prepared(Preprocessing(16, "stretch", **plain()), column_ramp(16, 64))
+    red, _, _ = prepare(Preprocessing(16, "stretch", **no_normalising()), ramps(16, 64))
     np.testing.assert_allclose(red[0], np.arange(16) * 4 + 1.5, atol=0.51)
 
 
-def test_a_clip_is_its_frames():
+def test_a_clip_is_prepared_like_its_frames():
     clip = RNG.integers(0, 256, (3, 20, 30, 3), np.uint8)
     preprocessing = Preprocessing(16, "crop")
     video = preprocessing.clip(clip)
     assert video.shape == (1, 3, 3, 16, 16) and video.dtype == np.float32
     assert video.transpose(0, 2, 1, 3, 4).flags.c_contiguous
     for index, frame in enumerate(clip):
-        np.testing.assert_array_equal(video[0, :, index], prepared(preprocessing, frame))
+        np.testing.assert_array_equal(video[0, :, index], prepare(preprocessing, frame))
     out = np.empty_like(video)
     assert preprocessing.clip(clip, out) is out
     np.testing.assert_array_equal(out, video)
@@ -108,13 +110,13 @@ def test_a_clip_is_its_frames():
         None,
     ],
 )
-def test_what_is_no_frame_is_refused(frame):
+def test_a_frame_of_another_shape_or_dtype_is_refused(frame):
     with pytest.raises(UsageError, match="frame"):
-        prepared(Preprocessing(16), frame)
+        prepare(Preprocessing(16), frame)
 
 
 @pytest.mark.parametrize("clip", [np.zeros((4, 4, 3), np.uint8), np.zeros((0, 4, 4, 3), np.uint8), "clip"])
-def test_what_is_no_clip_is_refused(clip):
+def test_a_clip_of_another_shape_or_dtype_is_refused(clip):
     with pytest.raises(UsageError, match="clip"):
         Preprocessing(16).clip(clip)
 
@@ -139,7 +141,7 @@ def test_wrong_options_are_refused(options):
         Preprocessing(**{"image_size": 16, **options})
 
 
-def test_the_manifest_entry_gives_the_same_back():
+def test_the_manifest_entry_gives_the_same_preprocessing():
     preprocessing = Preprocessing(16, "letterbox", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "linear")
     assert Preprocessing.from_manifest(preprocessing.to_manifest(), 16) == preprocessing
     with pytest.raises(UsageError, match="expected the keys"):

@@ -1,4 +1,4 @@
-"""From clip to label, and the engines behind it."""
+"""The recogniser, from clip to label, and the engines that it loads."""
 
 import math
 import threading
@@ -38,7 +38,7 @@ def test_scores_are_the_softmax_of_the_logits(recognizer):
 
 
 @pytest.mark.parametrize(
-    ("available", "wanted", "expected"),
+    ("available", "count", "expected"),
     [
         (4, 4, [0, 1, 2, 3]),
         (8, 4, [1, 3, 5, 7]),
@@ -48,8 +48,8 @@ def test_scores_are_the_softmax_of_the_logits(recognizer):
         (9, 3, [1, 4, 7]),
     ],
 )
-def test_frames_are_sampled_evenly(available, wanted, expected):
-    assert sample_evenly(available, wanted) == expected
+def test_frames_are_sampled_evenly(available, count, expected):
+    assert sample_evenly(available, count) == expected
 
 
 def test_any_number_of_frames_of_any_size(recognizer):
@@ -60,20 +60,20 @@ def test_any_number_of_frames_of_any_size(recognizer):
 
 
 @pytest.mark.parametrize("clip", [None, RISING[0], RISING.astype(np.float32), RISING[:0], RISING[..., :2]])
-def test_what_is_no_clip_is_refused(recognizer, clip):
+def test_a_clip_of_another_shape_or_dtype_is_refused(recognizer, clip):
     with pytest.raises(UsageError, match="clip"):
         recognizer.predict(clip)
 
 
-def test_videos_come_in_batches(recognizer):
+def test_a_batch_gives_the_same_logits_as_single_videos(recognizer):
     rng = np.random.default_rng(0)
     video = rng.standard_normal((3, 3, FRAMES, SIZE, SIZE)).astype(np.float32)
     together = recognizer.predict_video(video)
     assert together.shape == (3, 3)
     for index in range(3):
         np.testing.assert_allclose(together[index], recognizer.predict_video(video[index : index + 1])[0], rtol=1e-5)
-    turned = np.asfortranarray(video)
-    np.testing.assert_allclose(recognizer.predict_video(turned), together, atol=1e-6)  # sums run in another order
+    column_major = np.asfortranarray(video)
+    np.testing.assert_allclose(recognizer.predict_video(column_major), together, atol=1e-6)  # sums are in another order
 
 
 @pytest.mark.parametrize("shape", [(3, FRAMES, SIZE, SIZE), (1, 3, FRAMES + 1, SIZE, SIZE), (1, 1, FRAMES, SIZE, SIZE)])
@@ -84,7 +84,7 @@ def test_videos_of_another_shape_are_refused(recognizer, shape):
         recognizer.predict_video(np.zeros((1, 3, FRAMES, SIZE, SIZE)))
 
 
-def test_values_that_make_no_sense_are_not_a_result(tmp_path):
+def test_outputs_that_are_not_finite_or_of_a_wrong_size_are_errors(tmp_path):
     with (
         load(write_bundle(tmp_path / "b", gain=float("inf"))) as recognizer,
         pytest.raises(BundleError, match="finite"),
@@ -103,7 +103,7 @@ def test_a_closed_recogniser_says_so(bundle):
         recognizer.predict(RISING)
 
 
-def test_many_threads_get_their_own_results(recognizer):
+def test_each_thread_gets_its_own_results(recognizer):
     wrong = []
 
     def work(clip, expected):
@@ -136,18 +136,18 @@ def test_threads_come_from_the_caller_or_the_manifest(tmp_path, bundle):
         load(path, threads=0)
 
 
-def test_an_unknown_engine_is_told_with_those_there_are(tmp_path):
+def test_the_error_of_an_unknown_engine_lists_the_known_ones(tmp_path):
     with pytest.raises(BundleError, match=r"'abacus', which is unknown here \(there are: executorch, torch"):
         load(engine_bundle(tmp_path / "b", "abacus"))
 
 
-def test_a_missing_package_is_told_with_what_to_install(tmp_path):
+def test_the_error_of_a_missing_package_says_what_to_install(tmp_path):
     engines.register("incomplete", "no_such_package.engine:Engine", extra="abacus")
     with pytest.raises(MissingDependencyError, match=r"no_such_package.*pip install 'vmp-edge\[abacus\]'"):
         load(engine_bundle(tmp_path / "b", "incomplete"))
 
 
-def test_names_of_engines_are_not_taken_twice():
+def test_an_engine_is_not_registered_under_a_name_that_exists():
     brightness_engine.register()
     with pytest.raises(UsageError, match="already"):
         engines.register("torch", "mine:Engine")
@@ -176,7 +176,7 @@ def write_torch_bundle(path, model, content=None):
     return path
 
 
-def test_the_torch_engine_gives_what_the_model_gives(tmp_path, torch_model):
+def test_the_torch_engine_gives_the_logits_of_the_model(tmp_path, torch_model):
     import torch
 
     clip = np.random.default_rng(0).integers(0, 256, (4, 40, 50, 3), np.uint8)
@@ -184,20 +184,20 @@ def test_the_torch_engine_gives_what_the_model_gives(tmp_path, torch_model):
         video = recognizer.manifest.preprocessing.clip(clip)
         with torch.no_grad():
             expected = torch_model(torch.from_numpy(video)).numpy()
-        found = recognizer.predict_video(video)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        logits = recognizer.predict_video(video)
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(recognizer.predict(clip).scores, softmax(expected[0]), rtol=1e-4)
 
 
 @pytest.mark.parametrize("broken", ["options", "weights", "keys", "code"])
-def test_a_wrong_torch_program_is_one_line(tmp_path, torch_model, broken):
+def test_a_wrong_torch_program_is_a_one_line_error(tmp_path, torch_model, broken):
     options, state = asdict(torch_model.options), torch_model.state_dict()
     content = {
         "options": {"model": state, "options": {**options, "embed_dim": -1}},
         "weights": {"model": {}, "options": options},
         "keys": {"state_dict": state},
-        "code": {"model": threading.Thread, "options": options},  # unpickling it would need code
+        "code": {"model": threading.Thread, "options": options},  # unpickling it would run code
     }[broken]
     path = write_torch_bundle(tmp_path / "b", torch_model, content)
     with pytest.raises(BundleError, match="not a program of the engine 'torch'") as caught:

@@ -1,7 +1,6 @@
-"""Old names of modules that moved: importing one gives the module in its new place.
+"""Keep the old names of moved modules importable: importing an old name gives the module in its new place.
 
-Each old name is imported through a finder at the end of `sys.meta_path`, so that it costs nothing until somebody uses
-it.
+A finder at the end of `sys.meta_path` handles the old names, so they cost nothing until somebody imports one.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
-# Old name: new name, both below `vmp_edge`.
+# Old name: new name. Both are relative to `vmp_edge`.
 MOVED = {
     "cameras": "stream.cameras",
     "clips": "events.clips",
@@ -49,6 +48,8 @@ MOVED = {
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the old names and loads the modules that they stand for now."""
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
@@ -58,14 +59,17 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.util.spec_from_loader(fullname, self)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        new = f"vmp_edge.{MOVED[spec.name.partition('.')[2]]}"
-        warnings.warn(f"{spec.name} is {new} now", DeprecationWarning, stacklevel=2)
-        module = importlib.import_module(new)
+        new_name = f"vmp_edge.{MOVED[spec.name.partition('.')[2]]}"
+        warnings.warn(f"{spec.name} is {new_name} now", DeprecationWarning, stacklevel=2)
+        module = importlib.import_module(new_name)
         self.spec = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Give the module its own spec back, which `import` has replaced; it was executed under its new name."""
+        """Give the module its own spec back, which the import machinery replaced.
+
+        The module itself was executed when it was imported under its new name.
+        """
         module.__spec__ = self.spec
 
 

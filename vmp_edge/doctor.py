@@ -1,4 +1,4 @@
-"""What a device has of what bundles need, and what is missing."""
+"""Examine a device: which parts that bundles need are present, and which are missing (`vmp-edge doctor`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import importlib.metadata
 import importlib.util
 import platform
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +17,23 @@ from .machine import ANY_MACHINE, host_machine, missing_cpu_features
 
 CAMERAS = Path("/dev")
 DISTRIBUTIONS = ("numpy", "opencv-python-headless", "pyyaml", "apache-tvm", "apache-tvm-ffi", "executorch", "torch")
+# How to get a library, for those that have a better answer than the general one.
+MISSING = {
+    "libtvm_runtime.so": "missing: pip install 'vmp-edge[tvm]'",
+    "libtvm_ffi.so": "missing: pip install 'vmp-edge[tvm]'",
+    "libtvm_runtime_cuda.so": "missing: pip install 'vmp-edge[tvm]' (TVM's wheels have it for x86-64 and Arm64 Linux)",
+    "libcuda.so.1": "missing: install NVIDIA's driver; on Jetson, JetPack brings it",
+}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of a report.
+    """One line of the report.
 
     Attributes:
-        subject: what was looked for.
-        found: whether it is there; None where nothing needs it.
-        text: what was found, or what is missing and how to get it.
+        subject: The part that was looked for.
+        found: True if the part is present, False if it is missing, None if nothing needs it.
+        text: What the part is, or how to get it if it is missing.
     """
 
     subject: str
@@ -36,7 +42,10 @@ class Finding:
 
 
 def examine_machine() -> list[Finding]:
-    """What this machine has: nothing of it is needed by every bundle."""
+    """Describe this machine.
+
+    Every `found` is None: without a bundle, nothing is needed.
+    """
     findings = [Finding("machine", None, f"{platform.system()} {host_machine()}, Python {platform.python_version()}")]
     for name in DISTRIBUTIONS:
         findings.append(Finding(name, None, _version(name) or "not installed"))
@@ -49,29 +58,30 @@ def examine_machine() -> list[Finding]:
 
 
 def examine_bundle(bundle: Bundle) -> list[Finding]:
-    """What a bundle needs of this machine, up to loading it.
+    """Check what a bundle needs of this machine, and load the bundle if nothing is missing.
 
     Args:
-        bundle: opened, thus whole; of any machine.
+        bundle: An opened bundle, whose files are thus intact. It may be for another machine.
     """
     manifest = bundle.manifest
-    findings = [Finding("files", True, f"{len(manifest.files)}, whole")]
+    findings = [Finding("files", True, f"{len(manifest.files)}, all intact")]
     if manifest.machine not in (ANY_MACHINE, host_machine()):
-        wrong = f"is for {manifest.machine}, this machine is {host_machine()}: build it for this one's target"
-        there = [Finding(name, None, "needed on the device") for name in manifest.libraries]
-        return [*findings, Finding("machine", False, wrong), *there]
+        problem = f"is for {manifest.machine}, this machine is {host_machine()}: build it for this machine's target"
+        libraries = [Finding(name, None, "needed on the device") for name in manifest.libraries]
+        return [*findings, Finding("machine", False, problem), *libraries]
     findings.append(Finding("machine", True, manifest.machine))
     if manifest.cpu_features:
         missing = missing_cpu_features(manifest.cpu_features)
         text = f"lacks {', '.join(missing)}: build for another target" if missing else ", ".join(manifest.cpu_features)
         findings.append(Finding("CPU", not missing, text))
-    findings += [_library(name, bundle.path) for name in manifest.libraries]
+    findings += [_library(name) for name in manifest.libraries]
     if all(finding.found for finding in findings):
-        findings.append(_attempt(f"engine {manifest.engine}", lambda: _load(bundle)))
+        findings.append(_engine(bundle))
     return findings
 
 
 def _version(distribution: str) -> str | None:
+    """Return the version of a distribution, or None if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -79,6 +89,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _gpu() -> Finding:
+    """Describe the GPU, or say what is missing to use one."""
     from vmp_edge.runtimes.tvm.cuda import find_gpu
 
     try:
@@ -89,8 +100,8 @@ def _gpu() -> Finding:
     return Finding("GPU", None, f"{gpu.name}, sm_{gpu.architecture}, {gpu.processors} SMs, driver of CUDA {driver}")
 
 
-def _library(name: str, bundle: Path) -> Finding:
-    """Where a library is: in the bundle, in a Python package's folder, or where the system looks."""
+def _library(name: str) -> Finding:
+    """Look for a library in the folders of TVM's Python packages and where the system looks for libraries."""
     for package in ("tvm_ffi", "tvm"):
         spec = importlib.util.find_spec(package)
         for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -100,24 +111,14 @@ def _library(name: str, bundle: Path) -> Finding:
         ctypes.CDLL(name)
     except OSError:
         return Finding(name, False, MISSING.get(name, "not found: install it, or put its folder into LD_LIBRARY_PATH"))
-    return Finding(name, True, "the system's")
+    return Finding(name, True, "installed in the system")
 
 
-MISSING = {
-    "libtvm_runtime.so": "missing: pip install 'vmp-edge[tvm]'",
-    "libtvm_ffi.so": "missing: pip install 'vmp-edge[tvm]'",
-    "libtvm_runtime_cuda.so": "missing: pip install 'vmp-edge[tvm]' (TVM's wheels have it for x86-64 and Arm64 Linux)",
-    "libcuda.so.1": "missing: install NVIDIA's driver; on Jetson, JetPack brings it",
-}
-
-
-def _load(bundle: Bundle) -> str:
-    engines.create(bundle).close()
-    return "loads the program"
-
-
-def _attempt(subject: str, action: Callable[[], str]) -> Finding:
+def _engine(bundle: Bundle) -> Finding:
+    """Try to load the bundle's program into its engine."""
+    subject = f"engine {bundle.manifest.engine}"
     try:
-        return Finding(subject, True, action())
+        engines.create(bundle).close()
     except VmpError as error:
         return Finding(subject, False, " ".join(str(error).split()))
+    return Finding(subject, True, "loads the program")

@@ -1,9 +1,9 @@
-"""Classes of a user's own, from a few examples: recognised by the nearest prototype, beside the trained classes.
+"""Galleries: classes that a user adds from a few examples, recognised beside the trained classes.
 
-A class is the mean of its examples' features, its prototype (Prototypical Networks, Snell et al. 2017, arXiv
-1703.05175); here features have unit length and are compared by cosine. Examples are features of what a bundle built
-with `--features` was shown; any other vectors of the same space would do, those of a text encoder trained towards it
-say.
+A class is represented by its prototype, the mean of its examples' features (Prototypical Networks, Snell et al. 2017,
+arXiv 1703.05175). Here, features have unit length and are compared by cosine, and the class with the nearest prototype
+wins. The features come from a bundle that was built with `--features`. Other vectors of the same space would work too,
+for example those of a text encoder that was trained towards it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from .files import whole
 
 SUFFIX = ".gallery.npz"
 FORMAT = 1
-TIGHTEST = 0.98  # threshold of examples that are all alike: the next one will not be quite the same
-ALONE = 0.9  # threshold where no class has a second example that would tell a spread
-PASSED = 0.55  # score of a class whose similarity is just its threshold: more than what is left for all others
+TIGHTEST = 0.98  # highest threshold: even if all examples are alike, the next one will differ a little
+ALONE = 0.9  # threshold if no class has a second example, so that no spread is known
+PASSED = 0.55  # score of a class whose similarity equals its threshold: more than all others have left
 _MAX_BYTES = 256 << 20
 _MAX_NAME = 100
 
@@ -36,30 +36,31 @@ Features = npt.NDArray[np.float32]
 
 
 def default_path(bundle: str | os.PathLike[str]) -> Path:
-    """Where a bundle's gallery is unless somebody says otherwise: beside the bundle, whose files are sealed."""
+    """Return the default path of a bundle's gallery. It is beside the bundle, because a bundle takes no more files."""
     folder = Path(bundle).resolve()
     return folder.with_name(folder.name + SUFFIX)
 
 
 def model_of(bundle: Bundle) -> str:
-    """SHA-256 of what makes a bundle's features what they are: its program, and how frames are prepared for it."""
+    """Return a SHA-256 that identifies a bundle's features: of its program, and of how frames are prepared for it."""
     manifest = bundle.manifest
-    told = {
+    identity = {
         "program": manifest.files[manifest.program].sha256,
         "frames": manifest.frames,
         "image_size": manifest.image_size,
         "preprocessing": manifest.preprocessing.to_manifest(),
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-@dataclass(frozen=True, eq=False)  # arrays don't compare to one truth
+@dataclass(frozen=True, eq=False)  # comparing arrays gives no single bool
 class Examples:
-    """What is known of one class.
+    """The examples of one class.
 
     Args:
-        features: float32 (N, C), each of unit length.
-        takes: int32 (N,), the clip or recording that each comes from; those of one are like each other.
+        features: Features of the examples, float32 (N, C), each of unit length.
+        takes: Number of the clip or recording (the take) of each example, int32 (N,). Examples of one take are much
+            alike.
     """
 
     features: Features
@@ -67,31 +68,36 @@ class Examples:
 
     @property
     def prototype(self) -> Features:
-        """The mean of the features, at unit length, float32 (C,)."""
+        """The mean of the features, scaled to unit length, float32 (C,)."""
         return _unit(self.features.mean(0))
 
     def left_out(self) -> Features:
-        """How near each example is to what it would meet as a new one, float32 (N,), or (0,) if there is one alone.
+        """Return how similar each example is to the class without it, float32 (N,), or (0,) for a single example.
 
-        The cosine between an example and the prototype of all others but those of its own take; of all others if
-        there is one take only, which makes them look nearer than new ones will be.
+        The similarity is the cosine between an example and the prototype of the examples of all other takes. If there
+        is only one take, it is the prototype of all other examples, and the similarities come out higher than those of
+        new examples will be.
         """
         groups = self.takes if len(np.unique(self.takes)) > 1 else np.arange(len(self.takes))
         if len(groups) < 2:
             return np.empty(0, np.float32)
-        found = np.empty(len(groups), np.float32)
+        similarities = np.empty(len(groups), np.float32)
         for group in np.unique(groups):
             own = groups == group
-            found[own] = self.features[own] @ _unit(self.features[~own].mean(0))
-        return found
+            similarities[own] = self.features[own] @ _unit(self.features[~own].mean(0))
+        return similarities
 
 
 class Gallery:
     """Named classes with their examples, for the features of one model.
 
     Args:
-        model: Whose features they are: `model_of` a bundle.
-        size: C, how many features there are.
+        model: The model that the features come from, as `model_of` a bundle.
+        size: C, the number of features of an example.
+
+    Attributes:
+        classes: The examples of each class by its name.
+        negatives: Features of examples of none of the classes, float32 (N, C), each of unit length.
     """
 
     def __init__(self, model: str, size: int) -> None:
@@ -102,10 +108,10 @@ class Gallery:
 
     @classmethod
     def of(cls, bundle: Bundle) -> Gallery:
-        """An empty one for a bundle.
+        """Make an empty gallery for a bundle.
 
         Raises:
-            GalleryError: The bundle gives no features.
+            GalleryError: The bundle has no features.
         """
         if not bundle.manifest.features:
             raise GalleryError(
@@ -115,47 +121,47 @@ class Gallery:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes' names, in the order in which they were first added."""
+        """The names of the classes, in the order in which they were first added."""
         return tuple(self.classes)
 
     def add(self, name: str, features: npt.ArrayLike) -> None:
-        """Adds one take of a class: examples that come from one clip or recording.
+        """Add one take of a class: examples that come from one clip or recording.
 
         Args:
-            name: Of the class, a new one or one that gets more examples.
-            features: (N, C) or (C,), of any length but 0.
+            name: Name of the class. It may be a new class, or one that gets more examples.
+            features: Features (N, C) or (C,), of any length but 0.
 
         Raises:
-            UsageError: The name is not one, or the features are not such.
+            UsageError: The name is not allowed, or the features have another shape or are not finite.
         """
         name = check_name(name)
-        given = self._checked(features)
+        added = self._as_unit(features)
         known = self.classes.get(name)
         if known is None:
-            self.classes[name] = Examples(given, np.zeros(len(given), np.int32))
+            self.classes[name] = Examples(added, np.zeros(len(added), np.int32))
             return
-        takes = np.full(len(given), known.takes.max() + 1, np.int32)
-        self.classes[name] = Examples(np.concatenate([known.features, given]), np.concatenate([known.takes, takes]))
+        takes = np.full(len(added), known.takes.max() + 1, np.int32)
+        self.classes[name] = Examples(np.concatenate([known.features, added]), np.concatenate([known.takes, takes]))
 
     def add_negatives(self, features: npt.ArrayLike) -> None:
-        """Adds features (N, C) of what is none of the classes: the room when nothing happens, the trained classes."""
-        self.negatives = np.concatenate([self.negatives, self._checked(features)])
+        """Add features (N, C) of examples of none of the classes, such as an empty room or the trained classes."""
+        self.negatives = np.concatenate([self.negatives, self._as_unit(features)])
 
     def remove(self, name: str) -> None:
-        """Forgets a class.
+        """Remove a class.
 
         Raises:
-            UsageError: There is none of that name.
+            UsageError: There is no class of that name.
         """
         if name not in self.classes:
             raise UsageError(f"no class {name!r} is enrolled; there are: {', '.join(self.names) or 'none'}")
         del self.classes[name]
 
     def merge(self, other: Gallery) -> None:
-        """Adds another gallery's examples and negatives; of a name that both have, all examples are kept.
+        """Add another gallery's examples and negatives. A class that both have keeps the examples of both.
 
         Raises:
-            GalleryError: It holds features of another model.
+            GalleryError: The other gallery holds features of another model.
         """
         if (other.model, other.size) != (self.model, self.size):
             raise GalleryError("the galleries hold features of two different models and cannot be merged")
@@ -166,45 +172,49 @@ class Gallery:
             self.add_negatives(other.negatives)
 
     def thresholds(self) -> dict[str, float]:
-        """The least similarity at which each class is recognised, from how its examples spread.
+        """Return the least similarity at which each class is recognised, from the spread of its examples.
 
-        The mean similarity of an example to the others (`Examples.left_out`), at most `TIGHTEST`; a class with one
-        example takes the mean of the other classes' thresholds, or `ALONE`. With negatives, where examples and
-        negatives are told apart best: at the largest difference of the shares of both that pass (Youden's index),
-        halfway to the next similarity.
+        Without negatives, the threshold is the mean similarity of an example to the others (`Examples.left_out`). A
+        class with one example takes the mean of the other classes' thresholds, or `ALONE` if there are none.
+
+        With negatives, the threshold is where it separates examples and negatives best: where the share of examples
+        that pass is highest above the share of negatives that pass (Youden's index), halfway between two similarities.
+
+        No threshold is higher than `TIGHTEST`.
         """
-        near = {name: one.left_out() for name, one in self.classes.items()}
-        spread = {name: float(found.mean()) for name, found in near.items() if len(found)}
-        usual = float(np.mean(list(spread.values()))) if spread else ALONE
+        similarities = {name: examples.left_out() for name, examples in self.classes.items()}
+        means = {name: float(values.mean()) for name, values in similarities.items() if len(values)}
+        default = float(np.mean(list(means.values()))) if means else ALONE
         thresholds = {}
-        for name, one in self.classes.items():
-            threshold = spread.get(name, usual)
+        for name, examples in self.classes.items():
+            threshold = means.get(name, default)
             if len(self.negatives):
-                known = near[name] if name in spread else np.array([usual])
-                threshold = _between(known, self.negatives @ one.prototype)
+                positives = similarities[name] if name in means else np.array([default])
+                threshold = _best_cut(positives, self.negatives @ examples.prototype)
             thresholds[name] = min(threshold, TIGHTEST)
         return thresholds
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the gallery to one file: NumPy arrays, and `gallery`, a JSON text that says what they are.
+        """Write the gallery to one file of NumPy arrays. Its array `gallery` is a JSON text that describes the others.
 
-        The file is written beside its place and renamed: whatever happens, either the old or the new one is there.
+        Whatever happens, the file is afterwards either the old or the new one.
 
         Raises:
             GalleryError: The file cannot be written.
         """
         target = Path(os.path.realpath(path))
-        told = {"format": FORMAT, "model": self.model, "features": self.size, "names": list(self.names)}
-        all_takes = [one.takes for one in self.classes.values()]
+        description = {"format": FORMAT, "model": self.model, "features": self.size, "names": list(self.names)}
+        classes = list(self.classes.values())
+        counts = [len(examples.takes) for examples in classes]
         arrays = {
-            "gallery": np.array(json.dumps(told, ensure_ascii=False, indent=1)),
-            "examples": np.concatenate([self.negatives[:0], *(one.features for one in self.classes.values())]),
-            "classes": np.repeat(np.arange(len(all_takes), dtype=np.int32), [len(takes) for takes in all_takes]),
-            "takes": np.concatenate([np.empty(0, np.int32), *all_takes]),
+            "gallery": np.array(json.dumps(description, ensure_ascii=False, indent=1)),
+            "examples": np.concatenate([self.negatives[:0], *(examples.features for examples in classes)]),
+            "classes": np.repeat(np.arange(len(classes), dtype=np.int32), counts),
+            "takes": np.concatenate([np.empty(0, np.int32), *(examples.takes for examples in classes)]),
             "negatives": self.negatives,
         }
         try:
-            with whole(target) as place, place.open("wb") as file:
+            with whole(target) as temporary, temporary.open("wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
                 file.flush()
                 os.fsync(file.fileno())
@@ -213,33 +223,33 @@ class Gallery:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Gallery:
-        """Reads what `save` wrote.
+        """Read a gallery that `save` wrote.
 
         Raises:
             GalleryError: There is no such file, or it is not a gallery of this version.
         """
-        place = Path(path)
+        file = Path(path)
         try:
-            if place.stat().st_size > _MAX_BYTES:
-                raise GalleryError(f"{place} is larger than {_MAX_BYTES >> 20} MiB: it is not a gallery")
-            with np.load(place, allow_pickle=False) as content:
+            if file.stat().st_size > _MAX_BYTES:
+                raise GalleryError(f"{file} is larger than {_MAX_BYTES >> 20} MiB: it is not a gallery")
+            with np.load(file, allow_pickle=False) as content:
                 return cls._from_arrays({name: content[name] for name in content.files})
         except FileNotFoundError as error:
-            raise GalleryError(f"the gallery {place} does not exist: make one with `vmp-edge enroll`") from error
+            raise GalleryError(f"the gallery {file} does not exist: make one with `vmp-edge enroll`") from error
         except OSError as error:
-            raise GalleryError(f"{place} cannot be read: {error.strerror or error}") from error
+            raise GalleryError(f"{file} cannot be read: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, UsageError) as error:
-            raise GalleryError(f"{place} is not a gallery, or is damaged ({error}): enroll again") from error
+            raise GalleryError(f"{file} is not a gallery, or is damaged ({error}): enroll again") from error
 
     @classmethod
     def _from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Gallery:
-        told = json.loads(str(arrays["gallery"][()]))
-        if told["format"] != FORMAT:
-            raise ValueError(f"it has format {told['format']!r}, this version reads {FORMAT}")
-        size, names = told["features"], told["names"]
-        if not isinstance(told["model"], str) or type(size) is not int or size < 1 or len(set(names)) != len(names):
+        description = json.loads(str(arrays["gallery"][()]))
+        if description["format"] != FORMAT:
+            raise ValueError(f"it has format {description['format']!r}, this version reads {FORMAT}")
+        model, size, names = description["model"], description["features"], description["names"]
+        if not isinstance(model, str) or type(size) is not int or size < 1 or len(set(names)) != len(names):
             raise ValueError("its entries make no sense")
-        found = cls(told["model"], size)
+        gallery = cls(model, size)
         examples, classes, takes = arrays["examples"], arrays["classes"], arrays["takes"]
         if not examples.shape[:1] == classes.shape == takes.shape or not classes.dtype == takes.dtype == np.int32:
             raise ValueError("its arrays do not fit each other")
@@ -247,31 +257,31 @@ class Gallery:
             raise ValueError("its classes and names do not fit each other")
         for index, name in enumerate(names):
             own = classes == index
-            found.classes[check_name(name)] = Examples(found._checked(examples[own]), takes[own])
+            gallery.classes[check_name(name)] = Examples(gallery._as_unit(examples[own]), takes[own])
         if len(arrays["negatives"]):
-            found.add_negatives(arrays["negatives"])
-        return found
+            gallery.add_negatives(arrays["negatives"])
+        return gallery
 
-    def _checked(self, features: npt.ArrayLike) -> Features:
-        """Features as (N, C) of unit length."""
-        given = np.atleast_2d(np.asarray(features, np.float32))
-        if given.ndim != 2 or given.shape[1] != self.size or not len(given):
+    def _as_unit(self, features: npt.ArrayLike) -> Features:
+        """Check features and return them as (N, C) with unit length."""
+        rows = np.atleast_2d(np.asarray(features, np.float32))
+        if rows.ndim != 2 or rows.shape[1] != self.size or not len(rows):
             raise UsageError(f"features of this gallery have the shape (N, {self.size}), not {np.shape(features)}")
-        if not np.isfinite(given).all() or not np.linalg.norm(given, axis=1).all():
+        if not np.isfinite(rows).all() or not np.linalg.norm(rows, axis=1).all():
             raise UsageError("features must be finite and not all 0")
-        return _unit(given)
+        return _unit(rows)
 
 
 class Matcher:
-    """Recognises a gallery's classes as they are now; later changes of the gallery do not reach it.
+    """Recognises the classes of a gallery. Later changes of the gallery have no effect.
 
     Args:
         gallery: The classes.
-        bundle: Whose features are going to be matched.
-        threshold: The least similarity for every class, between -1 and 1; None takes each class's own.
+        bundle: The bundle whose features are compared with the gallery.
+        threshold: The least similarity for every class, between -1 and 1. None takes each class's own threshold.
 
     Raises:
-        GalleryError: The gallery holds features of another model, or a class of the bundle's name.
+        GalleryError: The gallery holds features of another model, or a class with the name of a trained class.
         UsageError: The threshold is out of range.
     """
 
@@ -280,51 +290,52 @@ class Matcher:
             raise UsageError(f"the threshold is a cosine, between -1 and 1, not {threshold}")
         check_fits(gallery, bundle)
         self.names = gallery.names
-        prototypes = [one.prototype for one in gallery.classes.values()]
+        prototypes = [examples.prototype for examples in gallery.classes.values()]
         self._prototypes = np.stack(prototypes) if prototypes else np.empty((0, gallery.size), np.float32)
         own = gallery.thresholds()
         self._thresholds = np.array([own[name] if threshold is None else threshold for name in self.names])
 
     def similarities(self, features: Features) -> Features:
-        """Cosines between features (B, C) and the K prototypes, float32 (B, K)."""
-        found: Features = _unit(features) @ self._prototypes.T
-        return found
+        """Return the cosines between features (B, C) and the K prototypes, float32 (B, K)."""
+        cosines: Features = _unit(features) @ self._prototypes.T
+        return cosines
 
     def combine(self, trained: npt.NDArray[np.float32], features: Features) -> npt.NDArray[np.float32]:
-        """Scores of trained and enrolled classes together.
+        """Return the scores of the trained and the enrolled classes together.
 
-        Of the classes whose similarity reaches their threshold the nearest one wins, with a score from `PASSED` at the
-        threshold to 1 at a similarity of 1; the trained classes share what is left. If there is none, the trained
-        scores stand, and enrolled classes have 0.
+        Of the enrolled classes whose similarity reaches their threshold, the nearest one wins. Its score goes from
+        `PASSED` at the threshold to 1 at a similarity of 1, and the trained classes share the rest. If no enrolled
+        class reaches its threshold, the trained scores stay, and the enrolled classes have the score 0.
 
         Args:
-            trained: float32 (B, classes), each row adding up to 1.
-            features: float32 (B, C).
+            trained: Scores of the trained classes, float32 (B, classes), each row adding up to 1.
+            features: Features, float32 (B, C).
 
         Returns:
-            float32 (B, classes + K), each row adding up to 1.
+            Scores, float32 (B, classes + K), each row adding up to 1.
         """
         if not self.names:
             return trained
-        similar = self.similarities(features).astype(np.float64)
-        room = (similar - self._thresholds) / (1 - self._thresholds)
-        nearest = np.where(room >= 0, similar, -2.0).argmax(1)
-        rows = np.arange(len(similar))
-        won = np.where(room[rows, nearest] >= 0, PASSED + (1 - PASSED) * np.minimum(room[rows, nearest], 1), 0.0)
-        enrolled = np.zeros_like(similar)
-        enrolled[rows, nearest] = won
-        return np.concatenate([trained * (1 - won)[:, None], enrolled], 1).astype(np.float32)
+        similarities = self.similarities(features).astype(np.float64)
+        margins = (similarities - self._thresholds) / (1 - self._thresholds)  # 0 at the threshold, 1 at similarity 1
+        nearest = np.where(margins >= 0, similarities, -2.0).argmax(1)
+        rows = np.arange(len(similarities))
+        margin = margins[rows, nearest]
+        score = np.where(margin >= 0, PASSED + (1 - PASSED) * np.minimum(margin, 1), 0.0)
+        enrolled = np.zeros_like(similarities)
+        enrolled[rows, nearest] = score
+        return np.concatenate([trained * (1 - score)[:, None], enrolled], 1).astype(np.float32)
 
 
 def check_name(name: object, bundle: Bundle | None = None) -> str:
-    """A class's name without blanks around it.
+    """Check a class's name, and return it without blanks around it.
 
     Args:
-        name: What was given.
-        bundle: Whose trained classes it must not be one of.
+        name: The name.
+        bundle: A bundle whose trained classes must not have the name.
 
     Raises:
-        UsageError: It is empty, too long, not printable, or taken.
+        UsageError: The name is empty, too long, not printable, or taken by a trained class.
     """
     if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > _MAX_NAME:
         raise UsageError(f"a class's name is a printable text of at most {_MAX_NAME} characters, not {name!r:.40}")
@@ -335,28 +346,31 @@ def check_name(name: object, bundle: Bundle | None = None) -> str:
 
 
 def check_fits(gallery: Gallery, bundle: Bundle) -> None:
-    """Sees that a gallery belongs to a bundle.
+    """Check that a gallery belongs to a bundle.
 
     Raises:
-        GalleryError: The bundle gives no features, the gallery holds those of another model, or a class in it has the
-            name of a trained one.
+        GalleryError: The bundle has no features, the gallery holds features of another model, or one of its classes has
+            the name of a trained class.
     """
     if gallery.model != Gallery.of(bundle).model:
         raise GalleryError(
             f"the gallery holds features of another model than {bundle.path}: enroll the classes again with this bundle"
         )
-    if both := sorted(set(gallery.names) & set(bundle.manifest.labels)):
-        raise GalleryError(f"{bundle.path} was trained on a class {both[0]!r} already: enroll yours under another name")
+    if common := sorted(set(gallery.names) & set(bundle.manifest.labels)):
+        name = common[0]
+        raise GalleryError(f"{bundle.path} was trained on a class {name!r} already: enroll yours under another name")
 
 
-def _between(known: npt.NDArray[Any], negatives: npt.NDArray[Any]) -> float:
-    values = np.sort(np.concatenate([known, negatives]))
+def _best_cut(positives: npt.NDArray[Any], negatives: npt.NDArray[Any]) -> float:
+    """Return the threshold that separates two sets of similarities best, by Youden's index."""
+    values = np.sort(np.concatenate([positives, negatives]))
     cuts = (values[1:] + values[:-1]) / 2
-    gains = [(known >= cut).mean() - (negatives >= cut).mean() for cut in cuts]
+    gains = [(positives >= cut).mean() - (negatives >= cut).mean() for cut in cuts]
     return float(cuts[np.argmax(gains)])
 
 
 def _unit(features: npt.NDArray[np.float32]) -> Features:
+    """Scale features (..., C) to unit length."""
     length = np.linalg.norm(features, axis=-1, keepdims=True)
-    found: Features = (features / np.maximum(length, np.finfo(np.float32).tiny)).astype(np.float32)
-    return found
+    scaled: Features = (features / np.maximum(length, np.finfo(np.float32).tiny)).astype(np.float32)
+    return scaled

@@ -1,7 +1,7 @@
-"""From camera frames to what the model takes: the one definition of it.
+"""Preprocessing: turn camera frames into the model's input.
 
-The recogniser, the stream, calibration and training all call `Preprocessing`, and a bundle's manifest records it, so
-that a device prepares frames exactly as the model was trained on them.
+The recogniser, the stream, calibration and training all use `Preprocessing`, and a bundle's manifest records its
+options. A device thus prepares frames exactly as they were prepared in training.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ INTERPOLATIONS = ("area", "linear")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, RGB, normalise: `(pixel / 255 - mean) / std`, the published models' arithmetic.
+    """Resizes frames, orders their channels as RGB and normalises them: `(pixel / 255 - mean) / std`.
+
+    This is the arithmetic of the published models.
 
     Args:
         image_size: Side S of the square that the model takes, in pixels.
         resize: `stretch` scales both sides to S; `crop` scales the shorter side to S and keeps the centre; `letterbox`
             scales the longer side to S and fills the rest with the mean colour (0 after normalising).
-        mean: Per channel, red first, in units of 0 to 1.
-        std: Per channel, red first, in units of 0 to 1.
-        interpolation: `area` averages over the covered pixels when shrinking (no aliasing, so that distant motion does
-            not flicker) and is bilinear when growing; `linear` is always bilinear.
+        mean: Mean of each channel, red first, on a scale from 0 to 1.
+        std: Standard deviation of each channel, red first, on the same scale.
+        interpolation: `area` averages the covered pixels when shrinking, which avoids aliasing, so that distant motion
+            does not flicker; when growing it is bilinear. `linear` is always bilinear.
 
     Raises:
         UsageError: A value is out of range or unknown.
@@ -61,7 +63,7 @@ class Preprocessing:
 
     @classmethod
     def from_manifest(cls, entry: Mapping[str, Any], image_size: int) -> Preprocessing:
-        """Reads a manifest's `preprocessing` entry.
+        """Read a manifest's `preprocessing` entry.
 
         Raises:
             UsageError: A key is missing or unknown, or its value is out of range.
@@ -72,7 +74,7 @@ class Preprocessing:
         return cls(image_size, **entry)
 
     def to_manifest(self) -> dict[str, Any]:
-        """The manifest's `preprocessing` entry, without the image size (which is the manifest's `input`)."""
+        """Return the manifest's `preprocessing` entry. The image size is not in it: it belongs to the `input` entry."""
         return {
             "resize": self.resize,
             "mean": list(self.mean),
@@ -81,51 +83,54 @@ class Preprocessing:
         }
 
     def frame(self, frame: npt.NDArray[np.uint8], out: npt.NDArray[np.float32], bgr: bool = False) -> None:
-        """Prepares one frame straight into its place.
+        """Prepare one frame and write the result into `out`.
 
         Args:
-            frame: uint8 (H, W, 3), any H and W.
-            out: float32 (3, S, S), a view will do; every value of it is written.
-            bgr: The frame's channels are blue, green, red (OpenCV's order) rather than red, green, blue.
+            frame: Frame, uint8 (H, W, 3), of any H and W.
+            out: Array float32 (3, S, S), which may be a view. Every value in it is written.
+            bgr: True if the frame's channels are blue, green, red (OpenCV's order), not red, green, blue.
 
         Raises:
             UsageError: The frame has another shape or dtype.
         """
         check_frame(frame)
         size = self.image_size
-        left, top, pixels = self._resized(frame)
+        left, top, pixels = self._resize(frame)
         height, width = pixels.shape[:2]
         if (height, width) != (size, size):
             out[...] = 0.0
         for channel in range(3):
             plane = pixels[:, :, 2 - channel if bgr else channel]
-            place = out[channel, top : top + height, left : left + width]
-            np.take(self._table[channel], plane, out=place, mode="clip")  # "clip": no bounds check, no buffering
+            target = out[channel, top : top + height, left : left + width]
+            np.take(self._table[channel], plane, out=target, mode="clip")  # "clip": no bounds check, no buffering
 
     def picture(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """The part of preparing that depends on the frame's size: what `frame` makes of it is what it makes of `frame`.
+        """Return the resized frame, without normalising it.
+
+        `frame` gives the same values for the returned picture as for the original frame.
 
         Args:
-            frame: uint8 (H, W, 3), any H and W.
+            frame: Frame, uint8 (H, W, 3), of any H and W.
 
         Returns:
-            uint8 (h, w, 3), resized, h and w at most S, channels as they were; may share the frame's memory.
+            The picture, uint8 (h, w, 3), with h and w at most S and the channels in their original order. It may share
+            the frame's memory.
 
         Raises:
             UsageError: The frame has another shape or dtype.
         """
         check_frame(frame)
-        return self._resized(frame)[2]
+        return self._resize(frame)[2]
 
     def clip(self, clip: npt.NDArray[np.uint8], out: npt.NDArray[np.float32] | None = None) -> npt.NDArray[np.float32]:
-        """Prepares a clip.
+        """Prepare a clip.
 
         Args:
-            clip: uint8 (T, H, W, 3) RGB.
-            out: float32 (1, 3, T, S, S) to write into; made when not given.
+            clip: Clip, uint8 (T, H, W, 3) RGB.
+            out: Array float32 (1, 3, T, S, S) to write into. None allocates one with `empty_video`.
 
         Returns:
-            The video, float32 (1, 3, T, S, S), `out` or one as `empty_video` makes it.
+            The video, float32 (1, 3, T, S, S): `out`, or the allocated array.
 
         Raises:
             UsageError: The clip has another shape or dtype.
@@ -139,27 +144,30 @@ class Preprocessing:
 
     @cached_property
     def _table(self) -> npt.NDArray[np.float32]:
-        """(3, 256): a pixel has 256 values, so normalising is looking up: one pass, the same bits everywhere."""
+        """The normalised value of each pixel value, float32 (3, 256).
+
+        Looking the values up takes one pass over the pixels and gives the same bits on every machine.
+        """
         pixels = np.arange(256, dtype=np.float64) / 255
         table = (pixels - np.array(self.mean)[:, None]) / np.array(self.std)[:, None]
         return np.ascontiguousarray(table, dtype=np.float32)
 
-    def _resized(self, frame: npt.NDArray[np.uint8]) -> tuple[int, int, npt.NDArray[np.uint8]]:
-        """Resizes; returns where the picture goes in the square (left, top), and the picture."""
+    def _resize(self, frame: npt.NDArray[np.uint8]) -> tuple[int, int, npt.NDArray[np.uint8]]:
+        """Resize a frame. Return the picture's position in the square (left, top), and the picture."""
         size = self.image_size
         height, width = frame.shape[:2]
         if self.resize == "crop":
             side = min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
-            return 0, 0, self._scaled(frame[top : top + side, left : left + side], size, size)
+            return 0, 0, self._scale(frame[top : top + side, left : left + side], size, size)
         if self.resize == "letterbox":
             longer = max(height, width)
             new_width, new_height = max(1, round(width * size / longer)), max(1, round(height * size / longer))
-            scaled = self._scaled(frame, new_width, new_height)
+            scaled = self._scale(frame, new_width, new_height)
             return (size - new_width) // 2, (size - new_height) // 2, scaled
-        return 0, 0, self._scaled(frame, size, size)
+        return 0, 0, self._scale(frame, size, size)
 
-    def _scaled(self, frame: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
+    def _scale(self, frame: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
         if frame.shape[:2] == (height, width):
             return frame
         shrinks = frame.shape[0] * frame.shape[1] > height * width
@@ -169,31 +177,32 @@ class Preprocessing:
 
 
 def empty_video(frames: int, image_size: int) -> npt.NDArray[np.float32]:
-    """Memory for one video, float32 (1, 3, T, S, S), in which each frame lies in one piece.
+    """Allocate one video, float32 (1, 3, T, S, S), in which the memory of each frame is contiguous.
 
-    Frames are written into it one by one, and engines that take frame after frame read it where it is.
+    Frames can then be written one by one, and an engine that takes frame after frame can read them in place.
     """
     frame_by_frame = np.empty((1, frames, 3, image_size, image_size), np.float32)
     return np.transpose(frame_by_frame, (0, 2, 1, 3, 4))
 
 
 def check_frame(frame: object) -> None:
-    """Raises UsageError unless `frame` is a uint8 (H, W, 3) array with pixels in it."""
+    """Raise UsageError unless `frame` is a uint8 (H, W, 3) array with at least one pixel."""
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        raise UsageError(f"a frame is a uint8 array (height, width, 3), not {_describe(frame)}")
+        raise UsageError(f"a frame is a uint8 array (height, width, 3), not {describe_array(frame)}")
     if 0 in frame.shape:
         raise UsageError(f"a frame needs pixels, not the shape {frame.shape}")
 
 
 def check_clip_shape(clip: object) -> None:
-    """Raises UsageError unless `clip` is a uint8 (T, H, W, 3) array with at least one frame."""
+    """Raise UsageError unless `clip` is a uint8 (T, H, W, 3) array with at least one frame."""
     if not isinstance(clip, np.ndarray) or clip.dtype != np.uint8 or clip.ndim != 4 or clip.shape[3] != 3:
-        raise UsageError(f"a clip is a uint8 array (frames, height, width, 3), not {_describe(clip)}")
+        raise UsageError(f"a clip is a uint8 array (frames, height, width, 3), not {describe_array(clip)}")
     if 0 in clip.shape:
         raise UsageError(f"a clip needs at least one frame with pixels, not the shape {clip.shape}")
 
 
-def _describe(value: object) -> str:
+def describe_array(value: object) -> str:
+    """Return the dtype and shape of an array, or the type of anything else, for error messages."""
     return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 

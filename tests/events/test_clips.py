@@ -1,4 +1,4 @@
-"""Clips hold what they should: the seconds before and after, every event in them, and no half-written file."""
+"""Clips have the seconds before and after an event, describe all their events, and leave no incomplete file."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 from bundles import grey
 
 from vmp_edge.errors import UsageError
-from vmp_edge.events import clips
+from vmp_edge.events import clip_writer
 from vmp_edge.events.clips import ClipOptions, ClipRecorder
 from vmp_edge.events.detector import Event
 from vmp_edge.view.recording import RecordingError
@@ -23,25 +23,26 @@ def event(number=1, start=5.0, end=None, label="wave", at=None):
     return Event(number, label, start, end, 0.9, 0.8, "camera", at)
 
 
-def record(folder, plan, seconds=20, told=None, **options):
-    """Ten frames per second, each as bright as it is late in tenths; `plan` says when which events are told."""
-    fixed = {"pre_roll": 2.0, "post_roll": 1.0, **options}
+def record(folder, plan, seconds=20, messages=None, **options):
+    """Record ten frames per second, whose brightness is their number. `plan` has the events to report by the second."""
+    values = {"pre_roll": 2.0, "post_roll": 1.0, **options}
     recorder = ClipRecorder(
-        ClipOptions(folder, **fixed), RATE, 0.5, "camera", (told if told is not None else []).append, wait=True
+        ClipOptions(folder, **values), RATE, 0.5, "camera", (messages if messages is not None else []).append, wait=True
     )
     for index in range(seconds * RATE):
-        for found in plan.get(index / RATE, []):
-            recorder.tell(found)
+        for change in plan.get(index / RATE, []):
+            recorder.tell(change)
         recorder.add(grey(index % 256, 48, 64), index / RATE)
     recorder.close()
     return recorder
 
 
 def brightness(path):
-    capture, found = cv2.VideoCapture(str(path)), []
-    while (read := capture.read())[0]:
-        found.append(float(read[1].mean()))
-    return found
+    """Return the mean brightness of each frame of a video."""
+    capture, values = cv2.VideoCapture(str(path)), []
+    while (result := capture.read())[0]:
+        values.append(float(result[1].mean()))
+    return values
 
 
 def names(folder):
@@ -51,20 +52,20 @@ def names(folder):
 def test_a_clip_has_the_seconds_before_and_after_its_event(tmp_path):
     recorder = record(tmp_path / "new", {5.5: [event()], 9.0: [event(end=8.0)]})
     assert names(tmp_path / "new") == ["wave-5.000s.json", "wave-5.000s.mp4"] and recorder.written == 1
-    shown = brightness(tmp_path / "new" / "wave-5.000s.mp4")
-    np.testing.assert_allclose(shown, range(30, 91), atol=5)  # from 3.0 s to 9.0 s
-    found = json.loads((tmp_path / "new" / "wave-5.000s.json").read_text())
-    assert {key: found[key] for key in ("clip", "source", "start", "end", "fps")} == {
+    values = brightness(tmp_path / "new" / "wave-5.000s.mp4")
+    np.testing.assert_allclose(values, range(30, 91), atol=5)  # from 3.0 s to 9.0 s
+    description = json.loads((tmp_path / "new" / "wave-5.000s.json").read_text())
+    assert {key: description[key] for key in ("clip", "source", "start", "end", "fps")} == {
         "clip": "wave-5.000s.mp4",
         "source": "camera",
         "start": 3.0,
         "end": 9.0,
         "fps": RATE,
     }
-    assert found["events"] == [event(end=8.0).to_dict()]
+    assert description["events"] == [event(end=8.0).to_dict()]
 
 
-def test_an_event_early_on_has_what_there_is_and_one_at_the_end_is_cut(tmp_path):
+def test_clips_at_the_beginning_and_the_end_of_the_source_are_shorter(tmp_path):
     record(tmp_path, {0.6: [event(start=0.1)], 1.0: [event(start=0.1, end=0.5)], 19.0: [event(2, start=18.5)]})
     first, last = (json.loads((tmp_path / name).read_text()) for name in names(tmp_path) if name.endswith(".json"))
     assert (first["start"], last["end"]) == (0.0, 19.9)
@@ -78,25 +79,25 @@ def test_events_that_overlap_or_follow_closely_share_a_clip(tmp_path):
     record(tmp_path, {**overlap, **close, **later})
     assert names(tmp_path) == ["wave-11.200s.json", "wave-11.200s.mp4", "wave-5.000s.json", "wave-5.000s.mp4"]
     shared = json.loads((tmp_path / "wave-5.000s.json").read_text())
-    assert [(one["number"], one["end"]) for one in shared["events"]] == [(1, 7.0), (2, 8.5), (3, 10.0)]
+    assert [(entry["number"], entry["end"]) for entry in shared["events"]] == [(1, 7.0), (2, 8.5), (3, 10.0)]
     assert (shared["start"], shared["end"]) == (3.0, 11.0)
     second = json.loads((tmp_path / "wave-11.200s.json").read_text())
-    assert second["start"] == 9.2, "the pre-roll is whole although the clip before has these frames, too"
+    assert second["start"] == 9.2, "the pre-roll is complete although the clip before has these frames, too"
 
 
 def test_an_event_without_an_end_does_not_fill_the_disk(tmp_path):
     record(tmp_path, {5.5: [event()], 18.0: [event(end=17.0)]}, longest=4.0)
-    found = json.loads((tmp_path / "wave-5.000s.json").read_text())
-    assert (found["start"], found["end"]) == (3.0, 7.0) and len(names(tmp_path)) == 2
+    description = json.loads((tmp_path / "wave-5.000s.json").read_text())
+    assert (description["start"], description["end"]) == (3.0, 7.0) and len(names(tmp_path)) == 2
 
 
-def test_a_live_clip_is_named_by_the_time_of_day_and_any_label_makes_a_name(tmp_path):
+def test_a_live_clip_is_named_by_its_label_and_the_time_of_day(tmp_path):
     plan = {5.5: [event(label="../a b/ü", at=1_800_000_000.25)], 6.0: [event(label="../a b/ü", end=5.6)]}
     record(tmp_path, plan)
     assert names(tmp_path)[0] == "_a_b_ü-20270115T080000.250Z.json"
 
 
-def test_only_the_newest_clips_are_kept_and_nothing_else_is_touched(tmp_path):
+def test_only_the_newest_clips_are_kept_and_no_other_file_is_removed(tmp_path):
     for name in ("holiday.mp4", "holiday.json", "wave-1.000s.txt", "alone-1.000s.mp4"):
         (tmp_path / name).write_text("mine")
     plan = {}
@@ -114,59 +115,61 @@ def test_memory_is_bounded(tmp_path):
     """Noise does not compress: a megabyte holds about ten of these frames for the pre-roll."""
     frames = np.random.default_rng(0).integers(0, 256, (4, 240, 320, 3), np.uint8)
     options = ClipOptions(tmp_path, pre_roll=100.0, memory=1 << 20)
-    told = []
-    recorder = ClipRecorder(options, RATE, 0.5, "camera", told.append, wait=True)
+    messages = []
+    recorder = ClipRecorder(options, RATE, 0.5, "camera", messages.append, wait=True)
     for index in range(100):
         recorder.add(frames[index % 4], index / RATE)
-        assert recorder._ring_size <= options.memory // 2
-        assert recorder._ring_size == sum(len(kept.content) for kept in recorder._ring)
+        assert recorder._pre_roll.size <= options.memory // 2
+        assert recorder._pre_roll.size == sum(len(frame.content) for frame in recorder._pre_roll.frames)
     recorder.tell(event(start=9.0))
     for index in range(100, 200):
         recorder.add(frames[index % 4], index / RATE)
-        assert recorder._queue_size <= options.memory // 2 + max(len(kept.content) for kept in recorder._ring)
+        assert recorder._writer._queue_size <= options.memory // 2 + max(
+            len(frame.content) for frame in recorder._pre_roll.frames
+        )
     recorder.close()
-    assert recorder._queue_size == 0 and recorder.left_out == 0
-    assert len(told) == 1 and "begin later" in told[0]
+    assert recorder._writer._queue_size == 0 and recorder.left_out == 0
+    assert len(messages) == 1 and "begin later" in messages[0]
 
 
 def test_a_live_source_leaves_frames_out_rather_than_wait(tmp_path, monkeypatch):
-    gate, told = threading.Event(), []
-    write = clips.Recorder.write
-    monkeypatch.setattr(clips.Recorder, "write", lambda *arguments: (gate.wait(timeout=60), write(*arguments)))
+    gate, messages = threading.Event(), []
+    write = clip_writer.Recorder.write
+    monkeypatch.setattr(clip_writer.Recorder, "write", lambda *arguments: (gate.wait(timeout=60), write(*arguments)))
     options = ClipOptions(tmp_path, memory=1 << 20)
-    recorder = ClipRecorder(options, RATE, 0.5, "camera", told.append)
+    recorder = ClipRecorder(options, RATE, 0.5, "camera", messages.append)
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
     recorder.tell(event(start=0.0))
     for index in range(50):  # returns, although nothing is written
         recorder.add(noise, index / RATE)
     gate.set()
     recorder.close()
-    assert 0 < recorder.left_out < 50 and told[-1].startswith(f"{recorder.left_out} frames were left out")
+    assert 0 < recorder.left_out < 50 and messages[-1].startswith(f"{recorder.left_out} frames were left out")
     assert recorder.written == 1
 
 
-def test_a_clip_that_cannot_be_written_is_told_and_the_next_one_is(tmp_path):
-    told = []
+def test_a_clip_that_cannot_be_written_is_reported_and_the_next_one_is_written(tmp_path):
+    messages = []
     (tmp_path / "wave-5.000s.mp4").mkdir()
     plan = {5.5: [event()], 7.0: [event(end=6.0)], 12.5: [event(2, 12.0)], 14.0: [event(2, 12.0, 13.0)]}
-    recorder = record(tmp_path, plan, told=told)
-    assert len(told) == 1 and "it is a folder" in told[0] and recorder.written == 1
+    recorder = record(tmp_path, plan, messages=messages)
+    assert len(messages) == 1 and "it is a folder" in messages[0] and recorder.written == 1
     assert names(tmp_path) == ["wave-12.000s.json", "wave-12.000s.mp4", "wave-5.000s.mp4"]
-    assert recorder._queue_size == 0
+    assert recorder._writer._queue_size == 0
 
 
 def test_a_clip_that_cannot_be_finished_leaves_nothing_and_the_next_one_is_written(tmp_path, monkeypatch):
-    whole, told = iter([False, True]), []
-    monkeypatch.setattr("vmp_edge.view.recording._is_whole", lambda path: next(whole))
+    is_whole, messages = iter([False, True]), []
+    monkeypatch.setattr("vmp_edge.view.recording._is_whole", lambda path: next(is_whole))
     plan = {5.5: [event()], 7.0: [event(end=6.0)], 12.5: [event(2, 12.0)], 14.0: [event(2, 12.0, 13.0)]}
-    record(tmp_path, plan, told=told)
-    assert "is the disk full" in told[0] and names(tmp_path) == ["wave-12.000s.json", "wave-12.000s.mp4"]
+    record(tmp_path, plan, messages=messages)
+    assert "is the disk full" in messages[0] and names(tmp_path) == ["wave-12.000s.json", "wave-12.000s.mp4"]
 
 
-def test_no_event_no_file(tmp_path):
+def test_without_events_there_are_no_files(tmp_path):
     recorder = record(tmp_path, {}, seconds=1)
     assert names(tmp_path) == [] and recorder.written == 0
-    assert not recorder._writer.is_alive()
+    assert not recorder._writer._thread.is_alive()
 
 
 @pytest.mark.parametrize("values", [{"pre_roll": -1}, {"post_roll": 1e9}, {"keep": 0}, {"longest": 0}, {"memory": 10}])
@@ -175,7 +178,7 @@ def test_values_out_of_range_are_refused(tmp_path, values):
         ClipOptions(tmp_path, **values)
 
 
-def test_a_folder_that_cannot_be_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordingError, match="cannot be written to"):
         ClipRecorder(ClipOptions(tmp_path / "file" / "clips"), RATE, 0.5, "camera", print)

@@ -1,4 +1,4 @@
-"""When an action counts as started and as ended."""
+"""Detecting events: when an action has started and when it has ended."""
 
 import math
 
@@ -13,9 +13,9 @@ LABELS = ("still", "wave", "jump")
 
 
 def detect(rule, scores, step=0.25, labels=LABELS, finish=True):
-    """Feeds a score of `wave` (or a row of scores) every `step` seconds; returns the events as they were told."""
-    told = []
-    detector = EventDetector(rule, labels, "camera", told.append)
+    """Feed a score of `wave`, or a row of scores, every `step` seconds. Return the reported events."""
+    events = []
+    detector = EventDetector(rule, labels, "camera", events.append)
     for index, score in enumerate(scores):
         row = (0.0, score, 0.0) if np.isscalar(score) else score
         row = np.array(row, np.float32)
@@ -23,7 +23,7 @@ def detect(rule, scores, step=0.25, labels=LABELS, finish=True):
         detector.update(Prediction(labels[best], float(row[best]), row, labels, 0.0), index * step)
     if finish:
         detector.end_all()
-    return told
+    return events
 
 
 RULE = EventRule(threshold=0.6, hold=0.5, gap=1.0)
@@ -38,16 +38,21 @@ def test_an_event_starts_after_its_hold_and_ends_after_its_gap_with_the_times_of
     assert end.peak == pytest.approx(0.9) and end.mean == pytest.approx(0.775)
 
 
-def test_what_does_not_hold_makes_no_event():
+def test_a_score_that_does_not_stay_high_for_the_hold_makes_no_event():
     assert detect(RULE, [0.9, 0.9, 0.5, 0.9, 0.9, 0.5]) == []
     assert len(detect(RULE, [0.6, 0.6, 0.6])) == 2, "the threshold itself counts, and so does the hold"
     assert detect(RULE, [0.599] * 20) == []
 
 
-def test_a_short_loss_does_not_end_it_and_a_long_one_does():
-    assert [e.end for e in detect(RULE, [0.9] * 4 + [0] * 3 + [0.9] * 4)] == [None, 2.5]
-    told = detect(RULE, [0.9] * 4 + [0] * 4 + [0.9] * 4)
-    assert [(e.number, e.start, e.end) for e in told] == [(1, 0, None), (1, 0, 0.75), (2, 2.0, None), (2, 2.0, 2.75)]
+def test_a_short_loss_does_not_end_an_event_and_a_long_one_does():
+    assert [event.end for event in detect(RULE, [0.9] * 4 + [0] * 3 + [0.9] * 4)] == [None, 2.5]
+    events = detect(RULE, [0.9] * 4 + [0] * 4 + [0.9] * 4)
+    assert [(event.number, event.start, event.end) for event in events] == [
+        (1, 0, None),
+        (1, 0, 0.75),
+        (2, 2.0, None),
+        (2, 2.0, 2.75),
+    ]
 
 
 def test_a_score_that_wavers_about_the_threshold_is_one_event():
@@ -57,15 +62,20 @@ def test_a_score_that_wavers_about_the_threshold_is_one_event():
 
 
 def test_without_hold_and_gap_every_window_counts():
-    told = detect(EventRule(threshold=0.5, hold=0, gap=0), [0.9, 0, 0.9, 0])
-    assert [(e.start, e.end) for e in told] == [(0, None), (0, 0), (0.5, None), (0.5, 0.5)]
+    events = detect(EventRule(threshold=0.5, hold=0, gap=0), [0.9, 0, 0.9, 0])
+    assert [(event.start, event.end) for event in events] == [(0, None), (0, 0), (0.5, None), (0.5, 0.5)]
 
 
-def test_labels_are_watched_each_by_itself():
+def test_each_label_is_followed_independently():
     rows = [(0, 0.5, 0.5)] * 4 + [(0, 0.9, 0.1)] * 8
-    told = detect(EventRule(threshold=0.4, hold=0.5, gap=0.5), rows)
-    assert [(e.label, e.ended) for e in told] == [("wave", False), ("jump", False), ("jump", True), ("wave", True)]
-    assert [e.number for e in told] == [1, 2, 2, 1]
+    events = detect(EventRule(threshold=0.4, hold=0.5, gap=0.5), rows)
+    assert [(event.label, event.ended) for event in events] == [
+        ("wave", False),
+        ("jump", False),
+        ("jump", True),
+        ("wave", True),
+    ]
+    assert [event.number for event in events] == [1, 2, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -80,11 +90,11 @@ def test_labels_are_watched_each_by_itself():
         ({"background": ("WAVE",)}, ["still", "jump"]),
     ],
 )
-def test_background_and_lists_choose_the_labels(rule, expected):
+def test_the_rule_chooses_the_labels(rule, expected):
     assert [LABELS[index] for index in EventRule(**rule).watched(LABELS)] == expected
 
 
-def test_a_label_that_the_bundle_has_not_is_refused():
+def test_a_label_that_the_bundle_lacks_is_refused():
     for name in ("only", "ignored"):
         with pytest.raises(UsageError, match="no label hop"):
             EventRule(**{name: ("hop", "wave")}).watched(LABELS)
@@ -108,24 +118,24 @@ def test_values_out_of_range_are_refused(values):
         EventRule(**values)
 
 
-def test_ending_all_ends_what_goes_on_where_it_was_last_seen_and_forgets_what_was_starting():
-    told = []
-    detector = EventDetector(RULE, LABELS, "camera", told.append)
+def test_end_all_ends_events_when_they_were_last_seen_and_drops_those_about_to_start():
+    events = []
+    detector = EventDetector(RULE, LABELS, "camera", events.append)
     for index in range(4):
         detector.update(Prediction("wave", 0.9, np.array([0, 0.9, 0], np.float32), LABELS, 0.0), index / 4)
     detector.update(Prediction("jump", 0.9, np.array([0, 0, 0.9], np.float32), LABELS, 0.0), 1.0)
     assert [event.label for event in detector.active] == ["wave"]
     detector.end_all()
     detector.end_all()
-    assert [(event.label, event.end) for event in told] == [("wave", None), ("wave", 0.75)] and detector.active == []
+    assert [(event.label, event.end) for event in events] == [("wave", None), ("wave", 0.75)] and detector.active == []
 
 
-def test_json_has_the_time_of_day_only_where_it_is_known():
-    told = []
-    detector = EventDetector(EventRule(hold=0), LABELS, "camera", told.append)
+def test_json_has_the_time_of_day_only_if_it_is_known():
+    events = []
+    detector = EventDetector(EventRule(hold=0), LABELS, "camera", events.append)
     detector.origin = 1_800_000_000.0
     detector.update(Prediction("wave", 0.9, np.array([0, 0.9, 0], np.float32), LABELS, 0.0), 1.25)
-    assert told[0].to_dict() == {
+    assert events[0].to_dict() == {
         "event": "start",
         "number": 1,
         "label": "wave",

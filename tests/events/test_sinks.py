@@ -1,4 +1,4 @@
-"""Events reach files, web servers and brokers, or are counted; and nobody waits for them."""
+"""Events reach files, web servers and brokers, or are counted as lost. Recognition never waits for them."""
 
 import base64
 import http.server
@@ -13,7 +13,7 @@ import pytest
 
 from vmp_edge.errors import MissingDependencyError, UsageError
 from vmp_edge.events.detector import Event
-from vmp_edge.events.sinks import Delivery, SinkError, encode, open_sink
+from vmp_edge.events.sinks import Delivery, SinkError, open_sink
 
 QUICK = Delivery(kept=8, tries=3, timeout=5.0, first_pause=0.01, flush=5.0)
 
@@ -25,14 +25,14 @@ def make_event(number, label="wave"):
 def wait_until(condition):
     deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "it never came"
+        assert time.monotonic() < deadline, "the condition never became true"
         time.sleep(0.002)
 
 
 # Files
 
 
-def test_lines_are_added_to_a_file_and_each_is_whole_at_once(tmp_path):
+def test_lines_are_appended_to_a_file_and_each_is_complete_at_once(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_text('{"old": true}\n')
     sink = open_sink(str(path), print)
@@ -43,21 +43,21 @@ def test_lines_are_added_to_a_file_and_each_is_whole_at_once(tmp_path):
     assert len(path.read_text().splitlines()) == 3
 
 
-def test_a_file_that_cannot_be_written_is_told(tmp_path):
+def test_a_file_that_cannot_be_written_is_reported(tmp_path):
     with pytest.raises(SinkError, match="No such file or directory"):
         open_sink(str(tmp_path / "none" / "a.jsonl"), print)
-    told = []
-    sink = open_sink("/dev/full", told.append)
+    messages = []
+    sink = open_sink("/dev/full", messages.append)
     sink.put(make_event(1))
     sink.put(make_event(2))
-    assert told == ["events cannot be written to /dev/full: No space left on device"] and sink.failed == 2
+    assert messages == ["events cannot be written to /dev/full: No space left on device"] and sink.failed == 2
 
 
 @pytest.mark.parametrize(
     "text",
     ["ftp://host/a", "http://", "http:///a", "http://host:99999/", "mqtt://host", "mqtt://host/a/#", "mqtt:///a"],
 )
-def test_addresses_that_make_no_sense_are_refused(text):
+def test_invalid_addresses_are_refused(text):
     if text.startswith("mqtt"):
         pytest.importorskip("paho", reason="needs paho-mqtt, the extra `mqtt`")
     with pytest.raises(UsageError):
@@ -68,14 +68,14 @@ def test_addresses_that_make_no_sense_are_refused(text):
 
 
 class Hook(http.server.BaseHTTPRequestHandler):
-    """Takes note of what is posted; answers as it is told."""
+    """Keeps what is posted in the server's `requests`, and answers with the codes in its `answers`."""
 
     def do_POST(self):
         server = self.server
         server.gate.wait(timeout=60)
         body = self.rfile.read(int(self.headers["Content-Length"]))
         code = server.answers.pop(0) if server.answers else 200
-        server.seen.append((code, dict(self.headers), json.loads(body)))
+        server.requests.append((code, dict(self.headers), json.loads(body)))
         self.send_response(code)
         if code == 302:
             self.send_header("Location", "/elsewhere")
@@ -90,7 +90,7 @@ class Hook(http.server.BaseHTTPRequestHandler):
 def hook():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
     server.daemon_threads = True
-    server.gate, server.answers, server.seen = threading.Event(), [], []
+    server.gate, server.answers, server.requests = threading.Event(), [], []
     server.gate.set()
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield server
@@ -108,68 +108,72 @@ def test_events_are_posted_in_order(hook):
     for number in (1, 2, 3):
         sink.put(make_event(number))
     sink.close()
-    assert [body for _, _, body in hook.seen] == [make_event(number).to_dict() for number in (1, 2, 3)]
-    headers = hook.seen[0][1]
+    assert [body for _, _, body in hook.requests] == [make_event(number).to_dict() for number in (1, 2, 3)]
+    headers = hook.requests[0][1]
     assert headers["Content-Type"] == "application/json"
     assert base64.b64decode(headers["Authorization"].split()[1]) == b"us@er:pass"
     assert (sink.sent, sink.dropped, sink.failed) == (3, 0, 0)
 
 
-def test_it_is_tried_again_and_then_given_up(hook):
-    told = []
+def test_an_event_is_tried_again_and_then_given_up(hook):
+    messages = []
     hook.answers = [503, 429, 200, 500, 500, 500, 200]
-    sink = open_sink(address(hook), told.append, QUICK)
+    sink = open_sink(address(hook), messages.append, QUICK)
     for number in (1, 2, 3):
         sink.put(make_event(number))
     sink.close()
-    assert [(code, body["number"]) for code, _, body in hook.seen] == [
+    assert [(code, body["number"]) for code, _, body in hook.requests] == [
         *[(503, 1), (429, 1), (200, 1)],
         *[(500, 2), (500, 2), (500, 2)],
         (200, 3),
     ]
-    assert "answers 500" in told[0] and told[1].startswith("events reach") and told[2].startswith("1 of 3 events")
+    assert (
+        "answers 500" in messages[0]
+        and messages[1].startswith("events reach")
+        and messages[2].startswith("1 of 3 events")
+    )
 
 
 @pytest.mark.parametrize("code", [302, 400, 404])
-def test_what_is_refused_is_not_tried_again(hook, code):
-    told = []
+def test_a_refused_event_is_not_tried_again(hook, code):
+    messages = []
     hook.answers = [code]
-    sink = open_sink(address(hook), told.append, QUICK)
+    sink = open_sink(address(hook), messages.append, QUICK)
     sink.put(make_event(1))
     sink.close()
-    assert len(hook.seen) == 1 and sink.failed == 1 and f"answers {code}" in told[0]
+    assert len(hook.requests) == 1 and sink.failed == 1 and f"answers {code}" in messages[0]
 
 
-def test_a_slow_receiver_is_never_waited_for_and_the_oldest_go(hook):
-    told = []
+def test_put_does_not_wait_for_a_slow_receiver_and_the_oldest_events_are_dropped(hook):
+    messages = []
     hook.gate.clear()
-    sink = open_sink(address(hook), told.append, QUICK)
+    sink = open_sink(address(hook), messages.append, QUICK)
     sink.put(make_event(0))
-    wait_until(lambda: not sink._waiting)  # it is on its way
+    wait_until(lambda: not sink._waiting)  # it is being sent
     for number in range(1, 101):  # returns, although the receiver does not move
         sink.put(make_event(number))
     assert sink.dropped == 92
     hook.gate.set()
     sink.close()
-    assert [body["number"] for _, _, body in hook.seen] == [0, *range(93, 101)]
-    assert told[-1].startswith("92 of 101 events did not reach http://127.0.0.1")
+    assert [body["number"] for _, _, body in hook.requests] == [0, *range(93, 101)]
+    assert messages[-1].startswith("92 of 101 events did not reach http://127.0.0.1")
 
 
-def test_nobody_there_is_told_without_the_password_and_closing_does_not_hang():
-    with socket.socket() as held:  # a port on which nobody listens
-        held.bind(("127.0.0.1", 0))
-        told = []
-        url = f"http://user:secret@127.0.0.1:{held.getsockname()[1]}/"
-        sink = open_sink(url, told.append, Delivery(first_pause=3600.0, flush=0.1))
+def test_a_refused_connection_is_reported_without_the_password_and_closing_does_not_hang():
+    with socket.socket() as reserved:  # a port on which nobody listens
+        reserved.bind(("127.0.0.1", 0))
+        messages = []
+        url = f"http://user:secret@127.0.0.1:{reserved.getsockname()[1]}/"
+        sink = open_sink(url, messages.append, Delivery(first_pause=3600.0, flush=0.1))
         sink.put(make_event(1))
         sink.put(make_event(2))
         sink.close()
         sink.close()
-    assert "Connection refused" in told[0] and told[-1].startswith("2 of 2 events")
-    assert not any("secret" in text for text in told) and not sink._thread.is_alive()
+    assert "Connection refused" in messages[0] and messages[-1].startswith("2 of 2 events")
+    assert not any("secret" in text for text in messages) and not sink._thread.is_alive()
 
 
-def test_a_server_that_speaks_no_http_is_told():
+def test_a_server_that_does_not_speak_http_is_reported():
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer():
@@ -179,21 +183,21 @@ def test_a_server_that_speaks_no_http_is_told():
                 connection.sendall(b"SSH-2.0-hello\r\n")
 
         threading.Thread(target=answer, daemon=True).start()
-        told = []
+        messages = []
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
-        sink = open_sink(url, told.append, Delivery(tries=1))
+        sink = open_sink(url, messages.append, Delivery(tries=1))
         sink.put(make_event(1))
         sink.close()
-    assert "does not answer as a web server" in told[0]
+    assert "does not answer as a web server" in messages[0]
 
 
 # MQTT, with a real broker
 
 
 def free_port():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def start_broker(folder, port):
@@ -235,10 +239,10 @@ def mqtt():
     return pytest.importorskip("paho.mqtt.client", reason="needs paho-mqtt, the extra `mqtt`")
 
 
-def test_events_are_published_to_a_broker_also_after_it_was_gone(tmp_path, mqtt):
-    port, told = free_port(), []
+def test_events_are_published_to_a_broker_also_after_it_was_away(tmp_path, mqtt):
+    port, messages = free_port(), []
     # The broker comes up after the sink: a device may be switched on before its server.
-    sink = open_sink(f"mqtt://127.0.0.1:{port}/home/camera", told.append, Delivery(timeout=30.0, flush=30.0))
+    sink = open_sink(f"mqtt://127.0.0.1:{port}/home/camera", messages.append, Delivery(timeout=30.0, flush=30.0))
     sink.put(make_event(1))
     broker = start_broker(tmp_path, port)
     try:
@@ -259,17 +263,21 @@ def test_events_are_published_to_a_broker_also_after_it_was_gone(tmp_path, mqtt)
         broker.kill()
         broker.wait()
     assert subscriber.received == [make_event(number).to_dict() for number in (2, 3)]
-    assert (sink.dropped, sink.failed, told) == (0, 0, [])
+    assert (sink.dropped, sink.failed, messages) == (0, 0, [])
 
 
-def test_no_broker_is_told_and_closing_does_not_hang(mqtt):
-    told = []
+def test_a_missing_broker_is_reported_and_closing_does_not_hang(mqtt):
+    messages = []
     sink = open_sink(
-        f"mqtt://u:secret@127.0.0.1:{free_port()}/a", told.append, Delivery(tries=1, timeout=0.2, flush=0.2)
+        f"mqtt://u:secret@127.0.0.1:{free_port()}/a", messages.append, Delivery(tries=1, timeout=0.2, flush=0.2)
     )
     sink.put(make_event(1))
     sink.close()
-    assert "no connection" in told[0] and told[-1].startswith("1 of 1 events") and "secret" not in "".join(told)
+    assert (
+        "no connection" in messages[0]
+        and messages[-1].startswith("1 of 1 events")
+        and "secret" not in "".join(messages)
+    )
 
 
 def test_mqtt_without_its_package_says_what_to_install(monkeypatch):
@@ -278,5 +286,5 @@ def test_mqtt_without_its_package_says_what_to_install(monkeypatch):
         open_sink("mqtt://host/a", print)
 
 
-def test_an_event_is_one_line():
-    assert b"\n" not in encode(make_event(1, "two\nlines"))
+def test_an_event_is_one_line_of_json():
+    assert b"\n" not in make_event(1, "two\nlines").to_json()

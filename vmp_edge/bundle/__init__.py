@@ -1,6 +1,6 @@
-"""The bundle: one folder that holds all that a device needs, checked before anything in it is executed.
+"""The bundle: one folder with everything that a device needs, checked before anything in it is executed.
 
-`Bundle.open` reads and checks a bundle; `staged_bundle` writes one, all or nothing. See docs/bundle.md.
+`Bundle.open` reads and checks a bundle. `staged_bundle` writes one completely or not at all. See docs/bundle.md.
 """
 
 from __future__ import annotations

@@ -7,18 +7,19 @@ import numpy.typing as npt
 
 
 def check_clip(seed: int, frames: int, image_size: int) -> npt.NDArray[np.uint8]:
-    """A clip that is the same, byte for byte, on every machine: what `verify` compares a bundle's output on.
+    """Make the check clip, which is the same on every machine, byte for byte.
 
-    A coarse coloured pattern drifts over a finer one, with a little noise. Integers and `RandomState.randint` (whose
-    stream numpy keeps frozen) only, so that no rounding can differ, and at the model's size, so that nothing resizes.
+    A coarse coloured pattern drifts over a finer one, with a little noise. The arithmetic uses only integers and
+    `RandomState.randint`, whose sequence numpy keeps frozen, so that no rounding can differ. The clip has the model's
+    size, so that nothing is resized.
 
     Args:
-        seed: Of the pattern, its drift and its noise; 0 to 2**32 - 1.
-        frames: T.
-        image_size: S.
+        seed: Seed of the pattern, its drift and its noise, from 0 to 2**32 - 1.
+        frames: Number of frames T.
+        image_size: Side S of the frames, in pixels.
 
     Returns:
-        uint8 (T, S, S, 3).
+        The clip, uint8 (T, S, S, 3).
     """
     random = np.random.RandomState(seed)
     coarse, fine = (
@@ -29,6 +30,6 @@ def check_clip(seed: int, frames: int, image_size: int) -> npt.NDArray[np.uint8]
     clip = np.empty((frames, image_size, image_size, 3), np.uint8)
     for index in range(frames):
         noise = random.randint(0, 32, clip.shape[1:])
-        moved = np.roll(coarse, tuple(int(step) * index for step in drift), (0, 1))
-        clip[index] = (4 * moved + 3 * fine + noise) // 8
+        shifted = np.roll(coarse, tuple(int(step) * index for step in drift), (0, 1))
+        clip[index] = (4 * shifted + 3 * fine + noise) // 8
     return clip

@@ -1,8 +1,7 @@
-"""A bundle's manifest: what its fields are, reading it strictly, writing it."""
+"""A bundle's manifest: its fields, reading it strictly from YAML, and writing it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,22 +10,23 @@ import yaml
 
 from ..errors import BundleError, UsageError
 from ..preprocessing import Preprocessing
+from .entry import Entry
 
-FORMAT_VERSION = 2  # the newest that is read; 1 is what bundles without an embedding have
-_WITH_EMBEDDING = 2  # of bundles whose program takes tokens: what reads 1 alone must not run it on frames
+FORMAT_VERSION = 2  # the newest version that can be read; bundles without an embedding still have version 1
+_WITH_EMBEDDING = 2  # for programs that take tokens: a reader that knows only version 1 must not run them on frames
 MANIFEST_NAME = "manifest.yaml"
 VARIANTS_FOLDER = "variants"
-MAX_MANIFEST_BYTES = 4 << 20  # thousands of labels fit; a mistaken multi-gigabyte file does not get parsed
+MAX_MANIFEST_BYTES = 4 << 20  # thousands of labels fit; a huge file that is no manifest is not parsed
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether `name` names something directly inside a folder: no separators, no `..`, nothing hidden."""
+    """Return whether a name is that of a file directly in a folder: no separators, no `..`, not hidden."""
     return bool(name) and not name.startswith(".") and not set(name) & set("/\\:\0") and name.isprintable()
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """What a bundle's file must be: size in bytes and SHA-256 in lower-case hexadecimal."""
+    """The expected size of a bundle's file in bytes, and its SHA-256 in lower-case hexadecimal."""
 
     size: int
     sha256: str
@@ -34,34 +34,35 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle says about itself.
+    """The description of a bundle, which is the content of its `manifest.yaml`.
 
     Args:
-        name: What was built, `egomotion-nano` say.
+        name: Name of the model that was built, such as `egomotion-nano`.
         model: The source model's options.
-        target: The device kind that it was built for.
-        engine: What executes it.
-        precision: `fp32`, ...
-        frames: T, how many frames the model takes.
-        preprocessing: From camera frames to the video; holds the image size.
+        target: The device kind that the bundle was built for.
+        engine: The engine that executes the program.
+        precision: The program's precision: `fp32`, ...
+        frames: T, the number of frames that the model takes.
+        preprocessing: How camera frames become the video. It holds the image size.
         labels: One name per class, in the order of the logits.
-        program: The file that the engine executes.
-        machine: The processor architecture that it needs, as `host_machine` gives it, or `any`.
-        tools: Name and version of what built it.
-        parity: Largest differences from the source model, and `check`, a reference output that `verify` repeats.
-        accuracy: What was measured, if it was.
-        frame_rate: Frames per second at which the model saw its frames in training; None if it doesn't matter.
-        cpu_features: What it needs of a CPU beyond the architecture, as Linux names it in /proc/cpuinfo: `avx2`, ...
-        libraries: Of which libraries of the device its program has need, for `vmp-edge doctor` to look for.
-        gpu: What it needs of a GPU: `architectures` that it has machine code for, `cuda` of the compiler, and the
-            `device` that it is tuned for; empty where the CPU does the work.
-        soc: The system on a chip that its program is compiled for, `SM8650` say; None where it runs on all.
-        threads: How many threads the engine uses when the caller does not say; None leaves it to the engine.
-        features: C, how many features the program gives after the logits, in the same vector; 0 for none.
-        embedding: The file that makes tokens of one frame, of a bundle whose program takes the tokens of a window
-            instead of its frames (`build --per-frame`); None of others.
-        files: Size and hash of each file in the bundle but the manifest itself.
-        variants: Cheaper variants of the model, from the dearest to the cheapest, and what is known of each; each is a
+        program: Name of the file that the engine executes.
+        machine: The processor architecture that the program needs, as `host_machine` gives it, or `any`.
+        tools: Names and versions of the tools that built the bundle.
+        parity: The largest differences from the source model, and `check`, a reference output that `verify` repeats.
+        accuracy: The measured accuracy, if it was measured.
+        frame_rate: Frames per second that the model saw in training, or None if the rate does not matter.
+        cpu_features: CPU features beyond the architecture that the program needs, named as in Linux's /proc/cpuinfo:
+            `avx2`, ...
+        libraries: Libraries that the program needs on the device. `vmp-edge doctor` looks for them.
+        gpu: What the program needs of a GPU: the `architectures` that it has machine code for, the version `cuda` of
+            the compiler, and the `device` that it is tuned for. Empty if the program runs on the CPU.
+        soc: The system on a chip that the program is compiled for, such as `SM8650`, or None if it runs on any.
+        threads: Number of threads that the engine uses when the caller gives none. None leaves it to the engine.
+        features: C, the number of features that the program returns after the logits, in the same vector. 0 for none.
+        embedding: Name of the file that makes the tokens of one frame. Only bundles of `build --per-frame` have it:
+            their program takes the tokens of a window instead of its frames. None for other bundles.
+        files: Size and hash of each file in the bundle except the manifest itself.
+        variants: Cheaper variants of the model, from the dearest to the cheapest, and the facts about each. Each is a
             bundle of its own, in the folder of its name in `VARIANTS_FOLDER`.
     """
 
@@ -91,22 +92,22 @@ class Manifest:
 
     @property
     def image_size(self) -> int:
-        """S, the side of the square that the model takes, in pixels."""
+        """S, the side of the square frames that the model takes, in pixels."""
         return self.preprocessing.image_size
 
     @property
     def outputs(self) -> int:
-        """How many numbers the program gives for a clip: the logits, and the features after them."""
+        """The number of values that the program returns for a clip: the logits, and the features after them."""
         return len(self.labels) + self.features
 
     @property
     def frame_tokens(self) -> tuple[int, int]:
-        """P and C, tokens of a frame (or a tubelet of frames) and their channels."""
+        """P and C, the number of tokens of a frame (or a tubelet of frames) and the number of their channels."""
         side = self.image_size // int(self.model["patch_size"])
         return side * side, int(self.model["embed_dim"])
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest as plain scalars, lists and dicts, in the order in which it is written."""
+        """Return the manifest as plain scalars, lists and dicts, in the order in which it is written."""
         video: dict[str, Any] = {"frames": self.frames, "image_size": self.image_size}
         if self.frame_rate is not None:
             video["frame_rate"] = self.frame_rate
@@ -145,7 +146,7 @@ class Manifest:
         return entries
 
     def to_yaml(self) -> str:
-        """The text of `manifest.yaml`.
+        """Return the text of `manifest.yaml`.
 
         Raises:
             yaml.YAMLError: A value is not a plain scalar, list or dict.
@@ -154,19 +155,19 @@ class Manifest:
 
     @classmethod
     def from_yaml(cls, text: str | bytes) -> Manifest:
-        """Reads `manifest.yaml`, checking version, keys, types and that the entries fit each other.
+        """Read the text of `manifest.yaml`. Check its version, keys and types, and that the entries fit each other.
 
         Raises:
-            BundleError: What is wrong with it, in one line that does not name the file.
+            BundleError: The manifest is not valid. The message does not name the file.
         """
         try:
-            loaded = yaml.safe_load(text)  # not libyaml's CSafeLoader: deep nesting crashes it
+            loaded = yaml.safe_load(text)  # not libyaml's CSafeLoader, which crashes on deep nesting
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             raise BundleError(f"is not valid YAML ({_first_line(error)})") from error
-        return cls._from_entry(_Entry(loaded, ""))
+        return cls._from_entry(Entry(loaded, ""))
 
     @classmethod
-    def _from_entry(cls, entry: _Entry) -> Manifest:
+    def _from_entry(cls, entry: Entry) -> Manifest:
         version = entry.integer("format")
         if version not in (1, _WITH_EMBEDDING):
             newer = "update vmp-edge" if version > FORMAT_VERSION else "build the bundle again"
@@ -202,6 +203,7 @@ class Manifest:
         return manifest
 
     def _check_consistency(self) -> None:
+        """Raise BundleError if an entry contradicts another one."""
         if self.program not in self.files:
             raise BundleError(f"names the program {self.program!r}, which is not among its files")
         for option, value in (
@@ -223,65 +225,12 @@ class Manifest:
     def _check_embedding(self) -> None:
         if self.embedding not in self.files:
             raise BundleError(f"names the embedding {self.embedding!r}, which is not among its files")
-        model = _Entry(dict(self.model), "model")
+        model = Entry(dict(self.model), "model")
         if self.frames % model.integer("tubelet_size", minimum=1):
             raise BundleError("contradicts itself: the model's tubelet_size does not divide its frames")
         model.integer("embed_dim", minimum=1)
         if self.image_size % model.integer("patch_size", minimum=1):
             raise BundleError("contradicts itself: the model's patch_size does not divide its image_size")
-
-
-class _Entry:
-    """A mapping being read: each getter checks presence and type, and says where it was when it fails."""
-
-    def __init__(self, values: object, where: str) -> None:
-        self.where = where
-        if not isinstance(values, dict):
-            raise BundleError(f"needs a mapping{' for ' + where if where else ''}, found {_kind(values)}")
-        self.values: dict[Any, Any] = values
-
-    def _get(self, key: str, kind: type | tuple[type, ...], expected: str) -> Any:
-        name = f"{self.where}.{key}" if self.where else key
-        if key not in self.values:
-            raise BundleError(f"lacks {name!r}")
-        value = self.values[key]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise BundleError(f"needs {expected} for {name!r}, found {_kind(value)}")
-        return value
-
-    def text(self, key: str) -> str:
-        value: str = self._get(key, str, "a text")
-        if not value:
-            raise BundleError(f"needs a text for {key!r}, found an empty one")
-        return value
-
-    def integer(self, key: str, minimum: int | None = None) -> int:
-        value: int = self._get(key, int, "a whole number")
-        if minimum is not None and value < minimum:
-            raise BundleError(f"needs at least {minimum} for {key!r}, found {value}")
-        return value
-
-    def number(self, key: str) -> float:
-        value = float(self._get(key, (int, float), "a number"))
-        if not math.isfinite(value) or value <= 0:
-            raise BundleError(f"needs a positive number for {key!r}, found {value}")
-        return value
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        value: dict[str, Any] = self._get(key, dict, "a mapping")
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        values = self._get(key, list, "a list of texts")
-        for value in values:
-            if not isinstance(value, str):
-                raise BundleError(f"needs texts in {key!r}, found {_kind(value)} (put it in quotes)")
-        if not values:
-            raise BundleError(f"needs at least one entry in {key!r}")
-        return tuple(values)
-
-    def entry(self, key: str) -> _Entry:
-        return _Entry(self._get(key, dict, "a mapping"), f"{self.where}.{key}" if self.where else key)
 
 
 def _preprocessing(entry: Mapping[str, Any], image_size: int) -> Preprocessing:
@@ -291,31 +240,27 @@ def _preprocessing(entry: Mapping[str, Any], image_size: int) -> Preprocessing:
         raise BundleError(f"has a wrong preprocessing entry: {error}") from error
 
 
-def _gpu(entry: _Entry) -> dict[str, Any]:
+def _gpu(entry: Entry) -> dict[str, Any]:
     architectures = entry.values.get("architectures")
     if not isinstance(architectures, list) or not architectures or not all(type(sm) is int for sm in architectures):
         raise BundleError("needs a list of whole numbers for 'gpu.architectures'")
     return {"architectures": architectures, "cuda": entry.text("cuda"), "device": entry.text("device")}
 
 
-def _variants(entry: _Entry) -> dict[str, dict[str, Any]]:
+def _variants(entry: Entry) -> dict[str, dict[str, Any]]:
     for name in entry.values:
         if not isinstance(name, str) or not is_plain_name(name):
             raise BundleError(f"lists the variant {name!r}: only plain names are allowed")
     return {name: entry.mapping(name) for name in entry.values}
 
 
-def _file_entry(name: object, entry: _Entry) -> FileEntry:
+def _file_entry(name: object, entry: Entry) -> FileEntry:
     if not isinstance(name, str) or not is_plain_name(name) or name == MANIFEST_NAME:
         raise BundleError(f"lists the file {name!r}: only plain names inside the bundle's folder are allowed")
     sha256 = entry.text("sha256")
     if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
         raise BundleError(f"has no valid SHA-256 for {name!r}")
     return FileEntry(entry.integer("size", minimum=0), sha256)
-
-
-def _kind(value: object) -> str:
-    return f"{type(value).__name__} {value!r:.40}" if value is not None else "nothing"
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Open a bundle: the manifest and every file are checked before anything in it is executed."""
+"""Open a bundle, after checking its manifest and each of its files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .manifest import (
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk whose manifest and files were found whole when it was opened."""
+    """A bundle on disk. Its manifest and files were intact when it was opened."""
 
     path: Path
     manifest: Manifest
@@ -33,31 +33,31 @@ class Bundle:
 
     @property
     def variants(self) -> dict[str, Path]:
-        """The cheaper variants' bundles by name, from the dearest to the cheapest; not checked yet."""
+        """The folders of the cheaper variants by name, from the dearest to the cheapest. They are not checked yet."""
         return {name: self.path / VARIANTS_FOLDER / name for name in self.manifest.variants}
 
     @property
     def embedding(self) -> Path | None:
-        """The file that the engine makes tokens of a frame with, if the program takes tokens."""
+        """The program that embeds a frame, if the main program takes tokens, else None."""
         return None if self.manifest.embedding is None else self.path / self.manifest.embedding
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], any_machine: bool = False) -> Bundle:
-        """Reads and checks a bundle: format, keys and types, machine, each file's size and SHA-256.
+        """Read and check a bundle: its format, keys and types, machine, and each file's size and SHA-256.
 
         Args:
             path: The bundle's folder.
-            any_machine: Accept a bundle for another processor too: it can be read here, not run.
+            any_machine: Whether to accept a bundle for another processor, which can be read but not run here.
 
         Raises:
             BundleError: The folder is not a bundle, is damaged, has another format version or is for another machine.
         """
         folder = Path(path)
         manifest = read_manifest(folder)
-        needed = manifest.machine
-        if not any_machine and needed not in (ANY_MACHINE, host_machine()):
+        machine = manifest.machine
+        if not any_machine and machine not in (ANY_MACHINE, host_machine()):
             raise BundleError(
-                f"{folder} is for {needed}, this machine is {host_machine()}: build a bundle for this machine's target"
+                f"{folder} is for {machine}, this machine is {host_machine()}: build a bundle for this machine's target"
             )
         for name, entry in manifest.files.items():
             _check_file(folder / name, entry)
@@ -65,10 +65,10 @@ class Bundle:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads and checks a bundle's manifest, not yet its files.
+    """Read and check a bundle's manifest, but not its other files.
 
     Raises:
-        BundleError: There is none, or it is not valid.
+        BundleError: There is no manifest, or it is not valid.
     """
     path = folder / MANIFEST_NAME
     try:
@@ -90,7 +90,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _check_file(path: Path, entry: FileEntry) -> None:
     try:
-        status = path.stat()  # follows links: what counts is the content, and that is hashed
+        status = path.stat()  # follows links, which are allowed: the content is hashed below
         if not stat.S_ISREG(status.st_mode):
             raise BundleError(f"{path} is not a plain file: copy the bundle again")
         if status.st_size != entry.size:
@@ -104,7 +104,7 @@ def _check_file(path: Path, entry: FileEntry) -> None:
 
 
 def describe_file(path: Path) -> FileEntry:
-    """The size and the SHA-256 of a file, as the manifest records them."""
+    """Return the size and the SHA-256 of a file, as the manifest records them."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while block := file.read(1 << 20):

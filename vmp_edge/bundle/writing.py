@@ -1,4 +1,4 @@
-"""Write a bundle, all or nothing."""
+"""Write a bundle completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,17 +14,12 @@ from pathlib import Path
 import yaml
 
 from ..errors import BuildError, BundleError
-from .manifest import (
-    MANIFEST_NAME,
-    VARIANTS_FOLDER,
-    Manifest,
-    is_plain_name,
-)
+from .manifest import MANIFEST_NAME, VARIANTS_FOLDER, Manifest, is_plain_name
 from .reading import Bundle, describe_file, read_manifest
 
 
 class Staging:
-    """A bundle being written, in a temporary folder beside its destination; `staged_bundle` makes one."""
+    """A bundle that is being written, in a temporary folder beside its destination. `staged_bundle` makes it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -32,38 +27,38 @@ class Staging:
         self._names: list[str] = []
 
     def add(self, name: str, content: bytes | Path | None = None) -> Path:
-        """Adds a file to the bundle.
+        """Add a file to the bundle.
 
         Args:
-            name: Its plain name in the bundle.
-            content: Its bytes, or a file to copy; None takes the file that was already written to `path / name`.
+            name: The file's name in the bundle, without folders.
+            content: The file's bytes, or a file to copy. None takes the file that already is at `path / name`.
 
         Returns:
-            Where the file is.
+            The file's path.
 
         Raises:
-            BuildError: The name is not a plain one, or there is no such file.
+            BuildError: The name is not allowed, or there is no such file.
         """
         if not is_plain_name(name) or name == MANIFEST_NAME:
             raise BuildError(f"{name!r} cannot be a file of a bundle: plain names only, other than {MANIFEST_NAME}")
-        place = self.path / name
+        path = self.path / name
         if isinstance(content, bytes):
-            place.write_bytes(content)
-        elif content is not None and not (place.exists() and place.samefile(content)):
-            shutil.copyfile(content, place)
-        if not place.is_file():
-            raise BuildError(f"{place} was not written")
+            path.write_bytes(content)
+        elif content is not None and not (path.exists() and path.samefile(content)):
+            shutil.copyfile(content, path)
+        if not path.is_file():
+            raise BuildError(f"{path} was not written")
         if name not in self._names:
             self._names.append(name)
-        return place
+        return path
 
     def seal(self, manifest: Manifest) -> Bundle:
-        """Writes the manifest with each added file's size and hash, and opens the result with every check.
+        """Write the manifest with each added file's size and hash, then open the bundle with every check.
 
-        May be called again, with more in the manifest: to record what was measured on the bundle itself.
+        It may be called again with a longer manifest, to record what was measured on the bundle itself.
 
         Args:
-            manifest: Without `files`, which is filled in.
+            manifest: The manifest. Its `files` are filled in here.
 
         Returns:
             The bundle in its temporary folder, ready to run.
@@ -72,9 +67,9 @@ class Staging:
             BuildError: The folder holds a file that was not added, or the manifest cannot be written.
             BundleError: The manifest is not valid.
         """
-        strangers = _unknown(self.path, {*self._names, MANIFEST_NAME}, manifest.variants)
-        if strangers:
-            raise BuildError(f"the bundle would hold files that were not added: {', '.join(sorted(strangers))}")
+        unknown = _unknown_names(self.path, {*self._names, MANIFEST_NAME}, manifest.variants)
+        if unknown:
+            raise BuildError(f"the bundle would hold files that were not added: {', '.join(sorted(unknown))}")
         files = {name: describe_file(self.path / name) for name in self._names}
         try:
             text = replace(manifest, files=files).to_yaml()
@@ -88,25 +83,25 @@ class Staging:
 
 @contextlib.contextmanager
 def staged_bundle(destination: str | os.PathLike[str]) -> Iterator[Staging]:
-    """Writes a bundle, all or nothing.
+    """Write a bundle completely or not at all.
 
-    Within the block, files are added to a temporary folder beside the destination, and the sealed result can be run
-    there. Leaving the block syncs it to disk and renames it into place; leaving it by any exception, Ctrl-C included,
-    removes every trace.
+    Within the block, files are added to a temporary folder beside the destination, and the sealed bundle can be run
+    there. When the block ends, the folder is synced to disk and renamed to the destination. If the block raises
+    anything, including Ctrl-C, every trace of the folder is removed.
 
     Args:
-        destination: The bundle's folder; a bundle that is there is replaced.
+        destination: The bundle's folder. An existing bundle is replaced.
 
     Raises:
         BuildError: The destination holds something other than a bundle, cannot be written, or the disk is full.
     """
     target = Path(os.path.realpath(destination))
-    made: list[Path] = []
+    new_folders: list[Path] = []
     temporary: Path | None = None
     try:
         with _as_build_error(target):
             _check_replaceable(target)
-            made = _make_folders(target.parent)
+            new_folders = _make_folders(target.parent)
             temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.building-", dir=target.parent))
             temporary.chmod(0o777 & ~_umask())
         staging = Staging(temporary)
@@ -121,8 +116,8 @@ def staged_bundle(destination: str | os.PathLike[str]) -> Iterator[Staging]:
     except BaseException:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-        for folder in reversed(made):
-            with contextlib.suppress(OSError):  # somebody else uses it by now
+        for folder in reversed(new_folders):
+            with contextlib.suppress(OSError):  # another program put something into it
                 folder.rmdir()
         raise
 
@@ -147,50 +142,52 @@ def check_destination(destination: str | os.PathLike[str]) -> None:
 
 
 def _check_replaceable(target: Path) -> None:
-    """Refuses to replace anything but a bundle or an empty folder: a wrong --output must not cost anyone's files."""
+    """Raise BuildError unless the target is missing, empty or a bundle: a wrong --output must not delete files."""
     if not target.exists():
         return
     if not target.is_dir():
         raise BuildError(f"{target} is not a folder: choose another output, or remove it first")
-    found = {entry.name for entry in target.iterdir()}
-    if not found:
+    if not any(target.iterdir()):
         return
     try:
         manifest = read_manifest(target)
     except BundleError as error:
         raise BuildError(f"{target} is not a bundle of this version: choose another output, or remove it") from error
-    if unknown := _unknown(target, {*manifest.files, MANIFEST_NAME}, manifest.variants):
-        strangers = ", ".join(sorted(unknown)[:3])
-        raise BuildError(f"{target} holds files that are not the bundle's ({strangers}): move them away first")
+    if unknown := _unknown_names(target, {*manifest.files, MANIFEST_NAME}, manifest.variants):
+        examples = ", ".join(sorted(unknown)[:3])
+        raise BuildError(f"{target} holds files that are not the bundle's ({examples}): move them away first")
     for name in manifest.variants:
         _check_replaceable(target / VARIANTS_FOLDER / name)
 
 
-def _unknown(folder: Path, known: Collection[str], variants: Collection[str]) -> set[str]:
-    """What is in a bundle's folder besides what should be; of the variants, only whether they should be."""
-    found = {entry.name for entry in folder.iterdir()} - set(known)
-    place = folder / VARIANTS_FOLDER
-    if variants and place.is_dir():
-        found -= {VARIANTS_FOLDER}
-        found |= {f"{VARIANTS_FOLDER}/{entry.name}" for entry in place.iterdir() if entry.name not in variants}
-    return found
+def _unknown_names(folder: Path, known: Collection[str], variants: Collection[str]) -> set[str]:
+    """Return the names in a bundle's folder that are neither known files nor folders of the variants.
+
+    The content of the variants' folders is not looked at.
+    """
+    unknown = {entry.name for entry in folder.iterdir()} - set(known)
+    variants_folder = folder / VARIANTS_FOLDER
+    if variants and variants_folder.is_dir():
+        names = {entry.name for entry in variants_folder.iterdir()} - set(variants)
+        unknown = unknown - {VARIANTS_FOLDER} | {f"{VARIANTS_FOLDER}/{name}" for name in names}
+    return unknown
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Makes a folder and its parents; returns those that it made, outermost first."""
+    """Make a folder and its parents. Return the folders that did not exist before, outermost first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing[::-1]
 
 
 def _umask() -> int:
-    mask = os.umask(0o022)  # there is no way to ask without setting
+    mask = os.umask(0o022)  # it can only be read by setting it
     os.umask(mask)
     return mask
 
 
 def _sync(folder: Path) -> None:
-    """Makes sure that all of it is on the disk before it is renamed: else a power cut leaves a torn bundle."""
+    """Flush a folder's files to the disk: a power cut after the rename would else leave a torn bundle."""
     for path in (*folder.iterdir(), folder):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -200,10 +197,10 @@ def _sync(folder: Path) -> None:
 
 
 def _move_into_place(source: Path, target: Path) -> None:
-    """Renames, by way of moving an old bundle aside: POSIX has no exchange of folders.
+    """Rename a folder to the target. An old bundle is moved aside first, because POSIX cannot exchange two folders.
 
-    Whatever interrupts it, either the old or the new bundle is at `target` afterwards; a power cut between the two
-    renames leaves the old one beside it.
+    If an exception interrupts the move, `target` is afterwards either the old or the new bundle. A power cut between
+    the two renames leaves the old bundle beside it.
     """
     if not target.exists():
         source.rename(target)

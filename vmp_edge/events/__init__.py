@@ -1,4 +1,4 @@
-"""Events: the start and the end of an action, where they are sent, and the video clips of them."""
+"""Events (the start and the end of an action), where they are sent, and video clips of them."""
 
 from __future__ import annotations
 

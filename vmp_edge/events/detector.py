@@ -1,7 +1,8 @@
-"""From a stream of scores to events: an action has started, an action has ended."""
+"""Detect events in a stream of scores: an action has started, or an action has ended."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,22 +14,23 @@ import numpy as np
 from ..errors import UsageError
 from ..recognizer import Prediction
 
-BACKGROUND = ("background", "none", "nothing", "no action", "other", "still")  # labels for nothing worth telling
+BACKGROUND = ("background", "none", "nothing", "no action", "other", "still")  # usual labels for "no action"
 
 
 @dataclass(frozen=True)
 class Event:
-    """An action, told when it has started and again when it has ended.
+    """An action. It is reported once when it has started, and again when it has ended.
 
     Args:
-        number: Counts the events of a run from 1; the same when it starts and when it ends.
+        number: The event's number in the run, from 1. It is the same in both reports.
         label: The action.
-        start: When it began, in seconds since the source's first frame: when its score rose, not when `hold` was over.
-        end: When it was last seen, in the same seconds; None while it goes on.
+        start: When the action began, in seconds since the source's first frame. This is when its score rose, not when
+            `hold` was over.
+        end: When the action was last seen, in the same seconds. None while it goes on.
         peak: The highest score so far, 0 to 1.
-        mean: The mean score of the windows so far in which it was seen.
+        mean: The mean score of the windows so far in which the action was seen.
         source: The source's name.
-        started_at: Unix time of `start`; None for a file, whose frames are of no certain day.
+        started_at: Unix time of `start`. None for a file, because nobody knows when its frames were taken.
     """
 
     number: int
@@ -42,11 +44,11 @@ class Event:
 
     @property
     def ended(self) -> bool:
-        """Whether it is over."""
+        """Whether the action is over."""
         return self.end is not None
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: seconds to the millisecond, the time of day in ISO 8601, UTC."""
+        """Return the event for JSON, with seconds rounded to milliseconds and `started_at` in ISO 8601, UTC."""
         started = None if self.started_at is None else datetime.fromtimestamp(self.started_at, timezone.utc)
         return {
             "event": "end" if self.ended else "start",
@@ -60,20 +62,25 @@ class Event:
             "started_at": started.isoformat(timespec="milliseconds") if started else None,
         }
 
+    def to_json(self) -> bytes:
+        """Return the event as one line of JSON in UTF-8, without a line break."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False).encode()
+
 
 @dataclass(frozen=True)
 class EventRule:
-    """When an action counts as started and as ended.
+    """The rule that decides when an action has started and when it has ended.
 
     Args:
-        threshold: It starts when its score is at least this, 0 to 1, ...
-        hold: ...in every window for so many seconds.
-        gap: It ends when its score was under `release` for so many seconds.
-        release: Under which it counts as gone; None takes three quarters of the threshold. That it is lower than the
-            threshold keeps a score that wavers about it from making many events of one.
-        only: Labels that make events; empty for all.
-        ignored: Labels that make none, in upper or lower case.
-        background: More of them, by what they are usually called; a label in `only` makes events in spite of this.
+        threshold: An action starts when its score is at least this, 0 to 1, in every window for `hold` seconds.
+        hold: Seconds for which the score must stay at or above the threshold.
+        gap: Seconds for which the score must stay under `release` before the action ends.
+        release: Score under which an action counts as gone. None takes three quarters of the threshold. It is lower
+            than the threshold so that a score that wavers about the threshold makes one event, not many.
+        only: Labels that make events. Empty for all labels.
+        ignored: Labels that make no events. Upper and lower case matter.
+        background: Usual names of labels for no action, which make no events unless they are in `only`. Upper and
+            lower case do not matter.
 
     Raises:
         UsageError: A value is out of range.
@@ -98,25 +105,32 @@ class EventRule:
 
     @property
     def lower(self) -> float:
-        """The release that holds."""
+        """The score under which an action counts as gone: `release`, or three quarters of the threshold."""
         return 0.75 * self.threshold if self.release is None else self.release
 
     def watched(self, labels: Sequence[str]) -> list[int]:
-        """The indices of the labels that make events.
+        """Return the indices of the labels that make events.
 
         Raises:
-            UsageError: A label in `only` or `ignored` is none of them.
+            UsageError: A label in `only` or `ignored` is not among the labels.
         """
         unknown = {*self.only, *self.ignored} - set(labels)
         if unknown:
             raise UsageError(f"the bundle has no label {', '.join(sorted(unknown))}: see vmp-edge info")
-        quiet = {name.lower() for name in self.background}
-        chosen = self.only or [label for label in labels if label.lower() not in quiet]
+        background = {name.lower() for name in self.background}
+        chosen = self.only or [label for label in labels if label.lower() not in background]
         return [index for index, label in enumerate(labels) if label in chosen and label not in self.ignored]
 
 
 class _Track:
-    """What is known of one label: that it may be starting, or that its event goes on."""
+    """The state of one label while its action may be starting or goes on.
+
+    Attributes:
+        start: Seconds at which the score rose.
+        last: Seconds at which the action was last seen.
+        event: The event, once it has started.
+        peak: The highest score so far.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.start = self.last = seconds
@@ -136,21 +150,26 @@ class _Track:
 
 
 class EventDetector:
-    """Makes events of predictions. Each label is looked at by itself: with a low threshold, two may go on at once.
+    """Makes events from predictions.
+
+    Each label is followed independently: with a low threshold, several actions may go on at once.
 
     Args:
-        rule: When an action has started and ended.
-        labels: The recogniser's.
+        rule: Decides when an action has started and ended.
+        labels: The recogniser's labels.
         source: The source's name, for the events.
-        on_event: Called with each event when it has started and when it has ended.
+        on_event: Called with each event when it has started and again when it has ended.
+
+    Attributes:
+        origin: Unix time of the source's first frame, or None if it is not known. The caller sets it.
 
     Raises:
-        UsageError: The rule names a label that the recogniser has not.
+        UsageError: The rule names a label that the recogniser does not have.
     """
 
     def __init__(self, rule: EventRule, labels: Sequence[str], source: str, on_event: Callable[[Event], None]) -> None:
         self.rule = rule
-        self.origin: float | None = None  # Unix time of the source's first frame, where it is known
+        self.origin: float | None = None
         self._labels = labels
         self._watched = np.array(rule.watched(labels), np.intp)
         self._source = source
@@ -160,22 +179,22 @@ class EventDetector:
 
     @property
     def active(self) -> list[Event]:
-        """The events that go on, as they were told."""
+        """The events that go on, as they were reported at their start."""
         return [track.event for track in self._tracks.values() if track.event is not None]
 
     def update(self, prediction: Prediction, seconds: float) -> None:
-        """Takes a result in.
+        """Process one prediction.
 
         Args:
-            prediction: From the stream.
-            seconds: Of its newest frame, since the source's first frame.
+            prediction: The stream's prediction for a window.
+            seconds: Time of the window's newest frame, since the source's first frame.
         """
         rising = self._watched[prediction.scores[self._watched] >= self.rule.threshold]
         for index in sorted({*rising.tolist(), *self._tracks}):
             self._follow(index, float(prediction.scores[index]), seconds)
 
     def end_all(self) -> None:
-        """Ends what goes on, where it was last seen: the source is at its end, or was gone."""
+        """End the events that go on, each when it was last seen: the source has ended or was interrupted."""
         for index in list(self._tracks):
             self._end(self._tracks.pop(index))
 

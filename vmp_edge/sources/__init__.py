@@ -1,4 +1,4 @@
-"""Where frames come from: one module per kind of source, and `open_source` for whatever a user may write."""
+"""Sources of frames: a module for each kind, and `open_source`, which opens any of them by its address."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ __all__ = [
 def open_source(
     text: str, on_message: Message | None = None, *, fps: float | None = None, pauses: Pauses = DEFAULT_PAUSES
 ) -> Source:
-    """Opens whatever a user may call a source.
+    """Open a source of any kind by its address.
 
     Args:
         text: A camera's number (`0`), device (`/dev/video0`) or name (`camera:HD Webcam`), a video file, a folder of
             pictures, a URL (`rtsp://...`, `http://...`), a GStreamer pipeline without its sink
             (`v4l2src ! video/x-raw,width=640`), or the standard input: `-` for YUV4MPEG2, `raw:640x480:bgr:30` for raw
             pixels.
-        on_message: Told when a live source vanishes, is tried again, and is back.
-        fps: The frame rate of what has none of its own: a folder of pictures, the standard input.
-        pauses: Before a live source that vanished is tried again.
+        on_message: Called with a message when a live source vanishes, is tried again, and is back.
+        fps: Frames per second of a source that has no rate of its own: a folder of pictures, the standard input.
+        pauses: The pauses before a live source that vanished is tried again.
 
     Raises:
-        SourceError: It cannot be opened, or gives no frame.
-        MissingDependencyError: A pipeline, and neither OpenCV nor the machine has GStreamer.
-        UsageError: A raw format or the frame rate is out of range.
+        SourceError: The source cannot be opened, or gives no frame.
+        MissingDependencyError: The source is a pipeline, and neither OpenCV nor the machine has GStreamer.
+        UsageError: A raw format or the frame rate is not valid.
     """
     text = text.strip()
     tell = on_message or (lambda message: None)

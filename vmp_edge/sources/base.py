@@ -1,4 +1,4 @@
-"""What every source is: frames, one after another."""
+"""The interface of every source, and the frames that a source gives."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-Message = Callable[[str], None]
+Message = Callable[[str], None]  # takes a line of text for the user
 
-USUAL_FPS = 30.0  # for files that don't say
+LARGEST_SIDE = 16384  # pixels; a larger width or height is taken for a mistake
+USUAL_FPS = 30.0  # assumed for a source that does not give its frame rate
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame: uint8 (H, W, 3) BGR; its time in seconds; whether it is the first one after a gap.
+    """A frame of a source.
 
-    The time is the machine's monotonic clock for a live source, and counts from 0 by the frame rate for a file.
+    Args:
+        image: Picture, uint8 (H, W, 3) BGR.
+        timestamp: Time in seconds: of the machine's monotonic clock for a live source, counted from 0 by the frame rate
+            for a file.
+        restarted: Whether this is the first frame after a gap.
     """
 
     image: npt.NDArray[np.uint8]
@@ -27,13 +32,13 @@ class Frame:
 
 
 class Source(Protocol):
-    """Frames, one after another.
+    """Gives frames, one after another.
 
     Attributes:
-        name: For messages.
-        live: It goes on by itself: frames that are not taken in time are lost.
-        fps: Frames per second, if it says.
-        frame_count: How many frames there will be, if it says.
+        name: The source's name for messages, without a password.
+        live: Whether the source goes on by itself, so that frames that are not read in time are lost.
+        fps: Frames per second, or None if the source does not say.
+        frame_count: Number of frames that there will be, or None if the source does not say.
     """
 
     name: str
@@ -42,9 +47,13 @@ class Source(Protocol):
     frame_count: int | None
 
     def read(self) -> Frame | None:
-        """Waits for the next frame; None at the end, and after `close`."""
+        """Wait for the next frame. Return None at the end, and after `close`.
+
+        Raises:
+            SourceError: The next frame cannot be read.
+        """
         ...
 
     def close(self) -> None:
-        """Ends it; may be called from another thread while `read` waits."""
+        """Close the source. Another thread may call this while `read` waits."""
         ...

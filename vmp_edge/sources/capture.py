@@ -1,4 +1,4 @@
-"""What OpenCV reads: cameras, video files, URLs, and pipelines where it was built with GStreamer."""
+"""Sources that OpenCV reads: cameras, video files, URLs, and pipelines if it was built with GStreamer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ import numpy.typing as npt
 from ..errors import SourceError
 from .base import USUAL_FPS, Frame
 
-_TIMEOUT_MS = 10_000  # for a network stream to open or to give its next frame
+_TIMEOUT_MS = 10_000  # for opening a network stream, and for its next frame
 
 
 class Capture:
-    """OpenCV's VideoCapture: cameras, files, URLs, and pipelines where OpenCV was built with GStreamer."""
+    """A source that is read by OpenCV's VideoCapture. `open_capture` makes it.
+
+    Args:
+        capture: The VideoCapture, from which one frame has been read.
+        first: That frame, as VideoCapture gave it.
+        name: The source's name for messages.
+        live: Whether the source is live.
+    """
 
     def __init__(self, capture: Any, first: npt.NDArray[np.uint8], name: str, live: bool) -> None:
         self.name = name
@@ -31,21 +38,21 @@ class Capture:
         self._first: npt.NDArray[np.uint8] | None = first
         self._index = 0
         self._closed = False
-        self._reading = threading.Lock()  # releasing a capture while it reads crashes
+        self._reading = threading.Lock()  # releasing a VideoCapture that another thread reads crashes
 
     def read(self) -> Frame | None:
-        """Waits for the next frame; None at a file's end, and after `close`.
+        """Wait for the next frame. Return None at a file's end, and after `close`.
 
         Raises:
-            SourceError: It is live, and gives no more frames.
+            SourceError: The source is live, and gives no more frames.
         """
         with self._reading:
             if self._closed:
                 return None
             image, self._first = self._first, None
             if image is None:
-                found, image = self._capture.read()
-                if not found or image is None:
+                success, image = self._capture.read()
+                if not success or image is None:
                     if self.live:
                         raise SourceError(f"{self.name} gives no more frames")
                     return None
@@ -54,50 +61,51 @@ class Capture:
         return Frame(as_bgr(image), timestamp)
 
     def close(self) -> None:
-        """Ends it."""
+        """Close the source."""
         self._closed = True
-        # A camera that hangs in `read` is left to the end of the process rather than waited for.
+        # A camera that hangs in `read` stays open until the process ends: nobody should wait for it.
         if self._reading.acquire(timeout=2.0):
             self._capture.release()
             self._reading.release()
 
 
-def open_capture(what: int | str, name: str, live: bool | None, backend: int = cv2.CAP_ANY) -> Capture:
-    """Opens a VideoCapture and reads its first frame: many sources open but give nothing.
+def open_capture(address: int | str, name: str, live: bool | None, backend: int = cv2.CAP_ANY) -> Capture:
+    """Open a VideoCapture and read its first frame, because many sources can be opened but give no frames.
 
     Args:
-        what: As OpenCV takes it.
-        name: For messages.
-        live: None to find out: what has no number of frames is live.
-        backend: OpenCV's.
+        address: A camera's number, a path, a URL or a pipeline, as OpenCV takes it.
+        name: The source's name for messages.
+        live: Whether the source is live. None finds out: a source without a number of frames is live.
+        backend: OpenCV's backend.
 
     Raises:
-        SourceError: It cannot be opened, or gives no frame.
+        SourceError: The source cannot be opened, or gives no frame.
     """
     quieten_opencv()
     timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT_MS]
-    is_url = isinstance(what, str) and "://" in what and backend == cv2.CAP_ANY
-    capture = cv2.VideoCapture(what, cv2.CAP_FFMPEG, timeouts) if is_url else cv2.VideoCapture(what, backend)
-    found, image = capture.read() if capture.isOpened() else (False, None)
-    if not found or image is None:
-        opened = capture.isOpened()
+    is_url = isinstance(address, str) and "://" in address and backend == cv2.CAP_ANY
+    capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, timeouts) if is_url else cv2.VideoCapture(address, backend)
+    success, image = capture.read() if capture.isOpened() else (False, None)
+    if not success or image is None:
+        problem = "cannot be opened" if live else "cannot be opened as a video"
+        if capture.isOpened():
+            problem = "has no frames that can be read"
         capture.release()
-        unopened = "cannot be opened" if live else "cannot be opened as a video"
-        raise SourceError(f"{name} {'has no frames that can be read' if opened else unopened}")
+        raise SourceError(f"{name} {problem}")
     if live is None:
         live = capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0
     return Capture(capture, image, name, live)
 
 
 def quieten_opencv() -> None:
-    """Keeps OpenCV's and FFmpeg's own warnings off the terminal: what matters is said by SourceError."""
+    """Keep OpenCV's and FFmpeg's own warnings off the terminal: a SourceError says what matters."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     logging: Any = cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2  # OpenCV 5 moved it
     logging.setLogLevel(0)
 
 
 def as_bgr(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Some cameras are grey, and say so."""
+    """Return a picture as uint8 (H, W, 3) BGR. Some cameras give grey pictures with one channel."""
     if image.ndim == 2 or image.shape[2] == 1:
         grey: npt.NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
         return grey

@@ -1,4 +1,4 @@
-"""Folders of pictures, played as a video."""
+"""Folders of pictures, which are played as a video."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", "
 
 
 class ImageFolder:
-    """The pictures of a folder, sorted as people count: `2.png` before `10.png`.
+    """The pictures of a folder, sorted by the numbers in their names: `2.png` comes before `10.png`.
 
     Args:
-        folder: Other files and folders in it are left out.
-        fps: Pictures per second; None takes 30.
+        folder: The folder. Files that are not pictures, and folders in it, are ignored.
+        fps: Pictures per second. None takes 30.
 
     Raises:
-        SourceError: There is no picture in it, or it cannot be read.
+        SourceError: The folder has no pictures, or cannot be read.
     """
 
     def __init__(self, folder: Path, fps: float | None = None) -> None:
@@ -31,21 +31,21 @@ class ImageFolder:
         self.live = False
         self.fps: float | None = fps or USUAL_FPS
         try:
-            found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
+            pictures = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
         except OSError as error:
             raise SourceError(f"the folder {folder} cannot be read: {error.strerror}") from error
-        if not found:
+        if not pictures:
             raise SourceError(f"the folder {folder} has no pictures ({', '.join(sorted(SUFFIXES))}) in it")
-        self.frame_count: int | None = len(found)
-        self._paths = sorted(found, key=_as_people_count)
+        self.frame_count: int | None = len(pictures)
+        self._paths = sorted(pictures, key=_sort_key)
         self._index = 0
         self._closed = False
 
     def read(self) -> Frame | None:
-        """The next picture; None at the end, and after `close`.
+        """Return the next picture, or None at the end and after `close`.
 
         Raises:
-            SourceError: It cannot be read as a picture.
+            SourceError: The file cannot be read as a picture.
         """
         if self._closed or self._index == len(self._paths):
             return None
@@ -57,11 +57,11 @@ class ImageFolder:
         return Frame(image, timestamp)
 
     def close(self) -> None:
-        """Ends it."""
+        """Close the source."""
         self._closed = True
 
 
-def _as_people_count(path: Path) -> list[tuple[int, str]]:
-    """A key that sorts numbers by value and the words between them without regard to case."""
+def _sort_key(path: Path) -> list[tuple[int, str]]:
+    """Return a key that sorts the numbers in names by value, and the text between them without regard to case."""
     parts = re.split(r"(\d+)", path.name.lower())
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]

@@ -1,4 +1,4 @@
-"""Files played as a camera would give them."""
+"""Files that are played in real time, like a camera."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from .base import Frame, Source
 
 
 class Paced:
-    """A file played at its own pace, as a camera would: what is not taken in time is lost."""
+    """Plays a file at its own frame rate, like a camera: frames that are not read in time are lost.
+
+    Args:
+        source: The file's source, which is closed with this one.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -21,7 +25,7 @@ class Paced:
         self._start: float | None = None
 
     def read(self) -> Frame | None:
-        """Waits until the next frame's time has come; None at the end."""
+        """Wait until the next frame is due. Return None at the end, and after `close`."""
         frame = self._source.read()
         if frame is None:
             return None
@@ -31,6 +35,6 @@ class Paced:
         return None if self._closed.wait(max(due - time.monotonic(), 0.0)) else frame
 
     def close(self) -> None:
-        """Ends it; a waiting `read` returns."""
+        """Close the source. A `read` that waits returns."""
         self._closed.set()
         self._source.close()

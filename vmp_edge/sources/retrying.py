@@ -1,4 +1,4 @@
-"""Live sources that vanish and come back."""
+"""Live sources that may vanish and come back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from .base import Frame, Message, Source
 
 @dataclass(frozen=True)
 class Pauses:
-    """How long to wait before a vanished source is tried again, in seconds: `first`, then doubling up to `longest`.
+    """The pauses before a source that vanished is tried again. Each is twice as long as the one before.
+
+    Args:
+        first: The first pause, in seconds.
+        longest: The longest pause, in seconds.
 
     Raises:
         UsageError: A value is out of range.
@@ -31,9 +35,18 @@ DEFAULT_PAUSES = Pauses()
 
 
 class Retrying:
-    """A live source that is opened again, with growing pauses, when it vanishes.
+    """A live source that is opened again, after growing pauses, when it vanishes.
 
-    The first opening is not retried: a wrong name should be told at once.
+    The first opening is not tried again, so that a wrong name is reported at once.
+
+    Args:
+        name: The source's name for messages.
+        opener: Opens the source.
+        tell: Called with a message when the source vanishes, is tried again, and is back.
+        pauses: The pauses before the source is tried again.
+
+    Raises:
+        SourceError: The source cannot be opened for the first time.
     """
 
     def __init__(self, name: str, opener: Callable[[], Source], tell: Message, pauses: Pauses) -> None:
@@ -51,7 +64,7 @@ class Retrying:
         self.fps: float | None = self._source.fps
 
     def read(self) -> Frame | None:
-        """Waits for the next frame, and until the source is back; None when it came to its end, and after `close`."""
+        """Wait for the next frame, also while the source is gone. Return None at its end, and after `close`."""
         restarted = False
         while not self._closed.is_set():
             source = self._source
@@ -63,7 +76,7 @@ class Retrying:
             try:
                 frame = source.read()
             except SourceError as error:
-                self._lost(source, error)
+                self._drop(source, error)
                 continue
             if frame is None:
                 break
@@ -71,22 +84,24 @@ class Retrying:
         return None
 
     def close(self) -> None:
-        """Ends it; a waiting `read` returns."""
+        """Close the source. A `read` that waits returns."""
         self._closed.set()
         with self._swapping:
             if self._source is not None:
                 self._source.close()
 
-    def _lost(self, source: Source, error: SourceError) -> None:
+    def _drop(self, source: Source, error: SourceError) -> None:
+        """Close a source that vanished, and report it."""
         source.close()
         self._source = None
-        if time.monotonic() - self._opened_at > self._pauses.longest:  # else it comes and goes: wait longer each time
+        # A source that was there for a while starts with the first pause again; one that comes and goes waits longer.
+        if time.monotonic() - self._opened_at > self._pauses.longest:
             self._wait = self._pauses.first
         if not self._closed.is_set():
             self._tell(f"{error}; trying again in {self._wait:g} s")
 
     def _reopen(self) -> bool:
-        """Tries until the source is back (True) or this is closed (False)."""
+        """Try until the source is back (return True) or this source is closed (return False)."""
         while not self._closed.wait(self._wait):
             self._wait = min(2 * self._wait, self._pauses.longest)
             try:

@@ -1,4 +1,4 @@
-"""Frames from the standard input: YUV4MPEG2, or raw pixels whose form is said."""
+"""Frames from the standard input: YUV4MPEG2, or raw pixels whose format the user gives."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SourceError, UsageError
-from .base import USUAL_FPS, Frame
+from .base import LARGEST_SIDE, USUAL_FPS, Frame
 from .y4m import Y4mReader
 
 _STDIN = 0
-_LARGEST = 16384
-# Bytes per pixel, and OpenCV's conversion to BGR.
+# For each format of pixels: bytes per pixel, and OpenCV's code for the conversion to BGR.
 _PIXELS: dict[str, tuple[float, int | None]] = {
     "bgr": (3, None),
     "rgb": (3, cv2.COLOR_RGB2BGR),
@@ -33,16 +32,16 @@ _PIXELS: dict[str, tuple[float, int | None]] = {
 
 @dataclass(frozen=True)
 class RawFormat:
-    """What raw pixels on the standard input mean.
+    """The format of raw frames on the standard input.
 
     Args:
-        width: In pixels.
-        height: In pixels.
-        pixels: `bgr`, `rgb`, `grey`, `yuyv`, `nv12` or `i420`, rows without gaps.
-        fps: Frames per second.
+        width: Width of a frame in pixels.
+        height: Height of a frame in pixels.
+        pixels: Format of the pixels: `bgr`, `rgb`, `grey`, `yuyv`, `nv12` or `i420`, with no gaps between the rows.
+        fps: Frames per second, or None if not known.
 
     Raises:
-        UsageError: A value is out of range, or the sides do not suit the pixels.
+        UsageError: A value is out of range, or the format of the pixels needs even sides.
     """
 
     width: int
@@ -53,8 +52,8 @@ class RawFormat:
     def __post_init__(self) -> None:
         if self.pixels not in _PIXELS:
             raise UsageError(f"unknown raw pixels {self.pixels!r}: there are {', '.join(_PIXELS)}")
-        if not (0 < self.width <= _LARGEST and 0 < self.height <= _LARGEST):
-            raise UsageError(f"raw frames of {self.width}x{self.height}: sides are from 1 to {_LARGEST}")
+        if not (0 < self.width <= LARGEST_SIDE and 0 < self.height <= LARGEST_SIDE):
+            raise UsageError(f"raw frames of {self.width}x{self.height}: sides are from 1 to {LARGEST_SIDE}")
         if (self.width % 2 and self.pixels in ("yuyv", "nv12", "i420")) or (
             self.height % 2 and self.pixels in ("nv12", "i420")
         ):
@@ -64,10 +63,10 @@ class RawFormat:
 
     @classmethod
     def parse(cls, text: str) -> RawFormat:
-        """Reads `raw:640x480:bgr` or `raw:640x480:bgr:30`.
+        """Read a text such as `raw:640x480:bgr` or `raw:640x480:bgr:30`.
 
         Raises:
-            UsageError: It is none, or out of range.
+            UsageError: The text has another form, or a value is out of range.
         """
         match = re.fullmatch(r"raw:(\d{1,5})x(\d{1,5}):(\w+)(?::(\d+(?:\.\d+)?))?", text)
         if match is None:
@@ -76,11 +75,11 @@ class RawFormat:
 
     @property
     def size(self) -> int:
-        """Bytes of a frame."""
+        """Number of bytes of a frame."""
         return int(self.width * self.height * _PIXELS[self.pixels][0])
 
     def to_bgr(self, content: bytes) -> npt.NDArray[np.uint8]:
-        """A frame's bytes as uint8 (height, width, 3) BGR."""
+        """Convert the bytes of a frame to a picture, uint8 (height, width, 3) BGR."""
         flat = np.frombuffer(content, np.uint8)
         code = _PIXELS[self.pixels][1]
         planar = self.pixels in ("nv12", "i420")
@@ -91,7 +90,12 @@ class RawFormat:
 
 
 class RawReader:
-    """Reads raw frames from a stream."""
+    """Reads raw frames from a stream.
+
+    Args:
+        stream: The stream, binary, readable and blocking.
+        form: The format of the frames.
+    """
 
     def __init__(self, stream: IO[bytes], form: RawFormat) -> None:
         self._stream = stream
@@ -99,7 +103,7 @@ class RawReader:
         self.fps = form.fps
 
     def read(self) -> npt.NDArray[np.uint8] | None:
-        """The next frame, uint8 (H, W, 3) BGR; None at the end.
+        """Return the next frame, uint8 (H, W, 3) BGR, or None at the end.
 
         Raises:
             SourceError: The stream breaks off within a frame.
@@ -113,15 +117,15 @@ class RawReader:
 
 
 class StdinSource:
-    """Frames that another program writes. Nothing is lost: the writer waits until its frame is taken.
+    """Frames that another program writes to the standard input. No frame is lost, because the writer waits.
 
     Args:
-        form: What the bytes mean; None for YUV4MPEG2, which says it itself.
-        fps: Frames per second if the format does not say; None takes 30.
-        descriptor: The file to read from; not closed.
+        form: The format of raw frames. None reads YUV4MPEG2, which describes itself.
+        fps: Frames per second, if the format does not give them. None takes 30.
+        descriptor: The file descriptor to read from. It is not closed.
 
     Raises:
-        SourceError: It is a terminal, or does not begin as it should.
+        SourceError: The standard input is a terminal, or does not begin with YUV4MPEG2 if it should.
     """
 
     def __init__(self, form: RawFormat | None, fps: float | None = None, descriptor: int = _STDIN) -> None:
@@ -130,7 +134,7 @@ class StdinSource:
         self.frame_count: int | None = None
         if os.isatty(descriptor):
             raise SourceError("the standard input is a terminal: pipe frames into it")
-        self._input = _Closable(descriptor)
+        self._input = _InterruptibleReader(descriptor)
         stream = io.BufferedReader(self._input, 1 << 16)
         try:
             self._reader = Y4mReader(stream) if form is None else RawReader(stream, form)
@@ -143,10 +147,10 @@ class StdinSource:
         self._index = 0
 
     def read(self) -> Frame | None:
-        """Waits for the next frame; None at the end, and after `close`.
+        """Wait for the next frame. Return None at the end, and after `close`.
 
         Raises:
-            SourceError: It breaks off within a frame.
+            SourceError: The input breaks off within a frame.
         """
         try:
             image = self._reader.read()
@@ -161,26 +165,31 @@ class StdinSource:
         return Frame(image, timestamp)
 
     def close(self) -> None:
-        """Ends it; a waiting `read` returns."""
+        """Close the source. A `read` that waits returns."""
         self._input.end()
 
 
-class _Closable(io.RawIOBase):
-    """A file descriptor that another thread can end the reading of: closing one that is being read does not."""
+class _InterruptibleReader(io.RawIOBase):
+    """Reads a file descriptor until another thread ends the reading.
+
+    Closing the descriptor itself would not end a read that waits. So a read also waits for a pipe, which `end` closes.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._waits = not stat.S_ISREG(os.fstat(descriptor).st_mode)
-        self._woken, self._waker = os.pipe()
+        self._can_block = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._end_reader, self._end_writer = os.pipe()
         self.ended = False
 
     def readable(self) -> bool:
+        """Return True: `io.BufferedReader` asks."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Wait for bytes and read them into the buffer. Return their number, 0 at the end."""
         poll = select.poll()
-        poll.register(self._woken, select.POLLIN)
-        if self._waits:
+        poll.register(self._end_reader, select.POLLIN)
+        if self._can_block:
             poll.register(self._descriptor, select.POLLIN)
             poll.poll()
         if self.ended:
@@ -190,12 +199,14 @@ class _Closable(io.RawIOBase):
         return len(content)
 
     def end(self) -> None:
+        """End the reading: a read that waits, and every later one, comes to the end of the file."""
         if not self.ended:
             self.ended = True
-            os.close(self._waker)  # its other end can be read from now on
+            os.close(self._end_writer)  # from now on, polling the other end returns at once
 
     def close(self) -> None:
+        """End the reading and close the pipe, but not the descriptor."""
         if not self.closed:
             self.end()
-            os.close(self._woken)
+            os.close(self._end_reader)
         super().close()

@@ -1,4 +1,4 @@
-"""Network streams and files on web servers."""
+"""Network streams, and video files on web servers."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ from .retrying import Pauses, Retrying
 
 
 def open_url(url: str, tell: Message, pauses: Pauses) -> Source:
-    """Opens a URL: a live stream, which is tried again when it vanishes, or a file, which ends.
+    """Open a URL: a live stream, which is opened again when it vanishes, or a file, which comes to an end.
+
+    Args:
+        url: The address, with user and password if needed.
+        tell: Called with a message when a live stream vanishes, is tried again, and is back.
+        pauses: The pauses before a live stream is tried again.
 
     Raises:
-        SourceError: It cannot be opened, or gives no frame.
+        SourceError: The address cannot be opened, or gives no frame.
     """
     name = without_password(url)
     first = open_capture(url, name, live=None)
     if not first.live:
         return first
-    opened: list[Source] = [first]
-    reopen = lambda: opened.pop() if opened else open_capture(url, name, live=True)  # noqa: E731
-    return Retrying(name, reopen, tell, pauses)
+    already_open: list[Source] = [first]
+
+    def open_again() -> Source:
+        return already_open.pop() if already_open else open_capture(url, name, live=True)
+
+    return Retrying(name, open_again, tell, pauses)
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be told and logged: without the user and the password."""
+    """Return a URL without its user and password, for messages and logs."""
     return re.sub(r"//[^/@]*@", "//", url)

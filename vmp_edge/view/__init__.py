@@ -1,1 +1,1 @@
-"""What people look at: the live window, the overlay on a picture, and recordings."""
+"""Pictures for people: the live window, the overlay on a picture, and recordings."""

@@ -1,4 +1,7 @@
-"""A window to show pictures in. pygame brings its own SDL; the headless OpenCV that we depend on has no windows."""
+"""A window that shows pictures.
+
+It uses pygame, which brings its own SDL. The headless OpenCV that this package depends on has no windows.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,13 @@ class DisplayError(VmpError):
 
 
 class Display:
-    """A resizable window; `q`, Esc or its close button close it. For the main thread only.
+    """A resizable window, which only the main thread may use.
 
     Args:
-        title: The window's.
+        title: The window's title.
+
+    Attributes:
+        closed: Whether the user asked to close the window, by `q`, Esc or its close button.
 
     Raises:
         MissingDependencyError: pygame is not installed.
@@ -35,11 +41,11 @@ class Display:
         except ImportError as error:
             raise MissingDependencyError("a window needs pygame: pip install 'vmp-edge[display]'") from error
         self._pygame: Any = pygame
-        # SDL would fall back to drawing into nowhere, without a word.
+        # Without a screen, SDL would draw nowhere and report no error.
         if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"} & os.environ.keys():
             raise DisplayError("there is no screen to open a window on (DISPLAY is not set)")
         try:
-            pygame.display.init()  # not pygame.init(): no sound, no joysticks
+            pygame.display.init()  # not pygame.init(), which also opens sound and joysticks
         except pygame.error as error:
             raise DisplayError(f"there is no screen to open a window on ({error})") from error
         self._title = title
@@ -47,7 +53,7 @@ class Display:
         self.closed = False
 
     def show(self, image: npt.NDArray[np.uint8]) -> None:
-        """Shows a picture, uint8 (H, W, 3) BGR, as large as the window allows.
+        """Show a picture, uint8 (H, W, 3) BGR, as large as the window allows.
 
         Raises:
             DisplayError: The window cannot be opened.
@@ -63,24 +69,24 @@ class Display:
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         self._screen.fill((0, 0, 0))
-        place = (window_width - size[0]) // 2, (window_height - size[1]) // 2
-        self._screen.blit(pygame.image.frombuffer(rgb.tobytes(), size, "RGB"), place)
+        corner = (window_width - size[0]) // 2, (window_height - size[1]) // 2
+        self._screen.blit(pygame.image.frombuffer(rgb.tobytes(), size, "RGB"), corner)
         pygame.display.flip()
         self.poll()
 
     def poll(self) -> None:
-        """Takes note of what the user did; call it also while there is nothing new to show."""
+        """Handle keys and the close button. Call this also while there is nothing new to show."""
         pygame = self._pygame
         for event in pygame.event.get():
             quits = event.type == pygame.KEYDOWN and event.key in (pygame.K_q, pygame.K_ESCAPE)
             self.closed |= quits or event.type == pygame.QUIT
 
     def close(self) -> None:
-        """Closes the window."""
+        """Close the window."""
         self._pygame.display.quit()
 
     def _open(self, width: int, height: int) -> None:
-        """Opens the window in the picture's size, or smaller in its shape if the screen is smaller."""
+        """Open the window in the picture's size, or smaller with the same aspect ratio if the screen is too small."""
         try:
             screen_width, screen_height = self._pygame.display.get_desktop_sizes()[0]
             scale = min(1.0, 0.9 * screen_width / width, 0.9 * screen_height / height)

@@ -1,4 +1,4 @@
-"""What is drawn over the picture: the label, the best scores as bars, and how the stream is doing."""
+"""The overlay on a picture: the label, the best scores as bars, and the stream's statistics."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _FONT = cv2.FONT_HERSHEY_DUPLEX
 def draw(
     image: npt.NDArray[np.uint8], prediction: Prediction | None, statistics: Statistics, top: int = 5
 ) -> npt.NDArray[np.uint8]:
-    """Draws the overlay.
+    """Draw the overlay on a copy of a picture.
 
     Args:
-        image: uint8 (H, W, 3) BGR; left as it is.
-        prediction: What to show; None before the first window is full.
-        statistics: For the line at the bottom.
-        top: How many bars.
+        image: Picture, uint8 (H, W, 3) BGR. It is not changed.
+        prediction: The prediction to show, or None before the first window is full.
+        statistics: The stream's statistics, for the line at the bottom.
+        top: Number of bars.
 
     Returns:
-        A new picture, enlarged by a whole factor if the given one is too small to write on.
+        A new picture, uint8 BGR. It is enlarged by a whole factor if the picture is too small for text.
     """
     factor = -(-_MIN_HEIGHT // image.shape[0])
     canvas: npt.NDArray[np.uint8] = image.copy()
@@ -41,26 +41,33 @@ def draw(
 
 @dataclass
 class _Sheet:
-    """A picture and its unit of length, so that the overlay takes the same share of every picture."""
+    """A picture to draw on. Lengths are in a unit that grows with the picture, so the overlay always fits the same way.
+
+    Args:
+        canvas: Picture, uint8 (H, W, 3) BGR, which is drawn on.
+    """
 
     canvas: npt.NDArray[np.uint8]
 
     @property
     def unit(self) -> float:
+        """The unit of length in pixels."""
         height, width = self.canvas.shape[:2]
         return float(min(height / 360, width / 340))
 
     def px(self, length: float) -> int:
+        """Convert a length in units to whole pixels."""
         return round(length * self.unit)
 
     def text(self, text: str, x: int, baseline: int, size: float, colour: tuple[int, int, int]) -> None:
+        """Write a text of a size in units, from `x` on the baseline, both in pixels."""
         scale = size * self.unit / 30
         thickness = max(1, round(scale * 1.1))
         cv2.putText(self.canvas, text, (x, baseline), _FONT, scale, colour, thickness, cv2.LINE_AA)
 
-    def fitted(self, text: str, x: int, baseline: int, width: int, size: float, colour: tuple[int, int, int]) -> None:
-        """Writes smaller, then cuts, what would be too wide."""
-        text = text.encode("ascii", "replace").decode()  # all that OpenCV 4's fonts have
+    def fit_text(self, text: str, x: int, baseline: int, width: int, size: float, colour: tuple[int, int, int]) -> None:
+        """Write a text within a width in pixels: smaller if it is too wide, and cut if it is still too wide."""
+        text = text.encode("ascii", "replace").decode()  # OpenCV 4's fonts have no other characters
         smallest = 0.65 * size
         while size > smallest and self.width(text, size) > width:
             size = max(size - 1, smallest)
@@ -71,16 +78,17 @@ class _Sheet:
         self.text(text, x, baseline, size, colour)
 
     def width(self, text: str, size: float) -> int:
+        """Return a text's width in pixels."""
         scale = size * self.unit / 30
         return int(cv2.getTextSize(text, _FONT, scale, max(1, round(scale * 1.1)))[0][0])
 
     def shade(self, left: int, top: int, right: int, bottom: int) -> None:
-        """Darkens a rectangle, letting the picture shine through."""
+        """Darken a rectangle, so that the picture still shines through."""
         area = self.canvas[max(top, 0) : bottom, max(left, 0) : right]
         area[...] = cv2.addWeighted(area, 0.25, np.full_like(area, _PANEL), 0.75, 0)
 
     def bar(self, left: int, top: int, width: int, height: int, share: float, colour: tuple[int, int, int]) -> None:
-        """A bar on its track."""
+        """Draw a bar that fills a share of its track, from 0 to 1."""
         cv2.rectangle(self.canvas, (left, top), (left + width, top + height), _TRACK, cv2.FILLED)
         filled = round(width * min(max(share, 0.0), 1.0))
         if filled > 0:
@@ -88,6 +96,7 @@ class _Sheet:
 
 
 def _draw_panel(sheet: _Sheet, prediction: Prediction | None, statistics: Statistics, top: int) -> None:
+    """Draw the panel at the lower left: the label with its score, the bars, and the line of statistics."""
     px = sheet.px
     bars = prediction.top(top) if prediction is not None else []
     margin, pad, row = px(10), px(12), px(17)
@@ -103,21 +112,22 @@ def _draw_panel(sheet: _Sheet, prediction: Prediction | None, statistics: Statis
     else:
         score = f"{prediction.score:.0%}"
         score_left = left + width - pad - sheet.width(score, 17)
-        sheet.fitted(prediction.label, x, y, score_left - x - px(8), 22, _TEXT)
+        sheet.fit_text(prediction.label, x, y, score_left - x - px(8), 22, _TEXT)
         sheet.text(score, score_left, y, 17, _ACCENT)
     y += px(8)
     name_width = px(125)
     for label, share in bars:
         colour = _ACCENT if prediction is not None and label == prediction.label else _FAINT
-        sheet.fitted(label, x, y + px(12), name_width - px(6), 11, colour)
+        sheet.fit_text(label, x, y + px(12), name_width - px(6), 11, colour)
         sheet.bar(x + name_width, y + px(5), width - 2 * pad - name_width, px(7), share, colour)
         y += row
     sheet.text(_status(prediction, statistics), x, upper + height - px(11), 11, _FAINT)
 
 
 def _status(prediction: Prediction | None, statistics: Statistics) -> str:
+    """Return the line of statistics: frame rate, latency, dropped frames and the governor's level."""
     latency = f"{prediction.latency * 1e3:.1f} ms" if prediction is not None else "- ms"
     if prediction is not None and prediction.skipped:
-        latency = "still"  # nothing moves, nothing is recognised
+        latency = "still"  # nothing moves, so nothing was recognised
     level = f"   level {statistics.level}" if statistics.level else ""
     return f"{statistics.frames_per_second:.1f} fps   {latency}   {statistics.dropped} dropped{level}"

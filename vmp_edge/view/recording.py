@@ -1,4 +1,4 @@
-"""Recording to a video file: written beside its place, renamed when it is whole."""
+"""Recording to a video file, which gets its name only when it is complete."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError, VmpError
+from ..files import partial_path
 from ..sources import quieten_opencv
 
 _CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
@@ -22,14 +23,16 @@ class RecordingError(VmpError):
 
 
 class Recorder:
-    """Writes pictures at a constant rate, repeating or leaving out some, so that it plays as fast as it happened.
+    """Writes pictures to a video file at a constant frame rate.
+
+    Pictures are repeated or left out as needed, so that the video plays in real time.
 
     Args:
-        path: The video file; a file that is there is replaced when the recording is finished, not before.
-        fps: Frames per second of the recording.
+        path: The video file. An existing file is replaced when the recording is finished, not before.
+        fps: Frames per second of the video.
 
     Raises:
-        UsageError: The name's ending is not a known video format.
+        UsageError: The suffix of the file's name is not that of a known video format.
         RecordingError: The folder does not exist or cannot be written to.
     """
 
@@ -43,18 +46,19 @@ class Recorder:
         quieten_opencv()
         self.path = path
         self._fps = fps
-        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+        self._partial = partial_path(path)
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._start = 0.0
         self._written = 0
 
     def write(self, image: npt.NDArray[np.uint8], timestamp: float) -> None:
-        """Adds a picture.
+        """Add a picture.
 
         Args:
-            image: uint8 (H, W, 3) BGR; the first one sets the size, later ones are scaled to it.
-            timestamp: Its time in seconds.
+            image: Picture, uint8 (H, W, 3) BGR. The first picture sets the video's size, and later pictures are scaled
+                to it.
+            timestamp: The picture's time in seconds.
 
         Raises:
             RecordingError: The video file cannot be opened.
@@ -65,24 +69,27 @@ class Recorder:
         if image.shape[1::-1] != self._size:
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
         until = int((timestamp - self._start) * self._fps + 0.5) + 1
-        if until > self._written + 60 * self._fps:  # time made a jump: not a minute of the same picture
+        if until > self._written + 60 * self._fps:  # a gap of over a minute: do not fill it with one picture
             self._start, self._written, until = timestamp, 0, 1
         for _ in range(until - self._written):
             self._writer.write(image)
         self._written = max(self._written, until)
 
     def finish(self) -> Path | None:
-        """Closes the file and puts it in its place; None, and no file, if nothing was written.
+        """Close the file and give it its name.
+
+        Returns:
+            The file's path, or None, without a file, if no picture was written.
 
         Raises:
-            RecordingError: What was written cannot be read back: the disk is full, say.
+            RecordingError: The file cannot be read back, for example because the disk is full.
         """
         if self._writer is None:
             return None
         self._writer.release()
         self._writer = None
         try:
-            if not _is_whole(self._partial):  # the writer itself does not say when a write fails
+            if not _is_whole(self._partial):  # OpenCV does not report a write that failed
                 raise RecordingError(f"{self.path} could not be written completely: is the disk full?")
             self._partial.replace(self.path)
         except OSError as error:
@@ -92,7 +99,7 @@ class Recorder:
         return self.path
 
     def discard(self) -> None:
-        """Removes what was written but not finished."""
+        """Remove the file unless it was finished."""
         if self._writer is not None:
             self._writer.release()
             self._writer = None
@@ -118,6 +125,7 @@ class Recorder:
 
 
 def _is_whole(path: Path) -> bool:
+    """Return whether the last frame of a video file can be read."""
     capture = cv2.VideoCapture(str(path))
     try:
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
