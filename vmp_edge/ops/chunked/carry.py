@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .form import Form
 from .prefixes import prefixes, previous_states
-from .tokens import position, scan_order
+from .tokens import indices, slice_at
 
 
 def states_before(decay: Tensor, increment: Tensor, state: Tensor, reverse: bool, form: Form) -> tuple[Tensor, Tensor]:
@@ -27,13 +27,13 @@ def states_before(decay: Tensor, increment: Tensor, state: Tensor, reverse: bool
     if form.form == "hillis-steele":
         decay, increment = prefixes(decay, increment, reverse)
         states = decay * state + increment
-        return previous_states(states, state, reverse), position(states, 0 if reverse else count - 1)
+        return previous_states(states, state, reverse), slice_at(states, 0 if reverse else count - 1)
     if count > form.chunk:
         return _by_groups(decay, increment, state, reverse, form)
     before: list[Tensor] = [state] * count
-    for k in scan_order(count, reverse):
+    for k in indices(count, reverse):
         before[k] = state
-        state = position(decay, k) * state + position(increment, k)
+        state = slice_at(decay, k) * state + slice_at(increment, k)
     return torch.cat(before, 1), state
 
 
@@ -56,12 +56,12 @@ def _by_whole_groups(
     rows, count, *size = increment.shape
     groups, group = (rows, count // form.chunk, *size), (-1, form.chunk, *size)
     decay, increment = decay.reshape(group), increment.reshape(group)
-    order = scan_order(form.chunk, reverse)
-    group_decay, group_increment = position(decay, order[0]), position(increment, order[0])
+    order = indices(form.chunk, reverse)
+    group_decay, group_increment = slice_at(decay, order[0]), slice_at(increment, order[0])
     for k in order[1:]:
         group_decay, group_increment = (
-            position(decay, k) * group_decay,
-            position(decay, k) * group_increment + position(increment, k),
+            slice_at(decay, k) * group_decay,
+            slice_at(decay, k) * group_increment + slice_at(increment, k),
         )
     before, last = states_before(group_decay.reshape(groups), group_increment.reshape(groups), state, reverse, form)
     inside, _ = states_before(decay, increment, before.reshape(-1, 1, *size), reverse, form)

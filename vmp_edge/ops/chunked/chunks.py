@@ -10,7 +10,7 @@ from torch import Tensor
 from .carry import states_before
 from .form import Form
 from .prefixes import prefixes, previous_states
-from .tokens import Direction, Tokens, position, scan_order
+from .tokens import Direction, Tokens, indices, slice_at
 
 
 def cut(tokens: Tokens, form: Form) -> list[Chunks]:
@@ -70,7 +70,7 @@ class Chunks:
         return self._scan_by_steps(direction, state)
 
     def _scan_by_steps(self, direction: Direction, state: Tensor) -> tuple[Tensor, Tensor]:
-        order = scan_order(self.chunk, direction.reverse)
+        order = indices(self.chunk, direction.reverse)
         decays, increments = self._decay_of_each(direction.rate), self._increment_of_each()
         last = None
         if self.chunks > 1:
@@ -93,14 +93,14 @@ class Chunks:
         """Return exp(delta A) of each position of the chunks, (B * K, N, D)."""
         if self._decays is None or self._decays[0] is not rate:
             delta = self.tokens.delta
-            self._decays = rate, [torch.exp(position(delta, i) * rate) for i in range(self.chunk)]
+            self._decays = rate, [torch.exp(slice_at(delta, i) * rate) for i in range(self.chunk)]
         return self._decays[1]
 
     def _increment_of_each(self) -> list[Tensor]:
         """Return delta B x, which each position of the chunks adds to the state, (B * K, N, D)."""
         if self._increments is None:
             du, B = self.tokens.du, self.tokens.B.transpose(1, 2)
-            self._increments = [position(du, i) * B[:, :, i : i + 1] for i in range(self.chunk)]
+            self._increments = [slice_at(du, i) * B[:, :, i : i + 1] for i in range(self.chunk)]
         return self._increments
 
     def _scan_by_doubling(self, direction: Direction, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,11 +109,11 @@ class Chunks:
         total_decay, from_zero = prefixes(decay, self._increment_of_all(), reverse)
         last_state, last = None, 0 if reverse else self.chunk - 1
         if self.chunks > 1:
-            state, last_state = self._carry(position(total_decay, last), position(from_zero, last), state, reverse)
+            state, last_state = self._carry(slice_at(total_decay, last), slice_at(from_zero, last), state, reverse)
         states = total_decay * state[:, None] + from_zero
         visible = decay * previous_states(states, state[:, None], reverse) if direction.mask else states
         y = (visible * tokens.C[..., None]).sum(2).reshape(self.batch, self.length, -1)
-        return y, position(states, last).flatten(0, 1) if last_state is None else last_state
+        return y, slice_at(states, last).flatten(0, 1) if last_state is None else last_state
 
     def _increment_of_all(self) -> Tensor:
         """Return delta B x of all positions of the chunks in one tensor, (B * K, chunk, N, D)."""

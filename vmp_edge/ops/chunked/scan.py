@@ -12,7 +12,7 @@ from .. import reference
 from . import chunks, torch_scan
 from .activation import softplus
 from .form import DEFAULT, Form, require_form
-from .tokens import Direction, Tokens, clear_first, position
+from .tokens import Direction, Tokens, clear_first, slice_at
 
 
 def selective_scan(
@@ -103,7 +103,7 @@ def _state_term(
     tokens = Tokens(delta, delta * x, B, C)
     states = []
     for direction in directions:
-        first = position(x, x.shape[1] - 1 if direction.reverse else 0)
+        first = slice_at(x, x.shape[1] - 1 if direction.reverse else 0)
         start = first if initial_state == "first_input" else first * 0.0
         states.append(start.expand(-1, B.shape[2], -1).contiguous())  # a scan operator wants one layout throughout
     if form.form == "scan" and len(directions) == 2:

@@ -46,12 +46,12 @@ class Tokens(NamedTuple):
         return Tokens(*(t.reshape(-1, chunk, t.shape[2]) for t in self))
 
 
-def scan_order(count: int, reverse: bool) -> range:
+def indices(count: int, reverse: bool) -> range:
     """Return the positions 0 .. count - 1 in the order in which they are scanned."""
     return range(count - 1, -1, -1) if reverse else range(count)
 
 
-def position(tensor: Tensor, index: int) -> Tensor:
+def slice_at(tensor: Tensor, index: int) -> Tensor:
     """Return one position of dimension 1 and keep the dimension: this is a slice, where indexing would gather."""
     return tensor[:, index : index + 1]
 
