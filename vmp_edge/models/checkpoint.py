@@ -32,9 +32,9 @@ def load_checkpoint(
     """Load a published ``.pth`` file, or one of our own.
 
     Every size is inferred from the tensors. Position embeddings are interpolated as the published code does
-    (VideoMamba, video_sm/run_class_finetuning.py: bicubic in space, linear in time). The 2-D patch embedding of an image
-    checkpoint becomes the middle frame of the tubelet (video_sm/models/videomamba.py, "center"). Weights of any floating
-    dtype become float32. If the file has ``options``, as files of our own do, they overrule ``family``.
+    (VideoMamba, video_sm/run_class_finetuning.py: bicubic in space, linear in time). The 2-D patch embedding of an
+    image checkpoint becomes the middle frame of the tubelet (video_sm/models/videomamba.py, "center"). Weights of any
+    floating dtype become float32. If the file has ``options``, as files of our own do, they overrule ``family``.
 
     Args:
         path: The file: ``{"model": ...}``, ``{"module": ...}`` or a bare state dict; keys may carry the prefixes
@@ -69,7 +69,7 @@ def load_checkpoint(
         }
     )
     state = fit_patch_embedding(state, source)
-    _check(state, VideoMamba(source), path)
+    _require_fit(state, VideoMamba(source), path)
     model = VideoMamba(options)
     model.load_state_dict(interpolate_positions(state, options))
     return model.eval()
@@ -199,7 +199,7 @@ def interpolate_positions(state: dict[str, Tensor], options: ModelOptions) -> di
     return state
 
 
-def _check(state: dict[str, Tensor], model: VideoMamba, path: str | Path) -> None:
+def _require_fit(state: dict[str, Tensor], model: VideoMamba, path: str | Path) -> None:
     """Compare keys and shapes before anything is loaded, so that no model is ever half loaded."""
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     missing = [f"{key} {expected[key]}" for key in expected if key not in state]
