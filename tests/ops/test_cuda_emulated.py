@@ -1,4 +1,4 @@
-"""The CUDA kernels without a GPU: the same source compiled as C++, thread by thread, on the one case list."""
+"""The CUDA kernels without a GPU, on the one case list: the same source, compiled as C++ and run thread by thread."""
 
 import platform
 import shutil
@@ -42,14 +42,14 @@ def device(request, library):
 
 
 def _arguments_of(case, dtype=torch.float32):
-    """Half precision is for the activations; the parameters stay as they are."""
+    """Return the case's arguments with activations of a dtype; parameters stay float32."""
     inputs = {n: t if t is None or t.dim() < 3 else t.to(dtype) for n, t in case.inputs().items()}
     return PARSERS[case.operator](**inputs, **case.options())
 
 
 def _compute(library, a):
-    by = _cuda_kernels.run_conv if isinstance(a, _arguments.ConvArguments) else _cuda_kernels.run_scan
-    return by(library, a, 0)
+    run = _cuda_kernels.run_conv if isinstance(a, _arguments.ConvArguments) else _cuda_kernels.run_scan
+    return run(library, a, 0)
 
 
 def _run(library, case):
