@@ -24,7 +24,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import _registration as _registration
+from . import _registration as _registration  # registers the operators
 from . import reference
 
 __all__ = ["bi_selective_scan", "causal_conv_silu", "reference", "selective_scan"]

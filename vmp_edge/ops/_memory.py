@@ -1,4 +1,4 @@
-"""How the compiled kernels see a tensor: the layout that they can read, and the addresses and strides that C takes."""
+"""Hand tensors to the compiled kernels: bring them into a readable layout, and give C their addresses and strides."""
 
 from __future__ import annotations
 

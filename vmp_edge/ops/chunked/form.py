@@ -9,7 +9,7 @@ SOFTPLUS = ("operator", "polynomial")
 
 
 class Form(NamedTuple):
-    """How a scan is written.
+    """A way to write a scan in ordinary operations.
 
     Attributes:
         form: One of `FORMS`.

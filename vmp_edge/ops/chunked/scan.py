@@ -94,7 +94,7 @@ def _state_term(
     initial_state: str,
     form: Form,
 ) -> Tensor:
-    """Return sum_n C h, summed over one direction or over forward and backward: (B, L, D)."""
+    """Return sum_n C h of one direction, or summed over the forward and the backward direction: (B, L, D)."""
     if initial_state not in reference.INITIAL_STATES:
         names = ", ".join(reference.INITIAL_STATES)
         raise ValueError(f"initial_state is {initial_state!r}; it must be one of {names}")
@@ -107,7 +107,7 @@ def _state_term(
         start = first if initial_state == "first_input" else first * 0.0
         states.append(start.expand(-1, B.shape[2], -1).contiguous())  # a scan operator wants one layout throughout
     if form.form == "scan" and len(directions) == 2:
-        return torch_scan.scan_both(tokens, *directions, torch.cat(states))
+        return torch_scan.scan_both(tokens, directions[0], directions[1], torch.cat(states))
     scan = partial(torch_scan.scan, tokens) if form.form == "scan" else partial(chunks.scan, chunks.cut(tokens, form))
     outputs = []
     for direction, state in zip(directions, states, strict=True):

@@ -1,4 +1,4 @@
-"""What every form of the scan works on: tokens, the direction in which they are scanned, and positions among them."""
+"""Tokens, the direction in which they are scanned, and positions among them, for every form of the scan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Direction(NamedTuple):
-    """How the tokens are scanned.
+    """A way to scan the tokens.
 
     Attributes:
         rate: Decay rates A, transposed: (N, D), or (B, N, D) for rates of each batch item.
