@@ -1,8 +1,9 @@
 // case_runner ISA INPUT OUTPUT: runs every record of INPUT with one instruction set and writes the results to OUTPUT.
 //
 // A record is ten int64 (operation, batch, length, channels, states or taps, reverse, first_input, mask, threads, and a
-// bit for each optional array that is present), then float32 arrays, all contiguous, in the order in which the code below
-// reads them. The results are float32: the output, then the gradients of the arrays that are present, in their order.
+// bit for each optional array that is present), then float32 arrays, all contiguous, in the order in which the code
+// below reads them. The results are float32: the output, then the gradients of the arrays that are present, in their
+// order.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
