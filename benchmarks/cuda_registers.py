@@ -1,4 +1,7 @@
-"""Registers and spills of every CUDA kernel on every architecture, as ptxas reports them; needs nvcc, no GPU."""
+"""Tabulate registers and spills of every CUDA kernel on every architecture, as ptxas reports them.
+
+This needs nvcc, but no GPU.
+"""
 
 from __future__ import annotations
 
@@ -25,27 +28,27 @@ Usage = tuple[int, int]  # registers, bytes spilled
 
 
 def architectures() -> list[int]:
-    """Those of the tuning table."""
+    """Return the architectures in the tuning table, runtimes/cuda/src/tuning.h."""
     table = (SOURCES / "src" / "tuning.h").read_text()
     return [int(sm) for sm in re.findall(r"^    \{(\d+),", table, re.MULTILINE)]
 
 
 def compile_for(nvcc: str, sm: int) -> dict[str, Usage]:
-    """By kernel; the options are those of runtimes/cuda/CMakeLists.txt."""
+    """Compile for an architecture with the options of runtimes/cuda/CMakeLists.txt; return the usage by kernel."""
     options = ["-std=c++17", "-O3", "-ftz=true", f"-arch=sm_{sm}", "-cubin", "-Xptxas", "-v"]
     messages = ""
     for source in sorted((SOURCES / "src").glob("*.cu")):
         with tempfile.TemporaryDirectory() as folder:
             files = ["-I", str(SOURCES / "include"), str(source), "-o", str(Path(folder) / "cubin")]
-            done = subprocess.run([nvcc, *options, *files], capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        messages += done.stderr
+            compilation = subprocess.run([nvcc, *options, *files], capture_output=True, text=True)
+        if compilation.returncode:
+            raise SystemExit(compilation.stderr)
+        messages += compilation.stderr
     return parse(messages)
 
 
 def parse(messages: str) -> dict[str, Usage]:
-    """By kernel, from what ptxas writes."""
+    """Read the usage of each kernel from the messages of ptxas."""
     usage: dict[str, Usage] = {}
     kernel, spilled = "", 0
     for line in messages.splitlines():
@@ -59,13 +62,20 @@ def parse(messages: str) -> dict[str, Usage]:
 
 
 def label(name: str, dtype: str, size: str | None, groups: str | None) -> str:
-    """What the table calls a kernel; `size` is its states of a thread, or its taps."""
+    """Return a kernel's name in the table.
+
+    Args:
+        name: The kernel's function.
+        dtype: Its activations' type, a key of `TYPES`.
+        size: States of a thread, or taps; None if the kernel has neither.
+        groups: Threads that share a channel's states; None if the kernel does not share them.
+    """
     spread = f", {size} states x {groups} threads" if groups else f", {size} taps" if size else ""
     return f"`{name}` {TYPES[dtype]}{spread}"
 
 
 def report(usage: dict[int, dict[str, Usage]], compiler: str) -> str:
-    """The whole Markdown file."""
+    """Format the whole Markdown file."""
     kernels = sorted({kernel for kernels in usage.values() for kernel in kernels})
     lines = [
         "# Registers of the CUDA kernels",
@@ -85,10 +95,18 @@ def report(usage: dict[int, dict[str, Usage]], compiler: str) -> str:
 
 
 def main() -> int:
-    """Compile for every architecture and write the table; 1 if a kernel spills."""
+    """Compile for every architecture and write the table.
+
+    Returns:
+        The exit status: 1 if a kernel spills registers, or nvcc is not installed.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--architectures", nargs="+", type=int, default=architectures(), help="default: all of the table"
+        "--architectures",
+        nargs="+",
+        type=int,
+        default=architectures(),
+        help="compute capabilities, 87 for example (default: all in the tuning table)",
     )
     parser.add_argument("--output", type=Path, default=OUTPUT, help="Markdown table to write")
     arguments = parser.parse_args()

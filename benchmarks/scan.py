@@ -1,8 +1,8 @@
 """Time the scan and the convolution: native kernels, a plain C loop, PyTorch; one thread, one run, one table.
 
 Times are CPU times of the one thread, so that waiting for other programs does not count. Every repeat times all
-contenders one after the other, so that a machine that is slow for a while is so for all; the table has medians and
-ratios to the plain C loop. All are given the same inputs, and their results are compared before they are timed.
+contenders one after the other: if the machine is slow for a while, it is slow for all of them. The table has medians
+and ratios to the plain C loop. All contenders get the same inputs, and their results are compared before the timing.
 """
 
 from __future__ import annotations
@@ -33,12 +33,17 @@ STATES = 16
 TAPS = 4
 PATCHES = 14 * 14  # of a 224 pixel frame
 REFERENCE_LIMIT = 1569 * 384  # the PyTorch loop is timed up to this many (step, channel) pairs
-BAR = 12.0  # AVX-512 over the plain C loop, one direction, L 1569, D 384
+BAR = 12.0  # least speed of AVX-512 over the plain C loop, one direction, L 1569, D 384
 
 
 @dataclass
 class Shape:
-    """One benchmark shape and its inputs."""
+    """A model's scan at a number of frames.
+
+    Attributes:
+        model: A key of `MODELS`.
+        frames: Frames of a clip.
+    """
 
     model: str
     frames: int
@@ -52,7 +57,7 @@ class Shape:
         return MODELS[self.model]
 
     def inputs(self) -> dict[str, Tensor]:
-        """What a trained model has: slow and fast decays, small steps."""
+        """Return inputs like those of a trained model: slow and fast decays, small steps."""
         generator = torch.Generator().manual_seed(0)
 
         def normal(*sizes: int) -> Tensor:
@@ -67,7 +72,7 @@ class Shape:
 
 
 def compile_plain_c(folder: Path) -> ctypes.CDLL:
-    """The plain C loop as a shared library."""
+    """Compile the plain C loop to a shared library and load it."""
     library = folder / "plain_scan.so"
     command = ["cc", "-O3", "-shared", "-fPIC", str(HERE / "plain_scan.c"), "-o", str(library), "-lm"]
     subprocess.run(command, check=True)
@@ -77,7 +82,7 @@ def compile_plain_c(folder: Path) -> ctypes.CDLL:
 
 
 def run_plain_c(plain: ctypes.CDLL, inputs: dict[str, Tensor]) -> Tensor:
-    """One direction by the plain C loop."""
+    """Scan one direction by the plain C loop."""
     y = torch.empty_like(inputs["x"])
     names = ("x", "dt", "A", "B", "C", "D", "z", "dt_bias")
     plain.plain_scan(*(inputs[name].data_ptr() for name in names), y.data_ptr(), *y.shape[1:], STATES)
@@ -85,7 +90,7 @@ def run_plain_c(plain: ctypes.CDLL, inputs: dict[str, Tensor]) -> Tensor:
 
 
 def on_isa(isa: str, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """The same call with one instruction set."""
+    """Return the same call with an instruction set."""
 
     def run() -> Tensor:
         _native.set_isa(isa)
@@ -98,29 +103,29 @@ Contenders = dict[str, Callable[[], Tensor]]
 
 
 def scan_contenders(shape: Shape, plain: ctypes.CDLL, isas: list[str]) -> dict[str, Contenders]:
-    """By job: the name of each contender and its call."""
-    both = shape.inputs()
-    one = {name: tensor for name, tensor in both.items() if name != "A_b"}
-    grad_y = torch.randn(one["x"].shape, generator=torch.Generator().manual_seed(1))
+    """Return the contenders' calls, by job and by the contender's name."""
+    bi_inputs = shape.inputs()
+    inputs = {name: tensor for name, tensor in bi_inputs.items() if name != "A_b"}
+    grad_y = torch.randn(inputs["x"].shape, generator=torch.Generator().manual_seed(1))
 
     def scan() -> Tensor:
-        return ops.selective_scan(*one.values())
+        return ops.selective_scan(*inputs.values())
 
     def bi_scan() -> Tensor:
-        return ops.bi_selective_scan(*both.values())
+        return ops.bi_selective_scan(*bi_inputs.values())
 
     def bi_gradient() -> Tensor:
-        gradients: list[Tensor] = torch.ops.vmp.bi_selective_scan_backward(grad_y, *both.values())
+        gradients: list[Tensor] = torch.ops.vmp.bi_selective_scan_backward(grad_y, *bi_inputs.values())
         return gradients[0]
 
     jobs: dict[str, Contenders] = {
-        "scan": {"plain C": lambda: run_plain_c(plain, one)},
+        "scan": {"plain C": lambda: run_plain_c(plain, inputs)},
         "both directions": {},
         "gradient of both": {},
     }
     if shape.length * shape.channels <= REFERENCE_LIMIT:
-        jobs["scan"]["PyTorch"] = lambda: reference.selective_scan(*one.values())
-        jobs["both directions"]["PyTorch"] = lambda: reference.bi_selective_scan(*both.values())
+        jobs["scan"]["PyTorch"] = lambda: reference.selective_scan(*inputs.values())
+        jobs["both directions"]["PyTorch"] = lambda: reference.bi_selective_scan(*bi_inputs.values())
     for isa in isas:
         for job, function in zip(jobs, (scan, bi_scan, bi_gradient), strict=True):
             jobs[job][isa] = on_isa(isa, function)
@@ -128,7 +133,7 @@ def scan_contenders(shape: Shape, plain: ctypes.CDLL, isas: list[str]) -> dict[s
 
 
 def conv_contenders(shape: Shape, isas: list[str]) -> Contenders:
-    """The convolution: PyTorch's own, with the transposes that it needs, and the native one."""
+    """Return the convolution's contenders: PyTorch's conv1d with its transposes, and the native kernels."""
     x = shape.inputs()["x"]
     generator = torch.Generator().manual_seed(2)
     weight = torch.randn(shape.channels, TAPS, generator=generator)
@@ -146,8 +151,8 @@ def conv_contenders(shape: Shape, isas: list[str]) -> Contenders:
 
 
 def measure(contenders: Contenders, repeats: int) -> dict[str, float]:
-    """Median CPU seconds of each, interleaved; slow ones (over a second) are repeated less."""
-    results = {name: run() for name, run in contenders.items()}  # warms up, too
+    """Measure the median CPU seconds of each contender, in turns; those that take over a second get three turns."""
+    results = {name: run() for name, run in contenders.items()}  # this also warms up
     first = next(iter(results))
     for name, result in results.items():
         torch.testing.assert_close(result, results[first], rtol=1e-3, atol=1e-3, msg=f"{name} differs from {first}")
@@ -163,7 +168,7 @@ def measure(contenders: Contenders, repeats: int) -> dict[str, float]:
 
 
 def cell(seconds: float | None, yardstick: float | None) -> str:
-    """Milliseconds, and how many times faster than the yardstick."""
+    """Format milliseconds, and how many times faster than the yardstick they are."""
     if seconds is None:
         return "not run"
     text = f"{seconds * 1e3:.2f}" if seconds < 0.1 else f"{seconds * 1e3:.0f}"
@@ -171,7 +176,7 @@ def cell(seconds: float | None, yardstick: float | None) -> str:
 
 
 def table(title: str, rows: list[tuple[Shape, dict[str, float]]], columns: list[str], yardstick: str | None) -> str:
-    """One job as a Markdown table."""
+    """Format one job as a Markdown table."""
     lines = [
         f"## {title}",
         "",
@@ -186,7 +191,7 @@ def table(title: str, rows: list[tuple[Shape, dict[str, float]]], columns: list[
 
 
 def machine() -> str:
-    """CPU, compiler and versions in one line."""
+    """Describe the CPU, the compiler and the versions in one line."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -199,18 +204,24 @@ def machine() -> str:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--frames", nargs="+", type=int, default=[8, 16, 64], help="of 224x224 (default: 8 16 64)")
+    parser.add_argument(
+        "--frames", nargs="+", type=int, default=[8, 16, 64], help="numbers of frames of 224x224 (default: 8 16 64)"
+    )
     parser.add_argument("--isas", nargs="+", default=None, help="instruction sets (default: all of this machine)")
-    parser.add_argument("--repeats", type=int, default=15, help="of everything (default: 15)")
+    parser.add_argument("--repeats", type=int, default=15, help="repeats of each measurement (default: 15)")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "scan.md", help="Markdown table to write")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Run everything, write the table; 1 if the bar is missed."""
+    """Measure all contenders and write the table.
+
+    Returns:
+        The exit status: 1 if AVX-512 is slower than `BAR` demands.
+    """
     arguments = parse_arguments()
     isas = arguments.isas or _native.isas()
     torch.set_num_threads(1)
@@ -237,7 +248,7 @@ def main() -> int:
 
 
 def report(results: dict[str, list[tuple[Shape, dict[str, float]]]], isas: list[str]) -> str:
-    """The whole Markdown file."""
+    """Format the whole Markdown file."""
     command = shlex.join(["python", "benchmarks/scan.py", *sys.argv[1:]])
     parts = [
         "# Scan and convolution, one thread\n",
@@ -258,7 +269,7 @@ def report(results: dict[str, list[tuple[Shape, dict[str, float]]]], isas: list[
 
 
 def check_bar(results: dict[str, list[tuple[Shape, dict[str, float]]]]) -> int:
-    """Compare AVX-512 with the plain C loop where the bar is set."""
+    """Compare AVX-512 with the plain C loop at the shape of `BAR`; return 1 if it is too slow, otherwise 0."""
     for shape, times in results["scan"]:
         if (shape.model, shape.frames) == ("Tiny", 8) and "avx512" in times:
             ratio = times["plain C"] / times["avx512"]

@@ -1,8 +1,8 @@
-"""What the scan's forms for NPUs cost and how exact they are, and write the table.
+"""Measure what the scan's forms of ordinary operations cost and how exact they are, and write the table.
 
-Operations and elements written are counted while the bidirectional scan runs: whatever computes or copies counts,
-slices included, as devices copy them; views do not. The error is against the float64 reference, in float32 and in
-float16 throughout, relative to the largest result.
+Operations and the elements that they write are counted while the bidirectional scan runs. All operations that compute
+or copy count, slices included, because devices copy them; views do not count. Errors are those of scans computed in
+float32 and in float16 throughout, against the float64 reference and relative to the largest result.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from vmp_edge.ops.chunked import Form
 
 RESULTS = Path(__file__).parent / "results" / "scan_chunked.md"
 CHUNKS = (4, 8, 16, 32, 64, 128)
-STEPS = (0.1, 2.0)  # the largest step after softplus; trained models have up to about 0.1
+STEPS = (0.1, 2.0)  # largest step size after softplus; in trained models it is about 0.1
 VIEWS = {"view", "_unsafe_view", "unsqueeze", "squeeze", "expand", "alias", "transpose", "t", "permute", "detach"}
 
 
 class Shape(NamedTuple):
-    """Sizes of a scan: videomambapro-tiny at 8x224x224 unless the command line says otherwise."""
+    """Sizes L, D and N of a scan; by default those of videomambapro-tiny at 8x224x224."""
 
     length: int
     channels: int = 384
     states: int = 16
 
     def inputs(self, largest_step: float, channels: int | None = None) -> dict[str, Tensor]:
-        """Inputs with steps spread log-uniformly up to the largest, and decay rates of 1 .. N."""
+        """Return inputs with step sizes that are log-uniform up to the largest, and decay rates of 1 .. N."""
         torch.manual_seed(0)
         d, n, length = channels or self.channels, self.states, self.length
         step = torch.exp(
@@ -49,7 +49,7 @@ class Shape(NamedTuple):
 
 
 class Scan(nn.Module):
-    """The bidirectional scan of VideoMambaPro in a form, or as the reference has it."""
+    """The bidirectional scan of VideoMambaPro, in a form of `chunked` or, for None, by the reference."""
 
     def __init__(self, form: Form | None) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Scan(nn.Module):
 
 
 class Counter(TorchDispatchMode):
-    """Counts operations and the elements that they write."""
+    """A mode that counts operations and the elements that they write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Counter(TorchDispatchMode):
 
 
 def count(shape: Shape, form: Form | None) -> tuple[int, int]:
-    """Operations, and elements that they write."""
+    """Count a form's operations, and the elements that they write."""
     inputs = {name: t.to("meta") for name, t in shape.inputs(0.1).items()}
     with Counter() as counter:
         Scan(form)(**inputs)
@@ -86,19 +86,19 @@ def count(shape: Shape, form: Form | None) -> tuple[int, int]:
 
 
 def errors(shape: Shape, form: Form) -> list[float]:
-    """Largest difference over the largest result: float32 for each of `STEPS`, then float16."""
-    found = []
+    """Measure the largest difference over the largest result: in float32 for each of `STEPS`, then in float16."""
+    values = []
     for dtype in (torch.float32, torch.float16):
         for largest_step in STEPS:
             inputs = {name: t.to(dtype) for name, t in shape.inputs(largest_step, channels=32).items()}
             exact = Scan(None)(**{name: t.double() for name, t in inputs.items()})
             y = Scan(form)(**inputs).double()
-            found.append(float((y - exact).abs().max() / exact.abs().max()))
-    return found
+            values.append(float((y - exact).abs().max() / exact.abs().max()))
+    return values
 
 
 def rows(shape: Shape) -> list[str]:
-    """The table."""
+    """Measure every form and format the table."""
     state = shape.length * shape.channels * shape.states
     lines = [
         "| form | chunk | operations | elements written, in L x D x N | float32, steps to 0.1 | to 2 | float16, to 0.1 "
@@ -123,7 +123,7 @@ def main() -> None:
     """Parse the command line, measure, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--length", type=int, default=1569, help="tokens (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the table (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="Markdown table to write (default: %(default)s)")
     args = parser.parse_args()
     shape = Shape(args.length)
     lines = [

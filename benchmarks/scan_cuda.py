@@ -1,8 +1,9 @@
 """Time the bidirectional scan on a GPU: our kernels, mamba_ssm (two calls with flips) and the limits of the machine.
 
-All contenders get the same inputs and are compared before they are timed, one after the other in each repeat. Limits:
-the exponentials that the recurrence needs at least (one for each step, channel, state and direction, at 16 per clock
-and SM), and the bytes of the inputs and the output at the bandwidth of a plain copy in the same run.
+All contenders get the same inputs, and their results are compared before they are timed. Each repeat times them one
+after the other. There are two limits. One is the time of the exponentials that the recurrence needs: one for each step,
+channel, state and direction, at 16 per clock and SM. The other is the time of reading the inputs and writing the output
+at the bandwidth of a plain copy in the same run.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ BATCHES = (1, 8, 32)
 LENGTHS = (1569, 12545)
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 EXPONENTIALS_PER_CLOCK = 16  # of one SM
-BAR = 2.0  # times mamba_ssm
+BAR = 2.0  # least speed over mamba_ssm
 
 Contenders = dict[str, Callable[[], Tensor]]
 
 
 def inputs_of(batch: int, length: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """What a trained model has: slow and fast decays, small steps."""
+    """Return inputs like those of a trained model: slow and fast decays, small steps."""
     generator = torch.Generator("cuda").manual_seed(0)
 
     def normal(*sizes: int) -> Tensor:
@@ -49,7 +50,10 @@ def inputs_of(batch: int, length: int, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def mamba_scan(inputs: dict[str, Tensor]) -> Callable[[], Tensor] | None:
-    """mamba_ssm's selective scan as VideoMamba calls it, twice and flipped, in its own layout; None without."""
+    """Return a call of mamba_ssm's selective scan, or None if mamba_ssm is not installed.
+
+    Like VideoMamba, it scans in mamba_ssm's own layout, once forwards and once with everything flipped.
+    """
     try:
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     except ImportError:
@@ -68,7 +72,7 @@ def mamba_scan(inputs: dict[str, Tensor]) -> Callable[[], Tensor] | None:
 
 
 def milliseconds(run: Callable[[], object]) -> float:
-    """GPU time of one call, measured over as many as take a few milliseconds."""
+    """Measure the GPU time of one call, as the mean of ten."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     calls = 10
     start.record()
@@ -80,7 +84,7 @@ def milliseconds(run: Callable[[], object]) -> float:
 
 
 def measure(contenders: Contenders, repeats: int) -> dict[str, float]:
-    """Median milliseconds of each, interleaved."""
+    """Measure the median milliseconds of each contender, in turns."""
     for run in contenders.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -90,8 +94,8 @@ def measure(contenders: Contenders, repeats: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def captured(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """The same as a CUDA graph: without the time that launching takes."""
+def in_cuda_graph(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """Return the same call as a CUDA graph, which saves the time for launching each kernel."""
     run()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -105,14 +109,14 @@ def captured(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
 
 
 def bytes_per_millisecond(repeats: int) -> float:
-    """Of a plain copy of 1 GiB, read and written."""
+    """Measure the bandwidth of a plain copy of 1 GiB; the bytes read and the bytes written both count."""
     source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     return 2 * source.numel() / measure({"copy": lambda: target.copy_(source)}, repeats)["copy"]
 
 
 def exponential_limit(batch: int, length: int) -> float:
-    """Milliseconds for one exponential for each step, channel, state and direction."""
+    """Return the milliseconds for one exponential for each step, channel, state and direction."""
     properties = torch.cuda.get_device_properties(0)
     hertz = float(getattr(properties, "clock_rate", 0)) * 1e3 or float("nan")
     count = 2 * batch * length * CHANNELS * STATES
@@ -120,27 +124,31 @@ def exponential_limit(batch: int, length: int) -> float:
 
 
 def row(batch: int, length: int, dtype: str, bandwidth: float, repeats: int) -> tuple[str, float | None]:
-    """One line of the table, and how many times faster than mamba_ssm."""
+    """Measure one line of the table.
+
+    Returns:
+        The line, and how many times faster than mamba_ssm our kernels are, or None if mamba_ssm is not installed.
+    """
     inputs = inputs_of(batch, length, DTYPES[dtype])
 
     def ours() -> Tensor:
         return ops.bi_selective_scan(*inputs.values())
 
-    contenders: Contenders = {"ours": ours, "graph": captured(ours)}
+    contenders: Contenders = {"ours": ours, "graph": in_cuda_graph(ours)}
     if mamba := mamba_scan(inputs):
         torch.testing.assert_close(mamba().transpose(1, 2).float(), ours().float(), rtol=2e-2, atol=2e-1)
         contenders |= {"mamba_ssm": mamba}
     times = measure(contenders, repeats)
     ratio = times["mamba_ssm"] / times["ours"] if mamba else None
     size = sum(tensor.nbytes for tensor in inputs.values()) + inputs["x"].nbytes
-    other = f"{times['mamba_ssm']:.3f} ({ratio:.1f}x)" if ratio else "not installed"
-    cells = [batch, length, dtype, f"{times['ours']:.3f}", f"{times['graph']:.3f}", other,
+    mamba_cell = f"{times['mamba_ssm']:.3f} ({ratio:.1f}x)" if ratio else "not installed"
+    cells = [batch, length, dtype, f"{times['ours']:.3f}", f"{times['graph']:.3f}", mamba_cell,
              f"{exponential_limit(batch, length):.3f}", f"{size / bandwidth:.3f}"]  # fmt: skip
     return f"| {' | '.join(map(str, cells))} |", ratio
 
 
 def refusal() -> str | None:
-    """Why nothing can be measured here, in one line."""
+    """Say in one line why this machine cannot measure, or return None if it can."""
     if not torch.cuda.is_available():
         return "the CUDA scan's benchmark needs an NVIDIA GPU and a PyTorch with CUDA; there is none here"
     if not _cuda_kernels.supports(torch.device("cuda", 0)):
@@ -149,10 +157,14 @@ def refusal() -> str | None:
 
 
 def main() -> int:
-    """Measure and write the table; 1 if nothing can be measured or the bar is missed."""
+    """Measure and write the table.
+
+    Returns:
+        The exit status: 1 if this machine cannot measure, or if our kernels are slower than `BAR` demands.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
-    parser.add_argument("--repeats", type=int, default=15, help="of everything (default: 15)")
+    parser.add_argument("--repeats", type=int, default=15, help="repeats of each measurement (default: 15)")
     parser.add_argument(
         "--output", type=Path, default=HERE / "results" / "scan_cuda.md", help="Markdown table to write"
     )
@@ -184,8 +196,8 @@ def main() -> int:
     partial.write_text(text)
     partial.replace(arguments.output)
     print(f"wrote {arguments.output}")
-    known = [ratio for ratio in ratios if ratio is not None]
-    return int(bool(known) and min(known) < BAR)
+    measured_ratios = [ratio for ratio in ratios if ratio is not None]
+    return int(bool(measured_ratios) and min(measured_ratios) < BAR)
 
 
 if __name__ == "__main__":

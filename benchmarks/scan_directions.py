@@ -1,7 +1,8 @@
-"""What it gains to fold the two directions of a scan into the batch, where a backend has a scan operator.
+"""Measure what a backend with a scan operator gains if the two directions of a scan are folded into the batch.
 
-Each model becomes an ONNX file twice: as `vmp_edge.ops.chunked` has it, one Scan for both directions, and with one for
-each. ONNX Runtime and OpenVINO (if it is installed) run both by turns, on one thread, and their results are compared.
+Each model is written as an ONNX file twice: with one Scan for both directions, as `vmp_edge.ops.chunked` does it, and
+with one Scan for each direction. ONNX Runtime and, if it is installed, OpenVINO run both files in turns, on one thread,
+and the results are compared.
 """
 
 from __future__ import annotations
@@ -40,24 +41,25 @@ def apart(
     x: Tensor, dt: Tensor, A: Tensor, A_b: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, dt_bias: Tensor,
     initial_state: str, mask_backward: bool,
 ) -> Tensor:  # fmt: skip
-    """`chunked.bi_selective_scan` as two scans."""
-    one = {"dt_bias": dt_bias, "initial_state": initial_state, "form": SCAN}
-    y = chunked.selective_scan(x, dt, A, B, C, **one)
-    y_b = chunked.selective_scan(x, dt, A_b, B, C, **one, reverse=True, mask_diagonal=mask_backward)
-    return (y + y_b + 2.0 * D * x) * F.silu(z)
+    """Compute `chunked.bi_selective_scan` as two scans."""
+    options = {"dt_bias": dt_bias, "initial_state": initial_state, "form": SCAN}
+    forward = chunked.selective_scan(x, dt, A, B, C, **options)
+    backward = chunked.selective_scan(x, dt, A_b, B, C, **options, reverse=True, mask_diagonal=mask_backward)
+    return (forward + backward + 2.0 * D * x) * F.silu(z)
 
 
 def programs() -> dict[str, ExportedProgram]:
-    """The models, by what the table calls them."""
+    """Return the exported models, by their names in the table."""
     torch.manual_seed(0)
     tiny = VideoMamba(ModelOptions(**TINY)).eval()
     for block in tiny.blocks():
-        block.mixer.A_b_log.data += 0.1  # as in a trained model, not that of the other direction
-    named = {"egomotion-nano": zoo.load("egomotion-nano").module, f"{BLOCKS} blocks of videomambapro-tiny": tiny}
-    return {name: graph.export(model) for name, model in named.items()}
+        block.mixer.A_b_log.data += 0.1  # as in a trained model, the directions' rates differ
+    models = {"egomotion-nano": zoo.load("egomotion-nano").module, f"{BLOCKS} blocks of videomambapro-tiny": tiny}
+    return {name: graph.export(model) for name, model in models.items()}
 
 
 def on_onnxruntime(content: bytes, frames: Any) -> Run:
+    """Load an ONNX model into ONNX Runtime; the call runs it on the frames."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -65,6 +67,7 @@ def on_onnxruntime(content: bytes, frames: Any) -> Run:
 
 
 def on_openvino(content: bytes, frames: Any) -> Run:
+    """Load an ONNX model into OpenVINO; the call runs it on the frames."""
     import openvino
 
     options = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
@@ -73,43 +76,43 @@ def on_openvino(content: bytes, frames: Any) -> Run:
 
 
 def engines() -> dict[str, Callable[[bytes, Any], Run]]:
-    """Those that are installed."""
-    found = {"ONNX Runtime": on_onnxruntime}
+    """Return the engines that are installed, by name."""
+    loaders = {"ONNX Runtime": on_onnxruntime}
     try:
         import openvino  # noqa: F401
     except ImportError:
-        return found
-    return {**found, "OpenVINO": on_openvino}
+        return loaders
+    return {**loaders, "OpenVINO": on_openvino}
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What it gives, and its CPU seconds."""
+    """Call a function; return its result and the CPU seconds that it took."""
     before = time.process_time()
     return work(), time.process_time() - before
 
 
 def to_onnx(program: ExportedProgram, scan: Callable[..., Tensor]) -> Any:
-    """The ONNX model of a program whose bidirectional scans are written so."""
+    """Convert a program to an ONNX model in which `scan` computes the bidirectional scans."""
     return onnx.to_onnx(program.run_decompositions({torch.ops.vmp.bi_selective_scan.default: scan}), SCAN)
 
 
 def rows_of(name: str, program: ExportedProgram, rounds: int) -> list[str]:
-    """Rows of a model: for each engine, apart and folded."""
+    """Measure a model; return its rows: for each engine, directions apart and folded."""
     frames = torch.randn(program.example_inputs[0][0].shape).numpy()
-    written = {"apart": apart, "folded": partial(chunked.bi_selective_scan, form=SCAN)}
-    made = {key: timed(partial(to_onnx, program, scan)) for key, scan in written.items()}
+    scans = {"apart": apart, "folded": partial(chunked.bi_selective_scan, form=SCAN)}
+    models = {key: timed(partial(to_onnx, program, scan)) for key, scan in scans.items()}
     lines = []
     for engine, load in engines().items():
-        loaded = {key: timed(partial(load, model.SerializeToString(), frames)) for key, (model, _) in made.items()}
-        results = [run() for run, _ in loaded.values()]
+        sessions = {key: timed(partial(load, model.SerializeToString(), frames)) for key, (model, _) in models.items()}
+        results = [run() for run, _ in sessions.values()]
         np.testing.assert_allclose(*results, atol=1e-4, rtol=0)
-        turns = [{key: timed(run)[1] for key, (run, _) in loaded.items()} for _ in range(rounds)]
+        turns = [{key: timed(run)[1] for key, (run, _) in sessions.items()} for _ in range(rounds)]
         base = statistics.median(turn["apart"] for turn in turns)
-        for key, (model, seconds) in made.items():
+        for key, (model, seconds) in models.items():
             ms = statistics.median(turn[key] for turn in turns)
-            scans = sum(node.op_type == "Scan" for node in model.graph.node)
+            scan_nodes = sum(node.op_type == "Scan" for node in model.graph.node)
             lines.append(
-                f"| {name} | {engine} | {key} | {scans} | {seconds:.1f} | {loaded[key][1]:.2f} | {1e3 * ms:.2f} "
+                f"| {name} | {engine} | {key} | {scan_nodes} | {seconds:.1f} | {sessions[key][1]:.2f} | {1e3 * ms:.2f} "
                 f"| {base / ms:.2f} |"
             )
             print(lines[-1], file=sys.stderr, flush=True)
@@ -119,11 +122,11 @@ def rows_of(name: str, program: ExportedProgram, rounds: int) -> list[str]:
 def main() -> None:
     """Parse the command line, measure, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="clips of each (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=15, help="clips that each model runs (default: %(default)s)")
     args = parser.parse_args()
-    found = programs()
-    to_onnx(found["egomotion-nano"], apart)  # not the first time
-    rows = [row for name, program in found.items() for row in rows_of(name, program, args.rounds)]
+    exported = programs()
+    to_onnx(exported["egomotion-nano"], apart)  # the first conversion takes longer, and is not timed
+    rows = [row for name, program in exported.items() for row in rows_of(name, program, args.rounds)]
     versions = f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
     if "OpenVINO" in engines():
         import openvino

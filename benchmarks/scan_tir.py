@@ -1,8 +1,8 @@
 """Time the bidirectional scan as generated TIR beside the native kernel, one thread, one run, and write the table.
 
-The TVM engine could have either. The generated one follows the native kernel as far as TIR goes: a task for each block
-of channels, all states of a block in registers, softplus kept for the second direction, a polynomial for exp. What TIR
-has no word for is the table in a register that makes the native exp shorter.
+The TVM engine could use either. The generated scan is written like the native kernel as far as TIR can express it: a
+task for each block of channels, all states of a block in registers, softplus kept for the second direction, a
+polynomial for exp. TIR cannot express the table in a register that makes the native exp shorter.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ ARRAYS = ("x", "dt", "A", "A_b", "B", "C", "D", "z", "dt_bias", "y")
 
 
 class Lines:
-    """TVMScript of vector statements, `lanes` channels at once."""
+    """TVMScript statements on vectors of `lanes` channels."""
 
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
 
     def splat(self, value: float | str) -> str:
-        """A number, or an element of an array, in every lane."""
+        """Put a number, or an element of an array, into every lane."""
         return f"T.Broadcast({f'T.float32({value!r})' if isinstance(value, float) else value}, {self.lanes})"
 
     def exp2(self, name: str, value: str) -> Iterator[str]:
-        """name = 2^value for values up to 127; what would be subnormal becomes 2^-126."""
+        """Write name = 2^value for values up to 127; results that would be subnormal become 2^-126."""
         magic = self.splat(12582912.0)  # 1.5 * 2^23: the last bits of the sum are the whole number
         yield f"{name}_v = T.max({value}, {self.splat(-126.0)})"
         yield f"{name}_k = {name}_v + {magic}"
@@ -61,7 +61,7 @@ class Lines:
         yield f"{name} = T.reinterpret('float32x{self.lanes}', {power} + {shifted})"
 
     def softplus(self, name: str, value: str) -> Iterator[str]:
-        """name = max(value, 0) + log(1 + exp(-|value|))."""
+        """Write name = max(value, 0) + log(1 + exp(-|value|))."""
         yield f"{name}_in = {value}"
         zero = self.splat(0.0)
         yield f"{name}_size = T.max({name}_in, {zero} - {name}_in)"
@@ -71,7 +71,7 @@ class Lines:
         yield f"{name} = T.max({name}_in, {zero}) + ({name}_s + {name}_s) * {self.polynomial(LOG1P, f'{name}_q')}"
 
     def polynomial(self, coefficients: tuple[float, ...], x: str) -> str:
-        """Horner's rule."""
+        """Write a polynomial by Horner's rule."""
         result = self.splat(coefficients[-1])
         for coefficient in reversed(coefficients[:-1]):
             result = f"({result} * {x} + {self.splat(coefficient)})"
@@ -79,68 +79,72 @@ class Lines:
 
 
 def scan_source(length: int, channels: int, states: int, lanes: int, first_input: bool, mask: bool) -> Iterator[str]:
-    """The scan of `ARRAYS`: A and A_b are (states, channels), times log2(e); channels a multiple of lanes."""
+    """Write the scan as a TIR function of `ARRAYS`.
+
+    A and A_b are (states, channels) and multiplied by log2(e). The number of channels is a multiple of that of lanes.
+    """
     v = Lines(lanes)
     wide, narrow = (length, channels), (length, states)
     shapes = {"A": (states, channels), "A_b": (states, channels), "B": narrow, "C": narrow}
     shapes |= {"D": (channels,), "dt_bias": (channels,)}
     arguments = ", ".join(f"{name}: T.Buffer({shapes.get(name, wide)}, 'float32')" for name in ARRAYS)
-    mine = f"T.Ramp(block * {lanes}, 1, {lanes})"
-    every = f"T.Ramp(0, 1, {lanes})"
+    block = f"T.Ramp(block * {lanes}, 1, {lanes})"
+    lane_range = f"T.Ramp(0, 1, {lanes})"
     yield "@T.prim_func(private=True, s_tir=True)"
     yield f"def scan({arguments}):"
     yield "    T.func_attr({'op_pattern': 8, 'tirx.noalias': True})"
     yield f"    for block in T.parallel({channels // lanes}):"
     yield "        with T.sblock('scan'):"
-    whole = {name: ", ".join(f"0:{size}" for size in shapes.get(name, wide)) for name in ARRAYS}
-    yield f"            T.reads({', '.join(f'{name}[{whole[name]}]' for name in ARRAYS[:-1])})"
-    yield f"            T.writes(y[{whole['y']}])"
+    extents = {name: ", ".join(f"0:{size}" for size in shapes.get(name, wide)) for name in ARRAYS}
+    yield f"            T.reads({', '.join(f'{name}[{extents[name]}]' for name in ARRAYS[:-1])})"
+    yield f"            T.writes(y[{extents['y']}])"
     yield f"            kept = T.sblock_alloc_buffer(({length}, {lanes}), 'float32')"
     for n in range(states):
         yield f"            h{n} = T.sblock_alloc_buffer(({lanes},), 'float32', scope='local')"
     for reverse, rates in enumerate(("A", "A_b")):
         first = length - 1 if reverse else 0
-        start = f"x[{first}, {mine}]" if first_input else v.splat(0.0)
-        yield from (f"            h{n}[{every}] = {start}" for n in range(states))
+        start = f"x[{first}, {block}]" if first_input else v.splat(0.0)
+        yield from (f"            h{n}[{lane_range}] = {start}" for n in range(states))
         yield f"            for step{reverse} in range({length}):"
         t = f"{length - 1} - step{reverse}" if reverse else f"step{reverse}"
-        lines = _step(v, t, states, rates, bool(reverse), bool(reverse) and mask, f"step{reverse}", mine, every)
+        lines = _step(v, t, states, rates, bool(reverse), bool(reverse) and mask, f"step{reverse}", block, lane_range)
         yield from (f"                {line}" for line in lines)
 
 
 def _step(
-    v: Lines, t: str, states: int, rates: str, last: bool, masked: bool, step: str, mine: str, every: str
+    v: Lines, t: str, states: int, rates: str, last: bool, masked: bool, step: str, block: str, lane_range: str
 ) -> Iterator[str]:
+    """Write one step of one direction; the `last` direction adds its result to the first one's and gates the sum."""
     tag = "b" if last else "a"
     if last:
-        yield f"delta_b = kept[{t}, {every}]"
+        yield f"delta_b = kept[{t}, {lane_range}]"
     else:
-        yield from v.softplus("delta_a", f"dt[{t}, {mine}] + dt_bias[{mine}]")
-        yield f"kept[{t}, {every}] = delta_a"
-    yield f"u_{tag} = delta_{tag} * x[{t}, {mine}]"
+        yield from v.softplus("delta_a", f"dt[{t}, {block}] + dt_bias[{block}]")
+        yield f"kept[{t}, {lane_range}] = delta_a"
+    yield f"u_{tag} = delta_{tag} * x[{t}, {block}]"
     sums: list[str] = []
     for n in range(states):
         name = f"{tag}{n}"
-        yield from v.exp2(f"power_{name}", f"delta_{tag} * {rates}[{n}, {mine}]")
-        yield f"decayed_{name} = power_{name} * h{n}[{every}]"
+        yield from v.exp2(f"power_{name}", f"delta_{tag} * {rates}[{n}, {block}]")
+        yield f"decayed_{name} = power_{name} * h{n}[{lane_range}]"
         yield f"state_{name} = decayed_{name} + u_{tag} * {v.splat(f'B[{t}, {n}]')}"
-        yield f"h{n}[{every}] = state_{name}"
-        shown = f"{'decayed' if masked else 'state'}_{name} * {v.splat(f'C[{t}, {n}]')}"
-        yield f"sum_{name} = {sums[n - 2]} + {shown}" if n > 1 else f"sum_{name} = {shown}"
+        yield f"h{n}[{lane_range}] = state_{name}"
+        term = f"{'decayed' if masked else 'state'}_{name} * {v.splat(f'C[{t}, {n}]')}"
+        yield f"sum_{name} = {sums[n - 2]} + {term}" if n > 1 else f"sum_{name} = {term}"
         sums.append(f"sum_{name}")
     total = " + ".join(sums[-2:])
     if not last:
-        yield f"y[{t}, {mine}] = {total} + {v.splat(2.0)} * D[{mine}] * x[{t}, {mine}]"
+        yield f"y[{t}, {block}] = {total} + {v.splat(2.0)} * D[{block}] * x[{t}, {block}]"
         return
-    nothing = f"T.if_then_else({step} == 0, T.float32(0), T.float32(1))"
-    yield f"total_b = y[{t}, {mine}] + " + (f"({total}) * {v.splat(nothing)}" if masked else total)
-    yield f"gate = z[{t}, {mine}]"
+    unless_first = f"T.if_then_else({step} == 0, T.float32(0), T.float32(1))"
+    yield f"total_b = y[{t}, {block}] + " + (f"({total}) * {v.splat(unless_first)}" if masked else total)
+    yield f"gate = z[{t}, {block}]"
     yield from v.exp2("closed", f"T.min(gate * {v.splat(-LOG2_E)}, {v.splat(126.0)})")
-    yield f"y[{t}, {mine}] = total_b * gate / ({v.splat(1.0)} + closed)"
+    yield f"y[{t}, {block}] = total_b * gate / ({v.splat(1.0)} + closed)"
 
 
 def compile_scan(shape: tuple[int, int, int], first_input: bool = False, mask: bool = False) -> Callable[..., Any]:
-    """The generated scan for (length, channels, states) on this CPU."""
+    """Compile the generated scan of (length, channels, states) for this CPU."""
     kind = target.native()
     assert kind.llvm is not None and kind.simd is not None
     source = "\n".join(scan_source(*shape, TILES[kind.simd].lanes, first_input, mask))
@@ -150,7 +154,7 @@ def compile_scan(shape: tuple[int, int, int], first_input: bool = False, mask: b
 
 
 def as_tir(inputs: dict[str, torch.Tensor]) -> list[Any]:
-    """Inputs of one batch item, as the generated scan takes them, and its result."""
+    """Return the inputs of one batch item as the generated scan takes them, and an array for its result."""
     arrays = []
     for name in ARRAYS[:-1]:
         array = inputs[name]
@@ -162,7 +166,7 @@ def as_tir(inputs: dict[str, torch.Tensor]) -> list[Any]:
 
 
 def check() -> float:
-    """The largest difference from the reference, over its options, relative to the largest result."""
+    """Return the largest difference from the reference over all options, relative to the largest result."""
     largest = 0.0
     shape = Shape("Tiny", 1)
     inputs = {name: t[:, :65] if t.dim() == 3 else t for name, t in shape.inputs().items()}
@@ -179,7 +183,7 @@ def check() -> float:
 
 
 def native_scan(folder: Path) -> Callable[..., Any]:
-    """The operator that is linked into bundles, in a library of its own."""
+    """Build a library of the operator that is linked into bundles, and return the operator."""
     path = folder / "operators.so"
     link_library(cross_compiler(host_machine()), str(path), [], build_operators())
     function: Callable[..., Any] = tvm_ffi.load_module(str(path))["vmp_bi_selective_scan"]
@@ -187,7 +191,7 @@ def native_scan(folder: Path) -> Callable[..., Any]:
 
 
 def measure(repeats: int) -> dict[str, float]:
-    """Median CPU seconds of one thread for each, in turns, into arrays that are there already."""
+    """Measure the median CPU seconds of each scan on one thread, in turns; the result arrays are allocated before."""
     shape = Shape("Tiny", 8)
     inputs = shape.inputs()
     generated, arguments = compile_scan((shape.length, shape.channels, 16)), as_tir(inputs)
@@ -210,15 +214,15 @@ def measure(repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Check, measure, write the table."""
+    """Check the generated scan, measure both, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=31, help="turns that each gets (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the table (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=31, help="turns of each scan (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="Markdown table to write (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     difference = check()
     if not difference < 1e-5:
-        sys.exit(f"the generated scan is {difference:.1e} from the reference")
+        sys.exit(f"the generated scan differs from the reference by {difference:.1e}; at most 1e-5 is allowed")
     times = measure(args.repeats)
     rows = [f"| {name} | {t * 1e3:.2f} | {times['generated TIR'] / t:.2f} |" for name, t in times.items()]
     lines = [

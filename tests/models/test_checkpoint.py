@@ -1,4 +1,4 @@
-"""Published checkpoints load and agree with the published code; everything else is refused in one line."""
+"""Published checkpoints load and agree with the published code; other files are refused in one line."""
 
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def test_interpolates_frames_linearly():
     state = golden_state()
     model = load_checkpoint(DATA / f"{NAME}.pth", num_frames=8)
     time = state["temporal_pos_embedding"][0].numpy()
-    at = np.clip((np.arange(8) + 0.5) / 2 - 0.5, 0, 3)  # sample places with aligned borders, not corners
+    at = np.clip((np.arange(8) + 0.5) / 2 - 0.5, 0, 3)  # sample positions with aligned borders, not aligned corners
     expected = np.stack([np.interp(at, np.arange(4), time[:, c]) for c in range(time.shape[1])], 1)
     np.testing.assert_allclose(model.temporal_pos_embedding[0].detach(), expected, atol=1e-6)
     assert model(torch.zeros(1, 3, 8, 64, 64)).shape == (1, 10)
@@ -96,8 +96,8 @@ def test_interpolates_resolution_bicubically():
     model = load_checkpoint(DATA / f"{NAME}.pth", image_size=128)
     picture = state["pos_embed"][:, 1:].reshape(1, 4, 4, 48).permute(0, 3, 1, 2)
     expected = torch.nn.functional.interpolate(picture, size=(8, 8), mode="bicubic", align_corners=False)
-    got = model.pos_embed[:, 1:].reshape(1, 8, 8, 48).permute(0, 3, 1, 2)
-    torch.testing.assert_close(got.detach(), expected)
+    interpolated = model.pos_embed[:, 1:].reshape(1, 8, 8, 48).permute(0, 3, 1, 2)
+    torch.testing.assert_close(interpolated.detach(), expected)
     torch.testing.assert_close(model.pos_embed[:, :1].detach(), state["pos_embed"][:, :1])
     assert model(torch.zeros(1, 3, 4, 128, 128)).shape == (1, 10)
 
@@ -107,14 +107,14 @@ def test_image_checkpoint_is_inflated(save):
     del state["temporal_pos_embedding"]
     state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].squeeze(2)
     path = save(state)
-    flat = load_checkpoint(path, num_frames=4)
-    torch.testing.assert_close(flat.patch_embed.proj.weight[:, :, 0].detach(), state["patch_embed.proj.weight"])
-    assert flat.temporal_pos_embedding.abs().max() == 0
-    deep = load_checkpoint(path, num_frames=4, tubelet_size=2)
-    weight = deep.patch_embed.proj.weight.detach()
+    per_frame = load_checkpoint(path, num_frames=4)
+    torch.testing.assert_close(per_frame.patch_embed.proj.weight[:, :, 0].detach(), state["patch_embed.proj.weight"])
+    assert per_frame.temporal_pos_embedding.abs().max() == 0
+    per_pair = load_checkpoint(path, num_frames=4, tubelet_size=2)
+    weight = per_pair.patch_embed.proj.weight.detach()
     torch.testing.assert_close(weight[:, :, 1], state["patch_embed.proj.weight"])
     assert weight[:, :, 0].abs().max() == 0
-    assert deep.options.grid == (2, 4)
+    assert per_pair.options.grid == (2, 4)
     assert load_checkpoint(path).options.num_frames == 8
 
 
@@ -157,7 +157,7 @@ def test_wrong_content_is_named(save, change, words):
 
 
 def test_family_mismatch_is_named():
-    path = DATA / f"{NAME}.pth"  # shared weights load as either family; an unknown one does not
+    path = DATA / f"{NAME}.pth"  # shared weights load as either family, but not as an unknown one
     with pytest.raises(UsageError, match="unknown family 'resnet'"):
         load_checkpoint(path, "resnet")
 

@@ -53,7 +53,7 @@ def test_swap_order_is_a_transpose_and_its_own_inverse():
 
 
 def test_scan_orders_differ_only_in_order():
-    """With a time and a place swapped in the input, temporal_first sees what spatial_first saw."""
+    """A temporal_first model applies its layers to swapped tokens, and swaps their results back."""
     torch.manual_seed(0)
     space = VideoMamba(ModelOptions(**SMALL)).eval()
     time = VideoMamba(ModelOptions(**SMALL, scan_order="temporal_first")).eval()

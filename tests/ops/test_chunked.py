@@ -1,4 +1,4 @@
-"""The scan made of ordinary operations: the one case list, half precision, its operations, and inside a graph."""
+"""The scan made of ordinary operations, on the one case list, in half precision and inside exported graphs."""
 
 import math
 from functools import partial
@@ -29,8 +29,8 @@ def name(form):
     return "-".join(map(str, form))
 
 
-def of_largest(case, y):
-    """The largest difference over the largest result."""
+def relative_to_largest(case, y):
+    """Return the largest difference over the largest result."""
     exact, _ = expected(case)
     return float((y.double() - exact).abs().max() / exact.abs().max())
 
@@ -40,7 +40,7 @@ def of_largest(case, y):
 def test_matches_the_float64_reference(case, form):
     y = getattr(chunked, case.operator)(**case.inputs(), **case.options(), form=form)
     assert error(case, y) <= case.tolerance
-    assert of_largest(case, y) < 1e-6
+    assert relative_to_largest(case, y) < 1e-6
 
 
 @pytest.mark.parametrize("case", CONV_CASES, ids=lambda case: case.name)
@@ -50,17 +50,20 @@ def test_convolution_matches_the_float64_reference(case):
 
 @pytest.fixture(scope="module")
 def half_cases():
-    """The cases in float16 whose exact results fit into it, with those; steps as large as it holds."""
-    found = []
+    """Return the cases whose exact results fit into float16, with their float16 inputs and exact results.
+
+    Step sizes are limited to what float16 can hold.
+    """
+    cases = []
     for case in SCAN_CASES:
         inputs = {key: None if t is None else t.half() for key, t in case.inputs().items()}
         inputs["dt"] = inputs["dt"].clamp(-6e4, 88)
         wide = {key: None if t is None else t.double() for key, t in inputs.items()}
         exact = getattr(reference, case.operator)(**wide, **case.options())
         if exact.abs().max() < 3e4:
-            found.append((case, inputs, exact))
-    assert {case.dt for case, _, _ in found} == {"usual", "large", "small", "mixed"}
-    return found
+            cases.append((case, inputs, exact))
+    assert {case.dt for case, _, _ in cases} == {"usual", "large", "small", "mixed"}
+    return cases
 
 
 @pytest.mark.parametrize("form", FORMS, ids=name)
@@ -84,13 +87,13 @@ def test_shared_decays_are_computed_once():
     inputs = ScanCase(1, 33, 8, 4, "both").inputs()
     inputs["A_b"] = inputs["A"]
 
-    def exponentials(**given):
-        program = torch.export.export(Scan({}, Form("loop", 8)), (), given, strict=False)
+    def exponentials(**inputs):
+        program = torch.export.export(Scan({}, Form("loop", 8)), (), inputs, strict=False)
         return [node.target for node in program.graph.nodes].count(torch.ops.aten.exp.default)
 
     separate = exponentials(**{**inputs, "A_b": inputs["A"].clone()})
     shared = exponentials(**{key: t for key, t in inputs.items() if key != "A_b"})
-    # of each position of the chunks and of the token before them
+    # one for each of the 8 positions of the chunks, and one for the single token before them
     assert separate - shared == 9
 
 
@@ -125,7 +128,7 @@ IN_A_GRAPH = [
 @pytest.mark.parametrize("form", chunked.FORMS)
 @pytest.mark.parametrize("case", IN_A_GRAPH, ids=lambda case: case.name)
 def test_in_place_of_the_operator_in_a_graph(form, case):
-    """Where the scan form works, which runs outside of graphs through a compiler only."""
+    """The form "scan" is tested here only: outside of graphs, PyTorch would compile it."""
     inputs = tuple(case.inputs().values())
     operator = getattr(torch.ops.vmp, case.operator)
 

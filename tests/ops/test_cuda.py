@@ -17,11 +17,11 @@ needs_kernels = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def full_float32(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # of the convolution's reference
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # the convolution's reference would use TF32
 
 
 def _inputs(case, dtype=torch.float32, copies=1):
-    """On the GPU, in the memory layout of the case; the batch repeated. Parameters stay float32."""
+    """Return the case's inputs on the GPU in their memory layout, the batch repeated; parameters stay float32."""
     moved = {}
     for name, tensor in case.inputs().items():
         if tensor is not None:

@@ -1,7 +1,7 @@
-"""The CUDA device code inside kernels that a compiler generates: sizes, strides and options are constants of theirs.
+"""The CUDA device code inside kernels that a compiler generates, with sizes, strides and options as constants.
 
-Such a kernel has pointers as parameters, builds the job from them and its constants, and calls the device code. The
-same text is compiled by NVRTC 12.6 (JetPack 6), by nvcc, and as C++ to be run by the thread emulation.
+Such a kernel has pointers as parameters, builds the job from the pointers and its constants, and calls the device code.
+The tests compile the same text by NVRTC 12.6 (JetPack 6), by nvcc, and as C++ for the emulation of threads.
 """
 
 import ctypes
@@ -47,13 +47,13 @@ def ceil_div(a, b):
 
 
 class Source:
-    """Specialised kernels of a case, text that needs nothing but the headers, and how they are launched."""
+    """The source of kernels that are specialised for a case, and their launches. It needs the headers only."""
 
     def __init__(self, case, dtype):
         self.case, self.type = case, TYPES[dtype]
         self.dtype = _cuda.DTYPES[str(dtype).removeprefix("torch.")]
         self.tensors = [name for name, tensor in case.inputs().items() if tensor is not None] + ["y"]
-        self.launches = {}  # by kernel: grid and block
+        self.launches = {}  # grid and block, by kernel
         self.text = self._conv() if isinstance(case, ConvCase) else self._scan()
 
     def _view(self, name, columns):
@@ -120,14 +120,14 @@ class Source:
         return text
 
     def launcher(self):
-        """A host function that runs the kernels in order with an array of the addresses of their arguments."""
+        """Write a host function that runs the kernels in order, given an array of the addresses of their arguments."""
         calls = [f"cudaLaunchKernel({name}, dim3{g}, dim3{b}, arguments)" for name, (g, b) in self.launches.items()]
         visible = '__attribute__((visibility("default")))'
         return f'extern "C" {visible} int run(void** arguments) {{ return {" || ".join(calls)}; }}\n'
 
 
 def emulate(case, dtype, folder):
-    """y of a case's specialised kernels, its activations rounded to dtype."""
+    """Run a case's specialised kernels with activations rounded to dtype, and return y."""
     source = Source(case, dtype)
     (folder / "kernels.cu").write_text(source.text + source.launcher())
     library = ctypes.CDLL(str(compile_emulated([folder / "kernels.cu"], folder / "kernels.so")))
@@ -157,7 +157,7 @@ def test_specialised_kernels_in_half_precision_compute_what_the_operator_does(ca
 
 
 def nvrtc():
-    """NVRTC of CUDA 12 and the folder of its headers."""
+    """Return NVRTC of CUDA 12 and the folder of its headers."""
     folders = []
     for package in ("nvrtc", "runtime"):
         try:
@@ -171,17 +171,17 @@ def nvrtc():
 
 
 def compile_at_run_time(text, options):
-    """The cubin of a source by NVRTC, and what it says."""
+    """Compile a source by NVRTC; return the cubin and the log."""
     library, headers = nvrtc()
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
     assert library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernels.cu", 0, None, None) == 0
     options = [option.encode() for option in [*options, *(f"-I{folder}" for folder in (headers, *INCLUDES))]]
     failed = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
     outputs = []
-    for what in ("ProgramLog",) if failed else ("ProgramLog", "CUBIN"):
-        assert getattr(library, f"nvrtcGet{what}Size")(program, ctypes.byref(size)) == 0
+    for output in ("ProgramLog",) if failed else ("ProgramLog", "CUBIN"):
+        assert getattr(library, f"nvrtcGet{output}Size")(program, ctypes.byref(size)) == 0
         outputs.append(ctypes.create_string_buffer(size.value))
-        assert getattr(library, f"nvrtcGet{what}")(program, outputs[-1]) == 0
+        assert getattr(library, f"nvrtcGet{output}")(program, outputs[-1]) == 0
     library.nvrtcDestroyProgram(ctypes.byref(program))
     log = outputs[0].value.decode()
     assert not failed, log
@@ -189,7 +189,7 @@ def compile_at_run_time(text, options):
 
 
 def check_kernels(source, cubin, log):
-    """Each kernel is inside, under its plain name, and spills nothing."""
+    """Check that the cubin has each kernel under its plain name, and that no kernel spills registers."""
     for name in source.launches:
         assert f".text.{name}\0".encode() in cubin
     spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)

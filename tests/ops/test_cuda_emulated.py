@@ -1,4 +1,4 @@
-"""The CUDA kernels without a GPU: the same source compiled as C++, thread by thread, on the one case list."""
+"""The CUDA kernels without a GPU, on the one case list: the same source, compiled as C++ and run thread by thread."""
 
 import platform
 import shutil
@@ -7,7 +7,7 @@ import pytest
 import torch
 from cuda_sources import CUDA, compile_emulated
 
-from vmp_edge.ops import _arguments, _cuda, _cuda_kernels, _native_kernels, reference
+from vmp_edge.ops import _arguments, _cuda, _cuda_kernels, _memory, reference
 from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, ConvCase, ScanCase, error
 
 DEVICES = {"a100": (80, 108), "orin": (87, 16), "orin-nano": (87, 8), "h200": (90, 132), "thor": (110, 20)}
@@ -42,14 +42,14 @@ def device(request, library):
 
 
 def _arguments_of(case, dtype=torch.float32):
-    """Half precision is for the activations; the parameters stay as they are."""
+    """Return the case's arguments with activations of a dtype; parameters stay float32."""
     inputs = {n: t if t is None or t.dim() < 3 else t.to(dtype) for n, t in case.inputs().items()}
     return PARSERS[case.operator](**inputs, **case.options())
 
 
 def _compute(library, a):
-    by = _cuda_kernels.conv_by if isinstance(a, _arguments.ConvArguments) else _cuda_kernels.scan_by
-    return by(library, a, 0)
+    run = _cuda_kernels.run_conv if isinstance(a, _arguments.ConvArguments) else _cuda_kernels.run_scan
+    return run(library, a, 0)
 
 
 def _run(library, case):
@@ -67,7 +67,7 @@ def test_half_precision_is_computed_in_float32(case, dtype, library):
     a = _arguments_of(case, dtype)
     y = _compute(library, a)
     assert y.dtype == dtype
-    assert torch.equal(y, _compute(library, a.mapped(torch.Tensor.float)).to(dtype))
+    assert torch.equal(y, _compute(library, a.map_tensors(torch.Tensor.float)).to(dtype))
 
 
 ORDER_CASES = [
@@ -93,7 +93,7 @@ def test_the_order_of_threads_and_blocks_does_not_matter(case, library):
 
 
 def _struct(case):
-    return _cuda_kernels._scan_struct(_cuda_kernels._ready(_arguments_of(case)))
+    return _cuda_kernels.scan_struct(_cuda_kernels.kernel_inputs(_arguments_of(case)))
 
 
 def test_chunks_are_short_for_a_small_batch_and_long_for_a_full_gpu(library):
@@ -115,16 +115,14 @@ def test_one_chunk_needs_no_workspace(library, device):
 
 @pytest.mark.parametrize("case", ORDER_CASES, ids=lambda case: case.name)
 def test_nothing_beside_the_outputs_is_written_and_the_workspace_needs_no_initial_value(case, library, device):
-    a = _cuda_kernels._ready(_arguments_of(case))
-    struct = _cuda_kernels._scan_struct(a)
+    a = _cuda_kernels.kernel_inputs(_arguments_of(case))
+    struct = _cuda_kernels.scan_struct(a)
     size = _cuda.workspace_bytes(library, struct) // 4
     workspace = torch.full((size + 64,), torch.nan)
     workspace[size:] = 7
     rows = torch.full((case.batch, case.length + 2, case.channels + 5), 7.0)
     y = rows[:, 1:-1, 2:-3]
-    _cuda.check(
-        library, library.vmp_cuda_selective_scan(struct, _native_kernels.view(y), workspace.data_ptr(), 4 * size, 0)
-    )
+    _cuda.check(library, library.vmp_cuda_selective_scan(struct, _memory.view(y), workspace.data_ptr(), 4 * size, 0))
     assert error(case, y) <= case.tolerance
     assert bool((workspace[size:] == 7).all())
     y.fill_(7)
@@ -133,12 +131,10 @@ def test_nothing_beside_the_outputs_is_written_and_the_workspace_needs_no_initia
 
 def test_the_convolution_writes_nothing_beside_its_output(library):
     case = CONV_CASE
-    a = _cuda_kernels._ready(_arguments_of(case))
+    a = _cuda_kernels.kernel_inputs(_arguments_of(case))
     rows = torch.full((case.batch, case.length + 2, case.channels + 5), 7.0)
     y = rows[:, 1:-1, 2:-3]
-    _cuda.check(
-        library, library.vmp_cuda_causal_conv_silu(_cuda_kernels._conv_struct(a), _native_kernels.view(y), None)
-    )
+    _cuda.check(library, library.vmp_cuda_causal_conv_silu(_cuda_kernels.conv_struct(a), _memory.view(y), None))
     assert error(case, y) <= case.tolerance
     y.fill_(7)
     assert bool((rows == 7).all())
@@ -165,7 +161,7 @@ def test_not_a_number_is_not_hidden(library, device):
     case = ScanCase(1, 60, 20, 16)
     a = _arguments_of(case)
     a.dt[0, 3, 5] = torch.nan
-    y = _cuda_kernels.scan_by(library, a, 0)
+    y = _cuda_kernels.run_scan(library, a, 0)
     assert torch.isnan(y[0, 3:, 5]).all()
     assert torch.isfinite(y[0, :3]).all() and torch.isfinite(y[0, :, :5]).all() and torch.isfinite(y[0, :, 6:]).all()
 
@@ -175,7 +171,7 @@ def test_a_rate_of_zero_keeps_the_state_over_the_longest_steps(library, device):
     a = a._replace(A=torch.zeros(3, 2), x=torch.zeros(1, 150, 3), dt=torch.full((1, 150, 3), 3e38))
     a.x[:, 0] = 1
     a = a._replace(initial_state="first_input", B=torch.zeros(1, 150, 2))
-    torch.testing.assert_close(_cuda_kernels.scan_by(library, a, 0), reference.selective_scan(
+    torch.testing.assert_close(_cuda_kernels.run_scan(library, a, 0), reference.selective_scan(
         a.x, a.dt, a.A, a.B, a.C, initial_state="first_input"))  # fmt: skip
 
 
@@ -183,9 +179,9 @@ def test_activations_of_several_dtypes_are_computed_in_float32(library):
     case = ScanCase(1, 60, 20, 16, "both")
     a = _arguments_of(case)
     mixed = a._replace(x=a.x.half())
-    y = _cuda_kernels.scan_by(library, mixed, 0)
+    y = _cuda_kernels.run_scan(library, mixed, 0)
     assert y.dtype == torch.float16
-    assert torch.equal(y, _cuda_kernels.scan_by(library, a._replace(x=a.x.half().float()), 0).half())
+    assert torch.equal(y, _cuda_kernels.run_scan(library, a._replace(x=a.x.half().float()), 0).half())
 
 
 @pytest.mark.parametrize(
@@ -198,7 +194,7 @@ def test_refuses_what_is_out_of_range(change, library):
     struct = _struct(ScanCase(1, 16, 4, 4))
     for name, value in change.items():
         setattr(struct, name, value)
-    code = library.vmp_cuda_selective_scan(struct, _native_kernels.view(torch.empty(1, 16, 4)), None, 0, None)
+    code = library.vmp_cuda_selective_scan(struct, _memory.view(torch.empty(1, 16, 4)), None, 0, None)
     assert code == 1 and b"out of range" in library.vmp_cuda_error(code)
 
 
@@ -210,10 +206,10 @@ def test_refuses_what_is_out_of_range(change, library):
     ids=lambda change: ",".join(change),
 )  # fmt: skip
 def test_refuses_a_convolution_out_of_range(change, library):
-    struct = _cuda_kernels._conv_struct(_arguments_of(ConvCase(1, 16, 4, 4)))
+    struct = _cuda_kernels.conv_struct(_arguments_of(ConvCase(1, 16, 4, 4)))
     for name, value in change.items():
         setattr(struct, name, value)
-    y = _native_kernels.view(torch.empty(1, 16, 4))
+    y = _memory.view(torch.empty(1, 16, 4))
     assert library.vmp_cuda_causal_conv_silu(struct, y, None) == 1
     assert library.vmp_cuda_causal_conv_silu(struct, _cuda.View(), None) == 1
 
@@ -223,9 +219,9 @@ def test_refuses_a_workspace_that_is_too_small(library):
     struct = _struct(case)
     y = torch.empty(case.batch, case.length, case.channels)
     workspace = torch.empty(_cuda.workspace_bytes(library, struct) // 4)
-    arguments = (struct, _native_kernels.view(y), workspace.data_ptr(), 4 * workspace.numel() - 1, 0)
+    arguments = (struct, _memory.view(y), workspace.data_ptr(), 4 * workspace.numel() - 1, 0)
     assert library.vmp_cuda_selective_scan(*arguments) == 2
-    assert library.vmp_cuda_selective_scan(struct, _native_kernels.view(y), None, 1 << 40, 0) == 2
+    assert library.vmp_cuda_selective_scan(struct, _memory.view(y), None, 1 << 40, 0) == 2
 
 
 def test_refuses_a_device_without_code(library):

@@ -1,4 +1,4 @@
-"""The CUDA library as it was built: machine code of every architecture inside, and what it does without a GPU."""
+"""The CUDA library as it was built: its machine code for every architecture, and its behaviour without a GPU."""
 
 import re
 import shutil
@@ -24,11 +24,11 @@ CUBIN = 2
 
 
 def code_inside(path):
-    """(kind, architecture) of each piece of device code, from the headers of the section .nv_fatbin."""
+    """Return (kind, architecture) of each piece of device code, from the headers of the section .nv_fatbin."""
     elffile = pytest.importorskip("elftools.elf.elffile", reason="needs pyelftools, of the extra `test`")
     with path.open("rb") as file:
         data = elffile.ELFFile(file).get_section_by_name(".nv_fatbin").data()
-    found = set()
+    pieces = set()
     offset = 0
     while offset + 16 <= len(data):
         magic, _, header, size = struct.unpack_from("<IHHQ", data, offset)
@@ -39,10 +39,10 @@ def code_inside(path):
         while entry < end:
             kind, _, entry_header, entry_size = struct.unpack_from("<HHIQ", data, entry)
             (architecture,) = struct.unpack_from("<I", data, entry + 28)
-            found.add((kind, architecture))
+            pieces.add((kind, architecture))
             entry += entry_header + entry_size
         offset = end
-    return found
+    return pieces
 
 
 def compiler_release():
@@ -59,7 +59,7 @@ def test_machine_code_of_each_architecture_of_the_table_is_inside_and_no_ptx():
     architectures = {int(sm) for sm in re.findall(r"^    \{(\d+),", table, re.MULTILINE)}
     assert architectures == {80, 87, 90, 110}
     if compiler_release() < 13:
-        architectures.remove(110)  # CUDA 12 calls it otherwise
+        architectures.remove(110)  # CUDA 12 has another name for it
     assert code_inside(LIBRARY) == {(CUBIN, sm) for sm in architectures}
 
 

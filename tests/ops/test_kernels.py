@@ -1,4 +1,4 @@
-"""Every instruction set of this machine on the one case list, on the published goldens, and its gradients."""
+"""The native kernels on every instruction set of this machine: the one case list, published goldens, gradients."""
 
 from pathlib import Path
 
@@ -44,9 +44,9 @@ def test_error_sees_a_wrong_element():
 def _gradients(module, case, dtype, weight):
     inputs = {n: None if t is None else t.to(dtype).requires_grad_() for n, t in case.inputs().items()}
     y = getattr(module, case.operator)(**inputs, **case.options())
-    given = {n: t for n, t in inputs.items() if t is not None}
-    grads = torch.autograd.grad(y, list(given.values()), weight.to(dtype), materialize_grads=True)
-    return dict(zip(given, grads, strict=True))
+    leaves = {n: t for n, t in inputs.items() if t is not None}
+    grads = torch.autograd.grad(y, list(leaves.values()), weight.to(dtype), materialize_grads=True)
+    return dict(zip(leaves, grads, strict=True))
 
 
 @pytest.mark.parametrize("case", SCAN_CASES + CONV_CASES, ids=lambda case: case.name)
@@ -116,7 +116,7 @@ def test_results_do_not_depend_on_the_number_of_threads(case, isa):
     finally:
         torch.set_num_threads(before)
     for run in runs[1:]:
-        assert all(torch.equal(one, many) for one, many in zip(runs[0], run, strict=True))
+        assert all(torch.equal(single, many) for single, many in zip(runs[0], run, strict=True))
 
 
 def _sweep(low, high):

@@ -1,4 +1,4 @@
-"""The native library itself: picking an instruction set, threads, forks, and being absent."""
+"""The native library itself: its choice of an instruction set, threads, forks, and errors when it is absent."""
 
 import ctypes
 import os

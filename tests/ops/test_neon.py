@@ -1,4 +1,4 @@
-"""The NEON kernels: cross-compiled, and run under qemu on the same cases as those of this machine."""
+"""The NEON kernels, cross-compiled and run under qemu on the same cases as the kernels of this machine."""
 
 import shutil
 import subprocess
@@ -75,8 +75,8 @@ def _record(case):
 def _exact_gradients(case):
     inputs = {n: None if t is None else t.double().requires_grad_() for n, t in case.inputs().items()}
     y = getattr(reference, case.operator)(**inputs, **case.options())
-    given = [t for t in inputs.values() if t is not None]
-    return torch.autograd.grad(y, given, _weight(case).double(), materialize_grads=True)
+    leaves = [t for t in inputs.values() if t is not None]
+    return torch.autograd.grad(y, leaves, _weight(case).double(), materialize_grads=True)
 
 
 @pytest.mark.parametrize("isa", ["neon", "scalar"])

@@ -1,4 +1,4 @@
-"""The operators as PyTorch sees them: schemas, shape rules, dtypes, export, and what they refuse."""
+"""The operators as PyTorch sees them: schemas, shape rules, dtypes, export, and refused arguments."""
 
 import pytest
 import torch
@@ -55,8 +55,8 @@ def test_exports_as_a_single_node(case):
 
     class Module(torch.nn.Module):
         def forward(self, *tensors):
-            given = dict(zip(names, tensors, strict=True))
-            return getattr(ops, case.operator)(**{n: given.get(n) for n in inputs}, **case.options())
+            by_name = dict(zip(names, tensors, strict=True))
+            return getattr(ops, case.operator)(**{n: by_name.get(n) for n in inputs}, **case.options())
 
     tensors = tuple(inputs[name] for name in names)
     program = torch.export.export(Module(), tensors)
@@ -95,8 +95,8 @@ def test_float64_takes_the_reference_and_passes_gradcheck(case):
     names = [name for name, tensor in inputs.items() if tensor is not None]
 
     def function(*tensors):
-        given = dict(zip(names, tensors, strict=True))
-        return getattr(ops, case.operator)(**{n: given.get(n) for n in inputs}, **case.options())
+        by_name = dict(zip(names, tensors, strict=True))
+        return getattr(ops, case.operator)(**{n: by_name.get(n) for n in inputs}, **case.options())
 
     assert torch.autograd.gradcheck(function, [inputs[name] for name in names])
 

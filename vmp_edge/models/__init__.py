@@ -1,4 +1,4 @@
-"""The source model of the family, its presets, and the loading of published checkpoints. Needs PyTorch."""
+"""The source model of VideoMamba and VideoMambaPro, its presets, and the loading of checkpoints. Needs PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading published checkpoints, and our own, into the source model."""
+"""Read published checkpoints, and our own, into the source model."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .videomamba import VideoMamba
 
 WRAPPERS = ("model", "module")
 PREFIXES = ("module.", "backbone.")
-DEFAULT_FRAMES = 8  # of an image checkpoint, which has none; the published code's default
-SHOWN = 6  # keys named in an error before it says "and N more"
+DEFAULT_FRAMES = 8  # for an image checkpoint, which has no frame count; the published code's default
+MAX_KEYS_IN_ERROR = 6  # an error names so many keys before it says "and N more"
 
 
 def load_checkpoint(
@@ -29,36 +29,39 @@ def load_checkpoint(
     image_size: int | None = None,
     tubelet_size: int | None = None,
 ) -> VideoMamba:
-    """Load a published ``.pth`` file.
+    """Load a published ``.pth`` file, or one of our own.
 
     Every size is inferred from the tensors. Position embeddings are interpolated as the published code does
-    (VideoMamba, video_sm/run_class_finetuning.py: bicubic in space, linear in time); an image checkpoint's 2-D patch
-    embedding is put into the middle frame of the tubelet (video_sm/models/videomamba.py, "center"). Weights of any
-    floating dtype become float32. A file that carries its own ``options``, as ours do, overrules ``family``.
+    (VideoMamba, video_sm/run_class_finetuning.py: bicubic in space, linear in time). The 2-D patch embedding of an
+    image checkpoint becomes the middle frame of the tubelet (video_sm/models/videomamba.py, "center"). Weights of any
+    floating dtype become float32. If the file has ``options``, as files of our own do, they overrule ``family``.
 
     Args:
-        path: the file: ``{"model": ...}``, ``{"module": ...}`` or a bare state dict; keys may carry the prefixes
+        path: The file: ``{"model": ...}``, ``{"module": ...}`` or a bare state dict; keys may carry the prefixes
             ``module.`` and ``backbone.``.
-        family: ``videomamba`` or ``videomambapro``; nothing in a published file tells.
-        num_frames: frames of a clip; None keeps the checkpoint's, and means 8 for an image checkpoint.
-        image_size: pixels of a frame's side; None keeps the checkpoint's.
-        tubelet_size: frames in a patch, for image checkpoints; None means 1 for those.
+        family: ``videomamba`` or ``videomambapro``; published files do not say which.
+        num_frames: Frames of a clip. None keeps the checkpoint's number, and means 8 for an image checkpoint.
+        image_size: Pixels of a frame's side. None keeps the checkpoint's number.
+        tubelet_size: Frames in a patch. None keeps the checkpoint's number, and means 1 for an image checkpoint.
 
     Returns:
         The model in evaluation mode.
 
     Raises:
-        CheckpointError: the file is not a checkpoint of the family; the text names keys and shapes.
-        UsageError: the family is unknown, or a size cannot be had.
+        CheckpointError: The file is not a checkpoint of the family; the text names keys and shapes.
+        UsageError: The family is unknown, or the model cannot have one of the sizes.
     """
     if family not in FAMILIES:
         raise UsageError(f"unknown family {family!r}; known are {', '.join(FAMILIES)}")
-    state, carried = read_state_dict(Path(path))
+    state, saved_options = read_state_dict(Path(path))
     try:
-        source = infer_options(state, family, tubelet_size) if carried is None else ModelOptions.from_dict(carried)
+        if saved_options is None:
+            source = infer_options(state, family, tubelet_size)
+        else:
+            source = ModelOptions.from_dict(saved_options)
     except (UsageError, KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(f"{path}: its tensors do not make a model of the family: {error}") from error
-    wanted = ModelOptions.from_dict(
+    options = ModelOptions.from_dict(
         {
             **vars(source),
             "num_frames": source.num_frames if num_frames is None else num_frames,
@@ -66,17 +69,20 @@ def load_checkpoint(
         }
     )
     state = fit_patch_embedding(state, source)
-    _check(state, VideoMamba(source), path)
-    model = VideoMamba(wanted)
-    model.load_state_dict(interpolate_positions(state, wanted))
+    _require_fit(state, VideoMamba(source), path)
+    model = VideoMamba(options)
+    model.load_state_dict(interpolate_positions(state, options))
     return model.eval()
 
 
 def read_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """The float32 tensors of a checkpoint under their published names, and the options that it carries, if any.
+    """Read a checkpoint.
+
+    Returns:
+        The tensors as float32 under their published names, and the options in the file, or None if it has none.
 
     Raises:
-        CheckpointError: there is no such file, it is no checkpoint, it needs pickled code, or it holds no tensors.
+        CheckpointError: There is no such file, it is not a checkpoint, it needs pickled code, or it has no tensors.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
@@ -91,7 +97,7 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | Non
         raise CheckpointError(f"{path}: is not a PyTorch checkpoint") from error
     except (RuntimeError, EOFError, ValueError, OSError, KeyError, AttributeError, TypeError, IndexError) as error:
         raise CheckpointError(f"{path}: is not a PyTorch checkpoint, or is damaged") from error
-    carried = content.get("options") if isinstance(content, dict) else None
+    options = content.get("options") if isinstance(content, dict) else None
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -103,22 +109,27 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | Non
         if not isinstance(value, Tensor):
             raise CheckpointError(f"{path}: {key} is {type(value).__name__}, not a tensor")
         state[strip_prefixes(str(key))] = value.float()
-    return state, carried if isinstance(carried, dict) else None
+    return state, options if isinstance(options, dict) else None
 
 
 def strip_prefixes(key: str) -> str:
-    """A key without the prefixes that wrappers put in front, in any order and number."""
+    """Remove the prefixes that wrappers put before a key, in any order and number."""
     while key.startswith(PREFIXES):
         key = key.split(".", 1)[1]
     return key
 
 
 def infer_options(state: dict[str, Tensor], family: str, tubelet_size: int | None) -> ModelOptions:
-    """The options that a published state dict's shapes tell.
+    """Infer a model's options from the shapes in a published state dict.
+
+    Args:
+        state: The tensors under their published names.
+        family: The family, a key of `FAMILIES`.
+        tubelet_size: Frames in a patch of an image checkpoint; None means 1 for an image checkpoint.
 
     Raises:
-        KeyError: a tensor that tells a size is missing; its text names it.
-        ValueError: the positions are not a square grid.
+        ValueError: A tensor that tells a size is missing, the positions are not a square grid, or `tubelet_size` is not
+            the checkpoint's.
     """
     needed = (
         "patch_embed.proj.weight",
@@ -133,7 +144,7 @@ def infer_options(state: dict[str, Tensor], family: str, tubelet_size: int | Non
     width, patch_size = patch.shape[0], patch.shape[-1]
     tubelet = patch.shape[2] if patch.ndim == 5 else tubelet_size or 1
     if tubelet_size is not None and tubelet_size != tubelet:
-        raise ValueError(f"its patches span {tubelet} frames, not the {tubelet_size} asked for")
+        raise ValueError(f"its patches span {tubelet} frames, not {tubelet_size} as requested")
     side = math.isqrt(state["pos_embed"].shape[1] - 1)
     if side * side != state["pos_embed"].shape[1] - 1:
         raise ValueError(f"pos_embed {tuple(state['pos_embed'].shape)} is not a class token and a square grid")
@@ -159,20 +170,20 @@ def infer_options(state: dict[str, Tensor], family: str, tubelet_size: int | Non
 
 
 def fit_patch_embedding(state: dict[str, Tensor], options: ModelOptions) -> dict[str, Tensor]:
-    """An image checkpoint's tensors made those of a video model; others as they are."""
+    """Turn an image checkpoint's tensors into those of a video model; leave those of a video model as they are."""
     state = dict(state)
     patch = state.get("patch_embed.proj.weight")
     if patch is not None and patch.ndim == 4:
         inflated = patch.new_zeros(*patch.shape[:2], options.tubelet_size, *patch.shape[2:])
         inflated[:, :, options.tubelet_size // 2] = patch
         state["patch_embed.proj.weight"] = inflated
-        # zeros, which is what the published model starts from
+        # the published model starts from zeros, too
         state.setdefault("temporal_pos_embedding", patch.new_zeros(1, options.grid[0], options.embed_dim))
     return state
 
 
 def interpolate_positions(state: dict[str, Tensor], options: ModelOptions) -> dict[str, Tensor]:
-    """Position embeddings brought to another frame count and picture size."""
+    """Interpolate the position embeddings to the frame count and the image size of the options."""
     state = dict(state)
     steps, side = options.grid
     first, grid = state["pos_embed"][:, :1], state["pos_embed"][:, 1:]
@@ -188,7 +199,7 @@ def interpolate_positions(state: dict[str, Tensor], options: ModelOptions) -> di
     return state
 
 
-def _check(state: dict[str, Tensor], model: VideoMamba, path: str | Path) -> None:
+def _require_fit(state: dict[str, Tensor], model: VideoMamba, path: str | Path) -> None:
     """Compare keys and shapes before anything is loaded, so that no model is ever half loaded."""
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     missing = [f"{key} {expected[key]}" for key in expected if key not in state]
@@ -199,8 +210,9 @@ def _check(state: dict[str, Tensor], model: VideoMamba, path: str | Path) -> Non
         if key in state and tuple(state[key].shape) != shape
     ]
     faults = [
-        f"{what} {', '.join(keys[:SHOWN])}" + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
-        for what, keys in (("lacks", missing), ("has unknown", unknown), ("has wrong shapes:", wrong))
+        f"{fault} {', '.join(keys[:MAX_KEYS_IN_ERROR])}"
+        + (f" and {len(keys) - MAX_KEYS_IN_ERROR} more" if len(keys) > MAX_KEYS_IN_ERROR else "")
+        for fault, keys in (("lacks", missing), ("has unknown", unknown), ("has wrong shapes:", wrong))
         if keys
     ]
     if faults:

@@ -1,4 +1,4 @@
-"""Names of architectures: the options of the one model class, and the presets made of them."""
+"""The options of the one model class, and presets: named architectures with published sizes."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Everything that tells one model of the family from another.
+    """The architecture of one model of the family.
 
     Attributes:
-        directions: ``separate``, the backward direction has its own convolution and projections, or ``shared``.
-        initial_state: ``zero`` or ``first_input`` (VideoMambaPro's elemental residual, arXiv 2406.19006, section 4).
-        mask_backward: VideoMambaPro's masked backward computation, section 4 of the same.
-        scan_input: what the scan runs over: ``conv``, SiLU(conv(x)), or ``projection``, x from before the
-            convolution, as the released VideoMambaPro code does.
-        scan_order: ``spatial_first`` frame by frame, ``temporal_first`` place by place, ``spatiotemporal`` layers of
-            the two in turn (VideoMamba, arXiv 2403.06977, section 3.2; its "v1", half of the layers each).
-        patch_size: pixels of a patch's side.
-        tubelet_size: frames in a patch.
-        embed_dim: channels of a token.
-        depth: number of blocks.
-        d_state: states of a channel, N.
-        expand: inner channels over ``embed_dim``.
-        d_conv: taps of the causal convolution.
-        num_frames: frames of a clip.
-        image_size: pixels of a frame's side.
-        num_classes: outputs of the head.
+        directions: ``separate`` if the backward direction has its own convolution and projections, or ``shared``.
+        initial_state: ``zero``, or ``first_input``: VideoMambaPro's elemental residual (arXiv 2406.19006, section 4).
+        mask_backward: Use VideoMambaPro's masked backward computation (arXiv 2406.19006, section 4).
+        scan_input: The input of the scan: ``conv`` for SiLU(conv(x)), or ``projection`` for x before the convolution,
+            as in the released VideoMambaPro code.
+        scan_order: ``spatial_first`` scans frame by frame, ``temporal_first`` place by place. ``spatiotemporal``
+            alternates between the two from layer to layer (VideoMamba, arXiv 2403.06977, section 3.2; its "v1", in
+            which half of the layers scan in each order).
+        patch_size: Pixels of a patch's side.
+        tubelet_size: Frames in a patch.
+        embed_dim: Channels of a token, C.
+        depth: Number of blocks.
+        d_state: States of a channel, N.
+        expand: Channels of the scan, divided by ``embed_dim``.
+        d_conv: Taps of the causal convolution, K.
+        num_frames: Frames of a clip, T.
+        image_size: Pixels of a frame's side.
+        num_classes: Outputs of the head.
     """
 
     directions: str = "shared"
@@ -74,10 +75,10 @@ class ModelOptions:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelOptions:
-        """Options from a manifest or a checkpoint.
+        """Make options from those in a manifest or a checkpoint.
 
         Raises:
-            UsageError: a name is unknown, or a value out of range.
+            UsageError: A name is unknown, or a value is out of range.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
@@ -86,22 +87,22 @@ class ModelOptions:
 
     @property
     def d_inner(self) -> int:
-        """Channels that the scan runs over, D."""
+        """The channels of the scan, D."""
         return self.expand * self.embed_dim
 
     @property
     def dt_rank(self) -> int:
-        """Rank of the step size projection (Mamba's "auto")."""
+        """The rank of the step size projection (Mamba's "auto")."""
         return math.ceil(self.embed_dim / 16)
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Tubelets in time, and patches along a frame's side."""
+        """The number of tubelets in time, and of patches along a frame's side."""
         return self.num_frames // self.tubelet_size, self.image_size // self.patch_size
 
     @property
     def length(self) -> int:
-        """Tokens of a clip with its class token, L."""
+        """The number of tokens of a clip, with its class token, L."""
         steps, side = self.grid
         return 1 + steps * side * side
 
@@ -139,10 +140,14 @@ PRESETS["egomotion-nano"] = ModelOptions(
 
 
 def preset(name: str, **overrides: Any) -> ModelOptions:
-    """The options of a named architecture, some of them changed.
+    """Return the options of a preset, with some of them changed.
+
+    Args:
+        name: The preset, a key of `PRESETS`.
+        overrides: New values for fields of `ModelOptions`.
 
     Raises:
-        UsageError: the name or an option is unknown, or a value out of range.
+        UsageError: The name or an option is unknown, or a value is out of range.
     """
     if name not in PRESETS:
         raise UsageError(f"unknown model {name!r}; known are {', '.join(sorted(PRESETS))}")

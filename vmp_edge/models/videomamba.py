@@ -1,6 +1,6 @@
 """The source model: VideoMamba (arXiv 2403.06977) and VideoMambaPro (arXiv 2406.19006) as one class.
 
-Parameter names are those of the published checkpoints. Everything runs in (B, L, C); nothing is flipped.
+The parameters have the names of the published checkpoints. Tokens stay in the layout (B, L, C); nothing is flipped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NORM_EPS = 1e-5
 
 
 class PatchEmbed(nn.Module):
-    """Linear embedding of tubelets."""
+    """The linear embedding of tubelets into tokens."""
 
     def __init__(self, options: ModelOptions) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(3, options.embed_dim, kernel, stride=kernel)
 
     def forward(self, video: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, T / tubelet, patches, C), patches row by row."""
+        """Embed a video: (B, 3, T, H, W) -> (B, T / tubelet, patches, C), patches row by row."""
         patches: Tensor = self.proj(video)
         return patches.flatten(3).permute(0, 2, 3, 1)
 
@@ -57,16 +57,19 @@ class Mixer(nn.Module):
         self.A_b_log = nn.Parameter(rates.clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, L, C) -> (B, L, C)."""
+        """Mix tokens: (B, L, C) -> (B, L, C)."""
         x, z = self.in_proj(x).chunk(2, dim=-1)
         if self.options.directions == "shared":
-            y = self._shared(x, z)
+            y = self._scan_both(x, z)
         else:
-            y = self._one(x, z, "", False) + self._one(x, z, "_b", True)
+            forward = self._scan(x, z, "", reverse=False)
+            backward = self._scan(x, z, "_b", reverse=True)
+            y = forward + backward
         out: Tensor = self.out_proj(y)
         return out
 
-    def _shared(self, x: Tensor, z: Tensor) -> Tensor:
+    def _scan_both(self, x: Tensor, z: Tensor) -> Tensor:
+        """Scan both directions with shared weights."""
         u, dt, B, C = self._scan_inputs(x, "", False)
         return ops.bi_selective_scan(
             u,
@@ -82,7 +85,8 @@ class Mixer(nn.Module):
             mask_backward=self.options.mask_backward,
         )
 
-    def _one(self, x: Tensor, z: Tensor, suffix: str, reverse: bool) -> Tensor:
+    def _scan(self, x: Tensor, z: Tensor, suffix: str, reverse: bool) -> Tensor:
+        """Scan one direction with the weights whose names end in `suffix`."""
         u, dt, B, C = self._scan_inputs(x, suffix, reverse)
         return ops.selective_scan(
             u,
@@ -99,7 +103,7 @@ class Mixer(nn.Module):
         )
 
     def _scan_inputs(self, x: Tensor, suffix: str, reverse: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the scan runs over (B, L, D), dt (B, L, D), and B and C (B, L, N) of one direction."""
+        """Compute one direction's scan input and dt, both (B, L, D), and its B and C, both (B, L, N)."""
         conv = getattr(self, f"conv1d{suffix}")
         c = ops.causal_conv_silu(x, conv.weight.squeeze(1), conv.bias, reverse=reverse)
         rank, states = self.options.dt_rank, self.options.d_state
@@ -109,7 +113,7 @@ class Mixer(nn.Module):
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x))."""
+    """A residual block, x + mixer(norm(x))."""
 
     def __init__(self, options: ModelOptions) -> None:
         super().__init__()
@@ -117,16 +121,16 @@ class Block(nn.Module):
         self.mixer = Mixer(options)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, L, C) -> (B, L, C)."""
+        """Process tokens: (B, L, C) -> (B, L, C)."""
         out: Tensor = x + self.mixer(self.norm(x))
         return out
 
 
 class VideoMamba(nn.Module):
-    """The whole family.
+    """The source model: VideoMamba or VideoMambaPro, by its options.
 
     Args:
-        options: which member of it.
+        options: The architecture.
     """
 
     def __init__(self, options: ModelOptions) -> None:
@@ -142,37 +146,38 @@ class VideoMamba(nn.Module):
         self.norm_f = nn.RMSNorm(width, eps=NORM_EPS)
         self.head = nn.Linear(width, options.num_classes)
         initialise(self)
-        # glibc hands freed memory back to the system above twice the largest block that was ever freed (mallopt(3)).
-        # This one, never touched, keeps each layer's activations from being faulted in anew: some 3% of the time.
+        # When memory is freed, glibc gives back to the system what exceeds twice the largest block that was ever freed
+        # (mallopt(3)). Freeing this untouched block raises that limit, so that the activations of each layer are not
+        # faulted in anew, which would take some 3% of the time.
         torch.empty(24 << 20, dtype=torch.uint8)
 
     def forward(self, video: Tensor) -> Tensor:
-        """Logits of a batch of clips.
+        """Compute the logits of a batch of clips.
 
         Args:
-            video: float (B, 3, T, H, W), normalised.
+            video: (B, 3, T, H, W) float video, normalised.
 
         Returns:
             (B, classes).
 
         Raises:
-            ValueError: the video's shape is not the model's.
+            ValueError: The video's shape does not fit the model.
         """
         logits: Tensor = self.head(self.forward_features(video))
         return logits
 
     def forward_features(self, video: Tensor) -> Tensor:
-        """The class token after the final norm, (B, C), for `video` as in `forward`."""
+        """Return the class token after the final norm, (B, C), of a video like that of `forward`."""
         features: Tensor = self.norm_f(self.forward_blocks(video)[:, 0])
         return features
 
     def forward_tokens(self, video: Tensor) -> Tensor:
-        """All tokens after the final norm, (B, L, C), the class token first, then frame by frame."""
+        """Return all tokens after the final norm, (B, L, C): the class token first, then frame by frame."""
         normed: Tensor = self.norm_f(self.forward_blocks(video))
         return normed
 
     def forward_blocks(self, video: Tensor) -> Tensor:
-        """All tokens before the final norm, (B, L, C), in the same order."""
+        """Return all tokens before the final norm, (B, L, C), in the order of `forward_tokens`."""
         tokens = self.embed(video)
         steps, side = self.options.grid
         for index, layer in enumerate(self.layers):
@@ -183,11 +188,11 @@ class VideoMamba(nn.Module):
         return tokens
 
     def blocks(self) -> list[Block]:
-        """The blocks in order, typed."""
+        """Return the blocks in order, with their type, which `nn.ModuleList` does not know."""
         return [layer for layer in self.layers if isinstance(layer, Block)]
 
     def embed(self, video: Tensor) -> Tensor:
-        """Tokens before the first block, (B, L, C)."""
+        """Return the tokens before the first block, (B, L, C)."""
         expected = (3, self.options.num_frames, self.options.image_size, self.options.image_size)
         if video.ndim != 5 or tuple(video.shape[1:]) != expected:
             raise ValueError(f"video is {tuple(video.shape)}; this model takes (B, {', '.join(map(str, expected))})")
@@ -197,12 +202,12 @@ class VideoMamba(nn.Module):
 
 
 def scans_time_first(options: ModelOptions, layer: int) -> bool:
-    """Whether a layer scans place by place, not frame by frame."""
+    """Return whether a layer scans place by place instead of frame by frame."""
     return options.scan_order == "temporal_first" or (options.scan_order == "spatiotemporal" and layer % 2 == 1)
 
 
 def swap_order(tokens: Tensor, rows: int) -> Tensor:
-    """Transpose the (rows, columns) order of all tokens but the first: (B, L, C) -> (B, L, C)."""
+    """Bring all tokens but the first from row-by-row into column-by-column order: (B, L, C) -> (B, L, C)."""
     batch, _, width = tokens.shape
     grid = tokens[:, 1:].reshape(batch, rows, -1, width).transpose(1, 2).flatten(1, 2)
     return torch.cat([tokens[:, :1], grid], dim=1)
@@ -228,13 +233,13 @@ def initialise(model: VideoMamba) -> None:
 
 
 def create(name: str, **overrides: Any) -> VideoMamba:
-    """A freshly initialised model of a preset, in evaluation mode.
+    """Create a freshly initialised model of a preset, in evaluation mode.
 
     Args:
-        name: a preset, ``videomamba-tiny`` say.
-        overrides: any of `ModelOptions`' fields.
+        name: A preset, for example ``videomamba-tiny``.
+        overrides: New values for fields of `ModelOptions`.
 
     Raises:
-        UsageError: the name or an option is unknown, or a value out of range.
+        UsageError: The name or an option is unknown, or a value is out of range.
     """
     return VideoMamba(preset(name, **overrides)).eval()

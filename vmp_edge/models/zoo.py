@@ -1,7 +1,7 @@
 """Models of our own, whose weights come with the package.
 
-A file holds ``model`` (the state dict), ``options``, ``labels``, ``preprocessing`` (as in a manifest), ``frame_rate``
-and ``accuracy``.
+Each file in ``weights/`` holds ``model`` (the state dict), ``options``, ``labels``, ``preprocessing`` (as in a
+manifest), ``frame_rate`` and ``accuracy``.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ FOLDER = Path(__file__).parent / "weights"
 
 @dataclass(frozen=True)
 class ZooModel:
-    """A trained model and what is known of it.
+    """A trained model and what is known about it.
 
     Attributes:
-        module: the source model in evaluation mode.
-        labels: one name per class, in the order of the logits.
-        preprocessing: how its frames were prepared in training.
-        frame_rate: frames per second at which it saw its frames in training, or None.
-        accuracy: what was measured, by data set.
+        module: The source model in evaluation mode.
+        labels: One name per class, in the order of the logits.
+        preprocessing: How the frames were prepared in training.
+        frame_rate: Frames per second of the videos in training, or None.
+        accuracy: Measured accuracy by data set.
     """
 
     module: VideoMamba
@@ -40,19 +40,19 @@ class ZooModel:
 
 
 def names() -> list[str]:
-    """The models whose weights are here."""
+    """Return the names of the models whose weights come with the package."""
     return sorted(path.stem for path in FOLDER.glob("*.pth"))
 
 
 def load(name: str) -> ZooModel:
-    """A trained model by its name.
+    """Load a trained model by its name.
 
     Raises:
-        UsageError: there is no such model.
+        UsageError: There is no such model.
     """
     path = FOLDER / f"{name}.pth"
     if not path.is_file():
-        raise UsageError(f"no weights of {name!r} come with the package; there are {', '.join(names()) or 'none'}")
+        raise UsageError(f"the package has no weights of {name!r}; it has {', '.join(names()) or 'none'}")
     content = torch.load(path, map_location="cpu", weights_only=True)
     module = load_checkpoint(path)
     return ZooModel(

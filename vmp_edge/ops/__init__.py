@@ -1,10 +1,22 @@
-"""The selective scan and the causal convolution of VideoMamba, on the best kernel for their inputs.
+"""The selective scan and the causal convolution of VideoMamba, each run by the best kernel for its inputs.
 
-Activations are (B, L, D), channels last. What the operators compute is defined by `reference`, which has the same
-functions. On a CPU they run natively (AVX-512, AVX2, NEON or portable code, picked at run time) in float32, with
-native gradients; float16 and bfloat16 are computed in float32. On NVIDIA GPUs the scans have CUDA kernels where they
-were built (docs/cuda.md), their gradients and the convolution not. float64 and the rest take the reference path.
-Each is one `torch.library` operator (``vmp::``), so that exported programs have one node for it.
+Activations are (B, L, D), channels last. `reference` defines what the operators compute, and `cases` is the one list
+of cases that every kernel is tested on.
+
+On a CPU the operators run natively in float32 (AVX-512, AVX2, NEON or portable code, picked at run time), with native
+gradients; float16 and bfloat16 inputs are computed in float32. On NVIDIA GPUs the operators have CUDA kernels where
+these were built (docs/cuda.md), but no CUDA kernels for gradients. Everything else, float64 included, is computed by
+the reference. Each operator is one `torch.library` operator (``vmp::``), so that an exported program has one node for
+it.
+
+How a call travels: `selective_scan` below calls ``torch.ops.vmp.selective_scan``, which `_registration` has registered.
+The registered function has `_arguments` check the tensors and hands them to `_dispatch`, which picks the kernels by
+dtype and device: `_native_kernels`, `_cuda_kernels` or `_reference_kernels`. The first two lay the tensors out for C
+(`_memory`) and call the compiled library, which `_native` or `_cuda` finds and describes for ctypes; `_openmp` lends
+the native library PyTorch's own threads. A gradient travels the same way from ``vmp::selective_scan_backward``.
+
+`chunked` computes the same results by ordinary tensor operations, for exported programs that have to run where none of
+these kernels can.
 """
 
 from __future__ import annotations
@@ -12,7 +24,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import _registration as _registration
+from . import _registration as _registration  # registers the operators
 from . import reference
 
 __all__ = ["bi_selective_scan", "causal_conv_silu", "reference", "selective_scan"]
@@ -32,9 +44,9 @@ def selective_scan(
     initial_state: str = "zero",
     mask_diagonal: bool = False,
 ) -> Tensor:
-    """Scan one direction: Mamba's selective scan with VideoMambaPro's options (see `reference`).
+    """Scan one direction: Mamba's selective scan with VideoMambaPro's options (formulas and sources: `reference`).
 
-    Rows of x, dt, z, B and C may lie at any stride: slices of a linear layer's output are read in place.
+    The rows of x, dt, z, B and C may lie at any stride, so that slices of a linear layer's output are read in place.
 
     Args:
         x: (B, L, D) inputs.
@@ -44,17 +56,17 @@ def selective_scan(
         C: (B, L, N) output projections.
         D: (D,) skip weights, or None for no skip term.
         z: (B, L, D) gate; the output is multiplied by SiLU(z). None for no gate.
-        dt_bias: (D,) added to ``dt`` before softplus.
-        reverse: walk the sequence from its end; the output stays in forward order.
+        dt_bias: (D,) bias that is added to ``dt`` before softplus, or None.
+        reverse: Walk the sequence from its end; the output stays in forward order.
         initial_state: ``"zero"``, or ``"first_input"`` for VideoMambaPro's elemental residual.
-        mask_diagonal: leave each step's own contribution out of the state term.
+        mask_diagonal: Leave each step's own contribution out of the state term.
 
     Returns:
         (B, L, D), contiguous, in the dtype of ``x``.
 
     Raises:
-        ValueError: shapes, dtypes or devices do not fit, or ``initial_state`` is unknown.
-        MissingDependencyError: the native library is needed and not built.
+        ValueError: Shapes, dtypes or devices do not fit, or ``initial_state`` is unknown.
+        MissingDependencyError: The native library is needed and not built.
     """
     y: Tensor = torch.ops.vmp.selective_scan(
         x, dt, A, B, C, D, z, dt_bias, reverse=reverse, initial_state=initial_state, mask_diagonal=mask_diagonal
@@ -76,10 +88,10 @@ def bi_selective_scan(
     initial_state: str = "zero",
     mask_backward: bool = False,
 ) -> Tensor:
-    """Scan both directions with shared weights in one pass and add them up; each brings its own skip term.
+    """Scan both directions with shared weights in one pass and add them up; each adds its own skip term.
 
     Args:
-        x, dt, A, B, C, D, z, dt_bias, initial_state: as in `selective_scan`.
+        x, dt, A, B, C, D, z, dt_bias, initial_state: As in `selective_scan`.
         A_b: (D, N) decay rates of the backward direction, not positive.
         mask_backward: ``mask_diagonal`` for the backward direction.
 
@@ -87,8 +99,8 @@ def bi_selective_scan(
         (B, L, D), contiguous, in the dtype of ``x``.
 
     Raises:
-        ValueError: shapes, dtypes or devices do not fit, or ``initial_state`` is unknown.
-        MissingDependencyError: the native library is needed and not built.
+        ValueError: Shapes, dtypes or devices do not fit, or ``initial_state`` is unknown.
+        MissingDependencyError: The native library is needed and not built.
     """
     y: Tensor = torch.ops.vmp.bi_selective_scan(
         x, dt, A, A_b, B, C, D, z, dt_bias, initial_state=initial_state, mask_backward=mask_backward
@@ -97,20 +109,20 @@ def bi_selective_scan(
 
 
 def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, reverse: bool = False) -> Tensor:
-    """Depthwise causal convolution over the sequence, then SiLU, without transposing or flipping.
+    """Apply a depthwise causal convolution over the sequence, then SiLU, without transposing or flipping.
 
     Args:
-        x: (B, L, D); rows may lie at any stride.
-        weight: (D, K), K at most 16; its last column multiplies the current step.
-        bias: (D,) or None.
-        reverse: the step sees the K - 1 steps after it instead of those before it.
+        x: (B, L, D) inputs; the rows may lie at any stride.
+        weight: (D, K) taps, K at most 16; the last column multiplies the current step.
+        bias: (D,) bias, or None.
+        reverse: Let each step see the K - 1 steps after it instead of the K - 1 steps before it.
 
     Returns:
         (B, L, D), contiguous, in the dtype of ``x``.
 
     Raises:
-        ValueError: shapes, dtypes or devices do not fit, or K is too large.
-        MissingDependencyError: the native library is needed and not built.
+        ValueError: Shapes, dtypes or devices do not fit, or K is too large.
+        MissingDependencyError: The native library is needed and not built.
     """
     y: Tensor = torch.ops.vmp.causal_conv_silu(x, weight, bias, reverse=reverse)
     return y

@@ -1,4 +1,4 @@
-"""The operators' arguments in one form, and the check that shapes, dtypes and devices fit together."""
+"""Bring an operator's arguments into one form, and check that their shapes, dtypes and devices fit together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from . import _native, reference
 
 
 class ScanArguments(NamedTuple):
-    """Both scan operators' arguments in one form; ``A_b`` is None for one direction."""
+    """The arguments of either scan operator, in the shapes of `vmp_edge.ops`.
+
+    Attributes:
+        A_b: Decay rates of the backward direction, or None for a scan of one direction.
+        reverse: Walk the sequence from its end; False for a scan of both directions.
+        mask: ``mask_diagonal`` of a scan of one direction, ``mask_backward`` of a scan of both.
+    """
 
     x: Tensor
     dt: Tensor
@@ -27,17 +33,17 @@ class ScanArguments(NamedTuple):
     mask: bool
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors that are given, in the operator's order."""
+        """Return the tensors that are not None, in the operator's order."""
         return tuple(t for t in self[:9] if t is not None)
 
-    def mapped(self, function: Callable[[Tensor], Tensor]) -> ScanArguments:
-        """The same with every tensor replaced."""
+    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> ScanArguments:
+        """Return the same arguments with the function applied to every tensor."""
         values: list[Any] = [function(v) if isinstance(v, Tensor) else v for v in self]
         return ScanArguments(*values)
 
 
 class ConvArguments(NamedTuple):
-    """The convolution's arguments."""
+    """The arguments of the convolution operator, in the shapes of `vmp_edge.ops`."""
 
     x: Tensor
     weight: Tensor
@@ -45,11 +51,11 @@ class ConvArguments(NamedTuple):
     reverse: bool
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors that are given, in the operator's order."""
+        """Return the tensors that are not None, in the operator's order."""
         return (self.x, self.weight) if self.bias is None else (self.x, self.weight, self.bias)
 
-    def mapped(self, function: Callable[[Tensor], Tensor]) -> ConvArguments:
-        """The same with every tensor replaced."""
+    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> ConvArguments:
+        """Return the same arguments with the function applied to every tensor."""
         values: list[Any] = [function(v) if isinstance(v, Tensor) else v for v in self]
         return ConvArguments(*values)
 
@@ -71,7 +77,14 @@ def scan_arguments(
     initial_state: str = "zero",
     mask_diagonal: bool = False,
 ) -> ScanArguments:
-    return _checked_scan(ScanArguments(x, dt, A, None, B, C, D, z, dt_bias, reverse, initial_state, mask_diagonal))
+    """Check the arguments of `vmp_edge.ops.selective_scan`.
+
+    Raises:
+        ValueError: Shapes, dtypes or devices do not fit, or ``initial_state`` is unknown.
+    """
+    args = ScanArguments(x, dt, A, None, B, C, D, z, dt_bias, reverse, initial_state, mask_diagonal)
+    _check_scan(args)
+    return args
 
 
 def bi_scan_arguments(
@@ -88,40 +101,67 @@ def bi_scan_arguments(
     initial_state: str = "zero",
     mask_backward: bool = False,
 ) -> ScanArguments:
-    return _checked_scan(ScanArguments(x, dt, A, A_b, B, C, D, z, dt_bias, False, initial_state, mask_backward))
+    """Check the arguments of `vmp_edge.ops.bi_selective_scan`.
+
+    Raises:
+        ValueError: Shapes, dtypes or devices do not fit, or ``initial_state`` is unknown.
+    """
+    args = ScanArguments(x, dt, A, A_b, B, C, D, z, dt_bias, False, initial_state, mask_backward)
+    _check_scan(args)
+    return args
 
 
 def conv_arguments(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, reverse: bool = False) -> ConvArguments:
-    a = ConvArguments(x, weight, bias, reverse)
+    """Check the arguments of `vmp_edge.ops.causal_conv_silu`.
+
+    Raises:
+        ValueError: Shapes, dtypes or devices do not fit, or the weight has too many taps.
+    """
+    args = ConvArguments(x, weight, bias, reverse)
     _require_shape("x", x, 3, "(batch, length, channels)")
     _require_shape("weight", weight, 2, "(channels, taps)")
     require_sizes("weight", weight, (x.shape[2], weight.shape[1]), "(channels, taps)")
     require_sizes("bias", bias, (x.shape[2],), "(channels)")
     if weight.shape[1] > _native.MAX_TAPS:
         raise ValueError(f"weight has {weight.shape[1]} taps; at most {_native.MAX_TAPS} are supported")
-    _require_kind(a)
-    return a
+    _require_floats_on_one_device(args)
+    return args
 
 
-def _checked_scan(a: ScanArguments) -> ScanArguments:
-    _require_shape("x", a.x, 3, "(batch, length, channels)")
-    _require_shape("A", a.A, 2, "(channels, states)")
-    batch, length, channels = a.x.shape
-    states = a.A.shape[1]
+def require_sizes(name: str, tensor: Tensor | None, sizes: tuple[int, ...], meaning: str) -> None:
+    """Check the shape of an argument that may be left out.
+
+    Args:
+        name: The argument's name, for the error message.
+        tensor: The argument, or None, which passes.
+        sizes: The shape that it must have.
+        meaning: What the sizes stand for, for the error message.
+
+    Raises:
+        ValueError: The shape differs.
+    """
+    if tensor is not None and tensor.shape != sizes:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must be {meaning} = {tuple(sizes)}")
+
+
+def _check_scan(args: ScanArguments) -> None:
+    _require_shape("x", args.x, 3, "(batch, length, channels)")
+    _require_shape("A", args.A, 2, "(channels, states)")
+    batch, length, channels = args.x.shape
+    states = args.A.shape[1]
     activation, rate, projection = (batch, length, channels), (channels, states), (batch, length, states)
-    require_sizes("dt", a.dt, activation, "(batch, length, channels)")
-    require_sizes("z", a.z, activation, "(batch, length, channels)")
-    require_sizes("A", a.A, rate, "(channels, states)")
-    require_sizes("A_b", a.A_b, rate, "(channels, states)")
-    require_sizes("B", a.B, projection, "(batch, length, states)")
-    require_sizes("C", a.C, projection, "(batch, length, states)")
-    require_sizes("D", a.D, (channels,), "(channels)")
-    require_sizes("dt_bias", a.dt_bias, (channels,), "(channels)")
-    if a.initial_state not in reference.INITIAL_STATES:
+    require_sizes("dt", args.dt, activation, "(batch, length, channels)")
+    require_sizes("z", args.z, activation, "(batch, length, channels)")
+    require_sizes("A", args.A, rate, "(channels, states)")
+    require_sizes("A_b", args.A_b, rate, "(channels, states)")
+    require_sizes("B", args.B, projection, "(batch, length, states)")
+    require_sizes("C", args.C, projection, "(batch, length, states)")
+    require_sizes("D", args.D, (channels,), "(channels)")
+    require_sizes("dt_bias", args.dt_bias, (channels,), "(channels)")
+    if args.initial_state not in reference.INITIAL_STATES:
         names = ", ".join(reference.INITIAL_STATES)
-        raise ValueError(f"initial_state is {a.initial_state!r}; it must be one of {names}")
-    _require_kind(a)
-    return a
+        raise ValueError(f"initial_state is {args.initial_state!r}; it must be one of {names}")
+    _require_floats_on_one_device(args)
 
 
 def _require_shape(name: str, tensor: Tensor, rank: int, meaning: str) -> None:
@@ -129,14 +169,9 @@ def _require_shape(name: str, tensor: Tensor, rank: int, meaning: str) -> None:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must be {meaning}, none of them zero")
 
 
-def require_sizes(name: str, tensor: Tensor | None, sizes: tuple[int, ...], meaning: str) -> None:
-    if tensor is not None and tensor.shape != sizes:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must be {meaning} = {tuple(sizes)}")
-
-
-def _require_kind(a: Arguments) -> None:
-    device = a.x.device
-    for tensor in a.tensors():
+def _require_floats_on_one_device(args: Arguments) -> None:
+    device = args.x.device
+    for tensor in args.tensors():
         if tensor.device != device:
             raise ValueError(f"all tensors must be on one device; there are {device} and {tensor.device}")
         if not tensor.is_floating_point():

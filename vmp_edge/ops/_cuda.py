@@ -1,4 +1,4 @@
-"""The CUDA kernels by ctypes: structs, signatures and where the library is. Knows no tensor library."""
+"""The CUDA library for ctypes: its structs, its functions, and where its file is. Imports no tensor library."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FILE = "libvmp_cuda.so"
 
 
 class Scan(Structure):
-    """vmp_cuda_scan of vmp_cuda.h."""
+    """The struct vmp_cuda_scan of vmp_cuda.h."""
 
     _fields_ = [
         *((name, c_int64) for name in ("batch", "length", "channels", "states")),
@@ -30,7 +30,7 @@ class Scan(Structure):
 
 
 class Conv(Structure):
-    """vmp_cuda_conv of vmp_cuda.h."""
+    """The struct vmp_cuda_conv of vmp_cuda.h."""
 
     _fields_ = [
         *((name, c_int64) for name in ("batch", "length", "channels", "taps")),
@@ -49,7 +49,10 @@ _SIGNATURES = {
 
 
 def library_path() -> Path | None:
-    """Where the CUDA library is: ``$VMP_CUDA_LIBRARY`` if set, or next to the installed package; None if not built."""
+    """Return the CUDA library's file, or None if it was not built.
+
+    The file is ``$VMP_CUDA_LIBRARY`` if that is set, otherwise next to the installed package.
+    """
     override = os.environ.get("VMP_CUDA_LIBRARY")
     folders = importlib.import_module("vmp_edge.runtimes.native").__path__
     candidates = [Path(override)] if override else [Path(folder) / _FILE for folder in folders]
@@ -57,10 +60,10 @@ def library_path() -> Path | None:
 
 
 def open_library(path: Path) -> ctypes.CDLL:
-    """A library with the interface of vmp_cuda.h, its functions' types declared.
+    """Load a library with the interface of vmp_cuda.h and declare the types of its functions.
 
     Raises:
-        MissingDependencyError: it cannot be loaded, or is of another version.
+        MissingDependencyError: The library cannot be loaded, or is of another version.
     """
     rebuild = "rebuild it with: pip install -e . --no-deps"
     try:
@@ -80,10 +83,10 @@ def open_library(path: Path) -> ctypes.CDLL:
 
 @functools.cache
 def load() -> ctypes.CDLL | None:
-    """The library of the installed package; None if it was not built.
+    """Load the CUDA library of the installed package, or return None if it was not built.
 
     Raises:
-        MissingDependencyError: it is there and cannot be loaded, or is of another version.
+        MissingDependencyError: The library is there but cannot be loaded, or is of another version.
     """
     path = library_path()
     return None if path is None else open_library(path)
@@ -93,14 +96,15 @@ def check(library: ctypes.CDLL, code: int) -> None:
     """Turn a status code of the library into an exception.
 
     Raises:
-        RuntimeError: always but for success; callers validate, so it is a bug or the device's failure.
+        RuntimeError: The code is not success. Callers check their arguments first, so this is a bug or a fault of the
+            device.
     """
     if code:
         raise RuntimeError(f"a CUDA kernel failed: {library.vmp_cuda_error(code).decode()}")
 
 
 def workspace_bytes(library: ctypes.CDLL, scan: Scan) -> int:
-    """Bytes of device memory that the scan needs besides its inputs and output."""
+    """Return how many bytes of device memory the scan needs besides its inputs and output."""
     count = c_int64()
     check(library, library.vmp_cuda_scan_workspace(scan, count))
     return count.value

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from . import _cuda
 from ._arguments import Arguments, ConvArguments, ScanArguments
-from ._native_kernels import address, view
+from ._memory import address, empty_like, readable, view
 
 _Arguments = TypeVar("_Arguments", ScanArguments, ConvArguments)
 
 
 @functools.cache
 def supports(device: torch.device) -> bool:
+    """Return whether the CUDA library was built and has code for this GPU."""
     library = _cuda.load()
     if library is None:
         return False
@@ -25,65 +26,74 @@ def supports(device: torch.device) -> bool:
         return bool(library.vmp_cuda_supported() == 0)
 
 
-def _ready(a: _Arguments) -> _Arguments:
-    """Activations of one dtype, x's if they agree on it, with columns side by side; the rest float32, contiguous."""
-    activations = {t.dtype for t in a.tensors() if t.dim() == 3}
-    dtype = a.x.dtype if len(activations) == 1 else torch.float32
+def forward(args: Arguments) -> Tensor:
+    """Compute an operator on the current stream of the tensors' device, in float32.
 
-    def ready(tensor: Tensor) -> Tensor:
-        if tensor.dim() < 3:
-            return tensor.to(torch.float32).contiguous()
-        tensor = tensor.to(dtype)
-        return tensor if tensor.stride(2) == 1 or tensor.shape[2] == 1 else tensor.contiguous()
+    Args:
+        args: Arguments on a device for which `supports` is true.
 
-    return a.mapped(ready)
-
-
-def _dtype(a: Arguments) -> int:
-    return _cuda.DTYPES[str(a.x.dtype).removeprefix("torch.")]
+    Returns:
+        (B, L, D), contiguous, in the dtype of ``x``.
+    """
+    library = _cuda.load()
+    assert library is not None  # `supports` has loaded it
+    with torch.cuda.device(args.x.device):
+        stream = torch.cuda.current_stream().cuda_stream
+        return run_conv(library, args, stream) if isinstance(args, ConvArguments) else run_scan(library, args, stream)
 
 
-def _scan_struct(a: ScanArguments) -> _cuda.Scan:
-    return _cuda.Scan(
-        *a.x.shape, a.A.shape[1],
-        view(a.x), view(a.dt), view(a.B), view(a.C), view(a.z),
-        address(a.A), address(a.A_b), address(a.D), address(a.dt_bias),
-        _dtype(a), a.reverse, a.initial_state == "first_input", a.mask,
-    )  # fmt: skip
+def run_scan(library: CDLL, args: ScanArguments, stream: int) -> Tensor:
+    """Queue the scan.
 
-
-def scan_by(library: CDLL, a: ScanArguments, stream: int) -> Tensor:
-    """The scan by a library with the interface of vmp_cuda.h, queued on a stream of the tensors' device."""
-    ready = _ready(a)  # kept until the call returns, afterwards by PyTorch's allocator for the stream
-    struct = _scan_struct(ready)
-    y = _empty_like(ready.x)
+    Args:
+        library: A library with the interface of vmp_cuda.h.
+        args: The scan's arguments.
+        stream: Handle of a CUDA stream of the tensors' device.
+    """
+    inputs = kernel_inputs(args)  # in scope until the call returns; then PyTorch keeps the memory for the stream
+    struct = scan_struct(inputs)
+    y = empty_like(inputs.x)
     workspace = torch.empty(_cuda.workspace_bytes(library, struct), dtype=torch.uint8, device=y.device)
     code = library.vmp_cuda_selective_scan(struct, view(y), workspace.data_ptr(), workspace.numel(), stream)
     _cuda.check(library, code)
-    return y.to(a.x.dtype)
+    return y.to(args.x.dtype)
 
 
-def _conv_struct(a: ConvArguments) -> _cuda.Conv:
-    return _cuda.Conv(
-        *a.x.shape, a.weight.shape[1], view(a.x), address(a.weight), address(a.bias), _dtype(a), a.reverse
-    )  # fmt: skip
-
-
-def conv_by(library: CDLL, a: ConvArguments, stream: int) -> Tensor:
-    """The convolution, as `scan_by`."""
-    ready = _ready(a)
-    y = _empty_like(ready.x)
-    _cuda.check(library, library.vmp_cuda_causal_conv_silu(_conv_struct(ready), view(y), stream))
+def run_conv(library: CDLL, args: ConvArguments, stream: int) -> Tensor:
+    """Queue the convolution; the arguments are like those of `run_scan`."""
+    inputs = kernel_inputs(args)
+    y = empty_like(inputs.x)
+    _cuda.check(library, library.vmp_cuda_causal_conv_silu(conv_struct(inputs), view(y), stream))
     return y
 
 
-def forward(a: Arguments) -> Tensor:
-    library = _cuda.load()
-    assert library is not None  # `_kernels_for` has looked
-    with torch.cuda.device(a.x.device):
-        stream = torch.cuda.current_stream().cuda_stream
-        return conv_by(library, a, stream) if isinstance(a, ConvArguments) else scan_by(library, a, stream)
+def kernel_inputs(args: _Arguments) -> _Arguments:
+    """Return the arguments as the CUDA kernels read them.
+
+    All activations get one dtype: their own if they agree on it, otherwise float32. Parameters become float32.
+    """
+    dtypes = {tensor.dtype for tensor in args.tensors() if tensor.dim() == 3}
+    dtype = args.x.dtype if len(dtypes) == 1 else torch.float32
+    return args.map_tensors(lambda tensor: readable(tensor, dtype if tensor.dim() == 3 else torch.float32))
 
 
-def _empty_like(tensor: Tensor) -> Tensor:
-    return tensor.new_empty(tensor.shape)  # contiguous, whatever the input's strides
+def scan_struct(args: ScanArguments) -> _cuda.Scan:
+    """Describe a scan to C. The struct holds addresses: the arguments have to outlive it."""
+    return _cuda.Scan(
+        *args.x.shape, args.A.shape[1],
+        view(args.x), view(args.dt), view(args.B), view(args.C), view(args.z),
+        address(args.A), address(args.A_b), address(args.D), address(args.dt_bias),
+        _dtype_code(args), args.reverse, args.initial_state == "first_input", args.mask,
+    )  # fmt: skip
+
+
+def conv_struct(args: ConvArguments) -> _cuda.Conv:
+    """Describe a convolution to C. The struct holds addresses: the arguments have to outlive it."""
+    return _cuda.Conv(
+        *args.x.shape, args.weight.shape[1], view(args.x), address(args.weight), address(args.bias),
+        _dtype_code(args), args.reverse,
+    )  # fmt: skip
+
+
+def _dtype_code(args: Arguments) -> int:
+    return _cuda.DTYPES[str(args.x.dtype).removeprefix("torch.")]

@@ -1,4 +1,4 @@
-"""The native kernels by ctypes: structs, signatures and where the library is. Knows no tensor library."""
+"""The native CPU library for ctypes: its structs, its functions, and where its file is. Imports no tensor library."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _FILE = "libvmp_ops.so"
 
 
 class View(Structure):
-    """vmp_input and vmp_output of vmp_ops.h."""
+    """The structs vmp_input and vmp_output of vmp_ops.h, which have the same fields."""
 
     _fields_ = [("data", c_void_p), ("batch_stride", c_int64), ("row_stride", c_int64)]
 
 
 class Threads(Structure):
-    """vmp_threads of vmp_ops.h."""
+    """The struct vmp_threads of vmp_ops.h."""
 
     _fields_ = [("num_threads", c_int32), ("parallel_for", c_void_p), ("pool", c_void_p)]
 
 
 class OpenMP(Structure):
-    """vmp_openmp of vmp_ops.h."""
+    """The struct vmp_openmp of vmp_ops.h."""
 
     _fields_ = [("parallel", c_void_p), ("num_threads", c_uint32)]
 
 
 class Scan(Structure):
-    """vmp_scan of vmp_ops.h."""
+    """The struct vmp_scan of vmp_ops.h."""
 
     _fields_ = [
         *((name, c_int64) for name in ("batch", "length", "channels", "states")),
@@ -46,7 +46,7 @@ class Scan(Structure):
 
 
 class ScanGrads(Structure):
-    """vmp_scan_grads of vmp_ops.h."""
+    """The struct vmp_scan_grads of vmp_ops.h."""
 
     _fields_ = [
         *((name, View) for name in ("x", "dt", "z")),
@@ -55,7 +55,7 @@ class ScanGrads(Structure):
 
 
 class Conv(Structure):
-    """vmp_conv of vmp_ops.h."""
+    """The struct vmp_conv of vmp_ops.h."""
 
     _fields_ = [
         *((name, c_int64) for name in ("batch", "length", "channels", "taps")),
@@ -67,7 +67,7 @@ class Conv(Structure):
 
 
 class ConvGrads(Structure):
-    """vmp_conv_grads of vmp_ops.h."""
+    """The struct vmp_conv_grads of vmp_ops.h."""
 
     _fields_ = [("x", View), ("weight", c_void_p), ("bias", c_void_p)]
 
@@ -88,10 +88,10 @@ _SIGNATURES = {
 
 
 def library_path() -> Path:
-    """Where the native library is: ``$VMP_OPS_LIBRARY`` if set, or next to the installed package.
+    """Return the native library's file: ``$VMP_OPS_LIBRARY`` if that is set, otherwise next to the installed package.
 
     Raises:
-        MissingDependencyError: it is in neither place.
+        MissingDependencyError: There is no such file.
     """
     override = os.environ.get("VMP_OPS_LIBRARY")
     if override:
@@ -110,10 +110,10 @@ def library_path() -> Path:
 
 @functools.cache
 def load() -> ctypes.CDLL:
-    """The library, its functions' types declared.
+    """Load the library and declare the types of its functions.
 
     Raises:
-        MissingDependencyError: it is absent, not for this machine, or of another version.
+        MissingDependencyError: The library is absent, not for this machine, or of another version.
     """
     path = library_path()
     rebuild = "rebuild it with: pip install -e . --no-deps"
@@ -136,18 +136,18 @@ def load() -> ctypes.CDLL:
 
 
 def threads(count: int, gomp_parallel: int | None) -> Threads:
-    """How a call spreads over threads.
+    """Describe the threads that a call may use.
 
     Args:
-        count: how many.
-        gomp_parallel: address of the GOMP_parallel of an OpenMP runtime to use; None for the library's own pool.
+        count: The number of threads.
+        gomp_parallel: Address of the GOMP_parallel of an OpenMP runtime to use; None for the library's own pool.
     """
     if gomp_parallel is None or count == 1:
         return Threads(count)
     team = OpenMP(gomp_parallel, count)
-    spread = Threads(count, ctypes.cast(load().vmp_parallel_for_openmp, c_void_p), ctypes.addressof(team))
-    spread.team = team  # lives as long as what points to it
-    return spread
+    struct = Threads(count, ctypes.cast(load().vmp_parallel_for_openmp, c_void_p), ctypes.addressof(team))
+    struct.team = team  # keeps the team alive as long as the struct that points to it
+    return struct
 
 
 def check(code: int) -> None:
@@ -155,8 +155,8 @@ def check(code: int) -> None:
 
     Raises:
         UsageError: ``VMP_OPS_ISA`` names an instruction set that this machine or build does not have.
-        MemoryError: scratch memory could not be had.
-        RuntimeError: anything else; callers validate, so it is a bug.
+        MemoryError: There is not enough memory for the kernel's scratch space.
+        RuntimeError: Anything else. Callers check their arguments first, so this is a bug.
     """
     if code == 0:
         return
@@ -169,7 +169,7 @@ def check(code: int) -> None:
 
 
 def isas() -> list[str]:
-    """Instruction sets usable on this machine, best first."""
+    """Return the instruction sets that are usable on this machine, best first."""
     library = load()
     names: list[str] = []
     while name := library.vmp_ops_isa_at(len(names)):
@@ -178,10 +178,10 @@ def isas() -> list[str]:
 
 
 def isa() -> str:
-    """The instruction set in use.
+    """Return the instruction set in use.
 
     Raises:
-        UsageError: ``VMP_OPS_ISA`` names one that cannot be used.
+        UsageError: ``VMP_OPS_ISA`` names an instruction set that cannot be used.
     """
     name = load().vmp_ops_isa()
     if name is None:
@@ -190,10 +190,10 @@ def isa() -> str:
 
 
 def set_isa(name: str | None) -> None:
-    """Use one instruction set for the whole process; None goes back to the default.
+    """Use an instruction set for the whole process; None goes back to the default.
 
     Raises:
-        UsageError: it is unknown or cannot be used here.
+        UsageError: The instruction set is unknown or cannot be used here.
     """
     if load().vmp_ops_set_isa(None if name is None else name.encode()):
         raise UsageError(f"instruction set {name!r} cannot be used; usable here: {', '.join(isas())}")

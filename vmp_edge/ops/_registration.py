@@ -1,6 +1,7 @@
 """Register the ``vmp::`` operators with PyTorch: schemas, shape rules, kernels and gradients.
 
-Importing this module registers them. The native and the CUDA library are loaded at the first call that needs them.
+Importing this module registers them. It loads no library: the first call that needs the native or the CUDA library
+loads it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from torch import Tensor
 
 from . import _dispatch
 from ._arguments import Arguments, bi_scan_arguments, conv_arguments, require_sizes, scan_arguments
+from ._memory import empty_like
 
 _SCAN_INPUTS = "Tensor B, Tensor C, Tensor? D=None, Tensor? z=None, Tensor? dt_bias=None"
 _SCAN_OPTIONS = 'bool reverse=False, str initial_state="zero", bool mask_diagonal=False'
 _BI_OPTIONS = 'str initial_state="zero", bool mask_backward=False'
-# name: (inputs, options)
+# Of each operator: inputs, options.
 _SCHEMAS = {
     "selective_scan": (f"Tensor x, Tensor dt, Tensor A, {_SCAN_INPUTS}", _SCAN_OPTIONS),
     "bi_selective_scan": (f"Tensor x, Tensor dt, Tensor A, Tensor A_b, {_SCAN_INPUTS}", _BI_OPTIONS),
@@ -28,19 +30,22 @@ _library = torch.library.Library("vmp", "DEF")  # type: ignore[no-untyped-call]
 for _name, (_inputs, _options) in _SCHEMAS.items():
     for _schema in (
         f"{_name}({_inputs}, *, {_options}) -> Tensor",
-        # what ExecuTorch turns the operator into: memory is planned ahead
+        # ExecuTorch replaces the operator by this variant, because it plans memory ahead.
         f"{_name}.out({_inputs}, *, {_options}, Tensor(a!) out) -> Tensor(a!)",
-        # gradients of the inputs that are given, in their order
+        # The gradients of the inputs that are not None, in their order.
         f"{_name}_backward(Tensor grad_y, {_inputs}, *, {_options}) -> Tensor[]",
     ):
         _library.define(_schema)  # type: ignore[no-untyped-call]
 
 
-def _empty_like(tensor: Tensor) -> Tensor:
-    return tensor.new_empty(tensor.shape)  # contiguous, whatever the input's strides
-
-
 def _register(name: str, parse: Callable[..., Arguments]) -> None:
+    """Give an operator its kernels, shape rules and gradient.
+
+    Args:
+        name: The operator's name in ``vmp::``.
+        parse: The function that checks the operator's arguments and brings them into one form.
+    """
+
     def forward(*inputs: Any, **options: Any) -> Tensor:
         return _dispatch.forward(parse(*inputs, **options))
 
@@ -49,19 +54,19 @@ def _register(name: str, parse: Callable[..., Arguments]) -> None:
         return out.resize_(y.shape).copy_(y)
 
     def backward(grad_y: Tensor, *inputs: Any, **options: Any) -> list[Tensor]:
-        a = parse(*inputs, **options)
-        require_sizes("grad_y", grad_y, tuple(a.x.shape), "the shape of x")
-        return _dispatch.backward(grad_y, a)
+        args = parse(*inputs, **options)
+        require_sizes("grad_y", grad_y, tuple(args.x.shape), "the shape of x")
+        return _dispatch.backward(grad_y, args)
 
     def fake(*inputs: Any, **options: Any) -> Tensor:
-        return _empty_like(parse(*inputs, **options).x)
+        return empty_like(parse(*inputs, **options).x)
 
     def fake_out(*inputs: Any, out: Tensor, **options: Any) -> Tensor:
         parse(*inputs, **options)
         return out
 
     def fake_backward(grad_y: Tensor, *inputs: Any, **options: Any) -> list[Tensor]:
-        return [_empty_like(t) for t in parse(*inputs, **options).tensors()]
+        return [empty_like(t) for t in parse(*inputs, **options).tensors()]
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
@@ -70,7 +75,7 @@ def _register(name: str, parse: Callable[..., Arguments]) -> None:
     def gradient(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         inputs = ctx.saved_tensors
         grads = iter(getattr(torch.ops.vmp, f"{name}_backward")(grad_y, *inputs, **ctx.options))
-        return tuple(None if given is None else next(grads) for given in inputs)
+        return tuple(None if tensor is None else next(grads) for tensor in inputs)
 
     for key, kernel, fake_kernel in (
         (name, forward, fake),

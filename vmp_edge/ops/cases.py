@@ -1,14 +1,14 @@
-"""The one list of cases that every implementation of the scan and the convolution is held to.
+"""The one list of cases that every implementation of the scan and the convolution is tested on.
 
-A kernel, lowering or engine takes a case's inputs and options, computes, and hands the result to `error`, which
-compares it with the reference in float64, element by element::
+A test lets a kernel, lowering or engine compute a case from its inputs and options, and hands the result to `error`,
+which compares the result with the reference in float64, element by element::
 
     for case in SCAN_CASES:
         y = my_kernel(**case.inputs(), **case.options())
         assert error(case, y) <= case.tolerance
 
-The error of an element is relative to the sum of the magnitudes of everything that went into it, so that neither
-cancellation is punished nor a small channel hidden behind a large one.
+The error of an element is relative to the sum of the magnitudes of the terms that were added up in it. So cancellation
+is not punished, and a small channel cannot hide behind a large one.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from . import reference
 
 DIRECTIONS = ("forward", "backward", "both")
 
-# Step sizes before softplus, by case: what a trained model has; what overflows a careless exp or its integer part;
-# what a careless softplus rounds to nothing.
+# Step sizes before softplus: "usual" ones are those of a trained model, "large" ones overflow a careless exp or its
+# integer part, and a careless softplus rounds "small" ones to zero.
 _DT_LEVELS = {
     "usual": None,
     "large": (1e30, 1e4, 88.8, 88.0, 20.0, 0.0, -3.0),
@@ -42,15 +42,15 @@ class ScanCase:
     """Sizes, options and inputs of one scan.
 
     Attributes:
-        batch, length, channels, states: sizes.
+        batch, length, channels, states: Sizes B, L, D and N.
         direction: ``"forward"``, ``"backward"`` (`selective_scan`) or ``"both"`` (`bi_selective_scan`).
-        initial_state: as in the operators.
-        mask: ``mask_diagonal``, or ``mask_backward`` of both directions.
-        leave_out: which of D, z and dt_bias are not given.
-        dt: which step sizes, a key of ``_DT_LEVELS``.
-        layout: ``"plain"``, ``"slices"`` (x and z halves of one tensor, dt, B and C slices of another, as the model
-            has them) or ``"transposed"`` (channels not side by side).
-        tolerance: largest `error` of a float32 implementation.
+        initial_state: The operators' ``initial_state``.
+        mask: ``mask_diagonal``, or ``mask_backward`` for both directions.
+        leave_out: Those of D, z and dt_bias that are None.
+        dt: The kind of step sizes, a key of ``_DT_LEVELS``.
+        layout: ``"plain"``, ``"slices"`` (x and z are halves of one tensor, dt, B and C slices of another, as in the
+            model) or ``"transposed"`` (channels are not adjacent).
+        tolerance: Largest `error` that a float32 implementation may have.
     """
 
     batch: int
@@ -67,7 +67,7 @@ class ScanCase:
 
     @property
     def name(self) -> str:
-        """Unique in `SCAN_CASES`."""
+        """The case's name, unique in `SCAN_CASES`."""
         parts = [f"b{self.batch}_l{self.length}_d{self.channels}_n{self.states}", self.direction]
         parts += ["residual"] if self.initial_state == "first_input" else []
         parts += ["masked"] if self.mask else []
@@ -77,11 +77,11 @@ class ScanCase:
 
     @property
     def operator(self) -> str:
-        """The name of the function in `vmp_edge.ops` and `reference`."""
+        """The name of the operator's function in `vmp_edge.ops` and `reference`."""
         return "bi_selective_scan" if self.direction == "both" else "selective_scan"
 
     def options(self) -> dict[str, bool | str]:
-        """Keyword arguments of the operator that are not tensors."""
+        """Return the operator's keyword arguments that are not tensors."""
         if self.direction == "both":
             return {"initial_state": self.initial_state, "mask_backward": self.mask}
         return {
@@ -91,7 +91,7 @@ class ScanCase:
         }
 
     def inputs(self) -> dict[str, Tensor | None]:
-        """The operator's tensors in its order, float32, the same at every call."""
+        """Return the operator's tensors in the operator's order, float32, the same at every call."""
         random = _Random(self.name)
         batch, length, channels, states = self.batch, self.length, self.channels, self.states
         activation, projection = (batch, length, channels), (batch, length, states)
@@ -106,12 +106,21 @@ class ScanCase:
         inputs["dt_bias"] = random.normal(channels)
         for name in self.leave_out:
             inputs[name] = None
-        return _laid_out(inputs, self.layout)
+        return _in_layout(inputs, self.layout)
 
 
 @dataclass(frozen=True)
 class ConvCase:
-    """Sizes, options and inputs of one causal convolution; fields as in `ScanCase`."""
+    """Sizes, options and inputs of one causal convolution.
+
+    Attributes:
+        batch, length, channels, taps: Sizes B, L, D and K.
+        reverse: The operator's ``reverse``.
+        bias: Pass a bias.
+        layout: As in `ScanCase`.
+        tolerance: Largest `error` that a float32 implementation may have.
+        operator: The name of the operator's function in `vmp_edge.ops` and `reference`.
+    """
 
     batch: int
     length: int
@@ -125,7 +134,7 @@ class ConvCase:
 
     @property
     def name(self) -> str:
-        """Unique in `CONV_CASES`."""
+        """The case's name, unique in `CONV_CASES`."""
         parts = [f"conv_b{self.batch}_l{self.length}_d{self.channels}_k{self.taps}"]
         parts += ["reverse"] if self.reverse else []
         parts += [] if self.bias else ["no_bias"]
@@ -133,17 +142,17 @@ class ConvCase:
         return "-".join(parts)
 
     def options(self) -> dict[str, bool]:
-        """Keyword arguments of the operator that are not tensors."""
+        """Return the operator's keyword arguments that are not tensors."""
         return {"reverse": self.reverse}
 
     def inputs(self) -> dict[str, Tensor | None]:
-        """The operator's tensors in its order, float32, the same at every call."""
+        """Return the operator's tensors in the operator's order, float32, the same at every call."""
         random = _Random(self.name)
         x = random.normal(self.batch, self.length, self.channels)
         weight = random.normal(self.channels, self.taps)
         inputs: dict[str, Tensor | None] = {"x": x, "weight": weight}
         inputs["bias"] = random.normal(self.channels) if self.bias else None
-        return _laid_out(inputs, self.layout)
+        return _in_layout(inputs, self.layout)
 
 
 Case = ScanCase | ConvCase
@@ -151,45 +160,46 @@ Case = ScanCase | ConvCase
 
 @functools.lru_cache(maxsize=256)
 def expected(case: Case) -> tuple[Tensor, Tensor]:
-    """The reference's result and the magnitude of what went into each of its elements, float64."""
+    """Return the reference's result and, for each element, the sum of its terms' magnitudes; both float64."""
     wide = {name: None if t is None else t.double() for name, t in case.inputs().items()}
-    sizes = {name: t if t is None or name in ("dt", "dt_bias", "A", "A_b") else t.abs() for name, t in wide.items()}
+    rates = ("dt", "dt_bias", "A", "A_b")  # they go through exp and softplus, whose results are positive
+    absolute = {name: t if t is None or name in rates else t.abs() for name, t in wide.items()}
     operator = getattr(reference, case.operator)
     y = operator(**wide, **case.options())
     if isinstance(case, ConvCase):
-        return y, _conv_magnitude(sizes)
-    magnitude = operator(**{**sizes, "z": None}, **case.options())
+        return y, _conv_magnitude(absolute)
+    magnitude = operator(**{**absolute, "z": None}, **case.options())
     z = wide["z"]
     return y, magnitude if z is None else magnitude * F.silu(z).abs()
 
 
 def error(case: Case, y: Tensor) -> float:
-    """How far a result is from the reference: the largest difference of an element, relative to its magnitude.
+    """Measure how far a result is from the reference: the largest difference of an element, relative to its magnitude.
 
     Args:
-        case: the case that was computed.
-        y: the implementation's result, any floating dtype.
+        case: The case that was computed.
+        y: The implementation's result, of any floating dtype.
 
     Returns:
-        0 for an exact result; infinity for a wrong shape, or where the result is not finite.
+        0 for an exact result; infinity if the shape is wrong or an element is not finite.
     """
     exact, magnitude = expected(case)
     if y.shape != exact.shape or not bool(torch.isfinite(y).all()):
         return math.inf
-    # float32 has no more than a subnormal's precision below 1e-35
+    # below 1e-35, float32 has only the precision of subnormal numbers
     return float(((y.double() - exact).abs() / (magnitude + 1e-35)).max())
 
 
-def _conv_magnitude(sizes: dict[str, Tensor | None]) -> Tensor:
-    """Of a sum of K products through SiLU, whose slope is at most 1.1: a bound from the largest input is enough."""
-    x, weight, bias = sizes["x"], sizes["weight"], sizes["bias"]
+def _conv_magnitude(absolute: dict[str, Tensor | None]) -> Tensor:
+    """Bound a sum of K products through SiLU from the largest input; that is enough, as SiLU's slope is at most 1.1."""
+    x, weight, bias = absolute["x"], absolute["weight"], absolute["bias"]
     assert x is not None and weight is not None
     total = x.amax((0, 1)) * weight.sum(1)
     return (total if bias is None else total + bias).expand(x.shape)
 
 
 class _Random:
-    """Numbers that depend on the case's name alone."""
+    """Random numbers that depend on the case's name alone."""
 
     def __init__(self, name: str) -> None:
         self._generator = torch.Generator().manual_seed(int.from_bytes(name.encode(), "big") % (2**61 - 1))
@@ -204,7 +214,7 @@ class _Random:
         return torch.tensor(levels)[torch.randint(len(levels), shape, generator=self._generator)]
 
 
-def _laid_out(inputs: dict[str, Tensor | None], layout: str) -> dict[str, Tensor | None]:
+def _in_layout(inputs: dict[str, Tensor | None], layout: str) -> dict[str, Tensor | None]:
     if layout == "plain":
         return inputs
     inputs = dict(inputs)
@@ -214,12 +224,12 @@ def _laid_out(inputs: dict[str, Tensor | None], layout: str) -> dict[str, Tensor
                 inputs[name] = tensor.transpose(-2, -1).contiguous().transpose(-2, -1)
         return inputs
     for group in (("x", "z"), ("dt", "B", "C")):
-        given = {name: t for name in group if (t := inputs.get(name)) is not None}
-        if given:
-            padding = torch.full((*next(iter(given.values())).shape[:2], 3), math.nan)  # must not be read
-            widths = [t.shape[2] for t in given.values()] + [3]
-            parts = torch.split(torch.cat([*given.values(), padding], 2), widths, 2)
-            inputs |= dict(zip(given, parts, strict=False))
+        tensors = {name: t for name in group if (t := inputs.get(name)) is not None}
+        if tensors:
+            padding = torch.full((*next(iter(tensors.values())).shape[:2], 3), math.nan)  # kernels must not read it
+            widths = [t.shape[2] for t in tensors.values()] + [3]
+            slices = torch.split(torch.cat([*tensors.values(), padding], 2), widths, 2)
+            inputs |= dict(zip(tensors, slices, strict=False))
     return inputs
 
 
@@ -230,14 +240,14 @@ def _scan_cases() -> list[ScanCase]:
     plain = ScanCase(2, 37, 19, 16)
     for direction in DIRECTIONS:
         case = replace(plain, direction=direction, initial_state="first_input", mask=direction != "forward")
-        # the optional inputs
+        # without optional inputs
         left_out = [("D",), ("z",), ("dt_bias",), ("D", "z"), ("D", "z", "dt_bias")]
         cases += [replace(case, leave_out=names) for names in left_out]
         # numbers that overflow or vanish
         cases += [replace(case, dt=dt, leave_out=names) for dt in ("large", "small", "mixed") for names in ((), ("z",))]
         # memory layouts
         cases += [replace(case, layout=layout) for layout in ("slices", "transposed")]
-        # state counts on both sides of what registers hold; lengths around the kernels' chunks
+        # state counts around the number that registers hold, and lengths around the kernels' chunks
         cases += [replace(case, states=states) for states in (1, 2, 3, 7, 15, 33, 64)]
         cases += [replace(case, length=length, channels=5) for length in (31, 32, 33, 63, 64, 65, 128, 401)]
     # a batch with more channel blocks than threads

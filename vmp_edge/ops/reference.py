@@ -1,7 +1,9 @@
-"""The scan contract in plain PyTorch: short, slow, differentiable, and what every kernel is compared with.
+"""The reference of the scan and the convolution in plain PyTorch: short, slow, differentiable.
 
-Recurrence (Mamba, arXiv 2312.00752, section 3.2, with the Euler step for B as in the released code), for the
-scanned order t = 0 .. L-1 and per channel d and state n::
+It defines what the operators compute, and every kernel is compared with it.
+
+The recurrence (Mamba, arXiv 2312.00752, section 3.2, with the Euler step for B as in the released code), for the steps
+t = 0 .. L-1 in scanning order, and for each channel d and state n::
 
     delta_t = softplus(dt_t + dt_bias)
     h_t     = exp(delta_t A) * h_{t-1} + delta_t B_t x_t
@@ -10,9 +12,9 @@ scanned order t = 0 .. L-1 and per channel d and state n::
 
 VideoMambaPro (arXiv 2406.19006, section 4) changes two things:
 
-* elemental residual (``initial_state="first_input"``): h_{-1} is the first scanned x, broadcast over n, not zero;
-* masked backward (``mask_diagonal=True``): the state term leaves the step's own contribution out,
-  sum_n C_t (h_t - delta_t B_t x_t), and is nothing at all at the first scanned step.
+* Elemental residual (``initial_state="first_input"``): h_{-1} is the first scanned x, broadcast over n.
+* Masked backward (``mask_diagonal=True``): the state term leaves the step's own contribution out,
+  sum_n C_t (h_t - delta_t B_t x_t), and is zero at the first scanned step.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ def selective_scan(
     initial_state: str = "zero",
     mask_diagonal: bool = False,
 ) -> Tensor:
-    """Scan one direction.
+    """Scan one direction of the sequence.
 
     Args:
         x: (B, L, D) inputs.
@@ -48,10 +50,10 @@ def selective_scan(
         C: (B, L, N) output projections.
         D: (D,) skip weights, or None for no skip term.
         z: (B, L, D) gate; the output is multiplied by SiLU(z). None for no gate.
-        dt_bias: (D,) added to ``dt`` before softplus.
-        reverse: walk the sequence from its end; the output stays in forward order.
+        dt_bias: (D,) bias that is added to ``dt`` before softplus, or None.
+        reverse: Walk the sequence from its end; the output stays in forward order.
         initial_state: ``"zero"``, or ``"first_input"`` for the elemental residual.
-        mask_diagonal: leave each step's own contribution out of the state term.
+        mask_diagonal: Leave each step's own contribution out of the state term.
 
     Returns:
         (B, L, D), in the dtype of ``x``.
@@ -79,11 +81,11 @@ def bi_selective_scan(
 ) -> Tensor:
     """Scan both directions with shared weights and add them up.
 
-    Equals ``selective_scan(A) + selective_scan(A_b, reverse=True, mask_diagonal=mask_backward)``: each direction
-    brings its own skip term, so that it counts twice, as in the released VideoMambaPro code.
+    The result is ``selective_scan(A) + selective_scan(A_b, reverse=True, mask_diagonal=mask_backward)``. Each direction
+    adds its own skip term, so that the skip term counts twice, as in the released VideoMambaPro code.
 
     Args:
-        x, dt, A, B, C, D, z, dt_bias, initial_state: as in `selective_scan`.
+        x, dt, A, B, C, D, z, dt_bias, initial_state: As in `selective_scan`.
         A_b: (D, N) decay rates of the backward direction.
         mask_backward: ``mask_diagonal`` for the backward direction.
 
@@ -99,13 +101,13 @@ def bi_selective_scan(
 
 
 def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, reverse: bool = False) -> Tensor:
-    """Depthwise causal convolution over the sequence, then SiLU.
+    """Apply a depthwise causal convolution over the sequence, then SiLU.
 
     Args:
-        x: (B, L, D).
-        weight: (D, K); its last column multiplies the current step.
-        bias: (D,) or None.
-        reverse: the step sees the K - 1 steps after it instead of those before it; nothing is flipped.
+        x: (B, L, D) inputs.
+        weight: (D, K) taps; the last column multiplies the current step.
+        bias: (D,) bias, or None.
+        reverse: Let each step see the K - 1 steps after it instead of the K - 1 steps before it; nothing is flipped.
 
     Returns:
         (B, L, D), in the dtype of ``x``.
@@ -127,7 +129,7 @@ def _state_term(
     initial_state: str,
     mask_diagonal: bool,
 ) -> Tensor:
-    """sum_n C h of one direction, (B, L, D) in forward order, in at least float32."""
+    """Return sum_n C h of one direction: (B, L, D) in forward order, in float32 or wider."""
     if initial_state not in INITIAL_STATES:
         raise ValueError(f"initial_state is {initial_state!r}; it must be one of {', '.join(INITIAL_STATES)}")
     wide = torch.promote_types(x.dtype, torch.float32)

@@ -1,8 +1,9 @@
 // case_runner ISA INPUT OUTPUT: runs every record of INPUT with one instruction set and writes the results to OUTPUT.
 //
-// A record is ten int64 (operation, batch, length, channels, states or taps, reverse, first_input, mask, threads, bits
-// of which optional arrays are there) and then float32 arrays, all contiguous, in the order in which they are read
-// below. The results, float32: the output, then the gradients of the arrays that were given, in their order.
+// A record is ten int64 (operation, batch, length, channels, states or taps, reverse, first_input, mask, threads, and a
+// bit for each optional array that is present), then float32 arrays, all contiguous, in the order in which the code
+// below reads them. The results are float32: the output, then the gradients of the arrays that are present, in their
+// order.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -40,7 +41,7 @@ void write(const std::vector<float>& values) {
   if (std::fwrite(values.data(), sizeof(float), values.size(), output) != values.size()) fail("cannot write");
 }
 
-// An array that may be absent, and room for its gradient.
+// An optional array, and memory for its gradient.
 struct Array {
   std::vector<float> values, grad;
   Array(int64_t count, bool given) : values(given ? read(count) : std::vector<float>()), grad(values.size()) {}
