@@ -1,4 +1,4 @@
-"""The plan of the code: no circle of imports, relative imports within a top-level folder, modules of a readable size."""
+"""The plan of the code: no circle of imports, relative imports within a top-level folder, short modules."""
 
 import ast
 from pathlib import Path

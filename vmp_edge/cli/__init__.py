@@ -15,8 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import vmp_edge
-
+from .. import __version__
 from ..errors import UsageError, VmpError
 from .output import message, print_json
 
@@ -33,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     parser = argparse.ArgumentParser(prog="vmp-edge", description="Streaming action recognition on devices.")
-    parser.add_argument("--version", action="version", version=f"vmp-edge {vmp_edge.__version__}")
+    parser.add_argument("--version", action="version", version=f"vmp-edge {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
         importlib.import_module(f"vmp_edge.cli.{name}").add_parser(subparsers)

@@ -34,68 +34,78 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--target", required=True, help="a device kind; `vmp-edge targets` lists them")
-    model = parser.add_mutually_exclusive_group()
-    model.add_argument("--model", metavar="PRESET", help="egomotion-nano (default), videomamba-tiny, ...")
-    model.add_argument("--checkpoint", type=Path, metavar="FILE", help="a published .pth file")
-    parser.add_argument(
-        "--family",
-        default="videomambapro",
-        choices=["videomamba", "videomambapro"],
-        help="of the checkpoint (default: videomambapro)",
-    )
-    parser.add_argument("--frames", type=int, metavar="T", help="frames of a clip (default: the model's)")
-    parser.add_argument("--image-size", type=int, metavar="S", help="pixels of a side (default: the model's)")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="a text file with one label a line")
     parser.add_argument("--output", type=Path, metavar="DIR", help="the bundle's folder (default: build/TARGET)")
     parser.add_argument("--engine", help="what executes the bundle (default: the target's)")
-    parser.add_argument("--precision", help="fp32, ... (default: the target's first)")
-    parser.add_argument("--device", help="of a target with GPUs, what to tune for: agx, nx, ... (default: its first)")
-    parser.add_argument("--soc", help="of a Qualcomm target, the chip: SM8650, SM8750 (default: the target's first)")
-    parser.add_argument("--jetpack", help="of a Jetson target, the system on the device: 6 or 7")
+    parser.add_argument("--precision", help="fp32, int8, ... (default: the target's first)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads on the device (default: all cores)")
     parser.add_argument(
         "--parity-clips",
         type=int,
         metavar="N",
-        help="clips of each kind on which the bundle is compared with its source model (default: 3, emulated 1); "
-        "0 leaves it out, for what an emulator would take too long for",
+        help="compare the bundle with its source model on N clips of each kind (default: 3; 1 under an emulator); "
+        "0 leaves the comparison out, for models that would take an emulator too long",
     )
-    parser.add_argument(
-        "--features",
-        action="store_true",
-        help="the bundle gives features, too, which vmp-edge enroll needs",
+    _add_model_options(parser.add_argument_group("model"))
+    _add_bundle_options(parser.add_argument_group("what the bundle can do"))
+    _add_device_options(parser.add_argument_group("device"))
+    _add_quantisation_options(
+        parser.add_argument_group("int8", "A report of what was measured is written to OUTPUT.report.html.")
     )
-    parser.add_argument(
-        "--per-frame",
-        action="store_true",
-        help="embed each frame of a stream once, not once a window; the same results (docs/streaming.md)",
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads on the device (default: all cores)")
-    parser.add_argument(
-        "--tune",
-        action="store_true",
-        help="engine tvm: time register tiles on this machine first; later builds for the target use what was found",
-    )
-    parser.add_argument(
-        "--tuning-log", type=Path, metavar="FILE", help="the tuning's log (default: the target's own, if it has one)"
-    )
-    parser.add_argument(
-        "--variants",
-        nargs="+",
-        metavar="WHAT",
-        help="build cheaper variants into the bundle too: frames=4,8 size=48,64 depth=2,4 (docs/adaptive.md)",
-    )
-    _add_quantisation_options(parser)
     add_json_option(parser)
     parser.set_defaults(run=run)
 
 
-def _add_quantisation_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("int8", "beside the bundle, OUTPUT.report.html tells what was measured")
+def _add_model_options(group: Any) -> None:
+    model = group.add_mutually_exclusive_group()
+    model.add_argument("--model", metavar="PRESET", help="egomotion-nano (default), videomamba-tiny, ...")
+    model.add_argument("--checkpoint", type=Path, metavar="FILE", help="a published .pth file")
+    group.add_argument(
+        "--family",
+        default="videomambapro",
+        choices=["videomamba", "videomambapro"],
+        help="the checkpoint's family (default: videomambapro)",
+    )
+    group.add_argument("--frames", type=int, metavar="T", help="frames of a clip (default: the model's)")
+    group.add_argument("--image-size", type=int, metavar="S", help="pixels of a frame's side (default: the model's)")
+    group.add_argument("--labels", type=Path, metavar="FILE", help="a text file with one label on each line")
+
+
+def _add_bundle_options(group: Any) -> None:
+    group.add_argument("--features", action="store_true", help="also give features, which vmp-edge enroll needs")
+    group.add_argument(
+        "--per-frame",
+        action="store_true",
+        help="embed each frame of a stream once instead of once in each window; the results are the same "
+        "(docs/streaming.md)",
+    )
+    group.add_argument(
+        "--variants",
+        nargs="+",
+        metavar="SIZES",
+        help="build cheaper variants into the bundle, too: frames=4,8 size=48,64 depth=2,4 (docs/adaptive.md)",
+    )
+
+
+def _add_device_options(group: Any) -> None:
+    group.add_argument("--device", help="target with GPUs: the one to tune for, agx, nx, ... (default: the first)")
+    group.add_argument("--jetpack", help="Jetson target: the JetPack on the device, 6 or 7")
+    group.add_argument("--soc", help="Qualcomm target: the chip, SM8650 or SM8750 (default: the first)")
+    group.add_argument(
+        "--tune",
+        action="store_true",
+        help="engine tvm: time register tiles on this machine first; later builds for the target use the best ones",
+    )
+    group.add_argument(
+        "--tuning-log", type=Path, metavar="FILE", help="engine tvm: the tuning log (default: the target's own, if any)"
+    )
+
+
+def _add_quantisation_options(group: Any) -> None:
     group.add_argument(
         "--calibrate",
         type=Path,
         metavar="CLIPS",
-        help="videos to calibrate on: a folder of class folders, a .csv, or a .txt with a path in each line "
+        help="videos to calibrate on: a folder of class folders, a .csv, or a .txt with one path on each line "
         "(egomotion-nano draws its own)",
     )
     group.add_argument("--calibration-clips", type=int, metavar="N", help="clips to calibrate on (default: 64)")
@@ -103,13 +113,13 @@ def _add_quantisation_options(parser: argparse.ArgumentParser) -> None:
         "--finetune",
         type=int,
         metavar="STEPS",
-        help="let the weights learn to be quantised from the float model, on the clips of the calibration",
+        help="let the weights learn the rounding from the float model, on the calibration clips",
     )
     group.add_argument(
         "--evaluate",
         type=Path,
         metavar="CLIPS",
-        help="labelled videos on which float and int8 are measured (egomotion-nano draws its own)",
+        help="labelled videos to measure float and int8 on (egomotion-nano draws its own)",
     )
     group.add_argument(
         "--max-drop", type=float, metavar="POINTS", help="fail if top-1 falls by more than this many points there"
@@ -117,18 +127,19 @@ def _add_quantisation_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build, and say what was built."""
+    """Build the bundle, and report what it is."""
     from vmp_edge.compile.pipeline import Request, build
 
     request = Request(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Request)})
     bundle = build(request, progress_bar)
-    _say(bundle)
+    _report(bundle)
     if args.json:
         print_json({"bundle": str(bundle.path), **bundle.manifest.to_dict()})
     return 0
 
 
-def _say(bundle: Bundle) -> None:
+def _report(bundle: Bundle) -> None:
+    """Say on standard error what was built, how it was verified, and how to run it."""
     from vmp_edge.compile.target import load
 
     manifest = bundle.manifest
