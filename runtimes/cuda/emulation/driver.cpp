@@ -72,8 +72,11 @@ EXPORT int cuDeviceGetName(char* name, int size, int) {
 EXPORT int cuDeviceGetAttribute(int* value, int attribute, int) {
   const char* sm = std::getenv("VMP_CUDA_SM");
   const int capability = sm ? std::atoi(sm) : 87;
-  *value = attribute == kMajor ? capability / 10 : attribute == kMinor ? capability % 10
-           : attribute == kWarpSize ? 32 : attribute == kThreadsPerBlock ? 1024 : kProcessors;
+  *value = attribute == kMajor             ? capability / 10
+           : attribute == kMinor           ? capability % 10
+           : attribute == kWarpSize        ? 32
+           : attribute == kThreadsPerBlock ? 1024
+                                           : kProcessors;
   return kSuccess;
 }
 EXPORT int cuDevicePrimaryCtxRetain(void** context, int) {
@@ -94,7 +97,12 @@ EXPORT int cuModuleLoadData(Module** module, const void* image) {
   const char* path = std::getenv("VMP_CUDA_KERNELS");
   if (!path) return kNoDevice;
   // a GPU takes a cubin or a fat binary, never source text
-  if (std::memcmp(image, "\x7f" "ELF", 4) && std::memcmp(image, "\x50\xed\x55\xba", 4)) return kInvalidImage;
+  if (std::memcmp(image,
+                  "\x7f"
+                  "ELF",
+                  4) &&
+      std::memcmp(image, "\x50\xed\x55\xba", 4))
+    return kInvalidImage;
   void* kernels = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!kernels) return kInvalidImage;
   *module = new Module{kernels, {}};

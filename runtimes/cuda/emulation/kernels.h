@@ -1,5 +1,5 @@
-// For CUDA C++ that is compiled as C++ and launched by driver.cpp: first included, then its source, then VMP_KERNEL(name)
-// for each of its kernels.
+// For CUDA C++ that is compiled as C++ and launched by driver.cpp: first included, then its source, then
+// VMP_KERNEL(name) for each of its kernels.
 #pragma once
 
 #include <cmath>
@@ -17,11 +17,10 @@ constexpr int vmp_count(void (*)(Parameters...)) {
   return sizeof...(Parameters);
 }
 
-#define VMP_KERNEL(name)                                                                                       \
-  extern "C" __attribute__((visibility("default"))) const int vmp_count_##name = vmp_count(name);              \
-  extern "C" __attribute__((visibility("default"))) int vmp_launch_##name(const unsigned* grid,                \
-                                                                          const unsigned* block, size_t shared, \
-                                                                          void** arguments) {                  \
-    return cudaLaunchKernel(name, dim3(grid[0], grid[1], grid[2]), dim3(block[0], block[1], block[2]), arguments, \
-                            shared);                                                                           \
+#define VMP_KERNEL(name)                                                                                               \
+  extern "C" __attribute__((visibility("default"))) const int vmp_count_##name = vmp_count(name);                      \
+  extern "C" __attribute__((visibility("default"))) int vmp_launch_##name(const unsigned* grid, const unsigned* block, \
+                                                                          size_t shared, void** arguments) {           \
+    return cudaLaunchKernel(name, dim3(grid[0], grid[1], grid[2]), dim3(block[0], block[1], block[2]), arguments,      \
+                            shared);                                                                                   \
   }

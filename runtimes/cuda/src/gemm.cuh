@@ -1,8 +1,9 @@
 // Matrix products for a model's linear layers: y (m, n) = a (m, k) @ w (n, k)^T + bias + residual. Device code alone.
 //
 // In fp16 on tensor cores with float32 accumulation, in float32 on the ordinary ones. The layers of a small model are
-// narrow and their sequences short: what counts is that there are enough blocks, so a block's tile has 64, 32 or 16 rows.
-// kThreads threads walk along k, the next step's numbers on their way from memory while this one's are multiplied.
+// narrow and their sequences short: what counts is that there are enough blocks, so a block's tile has 64, 32 or 16
+// rows. kThreads threads walk along k, the next step's numbers on their way from memory while this one's are
+// multiplied.
 #pragma once
 
 #include <mma.h>
@@ -37,8 +38,8 @@ __device__ void finish(const Gemm& g, int row, int column, float sum) {
 
 // ------------------------------------------------------------------------------------------------- on tensor cores
 
-constexpr int kHalfStep = 32;               // of k
-constexpr int kHalfPitch = kHalfStep + 8;   // of a row in shared memory: apart by other than all banks, 16 bytes aligned
+constexpr int kHalfStep = 32;              // of k
+constexpr int kHalfPitch = kHalfStep + 8;  // of a row in shared memory: apart by other than all banks, 16 bytes aligned
 constexpr int kFloatPitch = kTileColumns + 4;
 
 struct alignas(16) Halves {
@@ -65,7 +66,8 @@ struct Rows {
         continue;
       }
 #pragma unroll
-      for (int j = 0; j < 8; ++j) piece[i].value[j] = !kWhole && inside && column + j < k ? from[j] : __float2half(0.0f);
+      for (int j = 0; j < 8; ++j)
+        piece[i].value[j] = !kWhole && inside && column + j < k ? from[j] : __float2half(0.0f);
     }
   }
 
@@ -168,8 +170,8 @@ __host__ __device__ constexpr int gemm_float_bytes() {
 template <typename O, int kRows>
 __device__ void gemm_float(const Gemm& g, void* memory) {
   constexpr int kPitch = kRows + 4, kThreadRows = kRows * kTileColumns / kThreads / kThreadColumns;
-  float* a = static_cast<float*>(memory);   // (kFloatStep, kPitch): k outermost
-  float* w = a + kFloatStep * kPitch;       // (kFloatStep, kFloatPitch)
+  float* a = static_cast<float*>(memory);  // (kFloatStep, kPitch): k outermost
+  float* w = a + kFloatStep * kPitch;      // (kFloatStep, kFloatPitch)
   const int row0 = blockIdx.y * kRows, column0 = blockIdx.x * kTileColumns;
   const int column = threadIdx.x % (kTileColumns / kThreadColumns) * kThreadColumns;
   const int row = threadIdx.x / (kTileColumns / kThreadColumns) * kThreadRows;

@@ -26,10 +26,10 @@ constexpr float kLargest = 3.402823466e38f;  // of float32
 struct Job {
   vmp_cuda_scan scan;
   vmp_cuda_output y;
-  int chunk, chunks;    // steps of a chunk; how many
-  int channel_blocks;   // how many blocks make up the channels
-  float* delta_sums;    // (directions, batch, chunks, channels)
-  float* states;        // (directions, batch, chunks, states, channels), at the chunks' ends
+  int chunk, chunks;   // steps of a chunk; how many
+  int channel_blocks;  // how many blocks make up the channels
+  float* delta_sums;   // (directions, batch, chunks, channels)
+  float* states;       // (directions, batch, chunks, states, channels), at the chunks' ends
 };
 
 // ------------------------------------------------------------------------------------------------ where a thread is
@@ -268,8 +268,8 @@ struct Replay {
       const int t = p.reverse ? p.steps - 1 - i : i;
       const int row = t * kWidth + p.group * kStates;
       const float input = to_float(*x.row), delta = softplus(to_float(*dt.row) + bias);
-      float sum = states.template advance<kMasked ? Output::kDecayed : Output::kState>(delta, delta * input, B + row,
-                                                                                        C + row);
+      float sum =
+          states.template advance<kMasked ? Output::kDecayed : Output::kState>(delta, delta * input, B + row, C + row);
 #pragma unroll
       for (int offset = 1; offset < kGroups; offset *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
       if (kMasked && p.first && i == 0) sum = 0.0f;

@@ -23,12 +23,14 @@ constexpr int kConvRuns = 4;    // of a block, each of kLanes threads
 // The row of a compute capability, the last of its own major version that is not newer; sm is 0 where the library has
 // no code. The kernels are compiled for each row.
 __host__ __device__ constexpr Tuning tuning_of(int sm) {
+  // clang-format off: the code generator and tests read these rows as text, four spaces before each
   constexpr Tuning rows[] = {
     {80, 24, 96, 8, 8, 5},   // A100: 108 SMs, 40 MB of L2
     {87, 24, 96, 8, 8, 5},   // Orin: 16 SMs (8 in NX and Nano), 2 MB of L2
     {90, 16, 64, 8, 8, 5},   // H100, H200: 132 SMs, 50 MB of L2
     {110, 24, 96, 8, 8, 4},  // Thor: 20 SMs
   };
+  // clang-format on
   Tuning found{};
   for (const Tuning& row : rows) {
     if (row.sm <= sm && row.sm / 10 == sm / 10) found = row;

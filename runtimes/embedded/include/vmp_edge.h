@@ -28,7 +28,8 @@
  * stream's own, and calls back.
  *
  * Errors. Functions that can fail return a status, 0 for success, and leave their outputs alone otherwise;
- * `vmp_edge_last_error` has one line on the calling thread's last failure. No exception and no abort leaves the library.
+ * `vmp_edge_last_error` has one line on the calling thread's last failure. No exception and no abort leaves the
+ * library.
  *
  * Ownership. Whatever a ..._create or get gives is the caller's, to be given to the matching ..._destroy, which takes
  * NULL, too. Strings and arrays inside a result live as long as the result. Nothing that is passed in is kept: frames
@@ -94,9 +95,9 @@ typedef struct vmp_edge_recognizer vmp_edge_recognizer;
 
 typedef struct vmp_edge_recognizer_config {
   uint32_t struct_size;
-  const char *bundle;   /* the bundle's folder */
-  int32_t threads;      /* CPU threads of the engine; 0 takes the manifest's number, or all cores. One number for all
-                           ExecuTorch bundles of a process. */
+  const char *bundle;    /* the bundle's folder */
+  int32_t threads;       /* CPU threads of the engine; 0 takes the manifest's number, or all cores. One number for all
+                            ExecuTorch bundles of a process. */
   const char *libraries; /* folders with the engines' libraries (libexecutorch*.so, libtvm_*.so, libvmp_edge_tvm.so),
                            separated by colons, searched before $VMP_EDGE_LIBRARIES, this library's own folder and the
                            system's; NULL for none */
@@ -163,9 +164,9 @@ typedef struct vmp_edge_score {
 
 typedef struct vmp_edge_result {
   uint32_t struct_size;
-  int32_t label;      /* the class that is shown: from a stream, the one that holds */
-  const char *name;   /* its name */
-  float score;        /* its score */
+  int32_t label;    /* the class that is shown: from a stream, the one that holds */
+  const char *name; /* its name */
+  float score;      /* its score */
   int32_t classes;
   const float *scores; /* (classes): softmax; from a stream, smoothed */
   int32_t num_top;

@@ -20,13 +20,10 @@ void parallel_for(void*, int64_t count, vmp_range_fn range, void* job) {
   executorch::extension::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) { range(job, begin, end); });
 }
 
-vmp_threads pool() {
-  return {static_cast<int32_t>(executorch::extension::get_thread_count()), parallel_for, nullptr};
-}
+vmp_threads pool() { return {static_cast<int32_t>(executorch::extension::get_thread_count()), parallel_for, nullptr}; }
 
 bool is_plain(const Tensor& t, int64_t dims) {
-  return t.dim() == dims && t.scalar_type() == ScalarType::Float &&
-         executorch::runtime::tensor_is_default_dim_order(t);
+  return t.dim() == dims && t.scalar_type() == ScalarType::Float && executorch::runtime::tensor_is_default_dim_order(t);
 }
 
 bool is_plain(const OptionalTensor& t, int64_t dims) { return !t || is_plain(*t, dims); }
@@ -42,9 +39,7 @@ bool has_length(const OptionalTensor& t, int64_t n) { return !t || (is_plain(*t,
 const float* data(const OptionalTensor& t) { return t ? t->const_data_ptr<float>() : nullptr; }
 
 // (batch, length, columns), contiguous
-vmp_input sequence(const Tensor& t) {
-  return {t.const_data_ptr<float>(), t.size(1) * t.size(2), t.size(2)};
-}
+vmp_input sequence(const Tensor& t) { return {t.const_data_ptr<float>(), t.size(1) * t.size(2), t.size(2)}; }
 
 vmp_output sequence_out(Tensor& t) { return {t.mutable_data_ptr<float>(), t.size(1) * t.size(2), t.size(2)}; }
 

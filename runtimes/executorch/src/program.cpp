@@ -35,8 +35,7 @@ namespace {
 // ExecuTorch narrates on standard error; only what went wrong is worth a line of the user's terminal.
 void log_errors(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, size_t, const char* message,
                 size_t length) {
-  if (level == kError || level == kFatal)
-    std::fprintf(stderr, "executorch: %.*s\n", static_cast<int>(length), message);
+  if (level == kError || level == kFatal) std::fprintf(stderr, "executorch: %.*s\n", static_cast<int>(length), message);
 }
 
 const bool quiet = executorch::runtime::register_pal(executorch::runtime::PalImpl::create(log_errors, __FILE__));

@@ -109,8 +109,8 @@ VMP_API const char* vmp_ops_error(int code); /* one line, static */
 /* The instruction set in use: "avx512", "avx2", "neon" or "scalar"; null if VMP_OPS_ISA in the environment names one
  * that cannot be used. Without that variable it is the best one of this CPU. */
 VMP_API const char* vmp_ops_isa(void);
-VMP_API int vmp_ops_set_isa(const char* name);  /* for the whole process; null goes back to the default */
-VMP_API const char* vmp_ops_isa_at(int index);  /* those usable here, best first; null past the end */
+VMP_API int vmp_ops_set_isa(const char* name); /* for the whole process; null goes back to the default */
+VMP_API const char* vmp_ops_isa_at(int index); /* those usable here, best first; null past the end */
 
 /* y (batch, length, channels). `threads` may be null: one thread. */
 VMP_API int vmp_selective_scan(const vmp_scan* scan, vmp_output y, const vmp_threads* threads);

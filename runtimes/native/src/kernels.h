@@ -20,8 +20,8 @@ struct ScanBackwardJob {  // task i: batch item i / slices, the i % slices-th sh
   vmp_input grad_y;
   const vmp_scan_grads* grads;
   int64_t slices;
-  float *B, *C;              // (tasks, length, states), each task's share of the sum over channels
-  float *A, *A_b, *D, *bias; // (batch, ...), each batch item's share; D and bias null where not needed
+  float *B, *C;               // (tasks, length, states), each task's share of the sum over channels
+  float *A, *A_b, *D, *bias;  // (batch, ...), each batch item's share; D and bias null where not needed
   int* status;
 };
 

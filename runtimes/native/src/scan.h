@@ -72,7 +72,8 @@ inline void advance(const Chunk& chunk, const Rates& rates, int64_t states, bool
   const Vec shown = load(chunk.y[0]);
   const bool near = is_near(chunk, rates);
   if (masked) {
-    (near ? advance_groups<kScanStates, true, true> : advance_groups<kScanStates, true, false>)(chunk, rates, states, 0);
+    (near ? advance_groups<kScanStates, true, true> : advance_groups<kScanStates, true, false>)(chunk, rates, states,
+                                                                                                0);
   } else {
     (near ? advance_groups<kScanStates, false, true> : advance_groups<kScanStates, false, false>)(chunk, rates, states,
                                                                                                   0);
@@ -99,7 +100,7 @@ inline void start_state(const vmp_scan& scan, const float* first_x, int64_t lane
 // Scratch of one forward task. What the second direction takes from the first is kept for the whole sequence, in memory
 // order: the rows of the arrays lie so far apart that reading them again would be slower.
 struct ScanScratch {
-  int64_t kept;         // steps
+  int64_t kept;          // steps
   float *delta, *u, *y;  // (kept, kWidth)
   float* state;
   Rates rates;
@@ -154,8 +155,9 @@ struct ScanBlock {
     const int64_t step = whole && reverse ? -kWidth : kWidth;
     const int64_t first = !whole ? 0 : (reverse ? length - 1 - s0 : s0) * kWidth;
     const auto B = rows(scan.B, item, 0, length, reverse), C = rows(scan.C, item, 0, length, reverse);
-    return {{scratch.delta + first, step}, {scratch.u + first, step}, {B[s0], B.step}, {C[s0], C.step}, scratch.state,
-            {scratch.y + first, step}, smaller(kChunk, length - s0), s0 == 0};
+    return {
+        {scratch.delta + first, step}, {scratch.u + first, step},    {B[s0], B.step}, {C[s0], C.step}, scratch.state,
+        {scratch.y + first, step},     smaller(kChunk, length - s0), s0 == 0};
   }
 
   void run() const {

@@ -116,7 +116,7 @@ struct BackwardScratch {
   float *delta, *g, *y, *du, *ddelta;  // (length, kWidth)
   float* starts;                       // (chunks, states, kWidth): the state before each chunk, in scanned order
   float *limited, *u, *shown;          // (kBackwardChunk, kWidth)
-  float *state, *carry, *grad_A;         // (states, kWidth)
+  float *state, *carry, *grad_A;       // (states, kWidth)
   float *tile_a, *tile_e;
   Rates rates;
 
@@ -191,8 +191,14 @@ struct BackwardBlock {
       const int64_t steps = smaller(kBackwardChunk, scan.length - s0);
       memcpy(scratch.starts + s0 / kBackwardChunk * state_size, scratch.state, state_size * sizeof(float));
       load_chunk(direction, s0, steps);
-      const Chunk chunk{{scratch.limited, kWidth}, {scratch.u, kWidth}, {B[s0], B.step}, {C[s0], C.step},
-                        scratch.state, {y[s0], y.step}, steps, s0 == 0};
+      const Chunk chunk{{scratch.limited, kWidth},
+                        {scratch.u, kWidth},
+                        {B[s0], B.step},
+                        {C[s0], C.step},
+                        scratch.state,
+                        {y[s0], y.step},
+                        steps,
+                        s0 == 0};
       advance(chunk, scratch.rates, scan.states, direction.masked);
     }
   }
@@ -209,10 +215,21 @@ struct BackwardBlock {
     for (int64_t chunk = BackwardScratch::chunks(scan) - 1; chunk >= 0; --chunk) {
       const int64_t s0 = chunk * kBackwardChunk, steps = smaller(kBackwardChunk, length - s0);
       load_chunk(direction, s0, steps);
-      const BackwardChunk work{scratch.limited, scratch.u, scratch.shown, {B[s0], B.step}, {C[s0], C.step},
-                               {to_B[s0], to_B.step}, {to_C[s0], to_C.step},
-                               scratch.starts + chunk * states * kWidth, scratch.carry, scratch.grad_A,
-                               {du[s0], du.step}, {ddelta[s0], ddelta.step}, scratch.tile_a, scratch.tile_e, steps};
+      const BackwardChunk work{scratch.limited,
+                               scratch.u,
+                               scratch.shown,
+                               {B[s0], B.step},
+                               {C[s0], C.step},
+                               {to_B[s0], to_B.step},
+                               {to_C[s0], to_C.step},
+                               scratch.starts + chunk * states * kWidth,
+                               scratch.carry,
+                               scratch.grad_A,
+                               {du[s0], du.step},
+                               {ddelta[s0], ddelta.step},
+                               scratch.tile_a,
+                               scratch.tile_e,
+                               steps};
       retreat(work, scratch.rates, states, direction.masked);
     }
   }

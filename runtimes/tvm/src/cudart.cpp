@@ -12,8 +12,8 @@
 
 namespace {
 
-using Handle = void*;              // a stream, event, graph or context
-using DevicePointer = uint64_t;    // CUdeviceptr
+using Handle = void*;            // a stream, event, graph or context
+using DevicePointer = uint64_t;  // CUdeviceptr
 
 constexpr int kSuccess = 0, kInvalidValue = 1, kNoDriver = 35, kNotSupported = 801;
 constexpr int kHostToDevice = 1, kDeviceToHost = 2, kDeviceToDevice = 3;  // cudaMemcpyKind

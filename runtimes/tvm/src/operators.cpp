@@ -64,7 +64,8 @@ const float* array(const Optional<TensorView>& t, std::initializer_list<int64_t>
   return t.has_value() ? array(*t, shape, what) : nullptr;
 }
 
-// Columns `at` .. `at + columns - 1` of a tensor (batch, length, ...): products that share their input write one tensor.
+// Columns `at` .. `at + columns - 1` of a tensor (batch, length, ...): products that share their input write one
+// tensor.
 vmp_input sequence(const TensorView& t, int64_t at, int64_t batch, int64_t length, int64_t columns, const char* what) {
   require(t.ndim() == 3 && at >= 0 && at + columns <= t.size(2), what);
   const int64_t row = t.size(2);
@@ -126,7 +127,8 @@ void bi_selective_scan(TensorView x, TensorView dt, TensorView A, TensorView A_b
   check(vmp_bi_selective_scan(&scan, result(y, scan.batch, scan.length, scan.channels), &kThreads));
 }
 
-void causal_conv_silu(TensorView x, TensorView weight, Optional<TensorView> bias, int64_t x_at, int64_t reverse, TensorView y) {
+void causal_conv_silu(TensorView x, TensorView weight, Optional<TensorView> bias, int64_t x_at, int64_t reverse,
+                      TensorView y) {
   require(x.ndim() == 3, "x");
   require(weight.ndim() == 2, "weight");
   vmp_conv conv{};

@@ -8,7 +8,7 @@ namespace {
 
 using Vec = __m512;
 constexpr int64_t kWidth = 16;
-constexpr int kScanStates = 16;     // states that the forward kernel keeps in registers
+constexpr int kScanStates = 16;  // states that the forward kernel keeps in registers
 constexpr int kBackwardStates = 4;
 
 inline __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
@@ -40,7 +40,8 @@ inline Vec scale(Vec v, Vec k) { return _mm512_scalef_ps(v, k); }
 // 2^(a * (hi + lo)) in fewer multiplications than the general way: sixteenths from a table, which is one shuffle, leave
 // a fraction so small that a quadratic (our own minimax fit) is within 5e-7. For what it promises see elementary.h.
 #define VMP_OWN_DECAY_EXP2
-alignas(64) constexpr float kSixteenths[16] = {  // 2^(i / 16)
+alignas(64) constexpr float kSixteenths[16] = {
+    // 2^(i / 16)
     1.0f,        1.04427373f, 1.09050775f, 1.13878858f, 1.18920708f, 1.24185777f, 1.29683959f, 1.35425556f,
     1.41421354f, 1.47682619f, 1.54221082f, 1.61049032f, 1.68179286f, 1.75625217f, 1.8340081f,  1.91520655f};
 constexpr float kRoundToSixteenth = 0x1.8p19f;  // added: the last bit of the sum is worth a sixteenth
@@ -54,8 +55,8 @@ inline Vec decay_exp2(Vec a, Vec hi, Vec lo) {
   return mul_add(mul_add(splat(0.240226433f), r, splat(0.693187714f)) * r, power, power);
 }
 
-// The same for products that are near zero. The table is of bits, and what the index adds to the exponent by the shift is
-// taken off it, so that two integer operations make the power of whole and sixteenths.
+// The same for products that are near zero. The table is of bits, and what the index adds to the exponent by the shift
+// is taken off it, so that two integer operations make the power of whole and sixteenths.
 #define VMP_OWN_DECAY_NEAR
 inline Vec decay_near(Vec a, Vec rate, Vec h) {
   const __m512i sixteenths = _mm512_load_si512(kSixteenths);
@@ -77,9 +78,7 @@ inline Vec sum_lanes(const float* rows) {
     const __m512d p = _mm512_castps_pd(a), q = _mm512_castps_pd(b);
     return _mm512_castpd_ps(_mm512_unpacklo_pd(p, q)) + _mm512_castpd_ps(_mm512_unpackhi_pd(p, q));
   };
-  const auto fold128 = [](Vec a, Vec b) {
-    return _mm512_shuffle_f32x4(a, b, 0x88) + _mm512_shuffle_f32x4(a, b, 0xdd);
-  };
+  const auto fold128 = [](Vec a, Vec b) { return _mm512_shuffle_f32x4(a, b, 0x88) + _mm512_shuffle_f32x4(a, b, 0xdd); };
   const auto four = [&](const float* p) {
     return fold64(fold32(load(p), load(p + 16)), fold32(load(p + 32), load(p + 48)));
   };
