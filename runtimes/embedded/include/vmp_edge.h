@@ -107,7 +107,8 @@ typedef struct vmp_edge_recognizer_config {
 #define VMP_EDGE_RECOGNIZER_CONFIG {sizeof(vmp_edge_recognizer_config), NULL, 0, NULL}
 
 /* Check a bundle and load it into its engine. The format, the machine, and the size and SHA-256 of each file are
- * checked before anything in the bundle is executed. Errors: ARGUMENT, BUNDLE, MACHINE, ENGINE, MEMORY. */
+ * checked before anything in the bundle is executed.
+ * Errors: ARGUMENT, BUNDLE, MACHINE, ENGINE, MEMORY. */
 VMP_EDGE_API vmp_edge_status vmp_edge_recognizer_create(const vmp_edge_recognizer_config *config,
                                                         vmp_edge_recognizer **recognizer);
 
@@ -240,8 +241,8 @@ VMP_EDGE_API vmp_edge_status vmp_edge_stream_push(vmp_edge_stream *stream, const
 VMP_EDGE_API int32_t vmp_edge_stream_is_ready(const vmp_edge_stream *stream);
 
 /* Get the next result. If the stream was not started, this call recognises the newest window. If it was, this call
- * takes the newest result, once. If there is none, *result is NULL and the status is VMP_EDGE_OK. Errors: ARGUMENT,
- * ENGINE, MEMORY. */
+ * takes the newest result, once. If there is none, *result is NULL and the status is VMP_EDGE_OK.
+ * Errors: ARGUMENT, ENGINE, MEMORY. */
 VMP_EDGE_API vmp_edge_status vmp_edge_stream_get_result(vmp_edge_stream *stream, vmp_edge_result **result);
 
 /* A function that the stream's own thread calls with each result. The result is valid until the function returns, and
@@ -256,8 +257,8 @@ typedef void (*vmp_edge_callback)(const vmp_edge_result *result, const char *mes
 VMP_EDGE_API vmp_edge_status vmp_edge_stream_start(vmp_edge_stream *stream, vmp_edge_callback callback, void *user);
 
 /* Recognise the window that is due, if there is one, and end the stream's own thread. Must not be called from a
- * callback. Errors: ARGUMENT, STATE (the stream was not started), ENGINE (the thread failed; the message is that of its
- * failure). */
+ * callback.
+ * Errors: ARGUMENT, STATE (the stream was not started), ENGINE (the thread failed; the message is the thread's). */
 VMP_EDGE_API vmp_edge_status vmp_edge_stream_stop(vmp_edge_stream *stream);
 
 /* Forget the frames and the smoothed scores, because the source starts again. Timestamps may also start again. The

@@ -1,4 +1,4 @@
-// NEON of 64-bit Arm: 4 channels to a vector. For what each function promises see portable.h.
+// NEON of 64-bit Arm: vectors of 4 channels. portable.h describes the functions.
 #pragma once
 
 #include <arm_neon.h>
