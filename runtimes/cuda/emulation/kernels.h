@@ -1,5 +1,5 @@
-// For CUDA C++ that is compiled as C++ and launched by driver.cpp: first included, then its source, then
-// VMP_KERNEL(name) for each of its kernels.
+// Prepares CUDA C++ source to be compiled as C++ and launched by driver.cpp. Include this header, then the source, and
+// then write VMP_KERNEL(name) for each of its kernels.
 #pragma once
 
 #include <cmath>
@@ -10,7 +10,7 @@
 
 #define __restrict__
 
-typedef half_number half;  // of TVM's kernels, which cast and copy it
+typedef half_number half;  // the type of TVM's kernels, which cast and copy it
 
 template <typename... Parameters>
 constexpr int vmp_count(void (*)(Parameters...)) {
