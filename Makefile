@@ -36,9 +36,12 @@ demo: setup ## build the host bundle and recognise the camera's motion in a samp
 test: setup ## the tests
 	$(BIN)/pytest -n 2 --dist loadfile
 
-lint: setup ## ruff and mypy
+lint: setup ## ruff, clang-format and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	find benchmarks compile runtimes tests -type f -not -path '*/build/*' \
+	  \( -name '*.[ch]' -o -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.inc' \) \
+	  -exec $(BIN)/clang-format --dry-run -Werror {} +
 	@# mypy sees the package as it is installed, with the sibling folders inside
 	@rm -rf build/lint && mkdir -p build/lint/vmp_edge
 	@ln -s $(addprefix $(CURDIR)/,$(wildcard vmp_edge/*) calibration compile runtimes apps) build/lint/vmp_edge/

@@ -1,4 +1,4 @@
-"""Building the C++ parts of the engines with CMake, once per version of sources and libraries."""
+"""Build the C++ parts of the engines with CMake, once per version of the sources and the libraries."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ INSTALL_HINT = "run: pip install 'vmp-edge[compile]'"
 
 
 def cache_folder() -> Path:
-    """Where built libraries are kept: $VMP_EDGE_CACHE, or vmp-edge in the user's cache folder."""
+    """Return the folder that keeps built libraries: $VMP_EDGE_CACHE, or vmp-edge in the user's cache folder."""
     if chosen := os.environ.get("VMP_EDGE_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vmp-edge"
 
 
 def source_folder(name: str) -> Path:
-    """A folder of C++ sources beside this file, in a checkout or as installed."""
+    """Return a folder of C++ sources beside this file, in a checkout or as installed.
+
+    Raises:
+        BuildError: The folder is not installed.
+    """
     runtimes = importlib.import_module("vmp_edge.runtimes")
     for root in runtimes.__path__:
         if (Path(root) / name / "CMakeLists.txt").is_file():
@@ -34,7 +38,15 @@ def source_folder(name: str) -> Path:
 
 
 def fingerprint(versions: Sequence[str], *folders: Path) -> str:
-    """A name for what is built from these sources on this machine with these versions of others' libraries."""
+    """Return a short hash that names a build.
+
+    Args:
+        versions: Versions of the libraries of others that the build uses.
+        folders: The folders whose sources are built.
+
+    Returns:
+        16 hexadecimal digits. They change with the sources, the versions, the kind of machine and its C library.
+    """
     digest = hashlib.sha256()
     digest.update(f"{' '.join(versions)} {platform.machine()} {platform.libc_ver()}".encode())
     for folder in folders:
@@ -45,36 +57,36 @@ def fingerprint(versions: Sequence[str], *folders: Path) -> str:
 
 
 def cmake_build(source: Path, build: Path, targets: Sequence[str], options: Sequence[str], log: Path) -> None:
-    """Configure and build targets of a folder.
+    """Configure a CMake project and build some of its targets.
 
     Args:
-        source: the folder with a CMakeLists.txt.
-        build: a folder to build in.
-        targets: what to build.
-        options: of the configuration, ``-DNAME=VALUE``.
-        log: gets all that the tools print; of use when they fail.
+        source: The folder with the CMakeLists.txt.
+        build: The folder to build in.
+        targets: The CMake targets to build.
+        options: Options of the configuration, ``-DNAME=VALUE``.
+        log: The file to which everything that the tools print is appended.
 
     Raises:
-        MissingDependencyError: CMake, Ninja or a C++ compiler is not there.
-        BuildError: a step failed; the text names the log.
+        MissingDependencyError: CMake, Ninja or a C++ compiler is not installed.
+        BuildError: A step failed; the message names the log.
     """
-    what = f"building for {source.name}"
+    purpose = f"building for {source.name}"
     for tool in ("cmake", "ninja"):
         if importlib.util.find_spec(tool) is None:
-            raise MissingDependencyError(f"{what} needs {tool} from PyPI; {INSTALL_HINT}")
-    # CMake of PyPI as a module of this interpreter, so that an old one on the PATH does not get in the way
+            raise MissingDependencyError(f"{purpose} needs {tool} from PyPI; {INSTALL_HINT}")
+    # Run the CMake of this interpreter as a module: the PATH may have an older one.
     cmake = [sys.executable, "-m", "cmake"]
-    _run([*cmake, "-S", str(source), "-B", str(build), "-G", "Ninja", *options], what, log)
-    _run([*cmake, "--build", str(build), "--target", *targets], what, log)
+    _run([*cmake, "-S", str(source), "-B", str(build), "-G", "Ninja", *options], purpose, log)
+    _run([*cmake, "--build", str(build), "--target", *targets], purpose, log)
 
 
-def _run(command: list[str], what: str, log: Path) -> None:
+def _run(command: list[str], purpose: str, log: Path) -> None:
     import ninja
 
     environment = {**os.environ, "PATH": f"{ninja.BIN_DIR}{os.pathsep}{os.environ.get('PATH', '')}"}
     with log.open("a") as file:
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
-    if done.returncode:
+        process = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
+    if process.returncode:
         if "No CMAKE_CXX_COMPILER could be found" in log.read_text(errors="replace"):
-            raise MissingDependencyError(f"{what} needs a C++ compiler (Debian: apt install g++)")
-        raise BuildError(f"{what} failed; what the compiler said is in {log}")
+            raise MissingDependencyError(f"{purpose} needs a C++ compiler (Debian: apt install g++)")
+        raise BuildError(f"{purpose} failed; the compiler's messages are in {log}")

@@ -1,4 +1,4 @@
-"""Videos as lowered programs take them."""
+"""Arrange videos in the layout that lowered programs take."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 
 def fold(video: npt.NDArray[np.float32], tubelet: int) -> npt.NDArray[np.float32]:
-    """A batch of videos as the programs' inputs, one each.
+    """Fold the frames of each token into channels, which is the input of lowered programs.
 
     Args:
-        video: float32 (B, 3, T, H, W). Frames that lie frame by frame in memory, as the frame ring writes them, are
-            not copied.
-        tubelet: frames of a token.
+        video: float32 (B, 3, T, H, W). A video whose frames follow each other in memory, as the frame ring writes
+            them, is not copied.
+        tubelet: Number of frames of a token.
 
     Returns:
         float32 (B, T / tubelet, 3 * tubelet, H, W), C-contiguous.
@@ -28,21 +28,31 @@ def fold(video: npt.NDArray[np.float32], tubelet: int) -> npt.NDArray[np.float32
 def embed_all(
     video: npt.NDArray[np.float32], tubelet: int, embed: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 ) -> npt.NDArray[np.float32]:
-    """The tokens of a batch of videos, embedded frame by frame.
+    """Embed a batch of videos frame by frame.
 
     Args:
         video: float32 (B, 3, T, H, W).
-        tubelet: frames of a token.
-        embed: of an engine, a frame (3, H, W) to its shares of tokens (P, tubelet, C).
+        tubelet: Number of frames of a token.
+        embed: The engine's embedding. It takes a frame (3, H, W) and returns the frame's shares of the tokens,
+            (P, tubelet, C).
 
     Returns:
-        float32 (B, T / tubelet, P, C).
+        The tokens, float32 (B, T / tubelet, P, C).
     """
     return add_up(np.stack([np.stack([embed(frame) for frame in clip]) for clip in fold(video, 1)]), tubelet)
 
 
 def add_up(shares: npt.NDArray[np.float32], tubelet: int) -> npt.NDArray[np.float32]:
-    """Tokens (B, T / tubelet, P, C) of their frames' shares (B, T, P, tubelet, C)."""
+    """Add up the shares of the frames to tokens.
+
+    Args:
+        shares: float32 (B, T, P, tubelet, C). Place i of the axis `tubelet` is the share of a frame that is the i-th
+            of its token.
+        tubelet: Number of frames of a token.
+
+    Returns:
+        The tokens, float32 (B, T / tubelet, P, C), C-contiguous.
+    """
     tokens = shares[:, ::tubelet, :, 0]
     for place in range(1, tubelet):
         tokens = tokens + shares[:, place::tubelet, :, place]

@@ -1,24 +1,34 @@
-"""What `pip install` puts where."""
+"""The wheel: its contents and its version."""
 
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+
+from vmp_edge import __version__
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The names of the files in the wheel of this checkout, built outside of it."""
+def build(tmp_path_factory):
+    """Build the wheel of this checkout in a new folder, with CMake's files in ``cmake``; return the folder."""
     pytest.importorskip("scikit_build_core", reason="needs scikit-build-core, of the extra `test`")
     folder = tmp_path_factory.mktemp("wheel")
-    build = f"--config-settings=build-dir={folder / 'build'}"
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", build, "-w", str(folder)]
-    subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
-    return zipfile.ZipFile(next(folder.glob("*.whl"))).namelist()
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+    command += [f"--config-settings=build-dir={folder / 'cmake'}", str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(build):
+    """The names of the files in the wheel."""
+    (path,) = build.glob("*.whl")
+    return zipfile.ZipFile(path).namelist()
 
 
 def test_nothing_but_the_package_is_at_the_top(wheel):
@@ -46,6 +56,7 @@ def test_nothing_but_the_package_is_at_the_top(wheel):
         "runtimes/executorch/src/program.cpp",
         "runtimes/tvm/CMakeLists.txt",
         "runtimes/tvm/src/operators.cpp",
+        "runtimes/embedded/cmake/version.cmake",
         "runtimes/embedded/gstreamer/vmprecognize.c",
         "runtimes/embedded/ros/bridge.hpp",
         "runtimes/embedded/ros1/vmp_edge_ros/msg/Recognition.msg",
@@ -64,3 +75,18 @@ def test_one_wheel_serves_every_python(wheel):
 
 def test_no_leftovers(wheel):
     assert not [name for name in wheel if "__pycache__" in name or "/build/" in name]
+
+
+def test_no_cuda_library_unless_asked(build, wheel):
+    assert not [name for name in wheel if "libvmp_cuda" in name]
+    assert "VMP_EDGE_CUDA:BOOL=FALSE" in (build / "cmake" / "CMakeCache.txt").read_text()  # also where nvcc is missing
+
+
+def test_the_wheel_has_the_version_of_the_package(build):
+    assert [path.name.split("-")[1] for path in build.glob("*.whl")] == [__version__]
+
+
+@pytest.mark.parametrize("ros", ["ros1", "ros2"])
+def test_the_ros_packages_have_the_version_of_the_package(ros):
+    package = ElementTree.parse(ROOT / "runtimes" / "embedded" / ros / "vmp_edge_ros" / "package.xml")
+    assert package.findtext("version") == __version__

@@ -1,1 +1,1 @@
-"""The scan on NVIDIA GPUs: CUDA sources and, where they were built, libvmp_cuda.so."""
+"""The scan and the convolution on NVIDIA GPUs: the CUDA sources of libvmp_cuda.so."""

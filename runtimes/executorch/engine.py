@@ -1,4 +1,4 @@
-"""The ExecuTorch engine: a bundle's program through the plain C runner, without PyTorch."""
+"""The ExecuTorch engine: runs a bundle's program by a plain C interface, without PyTorch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FLOATS = ctypes.POINTER(ctypes.c_float)
 
 
 class _Library:
-    """The one copy of libvmp_executorch.so in this process: a second one would register its operators again."""
+    """The only copy of libvmp_executorch.so in this process. A second copy would register the operators again."""
 
     loaded: _Library | None = None
 
@@ -61,7 +61,13 @@ class _Library:
 
     @classmethod
     def get(cls, path: Path, threads: int | None) -> _Library:
-        """The process's library, loaded now if it is the first."""
+        """Return the library of this process, and load it at the first call.
+
+        Raises:
+            BundleError: The library cannot be loaded.
+            MissingDependencyError: executorch is not installed.
+            UsageError: This process runs ExecuTorch on another number of threads already.
+        """
         if cls.loaded is None:
             cls.loaded = cls(path, threads or len(os.sched_getaffinity(0)))
         elif threads is not None and threads != cls.loaded.threads:
@@ -73,12 +79,12 @@ class _Library:
 
 
 class _Program:
-    """A ``.pte`` program that takes one tensor and gives one.
+    """A ``.pte`` program that takes one tensor and returns one.
 
     Args:
-        library: with its operators.
-        path: of the program.
-        outputs: how many numbers it gives.
+        library: The library that has the program's operators.
+        path: The ``.pte`` file.
+        outputs: Number of elements of the result.
     """
 
     def __init__(self, library: _Library, path: Path, outputs: int) -> None:
@@ -114,16 +120,17 @@ class _Program:
 
 
 class ExecuTorchEngine(ProgramEngine):
-    """Runs a bundle's ``.pte`` program, or two where the embedding is one of its own.
+    """The engine of a bundle's ``.pte`` program, or of two if the embedding is a program of its own.
 
     Args:
-        bundle: a bundle whose engine is ``executorch``.
-        threads: CPU threads, the same for every program of a process; None for all cores, or what it has already.
+        bundle: A bundle whose engine is ``executorch``.
+        threads: Number of CPU threads, the same for every program of a process. None takes the number that the
+            process uses already, or else all cores.
 
     Raises:
-        BundleError: the program or its library cannot be loaded.
+        BundleError: The program or its library cannot be loaded.
         MissingDependencyError: executorch is not installed.
-        UsageError: this process runs ExecuTorch on another number of threads already.
+        UsageError: This process runs ExecuTorch on another number of threads already.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:

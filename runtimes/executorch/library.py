@@ -1,4 +1,4 @@
-"""Building `libvmp_executorch.so` against the SDK in the executorch wheel, once per version of either."""
+"""Build `libvmp_executorch.so` against the SDK in the executorch wheel, once per version of the sources and the SDK."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ RUNNER = "vmp_executorch_runner"
 
 
 def executorch_folder() -> Path:
-    """The installed executorch package, found without importing it (importing it imports PyTorch).
+    """Return the folder of the installed executorch package without importing it, which would import PyTorch.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: executorch is not installed.
     """
     spec = importlib.util.find_spec("executorch")
     for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -31,27 +31,30 @@ def executorch_folder() -> Path:
 
 
 def build_library(toolchain: str | None = None, sdk: Path | None = None) -> Path:
-    """The library for this machine or another, from the cache or built now (about half a minute).
+    """Return the engine's library from the cache, or build it, which takes about half a minute.
 
     Args:
-        toolchain: another machine's, a file in ``runtimes/native/cmake``.
-        sdk: the folder of that machine's ExecuTorch, with ``lib``, ``include`` and ``share`` as in its wheel.
+        toolchain: The CMake toolchain of another kind of machine, a file in ``runtimes/native/cmake``. None builds for
+            this machine.
+        sdk: The folder of the other machine's ExecuTorch, with ``lib``, ``include`` and ``share`` as in its wheel.
 
     Raises:
-        MissingDependencyError: executorch, CMake >= 3.28, Ninja or a C++ compiler is not there.
-        BuildError: the compiler failed; the text names the log.
+        MissingDependencyError: executorch, CMake 3.28 or later, Ninja or a C++ compiler is not installed.
+        BuildError: The compiler failed; the message names the log.
     """
     return _build(LIBRARY, "vmp_executorch", toolchain, sdk)
 
 
 def build_runner(toolchain: str | None = None, sdk: Path | None = None) -> Path:
-    """The program that runs a bundle's program without Python, from the cache or built now.
+    """Return the small executable that runs a bundle without Python, from the cache, or build it.
 
     Args:
-        toolchain, sdk: as in `build_library`.
+        toolchain: The CMake toolchain of another kind of machine; see `build_library`.
+        sdk: The folder of the other machine's ExecuTorch; see `build_library`.
 
     Raises:
-        MissingDependencyError, BuildError: as `build_library`.
+        MissingDependencyError: executorch, CMake 3.28 or later, Ninja or a C++ compiler is not installed.
+        BuildError: The compiler failed; the message names the log.
     """
     return _build(RUNNER, RUNNER, toolchain, sdk)
 
@@ -69,8 +72,8 @@ def _build(file: str, target: str, toolchain: str | None, sdk: Path | None) -> P
     log = finished.with_name(f"{target}.log")
     with tempfile.TemporaryDirectory(prefix="vmp-edge-") as folder:
         cmake_build(sources[0], Path(folder), [target], options, log)
-        beside = finished.with_suffix(f".{os.getpid()}")
-        shutil.copy2(Path(folder) / file, beside)
-        beside.replace(finished)
-    log.unlink(missing_ok=True)  # somebody else may have built the same
+        temporary = finished.with_suffix(f".{os.getpid()}")
+        shutil.copy2(Path(folder) / file, temporary)
+        temporary.replace(finished)
+    log.unlink(missing_ok=True)  # another process may have built the same and removed its log
     return finished

@@ -1,4 +1,4 @@
-"""The ONNX Runtime engine: a bundle's ``model.onnx`` on the CPU, without PyTorch."""
+"""The ONNX Runtime engine: runs a bundle's ``model.onnx`` on the CPU, without PyTorch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from vmp_edge.errors import BundleError, VmpError
 
 from ..programs import ProgramEngine, one_line
 
-ONLY_ERRORS = 3  # of ONNX Runtime's log levels
-# Where only weights are int8, it would round activations, too.
+ONLY_ERRORS = 3  # a log level of ONNX Runtime
+# In bundles whose weights alone are int8, ONNX Runtime would round the activations, too; level 1 keeps them float32.
 FLOAT_ACTIVATIONS = ("session.qdq_matmulnbits_accuracy_level", "1")
 
 
 class OnnxRuntimeEngine(ProgramEngine):
-    """Runs a bundle's ONNX model, made of standard operators alone.
+    """The engine of a bundle's ONNX model, which consists of standard operators alone.
 
     Args:
-        bundle: a bundle whose engine is ``onnxruntime``.
-        threads: CPU threads inside an operator; None leaves them to ONNX Runtime, which takes all cores.
+        bundle: A bundle whose engine is ``onnxruntime``.
+        threads: Number of CPU threads inside an operator. None leaves the number to ONNX Runtime, which takes all
+            cores.
 
     Raises:
         BundleError: ONNX Runtime cannot load the model.
@@ -40,12 +41,12 @@ class OnnxRuntimeEngine(ProgramEngine):
 
 
 class _Program:
-    """A model of one input and one result."""
+    """An ONNX model with one input and one output."""
 
     def __init__(self, path: Path, options: Any) -> None:
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions have no base class of their own
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise BundleError(f"{path}: ONNX Runtime cannot load it ({one_line(error)})") from error
 
     def run(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

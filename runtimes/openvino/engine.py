@@ -1,4 +1,4 @@
-"""The OpenVINO engine: a bundle's ``model.onnx`` on an Intel CPU or another that OpenVINO knows, without PyTorch."""
+"""The OpenVINO engine: runs a bundle's ``model.onnx`` on a CPU that OpenVINO supports, without PyTorch."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ..programs import ProgramEngine, one_line
 
 
 class OpenVinoEngine(ProgramEngine):
-    """Runs a bundle's ONNX model, its floats in float32.
+    """The engine of a bundle's ONNX model by OpenVINO, with floating point arithmetic in float32.
 
     Args:
-        bundle: a bundle whose engine is ``openvino``.
-        threads: CPU threads; None leaves them to OpenVINO.
+        bundle: A bundle whose engine is ``openvino``.
+        threads: Number of CPU threads; None leaves the number to OpenVINO.
 
     Raises:
         BundleError: OpenVINO cannot load the model.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        # its own choice is bfloat16 on CPUs that have it, which costs 0.015 of a logit
+        # OpenVINO would choose bfloat16 on CPUs that have it, which moves logits by 0.015.
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
@@ -36,13 +36,13 @@ class OpenVinoEngine(ProgramEngine):
 
 
 class _Program:
-    """A compiled model of one input and one result."""
+    """A compiled model with one input and one output."""
 
     def __init__(self, path: Path, options: dict[str, Any]) -> None:
         try:
             core = openvino.Core()
             self._model: Any = core.compile_model(core.read_model(path), "CPU", options)
-        except Exception as error:  # RuntimeError, or what its ONNX reader raises
+        except Exception as error:  # RuntimeError, or an error of its ONNX reader
             raise BundleError(f"{path}: OpenVINO cannot load it ({one_line(error)})") from error
 
     def run(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The engine `torch`: the source model in PyTorch, what every other engine is compared with."""
+"""The engine `torch`: runs the source model in PyTorch. All other engines are compared with it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from vmp_edge.models import VideoMamba, load_checkpoint
 
 
 class TorchEngine:
-    """Runs a bundle whose program is `{"model": state dict, "options": {...}}`, as `torch.save` writes it.
+    """The engine of a bundle whose program is `{"model": state dict, "options": {...}}`, written by `torch.save`.
 
     Args:
         bundle: An opened bundle.
-        threads: For PyTorch's intra-operator threads, which the whole process shares; None leaves them alone.
+        threads: Number of PyTorch's threads inside an operator, which the whole process shares. None leaves the number
+            as it is.
 
     Raises:
         BundleError: The program is not such a file, or its weights do not fit its options.
@@ -29,15 +30,22 @@ class TorchEngine:
         self._features = bundle.manifest.features > 0
 
     def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Executes the model: float32 (B, 3, T, S, S) to logits (B, classes), with features (B, classes + C)."""
+        """Execute the model.
+
+        Args:
+            video: float32 (B, 3, T, S, S), normalised.
+
+        Returns:
+            Logits, float32 (B, classes); from a bundle with features (B, classes + C), with the features last.
+        """
         with torch.inference_mode():
             features = self._module.forward_features(torch.from_numpy(video))
             logits = self._module.head(features)
-            given: npt.NDArray[np.float32] = (torch.cat([logits, features], 1) if self._features else logits).numpy()
-        return given
+            outputs: npt.NDArray[np.float32] = (torch.cat([logits, features], 1) if self._features else logits).numpy()
+        return outputs
 
     def close(self) -> None:
-        """Releases the weights."""
+        """Release the weights."""
         del self._module
 
 

@@ -1,4 +1,4 @@
-"""TVM's CUDA runtime in this process, and the GPU that it finds."""
+"""Load TVM's CUDA runtime into this process, and describe the machine's GPU."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Gpu:
     """The first GPU of this machine.
 
     Attributes:
-        name: NVIDIA's.
-        architecture: compute capability, 10 * major + minor.
-        processors: streaming multiprocessors.
-        driver: the CUDA version of its driver, (major, minor).
+        name: NVIDIA's name of the GPU.
+        architecture: Compute capability, 10 * major + minor.
+        processors: Number of streaming multiprocessors.
+        driver: CUDA version that the driver supports, (major, minor).
     """
 
     name: str
@@ -33,15 +33,15 @@ class Gpu:
     driver: tuple[int, int]
 
     def runs(self, architectures: tuple[int, ...]) -> bool:
-        """Whether one of these machine codes is for it: of its major version, and not newer."""
+        """Return whether the GPU runs code for one of the architectures: one of its major version, and not newer."""
         return any(sm // 10 == self.architecture // 10 and sm <= self.architecture for sm in architectures)
 
 
 def load_driver() -> ctypes.CDLL:
-    """NVIDIA's driver.
+    """Load NVIDIA's driver library.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: The driver is not installed.
     """
     try:
         return ctypes.CDLL(DRIVER, mode=ctypes.RTLD_GLOBAL)
@@ -52,10 +52,10 @@ def load_driver() -> ctypes.CDLL:
 
 
 def find_gpu() -> Gpu:
-    """The first GPU of this machine.
+    """Describe the first GPU of this machine.
 
     Raises:
-        MissingDependencyError: there is none, or no driver.
+        MissingDependencyError: The machine has no GPU or no driver.
     """
     driver = load_driver()
     count, version = ctypes.c_int(), ctypes.c_int()
@@ -80,13 +80,14 @@ def find_gpu() -> Gpu:
 
 @functools.cache
 def load_runtime(cudart: Path) -> None:
-    """Load TVM's CUDA runtime, and before it the CUDA runtime that it asks for.
+    """Load TVM's CUDA runtime, and first the CUDA runtime library that it depends on.
 
     Args:
-        cudart: a bundle's ``libcudart.so.13``. Where one is loaded already, PyTorch's say, that one serves.
+        cudart: A bundle's ``libcudart.so.13``. If the process has loaded another library of that name, such as
+            PyTorch's, TVM uses the other one.
 
     Raises:
-        MissingDependencyError: one of them, or the driver, cannot be loaded.
+        MissingDependencyError: A library or the driver cannot be loaded.
     """
     load_driver()
     try:

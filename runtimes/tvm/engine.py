@@ -1,4 +1,4 @@
-"""The TVM engine: a bundle's ``model.so`` in TVM's runtime, on CPU or GPU, without its compiler and without PyTorch."""
+"""The TVM engine: runs a bundle's ``model.so`` on CPU or GPU in TVM's runtime, without its compiler or PyTorch."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from ..programs import ProgramEngine
 from . import cuda
 from .library import CUDART, INSTALL_HINT, runtime_library
 
-ALIGNMENT = 64  # bytes: generated code loads whole vectors
+ALIGNMENT = 64  # in bytes: generated code loads whole vectors
 POOLED_ALLOCATOR = 2  # tvm::runtime::memory::AllocatorType::kPooled
-ALL_CORES = 0  # tvm's affinity mode that names no kind of core
+ALL_CORES = 0  # TVM's affinity mode that prefers no kind of core
 CPU = 1  # DLPack's device type
 
 
 @contextlib.contextmanager
 def _without_torch() -> Iterator[None]:
-    """tvm_ffi imports PyTorch, where it is installed, only for its tensors: not needed, and 200 MB."""
+    """Keep tvm_ffi from importing PyTorch, which it does for tensors that we do not use and which takes 200 MB."""
     if "torch" in sys.modules:
         yield
         return
@@ -45,12 +45,12 @@ def _without_torch() -> Iterator[None]:
 
 @functools.cache
 def _runtime() -> ModuleType:
-    """tvm_ffi with TVM's runtime loaded.
+    """Load TVM's runtime and return the module tvm_ffi.
 
     Raises:
-        MissingDependencyError: one of them is not installed, or cannot be loaded.
+        MissingDependencyError: tvm_ffi or the runtime is not installed, or cannot be loaded.
     """
-    # Our threads may move: on shared and on asymmetric machines pinned ones wait for each other.
+    # Let the threads move between cores: on shared and on asymmetric machines, pinned threads wait for each other.
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     try:
         with _without_torch():
@@ -66,23 +66,23 @@ _pools = threading.local()
 
 
 def _use_threads(count: int) -> None:
-    """Set the size of TVM's thread pool, of which each calling thread has its own."""
+    """Set the size of TVM's thread pool. Each calling thread has a pool of its own."""
     if getattr(_pools, "threads", None) == count:
         return
-    if not hasattr(_pools, "threads"):  # read when the pool is made: the most that it can ever have
+    if not hasattr(_pools, "threads"):  # TVM reads the pool's largest size when it makes the pool
         os.environ["TVM_NUM_THREADS"] = str(max(count, len(os.sched_getaffinity(0))))
     _runtime().get_global_func("runtime.config_threadpool")(ALL_CORES, count)
     _pools.threads = count
 
 
 class _Program:
-    """A library's program, and its input.
+    """The program in a bundle's library, with memory for its input.
 
     Args:
-        path: of the library.
-        shape: of the input.
-        threads: CPU threads.
-        on_gpu: whether it is the GPU's.
+        path: The library.
+        shape: Shape of the input.
+        threads: Number of CPU threads.
+        on_gpu: Whether the program runs on the GPU.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], threads: int, on_gpu: bool) -> None:
@@ -92,37 +92,37 @@ class _Program:
             library = ffi.load_module(str(path), keep_module_alive=False)
             self._machine: Any = library["vm_load_executable"]()
             gpu = (cuda.DEVICE, 0, POOLED_ALLOCATOR) if on_gpu else ()
-            self._machine["vm_initialization"](*gpu, CPU, 0, POOLED_ALLOCATOR)  # the CPU has the sizes always
+            self._machine["vm_initialization"](*gpu, CPU, 0, POOLED_ALLOCATOR)  # sizes are always computed on the CPU
             self._main: Any = self._machine["main"]
             self._tensor: Any = ffi.from_dlpack(self._input)
-            self._there = _Transfer(ffi, self._tensor) if on_gpu else None
-        except Exception as error:  # tvm_ffi raises what the C++ side names: there is no common class
+            self._transfer = _Transfer(ffi, self._tensor) if on_gpu else None
+        except Exception as error:  # the C++ side names the class: there is no common one
             raise BundleError(f"{path}: cannot be loaded ({one_line(error)}); build the bundle again") from error
 
     def run(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         _use_threads(self._threads)
         np.copyto(self._input, inputs)
         try:
-            result = self._there.run(self._main) if self._there else self._main(self._tensor)
+            result = self._transfer.run(self._main) if self._transfer else self._main(self._tensor)
             copied: npt.NDArray[np.float32] = np.from_dlpack(result).copy()
         except Exception as error:
             raise VmpError(f"TVM: {one_line(error)}") from error
         return copied
 
     def close(self) -> None:
-        self._machine = self._main = self._tensor = self._there = None
+        self._machine = self._main = self._tensor = self._transfer = None
 
 
 class TvmEngine(ProgramEngine):
-    """Runs a bundle's ``model.so``, and ``embedding.so`` where there is one.
+    """The engine of a bundle's ``model.so``, and of its ``embedding.so`` if it has one.
 
     Args:
-        bundle: a bundle whose engine is ``tvm``.
-        threads: CPU threads; None for all cores.
+        bundle: A bundle whose engine is ``tvm``.
+        threads: Number of CPU threads; None takes all cores.
 
     Raises:
-        BundleError: the library cannot be loaded, or needs a CPU or GPU that is not here.
-        MissingDependencyError: TVM's runtime, or the GPU's driver, is not installed.
+        BundleError: The library cannot be loaded, or needs a CPU or GPU that this machine does not have.
+        MissingDependencyError: TVM's runtime or the GPU's driver is not installed.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
@@ -132,7 +132,7 @@ class TvmEngine(ProgramEngine):
                 f"{bundle.path} needs a CPU with {', '.join(missing)}, which this one lacks: build a bundle for this "
                 "machine's target"
             )
-        _runtime()  # what is for GPUs needs it loaded
+        _runtime()  # the GPU's libraries need it to be loaded first
         if bundle.manifest.gpu:
             _use_gpu(bundle)
         tubelet, side = int(bundle.manifest.model["tubelet_size"]), bundle.manifest.image_size
@@ -147,7 +147,12 @@ class TvmEngine(ProgramEngine):
 
 
 def _use_gpu(bundle: Bundle) -> None:
-    """See to it that there is a GPU that a bundle has machine code for, and TVM's CUDA runtime."""
+    """Check that the GPU and its driver fit the bundle, and load TVM's CUDA runtime.
+
+    Raises:
+        BundleError: The bundle has no machine code for this GPU, or is of a newer CUDA than the driver.
+        MissingDependencyError: The machine has no GPU, no driver, or no CUDA runtime of TVM.
+    """
     gpu = cuda.find_gpu()
     architectures = tuple(bundle.manifest.gpu["architectures"])
     codes = ", ".join(f"sm_{sm}" for sm in architectures)
@@ -167,11 +172,11 @@ def _use_gpu(bundle: Bundle) -> None:
 
 
 class _Transfer:
-    """The program's input on the GPU, and the way there and back.
+    """Copies the program's input to the GPU and its result back.
 
     Args:
-        ffi: tvm_ffi.
-        source: the input on the CPU, of the same shape at each run.
+        ffi: The module tvm_ffi.
+        source: The input on the CPU; each run reads the same memory.
     """
 
     def __init__(self, ffi: ModuleType, source: Any) -> None:
@@ -181,16 +186,16 @@ class _Transfer:
         self._input = self._allocate(source.shape, source.dtype, ffi.device("cuda", 0), None)
 
     def run(self, main: Any) -> Any:
-        """The program's result on the CPU."""
+        """Run the program `main` on the GPU and return its result in CPU memory."""
         self._copy(self._source, self._input)
-        there = main(self._input)
-        here = self._allocate(there.shape, there.dtype, self._ffi.device("cpu", 0), None)
-        self._copy(there, here)  # waits for the GPU
-        return here
+        gpu_result = main(self._input)
+        result = self._allocate(gpu_result.shape, gpu_result.dtype, self._ffi.device("cpu", 0), None)
+        self._copy(gpu_result, result)  # waits for the GPU
+        return result
 
 
 def aligned(*shape: int) -> npt.NDArray[np.float32]:
-    """An uninitialised float32 array that starts where TVM wants arrays to start."""
+    """Return an uninitialised float32 array at an address that is a multiple of `ALIGNMENT`, as TVM requires."""
     size = int(np.prod(shape)) * 4
     memory = np.empty(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
@@ -198,6 +203,6 @@ def aligned(*shape: int) -> npt.NDArray[np.float32]:
 
 
 def one_line(error: Exception) -> str:
-    """The last line of an error's text: TVM puts a C++ stack trace before it."""
+    """Return the last line of an error's text. TVM puts a C++ stack trace before it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

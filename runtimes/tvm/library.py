@@ -1,4 +1,4 @@
-"""Where TVM's runtime is, and building what belongs to it: operators, the runner, what stands in for CUDA."""
+"""Find TVM's runtime, and build what belongs to it: the operators, the runner, replacements of CUDA's libraries."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CUDA_DRIVER = "libcuda.so.1"
 
 
 def package_folder(name: str) -> Path:
-    """An installed package's folder, found without importing it (importing tvm loads a whole compiler).
+    """Return the folder of an installed package without importing it: importing tvm loads a whole compiler.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: The package is not installed.
     """
     spec = importlib.util.find_spec(name)
     for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -34,10 +34,10 @@ def package_folder(name: str) -> Path:
 
 
 def runtime_library() -> Path:
-    """``libtvm_runtime.so`` of the installed wheel.
+    """Return the path of ``libtvm_runtime.so`` in the installed wheel.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: TVM is not installed.
     """
     path = package_folder("tvm") / "lib" / "libtvm_runtime.so"
     if not path.is_file():
@@ -46,10 +46,10 @@ def runtime_library() -> Path:
 
 
 def cuda_library() -> Path:
-    """``libtvm_runtime_cuda.so`` of the installed wheel.
+    """Return the path of ``libtvm_runtime_cuda.so`` in the installed wheel.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: TVM is not installed, or its wheel has no CUDA runtime.
     """
     path = runtime_library().parent / "libtvm_runtime_cuda.so"
     if not path.is_file():
@@ -58,51 +58,55 @@ def cuda_library() -> Path:
 
 
 def build_cudart(toolchain: str | None = None) -> Path:
-    """The CUDA runtime of a bundle for GPUs (``src/cudart.cpp``), from the cache or built now.
+    """Return the CUDA runtime library of bundles for GPUs (``src/cudart.cpp``), from the cache, or build it.
 
     Args:
-        toolchain: as in `build_operators`.
+        toolchain: The CMake toolchain of another kind of machine; see `build_operators`.
 
     Raises:
-        MissingDependencyError, BuildError: as `build_operators`.
+        MissingDependencyError: tvm-ffi, CMake, Ninja or a C++ compiler is not installed.
+        BuildError: The compiler failed; the message names the log.
     """
     return _build([CUDART], ["vmp_cudart"], toolchain, package_folder("tvm_ffi") / "lib")[0]
 
 
 def build_cuda_driver(toolchain: str | None = None) -> Path:
-    """A ``libcuda.so.1`` without a GPU (``runtimes/cuda/emulation``), from the cache or built now.
+    """Return a ``libcuda.so.1`` that emulates a GPU (``runtimes/cuda/emulation``), from the cache, or build it.
 
     Args:
-        toolchain: as in `build_operators`.
+        toolchain: The CMake toolchain of another kind of machine; see `build_operators`.
 
     Raises:
-        MissingDependencyError, BuildError: as `build_operators`.
+        MissingDependencyError: tvm-ffi, CMake, Ninja or a C++ compiler is not installed.
+        BuildError: The compiler failed; the message names the log.
     """
     return _build([CUDA_DRIVER], ["vmp_cuda_driver"], toolchain, package_folder("tvm_ffi") / "lib")[0]
 
 
 def build_operators(toolchain: str | None = None) -> list[Path]:
-    """The archives that a bundle's library is linked with, in the linker's order, from the cache or built now.
+    """Return the archives that a bundle's library is linked with, in the linker's order, from the cache, or build them.
 
     Args:
-        toolchain: another machine's, a file in ``runtimes/native/cmake``.
+        toolchain: The CMake toolchain of another kind of machine, a file in ``runtimes/native/cmake``. None builds for
+            this machine.
 
     Raises:
-        MissingDependencyError: tvm-ffi, CMake, Ninja or a C++ compiler is not there.
-        BuildError: the compiler failed; the text names the log.
+        MissingDependencyError: tvm-ffi, CMake, Ninja or a C++ compiler is not installed.
+        BuildError: The compiler failed; the message names the log.
     """
     return _build(ARCHIVES, ["vmp_tvm", "vmp_ops_static"], toolchain, package_folder("tvm_ffi") / "lib")
 
 
 def build_runner(toolchain: str | None = None, libraries: Path | None = None) -> Path:
-    """The program that runs a bundle's library without Python, from the cache or built now.
+    """Return the small executable that runs a bundle's library without Python, from the cache, or build it.
 
     Args:
-        toolchain: as in `build_operators`.
-        libraries: the folder of that machine's ``libtvm_ffi.so``.
+        toolchain: The CMake toolchain of another kind of machine; see `build_operators`.
+        libraries: The folder with the other machine's ``libtvm_ffi.so``.
 
     Raises:
-        MissingDependencyError, BuildError: as `build_operators`.
+        MissingDependencyError: tvm-ffi, CMake, Ninja or a C++ compiler is not installed.
+        BuildError: The compiler failed; the message names the log.
     """
     return _build([RUNNER], [RUNNER], toolchain, libraries or package_folder("tvm_ffi") / "lib")[0]
 
@@ -122,8 +126,8 @@ def _build(files: list[str] | tuple[str, ...], targets: list[str], toolchain: st
     with tempfile.TemporaryDirectory(prefix="vmp-edge-") as build:
         cmake_build(source_folder("tvm"), Path(build), targets, options, log)
         for file, path in zip(files, finished, strict=True):
-            beside = path.with_suffix(f".{os.getpid()}")
-            shutil.copy2(Path(build) / file, beside)
-            beside.replace(path)
-    log.unlink(missing_ok=True)  # somebody else may have built the same
+            temporary = path.with_suffix(f".{os.getpid()}")
+            shutil.copy2(Path(build) / file, temporary)
+            temporary.replace(path)
+    log.unlink(missing_ok=True)  # another process may have built the same and removed its log
     return finished

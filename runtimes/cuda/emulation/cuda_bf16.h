@@ -1,4 +1,4 @@
-// Stands in for CUDA's header of this name.
+// Replaces CUDA's header of this name.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ inline float __bfloat162float(__nv_bfloat16 v) {
   return wide;
 }
 
-// To the nearest, ties to even.
+// Round to the nearest, ties to even.
 inline __nv_bfloat16 __float2bfloat16(float v) {
   uint32_t bits;
   std::memcpy(&bits, &v, sizeof bits);

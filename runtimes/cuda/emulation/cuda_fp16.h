@@ -1,8 +1,8 @@
-// Stands in for CUDA's header of this name.
+// Replaces CUDA's header of this name.
 #pragma once
 
 #ifdef __aarch64__
-typedef __fp16 half_number;  // GCC 12 has the other for C only there
+typedef __fp16 half_number;  // there, GCC 12 has _Float16 in C only
 #else
 typedef _Float16 half_number;
 #endif

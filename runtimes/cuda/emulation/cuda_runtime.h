@@ -1,8 +1,8 @@
-// Stands in for CUDA's header of this name: the CUDA source is compiled as C++ and its threads run one after the other.
+// Replaces CUDA's header of this name: CUDA source is compiled as C++, and its threads run one after the other.
 //
 // Each thread of a block is a fiber that runs until it waits at a barrier. A block runs to its end before the next one
-// starts, in the order of vmp_emulate: results that depend on the order of threads or blocks have a race. Shared memory
-// that is sized at the launch starts as NaNs, so that what is read before it is written shows.
+// starts. vmp_emulate sets the order; if results depend on the order of threads or blocks, the source has a race.
+// Shared memory that is sized at the launch starts as NaNs, so that reading it before it is written becomes visible.
 #pragma once
 
 #include <ucontext.h>
@@ -22,7 +22,7 @@
 #define __device__
 #define __host__
 #define __global__
-#define __shared__ thread_local  // static within a function, too, and `extern` is allowed; it is one for all fibers
+#define __shared__ thread_local  // static in a function, `extern` allowed, and shared by all fibers
 #define __forceinline__ inline
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
@@ -55,11 +55,11 @@ namespace vmp_cuda {
 inline thread_local float4 shared_memory[kSharedLimit / sizeof(float4)];
 }
 
-inline dim3 threadIdx, blockIdx, blockDim, gridDim;  // of the thread that runs
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;  // those of the running thread
 
 namespace emulation {
 
-// The device that is asked for, set by vmp_emulate.
+// The emulated device, set by vmp_emulate.
 inline int sm = 87, processors = 16;
 inline bool backwards = false;
 
@@ -76,7 +76,7 @@ struct Thread {
 
 struct Block {
   std::vector<Thread> threads;
-  std::vector<float> exchanged;  // of __shfl_xor_sync
+  std::vector<float> exchanged;  // the values of __shfl_xor_sync
   std::vector<Barrier> warps;
   Barrier all;
   ucontext_t scheduler;
@@ -102,7 +102,7 @@ inline void wait(Barrier& barrier) {
   while (barrier.round == round) yield();
 }
 
-// Threads that have returned no longer count, as on a GPU.
+// As on a GPU, barriers do not wait for threads that have returned.
 inline void leave(Barrier& barrier) {
   --barrier.threads;
   if (barrier.threads > 0) pass(barrier);
@@ -162,14 +162,14 @@ inline float __shfl_xor_sync(unsigned, float value, int mask) {
   emulation::Barrier& warp = b.warps[emulation::current / 32];
   b.exchanged[emulation::current] = value;
   emulation::wait(warp);
-  const float other = b.exchanged[emulation::current ^ mask];
+  const float result = b.exchanged[emulation::current ^ mask];
   emulation::wait(warp);
-  return other;
+  return result;
 }
 
 namespace emulation {
 
-// While it lives, subnormal numbers are zero, as with nvcc -ftz=true.
+// While an object of this type exists, subnormal numbers are zero, as with nvcc -ftz=true.
 struct Subnormals {
 #ifdef __SSE__
   unsigned before = _mm_getcsr();
@@ -211,7 +211,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   return emulation::launch([=] { kernel(job); }, config->gridDim, config->blockDim, config->dynamicSmemBytes);
 }
 
-// `arguments` has the address of each parameter's value.
+// `arguments` has the addresses of the parameters' values.
 template <typename... Parameters>
 cudaError_t cudaLaunchKernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, void** arguments,
                              size_t shared_bytes = 0, cudaStream_t = nullptr) {
@@ -238,7 +238,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel) {
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t) { return "emulated CUDA error"; }
 
-// Which device to be, and whether threads and blocks run from the last to the first.
+// Set the emulated device, and whether threads and blocks run from the last to the first.
 extern "C" __attribute__((visibility("default"), used)) inline void vmp_emulate(int sm, int processors, int backwards) {
   emulation::sm = sm;
   emulation::processors = processors;

@@ -1,8 +1,9 @@
-// A libcuda.so.1 without a GPU: the part of the driver's API that a bundle's runtime calls, its kernels run on the CPU.
+// A libcuda.so.1 that needs no GPU. It has the part of the driver's API that a bundle's runtime calls, and runs kernels
+// on the CPU.
 //
-// $VMP_CUDA_KERNELS names a library with the kernels compiled as C++ (kernels.h); without it every launch fails, and
-// what is left is a driver that lets TVM's CUDA runtime load, on a machine that only builds. Streams run at once and in
-// order. Device memory starts as NaNs.
+// $VMP_CUDA_KERNELS names a library with the kernels, compiled as C++ (kernels.h). Without it there is no device: TVM's
+// CUDA runtime can be loaded, which a machine that only builds needs, but not used. The work of a stream runs at once
+// and in order. Device memory starts as NaNs.
 #include <dlfcn.h>
 
 #include <cstdint>
@@ -34,10 +35,10 @@ struct Kernel {
 
 struct Module {
   void* kernels;
-  std::vector<std::unique_ptr<Kernel>> found;
+  std::vector<std::unique_ptr<Kernel>> functions;
 };
 
-int device;  // any address will do as a context
+int device;  // its address stands for contexts and events
 
 int submit(Stream* stream, Work work) {
   if (!stream || !stream->capturing) return work();
@@ -72,8 +73,11 @@ EXPORT int cuDeviceGetName(char* name, int size, int) {
 EXPORT int cuDeviceGetAttribute(int* value, int attribute, int) {
   const char* sm = std::getenv("VMP_CUDA_SM");
   const int capability = sm ? std::atoi(sm) : 87;
-  *value = attribute == kMajor ? capability / 10 : attribute == kMinor ? capability % 10
-           : attribute == kWarpSize ? 32 : attribute == kThreadsPerBlock ? 1024 : kProcessors;
+  *value = attribute == kMajor             ? capability / 10
+           : attribute == kMinor           ? capability % 10
+           : attribute == kWarpSize        ? 32
+           : attribute == kThreadsPerBlock ? 1024
+                                           : kProcessors;
   return kSuccess;
 }
 EXPORT int cuDevicePrimaryCtxRetain(void** context, int) {
@@ -93,23 +97,23 @@ EXPORT int cuGetErrorString(int code, const char** text) {
 EXPORT int cuModuleLoadData(Module** module, const void* image) {
   const char* path = std::getenv("VMP_CUDA_KERNELS");
   if (!path) return kNoDevice;
-  // a GPU takes a cubin or a fat binary, never source text
-  if (std::memcmp(image, "\x7f" "ELF", 4) && std::memcmp(image, "\x50\xed\x55\xba", 4)) return kInvalidImage;
+  // A GPU takes a cubin or a fat binary, never source text.
+  if (std::memcmp(image, "\177ELF", 4) && std::memcmp(image, "\x50\xed\x55\xba", 4)) return kInvalidImage;
   void* kernels = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!kernels) return kInvalidImage;
   *module = new Module{kernels, {}};
   return kSuccess;
 }
 EXPORT int cuModuleUnload(Module* module) {
-  delete module;  // the library stays: other modules have it, too
+  delete module;  // the library stays loaded, because other modules use it, too
   return kSuccess;
 }
 EXPORT int cuModuleGetFunction(Kernel** kernel, Module* module, const char* name) {
   const auto find = [&](const char* prefix) { return dlsym(module->kernels, (std::string(prefix) + name).c_str()); };
   void *launch = find("vmp_launch_"), *count = find("vmp_count_");
   if (!launch || !count) return kNotFound;
-  module->found.push_back(std::make_unique<Kernel>());
-  *kernel = module->found.back().get();
+  module->functions.push_back(std::make_unique<Kernel>());
+  *kernel = module->functions.back().get();
   (*kernel)->launch = reinterpret_cast<decltype(Kernel::launch)>(launch);
   (*kernel)->count = *static_cast<const int*>(count);
   return kSuccess;
@@ -124,7 +128,7 @@ struct LaunchConfig {  // CUlaunchConfig
 };
 
 EXPORT int cuLaunchKernelEx(const LaunchConfig* config, Kernel* kernel, void** parameters, void**) {
-  // parameters are read now, as a driver does: pointers and numbers of at most 8 bytes
+  // Like a driver, read the parameters now: pointers and numbers of at most 8 bytes.
   std::vector<uint64_t> values(kernel->count);
   for (int i = 0; i < kernel->count; ++i) std::memcpy(&values[i], parameters[i], sizeof values[i]);
   const LaunchConfig sizes = *config;
@@ -149,9 +153,9 @@ EXPORT int cuMemFree_v2(uint64_t p) {
   return kSuccess;
 }
 EXPORT int cuMemAllocHost_v2(void** p, size_t bytes) {
-  uint64_t found = 0;
-  const int code = cuMemAlloc_v2(&found, bytes);
-  *p = address(found);
+  uint64_t memory = 0;
+  const int code = cuMemAlloc_v2(&memory, bytes);
+  *p = address(memory);
   return code;
 }
 EXPORT int cuMemFreeHost(void* p) {

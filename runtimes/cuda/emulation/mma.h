@@ -1,5 +1,5 @@
-// Stands in for CUDA's header of this name. A warp's first thread has the whole of a fragment and does all of the work:
-// as on a GPU, nobody may look at a fragment but by these functions, nor at shared memory before a barrier.
+// Replaces CUDA's header of this name. The first thread of a warp holds the whole fragment and does all the work. As on
+// a GPU, code may access a fragment by these functions alone, and must wait at a barrier before it reads shared memory.
 #pragma once
 
 #include "cuda_fp16.h"
@@ -17,7 +17,7 @@ enum layout_t { mem_row_major, mem_col_major };
 
 template <typename Use, int kM, int kN, int kK, typename T, typename Layout = void>
 struct fragment {
-  float value[kM][kN == kK ? kN : kK];  // (rows, columns) of the matrix as it is meant
+  float value[kM][kN == kK ? kN : kK];  // (rows, columns) of the matrix, whatever its layout in memory
 };
 
 inline bool first_of_warp() { return emulation::current % 32 == 0; }
@@ -32,7 +32,7 @@ void fill_fragment(fragment<accumulator, kSize, kSize, kSize, T>& f, float v) {
 template <typename Use, int kSize, typename T, typename Layout>
 void load_matrix_sync(fragment<Use, kSize, kSize, kSize, T, Layout>& f, const T* from, unsigned pitch) {
   constexpr bool kRows = std::is_same<Layout, row_major>::value;
-  if (reinterpret_cast<uintptr_t>(from) % 32 || pitch % 8) std::abort();  // the alignment that a GPU asks for
+  if (reinterpret_cast<uintptr_t>(from) % 32 || pitch % 8) std::abort();  // the alignment that a GPU requires
   if (!first_of_warp()) return;
   for (int i = 0; i < kSize; ++i) {
     for (int j = 0; j < kSize; ++j) f.value[i][j] = __half2float(kRows ? from[i * pitch + j] : from[j * pitch + i]);

@@ -1,4 +1,4 @@
-// Launching the convolution of conv.cuh, behind the C interface.
+// The C interface of the convolution: it launches the kernels of conv.cuh.
 #include "conv.cuh"
 #include "launch.h"
 
@@ -11,7 +11,7 @@ __global__ void __launch_bounds__(kLanes* kConvRuns) causal_conv_silu_kernel(con
 
 using ConvKernel = void (*)(ConvJob);
 
-// Four taps are the model's; longer ones share a kernel.
+// The models have four taps. Longer convolutions share one kernel.
 template <typename T>
 ConvKernel conv_of(int64_t taps) {
   return taps <= 4 ? causal_conv_silu_kernel<T, 4> : causal_conv_silu_kernel<T, VMP_CUDA_MAX_TAPS>;

@@ -1,9 +1,9 @@
-// The depthwise causal convolution and its SiLU. A thread is one channel and a run of kConvSteps steps, with the inputs
-// that its next step sees in registers: each input is loaded once, but for the first steps of a run, which the run
-// before has loaded, too. Neighbouring threads are neighbouring channels. "Scanned" indices count from the end with
-// `reverse`.
+// The depthwise causal convolution with its SiLU. A thread computes a run of kConvSteps steps of one channel and keeps
+// the inputs of the next step in registers. Each input is thereby loaded once, except for the inputs before a run,
+// which the previous run loads, too. Neighbouring threads have neighbouring channels. With `reverse`, "scanned" indices
+// count from the end of the sequence.
 //
-// Device code alone, as scan.cuh: the grid and block are those of conv.cu.
+// Like scan.cuh, this is device code alone. conv.cu has the sizes of the grid and of its blocks.
 #pragma once
 
 #include "elementary.cuh"
@@ -15,12 +15,12 @@ namespace vmp_cuda {
 struct ConvJob {
   vmp_cuda_conv conv;
   vmp_cuda_output y;
-  int channel_blocks;  // how many blocks make up the channels,
-  int step_blocks;     // and the sequence
+  int channel_blocks;  // number of blocks that cover the channels
+  int step_blocks;     // number of blocks that cover the sequence
 };
 
-// The inputs of one step and the weights of one channel, index i for i steps ago. Taps past `taps` are zero, whatever
-// the inputs are.
+// The inputs of one step and the weights of one channel; index i is the input i steps ago. Inputs and weights from
+// index `taps` on are zero.
 template <int kTaps>
 struct Window {
   float weight[kTaps], input[kTaps];
@@ -49,8 +49,8 @@ struct Window {
   }
 };
 
-// In blocks of kLanes x kConvRuns threads, one for each channel block, step block and item of the batch. conv.taps is
-// at most kTaps.
+// Compute the convolution. The grid has one block of kLanes x kConvRuns threads for each channel block, step block and
+// batch item. conv.taps is at most kTaps.
 template <typename T, int kTaps>
 __device__ __forceinline__ void causal_conv_silu(const ConvJob& job) {
   const vmp_cuda_conv& conv = job.conv;
@@ -74,7 +74,7 @@ __device__ __forceinline__ void causal_conv_silu(const ConvJob& job) {
     if (i < conv.taps && i <= begin) window.push(to_float(x[-i * x_step]));
   }
 
-  constexpr int kAhead = 4;  // inputs that are loaded at once: no load waits for the stores before it
+  constexpr int kAhead = 4;  // number of inputs loaded at once, so that loads do not wait for stores
 #pragma unroll 1
   for (int done = 0; done < steps; done += kAhead) {
     float input[kAhead];

@@ -1,4 +1,4 @@
-// What the kernels share: conversions to and from float32, elementary functions. Compiles with NVRTC, too.
+// Conversions to and from float32 and elementary functions for all kernels. NVRTC compiles this file, too.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -14,7 +14,7 @@ __device__ inline void store(float* to, float v) { *to = v; }
 __device__ inline void store(__half* to, float v) { *to = __float2half(v); }
 __device__ inline void store(__nv_bfloat16* to, float v) { *to = __float2bfloat16(v); }
 
-// Relatively accurate for very negative v too, and v itself for large ones.
+// The relative error is small for very negative v, too; for large v the result is v.
 __device__ inline float softplus(float v) { return fmaxf(v, 0.0f) + log1pf(expf(-fabsf(v))); }
 __device__ inline float silu(float v) { return v / (1.0f + expf(-v)); }
 

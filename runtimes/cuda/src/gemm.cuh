@@ -1,8 +1,8 @@
-// Matrix products for a model's linear layers: y (m, n) = a (m, k) @ w (n, k)^T + bias + residual. Device code alone.
+// Matrix products of a model's linear layers: y (m, n) = a (m, k) @ w (n, k)^T + bias + residual. Device code alone.
 //
-// In fp16 on tensor cores with float32 accumulation, in float32 on the ordinary ones. The layers of a small model are
-// narrow and their sequences short: what counts is that there are enough blocks, so a block's tile has 64, 32 or 16 rows.
-// kThreads threads walk along k, the next step's numbers on their way from memory while this one's are multiplied.
+// fp16 uses tensor cores with float32 sums, float32 uses the ordinary cores. The layers of a small model are narrow and
+// its sequences short, so that the number of blocks matters most: the tile of a block has 64, 32 or 16 rows. kThreads
+// threads walk along k and load the numbers of the next step while they multiply those of this step.
 #pragma once
 
 #include <mma.h>
@@ -15,11 +15,11 @@ constexpr int kThreads = 128;
 constexpr int kTileColumns = 64;
 
 struct Gemm {
-  const void* a;          // (m, k), of type T, rows a_stride apart
-  const void* w;          // (n, k), of type T
+  const void* a;          // (m, k) of type T; a_stride elements from one row to the next
+  const void* w;          // (n, k) of type T
   const float* bias;      // (n) or null
   const float* residual;  // (m, n) or null
-  void* y;                // (m, n), of type O
+  void* y;                // (m, n) of type O
   int64_t a_stride;
   int m, n, k;
 };
@@ -37,21 +37,21 @@ __device__ void finish(const Gemm& g, int row, int column, float sum) {
 
 // ------------------------------------------------------------------------------------------------- on tensor cores
 
-constexpr int kHalfStep = 32;               // of k
-constexpr int kHalfPitch = kHalfStep + 8;   // of a row in shared memory: apart by other than all banks, 16 bytes aligned
+constexpr int kHalfStep = 32;              // columns of k in one step
+constexpr int kHalfPitch = kHalfStep + 8;  // of a row in shared memory: 16-byte aligned, and rows begin in other banks
 constexpr int kFloatPitch = kTileColumns + 4;
 
 struct alignas(16) Halves {
   __half value[8];
 };
 
-// A step's rows of a or w on their way to shared memory; zeros beyond them.
+// The rows of a or w of one step, on their way from global to shared memory. Rows and columns past the end are zero.
 template <int kRows>
 struct Rows {
   static constexpr int kPieces = kRows * kHalfStep / 8, kEach = (kPieces + kThreads - 1) / kThreads;
   Halves piece[kEach];
 
-  // kWhole: rows begin at a multiple of 16 bytes and k is a multiple of 8, so that eight numbers are one load.
+  // kWhole: rows begin at a multiple of 16 bytes and k is a multiple of 8, so that one load takes eight numbers.
   template <bool kWhole>
   __device__ void load(const __half* data, int64_t stride, int row0, int rows, int k0, int k) {
 #pragma unroll
@@ -65,7 +65,8 @@ struct Rows {
         continue;
       }
 #pragma unroll
-      for (int j = 0; j < 8; ++j) piece[i].value[j] = !kWhole && inside && column + j < k ? from[j] : __float2half(0.0f);
+      for (int j = 0; j < 8; ++j)
+        piece[i].value[j] = !kWhole && inside && column + j < k ? from[j] : __float2half(0.0f);
     }
   }
 
@@ -85,14 +86,16 @@ __host__ __device__ constexpr int gemm_half_bytes() {
   return larger(2 * (kRows + kTileColumns) * kHalfPitch * 2, kRows * kFloatPitch * 4);
 }
 
-// `memory` has gemm_half_bytes<kRows>() and is aligned to 32; blockIdx is the tile's (column, row).
+// Compute one tile in fp16. `memory` has gemm_half_bytes<kRows>() bytes and is aligned to 32. blockIdx.x is the tile's
+// column, blockIdx.y its row.
 template <typename O, int kRows, bool kWhole>
 __device__ void gemm_half(const Gemm& g, void* memory) {
   using namespace nvcuda;
   constexpr int kWarpsDown = kRows >= 32 ? 2 : 1, kWarpsAcross = kThreads / 32 / kWarpsDown;
-  constexpr int kDown = kRows / kWarpsDown / 16, kAcross = kTileColumns / kWarpsAcross / 16;  // a warp's tiles of 16x16
+  constexpr int kDown = kRows / kWarpsDown / 16,
+                kAcross = kTileColumns / kWarpsAcross / 16;  // tiles of 16x16 of a warp
   constexpr int kStage = (kRows + kTileColumns) * kHalfPitch;
-  __half* stages = static_cast<__half*>(memory);  // two of: a's rows, then w's
+  __half* stages = static_cast<__half*>(memory);  // two stages, each with the rows of a, then those of w
   const int row0 = blockIdx.y * kRows, column0 = blockIdx.x * kTileColumns, warp = threadIdx.x / 32;
   const int down = warp / kWarpsAcross * kDown * 16, across = warp % kWarpsAcross * kAcross * 16;
   const auto* a = static_cast<const __half*>(g.a);
@@ -109,7 +112,7 @@ __device__ void gemm_half(const Gemm& g, void* memory) {
   next_w.put(stages + kRows * kHalfPitch);
   __syncthreads();
   for (int k0 = 0, stage = 0; k0 < g.k; k0 += kHalfStep, stage ^= 1) {
-    const __half* here = stages + stage * kStage;
+    const __half* current = stages + stage * kStage;
     const bool more = k0 + kHalfStep < g.k;
     if (more) {
       next_a.template load<kWhole>(a, g.a_stride, row0, g.m, k0 + kHalfStep, g.k);
@@ -120,25 +123,26 @@ __device__ void gemm_half(const Gemm& g, void* memory) {
       wmma::fragment<wmma::matrix_a, 16, 16, 16, __half, wmma::row_major> left[kDown];
 #pragma unroll
       for (int i = 0; i < kDown; ++i) {
-        wmma::load_matrix_sync(left[i], here + (down + 16 * i) * kHalfPitch + kk, kHalfPitch);
+        wmma::load_matrix_sync(left[i], current + (down + 16 * i) * kHalfPitch + kk, kHalfPitch);
       }
 #pragma unroll
       for (int j = 0; j < kAcross; ++j) {
         wmma::fragment<wmma::matrix_b, 16, 16, 16, __half, wmma::col_major> right;
-        wmma::load_matrix_sync(right, here + (kRows + across + 16 * j) * kHalfPitch + kk, kHalfPitch);
+        wmma::load_matrix_sync(right, current + (kRows + across + 16 * j) * kHalfPitch + kk, kHalfPitch);
 #pragma unroll
         for (int i = 0; i < kDown; ++i) wmma::mma_sync(sums[i][j], left[i], right, sums[i][j]);
       }
     }
     if (more) {
-      __half* other = stages + (stage ^ 1) * kStage;
-      next_a.put(other);
-      next_w.put(other + kRows * kHalfPitch);
+      __half* next = stages + (stage ^ 1) * kStage;
+      next_a.put(next);
+      next_w.put(next + kRows * kHalfPitch);
     }
     __syncthreads();
   }
 
-  float* result = static_cast<float*>(memory);  // (kRows, kFloatPitch): which thread has which sum is the GPU's secret
+  // It is not documented which thread holds which sum of a fragment, so that the sums go through shared memory.
+  float* result = static_cast<float*>(memory);  // (kRows, kFloatPitch)
 #pragma unroll
   for (int i = 0; i < kDown; ++i) {
 #pragma unroll
@@ -156,7 +160,7 @@ __device__ void gemm_half(const Gemm& g, void* memory) {
 
 // ------------------------------------------------------------------------------------------------------ in float32
 
-constexpr int kFloatStep = 16;  // of k
+constexpr int kFloatStep = 16;  // columns of k in one step
 constexpr int kThreadColumns = 4;
 
 template <int kRows>
@@ -164,12 +168,13 @@ __host__ __device__ constexpr int gemm_float_bytes() {
   return kFloatStep * (kRows + 4 + kFloatPitch) * 4;
 }
 
-// `memory` has gemm_float_bytes<kRows>(); blockIdx is the tile's (column, row).
+// Compute one tile in float32. `memory` has gemm_float_bytes<kRows>() bytes. blockIdx.x is the tile's column,
+// blockIdx.y its row.
 template <typename O, int kRows>
 __device__ void gemm_float(const Gemm& g, void* memory) {
   constexpr int kPitch = kRows + 4, kThreadRows = kRows * kTileColumns / kThreads / kThreadColumns;
-  float* a = static_cast<float*>(memory);   // (kFloatStep, kPitch): k outermost
-  float* w = a + kFloatStep * kPitch;       // (kFloatStep, kFloatPitch)
+  float* a = static_cast<float*>(memory);  // (kFloatStep, kPitch)
+  float* w = a + kFloatStep * kPitch;      // (kFloatStep, kFloatPitch)
   const int row0 = blockIdx.y * kRows, column0 = blockIdx.x * kTileColumns;
   const int column = threadIdx.x % (kTileColumns / kThreadColumns) * kThreadColumns;
   const int row = threadIdx.x / (kTileColumns / kThreadColumns) * kThreadRows;

@@ -1,4 +1,4 @@
-// What every launch on the host shares.
+// Host code that all launches share.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -7,7 +7,7 @@
 
 namespace vmp_cuda {
 
-constexpr int64_t kMostBlocks = INT32_MAX;  // of a grid, along x
+constexpr int64_t kMostBlocks = INT32_MAX;  // the most blocks that a grid can have along x
 
 template <typename Job>
 cudaError_t launch(void (*kernel)(Job), dim3 grid, dim3 block, int64_t shared, void* stream, const Job& job) {
@@ -19,10 +19,10 @@ cudaError_t launch(void (*kernel)(Job), dim3 grid, dim3 block, int64_t shared, v
   return cudaLaunchKernelEx(&config, kernel, job);
 }
 
-// The status code that the C interface returns.
+// Return the status code of the C interface for a CUDA error.
 inline int status_of(cudaError_t error) {
   if (error == cudaSuccess) return VMP_CUDA_OK;
-  cudaGetLastError();  // it must not show up in somebody else's check
+  cudaGetLastError();  // clear the error, which the caller's next check would otherwise report
   return VMP_CUDA_ERROR_RUNTIME + error;
 }
 

@@ -1,4 +1,4 @@
-// Rows over their root mean square: y = x / sqrt(mean(x^2) + epsilon), a warp a row. Device code alone.
+// Divide rows by their root mean square: y = x / sqrt(mean(x^2) + epsilon). A warp computes a row. Device code alone.
 #pragma once
 
 #include "elementary.cuh"
@@ -6,19 +6,19 @@
 namespace vmp_cuda {
 
 struct Normalise {
-  const float* x;  // (rows, width), rows x_stride apart
-  void* y;         // (rows, width), of type O
+  const float* x;  // (rows, width); x_stride elements from one row to the next
+  void* y;         // (rows, width) of type O
   int64_t x_stride;
   int rows, width;
   float epsilon;
 };
 
-constexpr int kNormaliseWarps = 4;  // of a block
+constexpr int kNormaliseWarps = 4;  // warps of a block
 
 template <typename O>
 __device__ void normalise(const Normalise& job) {
   const int row = blockIdx.x * kNormaliseWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (row >= job.rows) return;  // a whole warp
+  if (row >= job.rows) return;  // all threads of the warp or none
   const float* x = job.x + row * job.x_stride;
   float squares = 0.0f;
   for (int i = lane; i < job.width; i += 32) squares = fmaf(x[i], x[i], squares);

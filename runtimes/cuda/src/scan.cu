@@ -1,4 +1,4 @@
-// Launching the scan of scan.cuh, behind the C interface.
+// The C interface of the scan: it launches the kernels of scan.cuh.
 #include "launch.h"
 #include "scan.cuh"
 
@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(2 * kLanes, kCompiled.replay_blocks) replay_ch
 
 int directions_of(const vmp_cuda_scan& scan) { return scan.A_b ? 2 : 1; }
 
-// The kernels of one activation type and one way to spread the states: kGroups threads of kStates each.
+// The kernels of one activation type T, with the states of a channel in kGroups threads of kStates each.
 template <typename T, int kStates, int kGroups>
 struct Kernels {
   static constexpr int kChannels = kLanes / kGroups;
@@ -53,7 +53,7 @@ struct Kernels {
   }
 };
 
-// What of Kernels does not depend on the types, for the scan at hand.
+// The functions of the Kernels that a scan uses.
 struct Dispatch {
   int64_t (*shared)(const vmp_cuda_scan&, int chunk);
   int64_t (*channel_blocks)(const vmp_cuda_scan&);
@@ -80,7 +80,8 @@ Dispatch dispatch(const vmp_cuda_scan& scan) {
   return dispatch_states<float>(scan.states);
 }
 
-// Steps of a chunk: short ones to fill the GPU, longer ones, which cost less memory, once it is full.
+// Choose the number of steps of a chunk. Short chunks fill the GPU; longer ones, which need less memory, are chosen if
+// there are enough blocks without them.
 cudaError_t choose_chunk(const vmp_cuda_scan& scan, const Dispatch& kernels, int* chunk) {
   int device = 0, major = 0, minor = 0, processors = 0;
   cudaError_t error = cudaGetDevice(&device);
@@ -103,7 +104,7 @@ cudaError_t choose_chunk(const vmp_cuda_scan& scan, const Dispatch& kernels, int
 struct Plan {
   Dispatch kernels;
   int chunk;
-  int64_t chunks, sums, bytes;  // sums: floats of Job::delta_sums
+  int64_t chunks, sums, bytes;  // sums: number of floats of Job::delta_sums; bytes: size of the workspace
 };
 
 int make_plan(const vmp_cuda_scan* scan, Plan* plan) {
@@ -116,7 +117,7 @@ int make_plan(const vmp_cuda_scan* scan, Plan* plan) {
   if (error != cudaSuccess) return status_of(error);
   plan->chunks = (scan->length + plan->chunk - 1) / plan->chunk;
   const int64_t columns = scan->channels * scan->batch;
-  // the first comparisons keep the last one from overflowing
+  // The first comparisons keep the last one from overflowing.
   if (plan->chunks > kMostBlocks || columns / scan->batch != scan->channels || columns > kMostBlocks ||
       scan->batch * plan->kernels.channel_blocks(*scan) > kMostBlocks / plan->chunks) {
     return VMP_CUDA_ERROR_ARGUMENT;

@@ -1,17 +1,18 @@
-// The forward scan, chunked over the sequence so that a small batch fills the GPU. Three kernels:
+// The forward scan, with the sequence cut into chunks so that a small batch fills the GPU. There are three kernels:
 //
-//   summarise_chunks  walks each chunk from a zero state: its end state, and the sum of its step sizes, which is all
-//                     that its decay needs: the product of exp(delta A) over a chunk is exp(A sum(delta));
-//   carry_states      turns the end states of the chunks into the true ones, chunk after chunk;
+//   summarise_chunks  walks each chunk from a zero state. It stores the end state of the chunk and the sum of its step
+//                     sizes, from which the decay over the chunk follows: the product of exp(delta A) over the steps is
+//                     exp(A sum(delta));
+//   carry_states      turns the end states of the chunks into the true ones, one chunk after the other;
 //   replay_chunks     walks each chunk again from its true start state and writes y.
 //
-// A thread is one channel and up to kStatesPerThread states of it, in registers; with more states, neighbouring lanes
-// share a channel. threadIdx.y is the direction: both walk the same chunk in one block, from its two ends. "Scanned"
-// indices count in the direction's own order.
+// A thread has one channel and up to kStatesPerThread of its states in registers. With more states, neighbouring lanes
+// share a channel. threadIdx.y is the direction: both directions walk a chunk in the same block, from its two ends.
+// "Scanned" indices count in the order of the direction.
 //
-// Device code alone, which NVRTC compiles, too: scan.cu launches it, and a code generator can write kernels around it
-// that fill a Job with constants. A kernel's grid and block are those of scan.cu; its dynamic shared memory is
-// staged_floats or replay_floats, unless it passes memory of its own.
+// This is device code alone, which NVRTC compiles, too. scan.cu launches it, and a code generator can write kernels
+// around it that fill a Job with constants. scan.cu has the sizes of the grid and of its blocks. The dynamic shared
+// memory of a kernel is staged_floats or replay_floats, unless the kernel passes memory of its own.
 #pragma once
 
 #include "elementary.cuh"
@@ -21,18 +22,18 @@
 namespace vmp_cuda {
 
 constexpr float kLog2e = 1.44269504f;
-constexpr float kLargest = 3.402823466e38f;  // of float32
+constexpr float kLargest = 3.402823466e38f;  // the largest float32
 
 struct Job {
   vmp_cuda_scan scan;
   vmp_cuda_output y;
-  int chunk, chunks;    // steps of a chunk; how many
-  int channel_blocks;   // how many blocks make up the channels
-  float* delta_sums;    // (directions, batch, chunks, channels)
-  float* states;        // (directions, batch, chunks, states, channels), at the chunks' ends
+  int chunk, chunks;   // number of steps of a chunk, number of chunks
+  int channel_blocks;  // number of blocks that cover the channels
+  float* delta_sums;   // (directions, batch, chunks, channels)
+  float* states;       // (directions, batch, chunks, states, channels): the states at the ends of the chunks
 };
 
-// ------------------------------------------------------------------------------------------------ where a thread is
+// -------------------------------------------------------------------------------------------- the place of a thread
 
 struct Direction {
   const float* A;
@@ -45,13 +46,14 @@ __device__ inline Direction direction_of(const vmp_cuda_scan& scan, int index) {
   return {scan.A_b, true, scan.mask != 0};
 }
 
-template <int kGroups>  // threads that share a channel
+// What a thread works on. kGroups threads share a channel.
+template <int kGroups>
 struct Place {
   int direction, group, lane;  // lane: the channel within the block
-  int64_t item, channel;       // channel: one that exists, so that every thread may load
-  bool writes;                 // false past the last channel
-  int chunk, steps;            // of this block
-  bool reverse, first, last;   // the chunk comes first, last in scanned order
+  int64_t item, channel;       // channel: always an existing one, so that every thread may load
+  bool writes;                 // false for threads past the last channel
+  int chunk, steps;            // index and number of steps of the block's chunk
+  bool reverse, first, last;   // first, last: whether the chunk is the first or last one in scanned order
 
   __device__ explicit Place(const Job& job, const Direction& d) {
     const int64_t channels = job.scan.channels;
@@ -59,10 +61,10 @@ struct Place {
     direction = threadIdx.y;
     group = threadIdx.x % kGroups;
     lane = threadIdx.x / kGroups;
-    const int64_t wanted = block % job.channel_blocks * (kLanes / kGroups) + lane;
+    const int64_t index = block % job.channel_blocks * (kLanes / kGroups) + lane;
     block /= job.channel_blocks;
-    writes = wanted < channels;
-    channel = writes ? wanted : channels - 1;
+    writes = index < channels;
+    channel = writes ? index : channels - 1;
     chunk = block % job.chunks;
     item = block / job.chunks;
     const int64_t left = job.scan.length - static_cast<int64_t>(chunk) * job.chunk;
@@ -95,7 +97,7 @@ __device__ float start_state(const Job& job, int64_t item, int64_t channel, bool
 
 // ---------------------------------------------------------------------------------------------- walking a chunk
 
-// One column of an activation, from the chunk's first scanned row on.
+// One channel of an activation, from the chunk's first scanned row on.
 template <typename T>
 struct Column {
   T* row;
@@ -110,7 +112,7 @@ struct Column {
   }
 };
 
-// Rows of B or C of the chunk as float32, in memory order, padded with zeros to `width` states.
+// Copy the chunk's rows of B or C to shared memory as float32, in memory order, padded with zeros to kWidth states.
 template <typename T, int kWidth>
 __device__ void stage(const vmp_cuda_input& array, const Job& job, int64_t item, int chunk, int steps, float* rows) {
   const T* data = static_cast<const T*>(array.data) + item * array.batch_stride +
@@ -124,10 +126,10 @@ __device__ void stage(const vmp_cuda_input& array, const Job& job, int64_t item,
 
 enum class Output { kNothing, kState, kDecayed };
 
-// The states of one thread. Those past the last one have rate, B and C zero: they are never seen.
+// The states of one thread. States past the last one have zero rate, B and C, and contribute nothing.
 template <int kStates>
 struct States {
-  float h[kStates], rate[kStates];  // rate: A log2(e)
+  float h[kStates], rate[kStates];  // rate: A times log2(e)
 
   template <int kGroups>
   __device__ States(const Job& job, const Direction& direction, const Place<kGroups>& p) {
@@ -142,10 +144,10 @@ struct States {
     for (int n = 0; n < kStates; ++n) h[n] = value;
   }
 
-  // Of sum_n C h, this thread's part.
+  // Advance the states by one step. Return this thread's share of sum_n C h.
   template <Output kOutput>
   __device__ float advance(float delta, float u, const float* B, const float* C) {
-    float sum[2] = {0.0f, 0.0f};  // two, half the latency
+    float sum[2] = {0.0f, 0.0f};  // two sums halve the latency of the additions
 #pragma unroll
     for (int n = 0; n < kStates; n += 4) {
       const float4 b4 = *reinterpret_cast<const float4*>(B + n);
@@ -168,7 +170,7 @@ struct States {
 
 extern __shared__ float4 shared_memory[];  // float4 for its alignment
 
-// Of shared memory, for summarise_chunks and replay_chunks.
+// Return the number of floats of shared memory that summarise_chunks needs, and below that replay_chunks.
 template <int kStates, int kGroups>
 __host__ __device__ constexpr int64_t staged_floats(int64_t chunk) {
   return chunk * kStates * kGroups;
@@ -179,7 +181,7 @@ __host__ __device__ constexpr int64_t replay_floats(int64_t chunk, int direction
   return 2 * staged_floats<kStates, kGroups>(chunk) + (directions == 2 ? chunk * (kLanes / kGroups) : 0);
 }
 
-// In blocks of kLanes x directions threads, one for each channel block, chunk and item of the batch.
+// The first kernel. The grid has one block of kLanes x directions threads for each channel block, chunk and batch item.
 template <typename T, int kStates, int kGroups>
 __device__ __forceinline__ void summarise_chunks(const Job& job, float4* shared = shared_memory) {
   constexpr int kWidth = kStates * kGroups;
@@ -189,7 +191,7 @@ __device__ __forceinline__ void summarise_chunks(const Job& job, float4* shared 
   float* B = reinterpret_cast<float*>(shared);  // (steps, kWidth)
   stage<T, kWidth>(scan.B, job, p.item, p.chunk, p.steps, B);
   __syncthreads();
-  if (p.last) return;  // nothing comes after it
+  if (p.last) return;  // no chunk needs the last one's summary
 
   States<kStates> states(job, direction, p);
   states.fill(0.0f);
@@ -215,11 +217,11 @@ __device__ __forceinline__ void summarise_chunks(const Job& job, float4* shared 
   }
 }
 
-// In blocks of kLanes threads, one for each kLanes channels and item: a thread is one channel and state, blockIdx.y the
-// state, blockIdx.z the direction.
+// The second kernel. The grid has blocks of kLanes threads, and along x one for each kLanes channels and batch item. A
+// thread has one state of one channel: blockIdx.y is the state, blockIdx.z the direction.
 template <typename T>
 __device__ __forceinline__ void carry_states(const Job& job) {
-  constexpr int kAhead = 8;  // chunks whose summaries are loaded at once: the carry itself waits for no memory
+  constexpr int kAhead = 8;  // number of summaries loaded at once, so that the recurrence does not wait for memory
   const vmp_cuda_scan& scan = job.scan;
   const unsigned blocks = (scan.channels + kLanes - 1) / kLanes;
   const int64_t channel = static_cast<int64_t>(blockIdx.x % blocks) * kLanes + threadIdx.x, item = blockIdx.x / blocks;
@@ -241,21 +243,22 @@ __device__ __forceinline__ void carry_states(const Job& job) {
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       if (begin + i >= job.chunks - 1) break;
-      // a sum may overflow where no step does, and infinity times a rate of zero is not a number
+      // The sum of step sizes may overflow, and infinity times a rate of zero would not be a number.
       h = fmaf(exp2f(fminf(delta[i], kLargest) * rate), h, end[i]);
       *slot[i] = h;
     }
   }
 }
 
-// y of one direction's steps; kept in shared memory for the other direction, or finished with what that one left.
+// Walks a chunk in one direction. It leaves its share of y in shared memory for the other direction, or adds the share
+// that the other direction left and finishes y.
 template <typename T, int kStates, int kGroups>
 struct Replay {
   const Job& job;
   const Place<kGroups>& p;
   States<kStates>& states;
   const float *B, *C;  // (steps, kWidth)
-  float* partial;      // (steps, channels of the block); null for one direction
+  float* partial;      // (steps, channels of the block): shares of y; null for one direction
   Column<const T> x, dt, z;
   Column<T> y;
   float bias, skip;
@@ -268,8 +271,8 @@ struct Replay {
       const int t = p.reverse ? p.steps - 1 - i : i;
       const int row = t * kWidth + p.group * kStates;
       const float input = to_float(*x.row), delta = softplus(to_float(*dt.row) + bias);
-      float sum = states.template advance<kMasked ? Output::kDecayed : Output::kState>(delta, delta * input, B + row,
-                                                                                        C + row);
+      float sum =
+          states.template advance<kMasked ? Output::kDecayed : Output::kState>(delta, delta * input, B + row, C + row);
 #pragma unroll
       for (int offset = 1; offset < kGroups; offset *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
       if (kMasked && p.first && i == 0) sum = 0.0f;
@@ -299,7 +302,7 @@ struct Replay {
   }
 };
 
-// In the grid of summarise_chunks.
+// The third kernel, in the same grid as summarise_chunks.
 template <typename T, int kStates, int kGroups>
 __device__ __forceinline__ void replay_chunks(const Job& job, float4* shared = shared_memory) {
   constexpr int kWidth = kStates * kGroups;
@@ -330,7 +333,8 @@ __device__ __forceinline__ void replay_chunks(const Job& job, float4* shared = s
   const float skip = scan.D ? scan.D[p.channel] * (both ? 2.0f : 1.0f) : 0.0f;
   Replay<T, kStates, kGroups> replay{job, p, states, B, C, partial, x, dt, z, Column<T>::at(job.y, job, p), bias, skip};
 
-  // Each direction leaves the half of the chunk that it meets first to the other one, which gets there second.
+  // Each direction finishes the half of the chunk that it reaches second, where the other direction has left its
+  // shares.
   const int left = !both ? 0 : p.reverse ? p.steps / 2 : (p.steps + 1) / 2;
   __syncthreads();
   replay.template walk<false>(direction.masked, 0, left);

@@ -30,8 +30,8 @@ static int print_result(vmp_edge_stream *stream) {
 static int print_statistics(const vmp_edge_stream *stream) {
   vmp_edge_statistics found = VMP_EDGE_STATISTICS;
   if (vmp_edge_stream_get_statistics(stream, &found)) return fail(vmp_edge_last_error());
-  fprintf(stderr, "%lld windows of %lld frames, %.3f ms a window, %.3f ms a frame (medians)\n", (long long)found.windows,
-          (long long)found.frames, found.latency_p50 * 1e3, found.push_p50 * 1e3);
+  fprintf(stderr, "%lld windows of %lld frames, %.3f ms a window, %.3f ms a frame (medians)\n",
+          (long long)found.windows, (long long)found.frames, found.latency_p50 * 1e3, found.push_p50 * 1e3);
   return 0;
 }
 
@@ -53,7 +53,8 @@ int main(int count, char **arguments) {
   const int width = count == 6 ? atoi(arguments[3]) : 0, height = count == 6 ? atoi(arguments[4]) : 0;
   const double rate = count == 6 ? atof(arguments[5]) : 0;
   if (format == 5 || width < 1 || height < 1 || !(rate > 0)) {
-    fprintf(stderr, "usage: %s BUNDLE rgb|bgr|grey|nv12|yuyv WIDTH HEIGHT FRAMES_PER_SECOND < raw video\n", arguments[0]);
+    fprintf(stderr, "usage: %s BUNDLE rgb|bgr|grey|nv12|yuyv WIDTH HEIGHT FRAMES_PER_SECOND < raw video\n",
+            arguments[0]);
     return 2;
   }
   const size_t area = (size_t)width * (size_t)height;

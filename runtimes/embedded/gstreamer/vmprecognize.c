@@ -33,10 +33,10 @@ GST_DEBUG_CATEGORY_STATIC(vmp_recognize_debug);
 
 #define SIDE "(int) [ 1, 32768 ]"
 #define EVEN "(int) [ 2, 32768, 2 ]" /* chroma is for pairs of pixels */
-#define CAPS                                                                                                     \
-  "video/x-raw, format = (string) { RGB, BGR, GRAY8 }, width = " SIDE ", height = " SIDE                         \
-  ", framerate = (fraction) [ 0, max ]; video/x-raw, format = (string) YUY2, width = " EVEN ", height = " SIDE   \
-  ", framerate = (fraction) [ 0, max ]; video/x-raw, format = (string) NV12, width = " EVEN ", height = " EVEN   \
+#define CAPS                                                                                                   \
+  "video/x-raw, format = (string) { RGB, BGR, GRAY8 }, width = " SIDE ", height = " SIDE                       \
+  ", framerate = (fraction) [ 0, max ]; video/x-raw, format = (string) YUY2, width = " EVEN ", height = " SIDE \
+  ", framerate = (fraction) [ 0, max ]; video/x-raw, format = (string) NV12, width = " EVEN ", height = " EVEN \
   ", framerate = (fraction) [ 0, max ]"
 
 static GstStaticPadTemplate sink_template =
@@ -106,12 +106,12 @@ static guint64 nanoseconds(double seconds) { return (guint64)llround(seconds * 1
 static GstStructure *describe(const vmp_edge_result *result) {
   char *json = NULL;
   vmp_edge_result_to_json(result, &json);
-  GstStructure *found = gst_structure_new(
-      MESSAGE_NAME, "label", G_TYPE_STRING, result->name, "score", G_TYPE_DOUBLE, (gdouble)result->score, "timestamp",
-      G_TYPE_UINT64, nanoseconds(result->timestamp), "window-start", G_TYPE_UINT64,
-      nanoseconds(result->first_timestamp), "frame", G_TYPE_UINT64, (guint64)result->frame, "latency", G_TYPE_UINT64,
-      nanoseconds(result->latency), "dropped", G_TYPE_UINT64, (guint64)result->dropped, "json", G_TYPE_STRING,
-      json ? json : "", NULL);
+  GstStructure *found =
+      gst_structure_new(MESSAGE_NAME, "label", G_TYPE_STRING, result->name, "score", G_TYPE_DOUBLE,
+                        (gdouble)result->score, "timestamp", G_TYPE_UINT64, nanoseconds(result->timestamp),
+                        "window-start", G_TYPE_UINT64, nanoseconds(result->first_timestamp), "frame", G_TYPE_UINT64,
+                        (guint64)result->frame, "latency", G_TYPE_UINT64, nanoseconds(result->latency), "dropped",
+                        G_TYPE_UINT64, (guint64)result->dropped, "json", G_TYPE_STRING, json ? json : "", NULL);
   vmp_edge_string_destroy(json);
   return found;
 }
@@ -173,16 +173,11 @@ static GstClockTime running_time(GstVmpRecognize *self, GstBuffer *buffer) {
 
 static vmp_edge_format format_of(const GstVideoInfo *video) {
   switch (GST_VIDEO_INFO_FORMAT(video)) {
-    case GST_VIDEO_FORMAT_BGR:
-      return VMP_EDGE_BGR;
-    case GST_VIDEO_FORMAT_GRAY8:
-      return VMP_EDGE_GREY;
-    case GST_VIDEO_FORMAT_NV12:
-      return VMP_EDGE_NV12;
-    case GST_VIDEO_FORMAT_YUY2:
-      return VMP_EDGE_YUYV;
-    default:
-      return VMP_EDGE_RGB;
+    case GST_VIDEO_FORMAT_BGR: return VMP_EDGE_BGR;
+    case GST_VIDEO_FORMAT_GRAY8: return VMP_EDGE_GREY;
+    case GST_VIDEO_FORMAT_NV12: return VMP_EDGE_NV12;
+    case GST_VIDEO_FORMAT_YUY2: return VMP_EDGE_YUYV;
+    default: return VMP_EDGE_RGB;
   }
 }
 
@@ -319,31 +314,19 @@ static void set_property(GObject *object, guint id, const GValue *value, GParamS
       g_free(*(gchar **)field);
       *(gchar **)field = g_value_dup_string(value);
       break;
-    case G_TYPE_INT:
-      *(gint *)field = g_value_get_int(value);
-      break;
-    case G_TYPE_DOUBLE:
-      *(gdouble *)field = g_value_get_double(value);
-      break;
-    default:
-      *(gboolean *)field = g_value_get_boolean(value);
+    case G_TYPE_INT: *(gint *)field = g_value_get_int(value); break;
+    case G_TYPE_DOUBLE: *(gdouble *)field = g_value_get_double(value); break;
+    default: *(gboolean *)field = g_value_get_boolean(value);
   }
 }
 
 static void get_property(GObject *object, guint id, GValue *value, GParamSpec *spec) {
   const void *field = G_STRUCT_MEMBER_P(object, fields[id]);
   switch (G_PARAM_SPEC_VALUE_TYPE(spec)) {
-    case G_TYPE_STRING:
-      g_value_set_string(value, *(gchar *const *)field);
-      break;
-    case G_TYPE_INT:
-      g_value_set_int(value, *(const gint *)field);
-      break;
-    case G_TYPE_DOUBLE:
-      g_value_set_double(value, *(const gdouble *)field);
-      break;
-    default:
-      g_value_set_boolean(value, *(const gboolean *)field);
+    case G_TYPE_STRING: g_value_set_string(value, *(gchar *const *)field); break;
+    case G_TYPE_INT: g_value_set_int(value, *(const gint *)field); break;
+    case G_TYPE_DOUBLE: g_value_set_double(value, *(const gdouble *)field); break;
+    default: g_value_set_boolean(value, *(const gboolean *)field);
   }
 }
 
@@ -360,30 +343,32 @@ static void install_properties(GObjectClass *class) {
       [PROP_LIBRARIES] = g_param_spec_string(
           "libraries", "Libraries",
           "Folders with the engines' libraries, separated by colons, searched before $VMP_EDGE_LIBRARIES", NULL, flags),
-      [PROP_THREADS] = g_param_spec_int("threads", "Threads",
-                                        "CPU threads of the engine (0: the bundle's number, or all cores)", 0,
-                                        G_MAXINT, 0, flags),
+      [PROP_THREADS] =
+          g_param_spec_int("threads", "Threads", "CPU threads of the engine (0: the bundle's number, or all cores)", 0,
+                           G_MAXINT, 0, flags),
       [PROP_HOP] =
           g_param_spec_int("hop", "Hop", "Frames between one window and the next", 1, G_MAXINT, how.hop, flags),
       [PROP_FPS] = g_param_spec_double(
           "fps", "Frames per second",
           "Frames per second that a window takes, by their timestamps (0: the bundle's rate, or every frame)", 0,
           G_MAXDOUBLE, how.fps, flags),
-      [PROP_SMOOTHING_WINDOWS] = g_param_spec_double(
-          "smoothing-windows", "Smoothing",
-          "Time constant of the scores' exponential average, in windows (0: no averaging)", 0, G_MAXDOUBLE,
-          how.smoothing_windows, flags),
-      [PROP_SMOOTHING_MARGIN] = g_param_spec_double(
-          "smoothing-margin", "Margin", "How much a new label's score must exceed that of the label shown to replace it", 0, 1,
-          how.smoothing_margin, flags),
-      [PROP_SMOOTHING_HOLD] =
-          g_param_spec_int("smoothing-hold", "Hold", "In how many windows in a row a new label must lead before it is shown", 1,
-                           G_MAXINT, how.smoothing_hold, flags),
+      [PROP_SMOOTHING_WINDOWS] =
+          g_param_spec_double("smoothing-windows", "Smoothing",
+                              "Time constant of the scores' exponential average, in windows (0: no averaging)", 0,
+                              G_MAXDOUBLE, how.smoothing_windows, flags),
+      [PROP_SMOOTHING_MARGIN] =
+          g_param_spec_double("smoothing-margin", "Margin",
+                              "How much a new label's score must exceed that of the label shown to replace it", 0, 1,
+                              how.smoothing_margin, flags),
+      [PROP_SMOOTHING_HOLD] = g_param_spec_int("smoothing-hold", "Hold",
+                                               "In how many windows in a row a new label must lead before it is shown",
+                                               1, G_MAXINT, how.smoothing_hold, flags),
       [PROP_TOP] = g_param_spec_int("top", "Top", "How many of the best classes the JSON of a result lists", 0,
                                     G_MAXINT, how.top, flags),
       [PROP_WAIT] = g_param_spec_boolean(
-          "wait", "Wait", "Recognise every window before its last frame goes on, instead of in a thread beside the video",
-          FALSE, flags)};
+          "wait", "Wait",
+          "Recognise every window before its last frame goes on, instead of in a thread beside the video", FALSE,
+          flags)};
   for (guint id = 1; id < G_N_ELEMENTS(specs); ++id) g_object_class_install_property(class, id, specs[id]);
 }
 

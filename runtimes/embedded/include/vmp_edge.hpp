@@ -1,5 +1,5 @@
-// vmp_edge.h for C++17: objects that clean up after themselves, exceptions instead of status codes, views instead of
-// pointers with lengths. Header only; no exception crosses into the library.
+// vmp_edge.h for C++17: objects that free what they own, exceptions instead of status codes, views instead of pointers
+// with lengths. It is a header only, so that exceptions are thrown in the program and never inside the library.
 //
 //   vmp_edge::Recognizer recognizer("bundles/host");
 //   vmp_edge::Stream stream(recognizer);
@@ -8,7 +8,7 @@
 //     if (vmp_edge::Result result = stream.get_result()) std::cout << result.name() << " " << result.score() << "\n";
 //   }
 //
-// Functions throw vmp_edge::Error for what vmp_edge.h lists as errors; ownership, threads and units are as there.
+// Functions throw vmp_edge::Error for the errors that vmp_edge.h lists. Threads and units are the same as there.
 #ifndef VMP_EDGE_HPP
 #define VMP_EDGE_HPP
 
@@ -34,13 +34,13 @@ inline void check(vmp_edge_status status) {
   if (status != VMP_EDGE_OK) throw Error(status, vmp_edge_last_error());
 }
 
-// Throws Error where the library that is loaded is of another version than this header.
+// Throws Error if the loaded library is of another version than this header.
 inline void check_version() {
   if (vmp_edge_abi_version() != VMP_EDGE_ABI_VERSION)
     throw Error(VMP_EDGE_ERROR_ENGINE, "libvmp_edge is of another version than the program was compiled for");
 }
 
-// `size` values from `data` on, as std::span of C++20.
+// The `size` values from `data` on, like std::span of C++20.
 template <class T>
 class View {
  public:
@@ -58,8 +58,8 @@ class View {
 };
 
 struct Frame : vmp_edge_frame {
-  // A frame in one plane. `stride` in bytes, 0 where rows follow each other without a gap; `timestamp` in seconds,
-  // negative for now.
+  // A frame in one plane. `stride` is in bytes, 0 if there is no gap between rows. `timestamp` is in seconds; a
+  // negative one is replaced by the time of the call that takes the frame.
   Frame(vmp_edge_format format, const uint8_t* data, int width, int height, size_t stride = 0, double timestamp = -1)
       : vmp_edge_frame(VMP_EDGE_FRAME) {
     this->format = format;
@@ -83,7 +83,7 @@ struct Frame : vmp_edge_frame {
   }
 };
 
-// A result, or none: test it before asking it anything.
+// A result, or none: test it as a bool before calling its other functions.
 class Result {
  public:
   explicit Result(vmp_edge_result* result = nullptr) : result_(result) {}
@@ -118,20 +118,20 @@ class Recognizer {
     config.bundle = bundle.c_str();
     config.threads = threads;
     config.libraries = libraries.c_str();
-    vmp_edge_recognizer* made = nullptr;
-    check(vmp_edge_recognizer_create(&config, &made));
-    recognizer_.reset(made);
+    vmp_edge_recognizer* recognizer = nullptr;
+    check(vmp_edge_recognizer_create(&config, &recognizer));
+    recognizer_.reset(recognizer);
   }
 
   vmp_edge_info info() const {
-    vmp_edge_info found = VMP_EDGE_INFO;
-    check(vmp_edge_recognizer_get_info(get(), &found));
-    return found;
+    vmp_edge_info info = VMP_EDGE_INFO;
+    check(vmp_edge_recognizer_get_info(get(), &info));
+    return info;
   }
   std::string_view label(int index) const {
-    const char* found = vmp_edge_recognizer_label(get(), index);
-    if (!found) throw Error(VMP_EDGE_ERROR_ARGUMENT, "there is no such class");
-    return found;
+    const char* name = vmp_edge_recognizer_label(get(), index);
+    if (!name) throw Error(VMP_EDGE_ERROR_ARGUMENT, "there is no such class");
+    return name;
   }
   Result predict(View<vmp_edge_frame> frames, int top = 5) {
     vmp_edge_result* result = nullptr;
@@ -152,9 +152,9 @@ class Stream {
   using Callback = std::function<void(const vmp_edge_result* result, const char* message)>;
 
   explicit Stream(Recognizer& recognizer, const vmp_edge_stream_config& config = VMP_EDGE_STREAM_CONFIG) {
-    vmp_edge_stream* made = nullptr;
-    check(vmp_edge_stream_create(recognizer.get(), &config, &made));
-    stream_.reset(made);
+    vmp_edge_stream* stream = nullptr;
+    check(vmp_edge_stream_create(recognizer.get(), &config, &stream));
+    stream_.reset(stream);
   }
 
   void push(const vmp_edge_frame& frame) { check(vmp_edge_stream_push(get(), &frame)); }
@@ -164,18 +164,18 @@ class Stream {
     check(vmp_edge_stream_get_result(get(), &result));
     return Result(result);
   }
-  // Without a callback, ask for results. What a callback throws ends the program, as in any thread.
+  // Without a callback, the program calls get_result. An exception in a callback ends the program, as in any thread.
   void start(Callback callback = nullptr) {
-    auto kept = std::make_unique<Callback>(std::move(callback));
-    check(vmp_edge_stream_start(get(), *kept ? &call : nullptr, kept.get()));
-    callback_ = std::move(kept);
+    auto owned = std::make_unique<Callback>(std::move(callback));
+    check(vmp_edge_stream_start(get(), *owned ? &call : nullptr, owned.get()));
+    callback_ = std::move(owned);
   }
   void stop() { check(vmp_edge_stream_stop(get())); }
   void reset() { check(vmp_edge_stream_reset(get())); }
   vmp_edge_statistics statistics() const {
-    vmp_edge_statistics found = VMP_EDGE_STATISTICS;
-    check(vmp_edge_stream_get_statistics(get(), &found));
-    return found;
+    vmp_edge_statistics statistics = VMP_EDGE_STATISTICS;
+    check(vmp_edge_stream_get_statistics(get(), &statistics));
+    return statistics;
   }
   vmp_edge_stream* get() const { return stream_.get(); }
 
@@ -186,7 +186,7 @@ class Stream {
   struct Destroy {
     void operator()(vmp_edge_stream* stream) const { vmp_edge_stream_destroy(stream); }
   };
-  std::unique_ptr<Callback> callback_;  // before the stream, whose thread may call it until it is destroyed
+  std::unique_ptr<Callback> callback_;  // declared before the stream, whose thread may call it until destroyed
   std::unique_ptr<vmp_edge_stream, Destroy> stream_;
 };
 

@@ -170,8 +170,8 @@ const char* vmp_edge_recognizer_label(const vmp_edge_recognizer* recognizer, int
   return label;
 }
 
-vmp_edge_status vmp_edge_recognizer_predict(vmp_edge_recognizer* recognizer, const vmp_edge_frame* frames, int32_t count,
-                                            int32_t top, vmp_edge_result** result) {
+vmp_edge_status vmp_edge_recognizer_predict(vmp_edge_recognizer* recognizer, const vmp_edge_frame* frames,
+                                            int32_t count, int32_t top, vmp_edge_result** result) {
   return guarded([&] {
     const double start = vmp::seconds();
     const auto& shared = alive(recognizer, "recogniser").recognizer;

@@ -69,8 +69,8 @@ std::string machine() {
 std::set<std::string> cpu_features() {
   std::set<std::string> found;
 #if defined(__aarch64__)  // the kernel's own answer, which an emulator gives, too
-  const char* const names[] = {"fp",      "asimd", "evtstrm", "aes",   "pmull",    "sha1",  "sha2", "crc32",
-                               "atomics", "fphp",  "asimdhp", "cpuid", "asimdrdm", "jscvt", "fcma", "lrcpc",
+  const char* const names[] = {"fp",      "asimd", "evtstrm", "aes",   "pmull",    "sha1",   "sha2", "crc32",
+                               "atomics", "fphp",  "asimdhp", "cpuid", "asimdrdm", "jscvt",  "fcma", "lrcpc",
                                "dcpop",   "sha3",  "sm3",     "sm4",   "asimddp",  "sha512", "sve"};
   for (size_t bit = 0; bit < std::size(names); ++bit)  // in the order of the kernel's asm/hwcap.h
     if (getauxval(AT_HWCAP) >> bit & 1) found.insert(names[bit]);

@@ -36,7 +36,10 @@ const std::map<std::string, Kind>& kinds() {
         "libvmp_executorch.so",
         true}},
       {"tvm",
-       {{"libtvm_ffi.so", "libtvm_runtime.so"}, {"libcuda.so.1", "libtvm_runtime_cuda.so"}, "libvmp_edge_tvm.so", false}},
+       {{"libtvm_ffi.so", "libtvm_runtime.so"},
+        {"libcuda.so.1", "libtvm_runtime_cuda.so"},
+        "libvmp_edge_tvm.so",
+        false}},
   };
   return known;
 }
@@ -64,7 +67,8 @@ void* load(const std::string& name, const std::vector<std::string>& folders, int
   for (const std::string& folder : folders) {
     if (void* found = dlopen((folder + "/" + name).c_str(), RTLD_NOW | visibility)) return found;
     const std::string why = dlerror();
-    if (why.find("cannot open shared object file: No such file") == std::string::npos || why.find(folder) != 0) reason = why;
+    if (why.find("cannot open shared object file: No such file") == std::string::npos || why.find(folder) != 0)
+      reason = why;
   }
   if (void* found = dlopen(name.c_str(), RTLD_NOW | visibility)) return found;
   if (reason.empty()) reason = dlerror();
@@ -115,7 +119,8 @@ const Library& get_library(const Bundle& bundle, int32_t threads, const std::str
   const std::string& engine = bundle.manifest.engine;
   const auto kind = kinds().find(engine);
   if (kind == kinds().end())
-    throw engine_error(bundle.folder + " needs the engine '" + engine + "', which is not in this library (there are "
+    throw engine_error(bundle.folder + " needs the engine '" + engine +
+                       "', which is not in this library (there are "
                        "executorch and tvm): build the bundle for one of them");
   const std::lock_guard<std::mutex> lock(mutex);
   auto found = loaded.find(engine);
@@ -129,8 +134,10 @@ const Library& get_library(const Bundle& bundle, int32_t threads, const std::str
   const int32_t wanted = threads ? threads : library.threads ? library.threads : all_cores();
   if (wanted != library.threads) {
     if (engine == "executorch" && library.threads)
-      throw bad_argument("ExecuTorch runs on " + std::to_string(library.threads) + " threads in this process and cannot "
-                         "change to " + std::to_string(wanted) + ": use one number for all bundles of a process");
+      throw bad_argument("ExecuTorch runs on " + std::to_string(library.threads) +
+                         " threads in this process and cannot "
+                         "change to " +
+                         std::to_string(wanted) + ": use one number for all bundles of a process");
     if (library.set_threads(wanted)) throw engine_error(engine + " cannot use " + std::to_string(wanted) + " threads");
     library.threads = wanted;
   }

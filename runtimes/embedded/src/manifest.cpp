@@ -18,7 +18,8 @@ constexpr int64_t kLargest = 1 << 20;  // frames, pixels, threads: beyond it not
 class Entry {
  public:
   Entry(const Yaml& yaml, std::string where) : yaml_(yaml), where_(std::move(where)) {
-    if (yaml.kind != Yaml::Kind::mapping) throw bad_bundle("needs a mapping" + (where_.empty() ? "" : " for " + where_));
+    if (yaml.kind != Yaml::Kind::mapping)
+      throw bad_bundle("needs a mapping" + (where_.empty() ? "" : " for " + where_));
   }
 
   bool has(const std::string& key) const { return yaml_.find(key) != nullptr; }
@@ -169,8 +170,8 @@ Manifest Manifest::parse(const std::string& text) {
   found.program = entry.text("program");
   found.frames = static_cast<int32_t>(video.integer("frames", 1, kLargest));
   found.tubelet = model.has("tubelet_size") ? static_cast<int32_t>(model.integer("tubelet_size", 1, kLargest)) : 1;
-  found.preprocessing = read_preprocessing(entry.entry("preprocessing"),
-                                           static_cast<int32_t>(video.integer("image_size", 1, kLargest)));
+  found.preprocessing =
+      read_preprocessing(entry.entry("preprocessing"), static_cast<int32_t>(video.integer("image_size", 1, kLargest)));
   found.labels = entry.texts("labels");
   if (video.has("frame_rate") && !((found.frame_rate = video.number("frame_rate")) > 0))
     throw bad_bundle("needs a positive number for 'input.frame_rate'");

@@ -16,12 +16,9 @@ constexpr int32_t kLargestSide = 1 << 15;
 int32_t row_bytes(const vmp_edge_frame& frame) {
   switch (frame.format) {
     case VMP_EDGE_RGB:
-    case VMP_EDGE_BGR:
-      return 3 * frame.width;
-    case VMP_EDGE_YUYV:
-      return 2 * frame.width;
-    default:
-      return frame.width;
+    case VMP_EDGE_BGR: return 3 * frame.width;
+    case VMP_EDGE_YUYV: return 2 * frame.width;
+    default: return frame.width;
   }
 }
 
@@ -52,7 +49,8 @@ Placement place(const vmp_edge_frame& frame, Resize resize, int32_t size) {
 }  // namespace
 
 void check_frame(const vmp_edge_frame& frame) {
-  if (frame.struct_size < sizeof(vmp_edge_frame)) throw bad_argument("the frame was not initialised with VMP_EDGE_FRAME");
+  if (frame.struct_size < sizeof(vmp_edge_frame))
+    throw bad_argument("the frame was not initialised with VMP_EDGE_FRAME");
   if (frame.struct_size > sizeof(vmp_edge_frame)) throw bad_argument("the frame is of a newer version of vmp_edge.h");
   if (frame.format < VMP_EDGE_RGB || frame.format > VMP_EDGE_YUYV) throw bad_argument("the frame's format is unknown");
   if (frame.width < 1 || frame.height < 1 || frame.width > kLargestSide || frame.height > kLargestSide)

@@ -77,8 +77,6 @@ Result::Result(std::shared_ptr<const Recognizer> recognizer, std::vector<float> 
   top = top_.data();
 }
 
-double seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 }  // namespace vmp

@@ -112,7 +112,7 @@ void FrameRing::commit(std::optional<int32_t> slot, double timestamp) {
       const Kept oldest = kept_.front();
       kept_.pop_front();
       const bool late = !read_at_ || pushed_ >= *read_at_ + window_.hop;
-      dropped_ += late && !oldest.seen;  // if not late, a long hop leaves it out by choice
+      dropped_ += late && !oldest.seen;                               // if not late, a long hop leaves it out by choice
       if (!pinned_.count(oldest.slot)) free_.push_back(oldest.slot);  // else `unpin` frees it
     }
     kept_.push_back({pushed_, timestamp, *slot, false});

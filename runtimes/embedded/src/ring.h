@@ -24,8 +24,8 @@ struct Gathered {
 // Prepared frames, the newest `window.capacity()` of them. Every function may be called from any thread.
 //
 // When it is full, the oldest frame goes; one that no window ever reached over counts as dropped. A frame that is being
-// gathered is never written over: there are as many spare slots as a window has frames. Frames are prepared and gathered
-// outside the lock, so that neither side waits for the other's pixels.
+// gathered is never written over: there are as many spare slots as a window has frames. Frames are prepared and
+// gathered outside the lock, so that neither side waits for the other's pixels.
 class FrameRing {
  public:
   FrameRing(const Preprocessing& preprocessing, const Window& window);

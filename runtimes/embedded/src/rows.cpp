@@ -77,14 +77,10 @@ void convert(int32_t left, int32_t width, uint8_t* out, Read read) {
 
 Layout Rows::layout() const {
   switch (frame.format) {
-    case VMP_EDGE_RGB:
-      return {3, {0, 1, 2}, 3 * width};
-    case VMP_EDGE_BGR:
-      return {3, {2, 1, 0}, 3 * width};
-    case VMP_EDGE_GREY:
-      return {1, {0, 0, 0}, width};
-    default:
-      return {1, {0, width, 2 * width}, 3 * width};
+    case VMP_EDGE_RGB: return {3, {0, 1, 2}, 3 * width};
+    case VMP_EDGE_BGR: return {3, {2, 1, 0}, 3 * width};
+    case VMP_EDGE_GREY: return {1, {0, 0, 0}, width};
+    default: return {1, {0, width, 2 * width}, 3 * width};
   }
 }
 
@@ -92,8 +88,7 @@ const uint8_t* Rows::row(int32_t y, uint8_t* scratch) const {
   const int32_t line = top + y;
   const uint8_t* data = frame.data[0] + static_cast<ptrdiff_t>(line) * frame.stride[0];
   switch (frame.format) {
-    case VMP_EDGE_GREY:
-      return data + left;
+    case VMP_EDGE_GREY: return data + left;
     case VMP_EDGE_NV12: {
       const uint8_t* chroma = frame.data[1] + static_cast<ptrdiff_t>(line / 2) * frame.stride[1];
       const int32_t end = left + width;
@@ -114,8 +109,7 @@ const uint8_t* Rows::row(int32_t y, uint8_t* scratch) const {
         }
       });
       return scratch;
-    default:
-      return data + 3 * static_cast<ptrdiff_t>(left);
+    default: return data + 3 * static_cast<ptrdiff_t>(left);
   }
 }
 

@@ -57,9 +57,7 @@ class Reader {
     if (depth > kDepth) fail("nested too deeply");
     Yaml found;
     switch (event->type) {
-      case YAML_SCALAR_EVENT:
-        scalar(*event, found);
-        return found;
+      case YAML_SCALAR_EVENT: scalar(*event, found); return found;
       case YAML_SEQUENCE_START_EVENT:
         found.kind = Yaml::Kind::list;
         for (Event item = next(); item->type != YAML_SEQUENCE_END_EVENT; item = next())
@@ -74,8 +72,7 @@ class Reader {
           found.entries.emplace_back(std::move(name.text), node(next(), depth + 1));
         }
         return found;
-      default:
-        fail("an alias");
+      default: fail("an alias");
     }
   }
 
@@ -103,8 +100,9 @@ const Yaml* Yaml::find(const std::string& key) const {
 bool Yaml::is_text() const {
   if (kind != Kind::scalar) return false;
   if (!plain) return true;
-  for (const char* other : {"", "~", "null", "Null", "NULL", "true", "True", "TRUE", "false", "False", "FALSE", "yes",
-                            "Yes", "YES", "no", "No", "NO", "on", "On", "ON", "off", "Off", "OFF"})
+  for (const char* other :
+       {"",    "~",   "null", "Null", "NULL", "true", "True", "TRUE", "false", "False", "FALSE", "yes",
+        "Yes", "YES", "no",   "No",   "NO",   "on",   "On",   "ON",   "off",   "Off",   "OFF"})
     if (text == other) return false;
   char* end = nullptr;
   std::strtod(text.c_str(), &end);

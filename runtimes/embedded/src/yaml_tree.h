@@ -20,7 +20,7 @@ struct Yaml {
   static Yaml parse(const std::string& text);
 
   const Yaml* find(const std::string& key) const;  // null if there is none
-  bool is_text() const;  // and no number, boolean or nothing
+  bool is_text() const;                            // and no number, boolean or nothing
 };
 
 }  // namespace vmp

@@ -1,4 +1,5 @@
-// vmp's operators as ExecuTorch out-variant kernels: checks, then the same native kernels that PyTorch calls.
+// The scan and the convolution as ExecuTorch kernels (out variants). They check their tensors and call the same native
+// kernels as PyTorch.
 #include <executorch/extension/kernel_util/make_boxed_from_unboxed_functor.h>
 #include <executorch/runtime/kernel/kernel_includes.h>
 #include <executorch/runtime/kernel/thread_parallel_interface.h>
@@ -20,13 +21,10 @@ void parallel_for(void*, int64_t count, vmp_range_fn range, void* job) {
   executorch::extension::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) { range(job, begin, end); });
 }
 
-vmp_threads pool() {
-  return {static_cast<int32_t>(executorch::extension::get_thread_count()), parallel_for, nullptr};
-}
+vmp_threads pool() { return {static_cast<int32_t>(executorch::extension::get_thread_count()), parallel_for, nullptr}; }
 
 bool is_plain(const Tensor& t, int64_t dims) {
-  return t.dim() == dims && t.scalar_type() == ScalarType::Float &&
-         executorch::runtime::tensor_is_default_dim_order(t);
+  return t.dim() == dims && t.scalar_type() == ScalarType::Float && executorch::runtime::tensor_is_default_dim_order(t);
 }
 
 bool is_plain(const OptionalTensor& t, int64_t dims) { return !t || is_plain(*t, dims); }
@@ -41,14 +39,12 @@ bool has_length(const OptionalTensor& t, int64_t n) { return !t || (is_plain(*t,
 
 const float* data(const OptionalTensor& t) { return t ? t->const_data_ptr<float>() : nullptr; }
 
-// (batch, length, columns), contiguous
-vmp_input sequence(const Tensor& t) {
-  return {t.const_data_ptr<float>(), t.size(1) * t.size(2), t.size(2)};
-}
+// Return a view of a contiguous tensor (batch, length, columns).
+vmp_input sequence(const Tensor& t) { return {t.const_data_ptr<float>(), t.size(1) * t.size(2), t.size(2)}; }
 
 vmp_output sequence_out(Tensor& t) { return {t.mutable_data_ptr<float>(), t.size(1) * t.size(2), t.size(2)}; }
 
-// Shapes are checked here because the native kernels trust their pointers.
+// Check the shapes, which the native kernels do not check.
 bool fill_scan(vmp_scan& s, const Tensor& x, const Tensor& dt, const Tensor& A, const Tensor* A_b, const Tensor& B,
                const Tensor& C, const OptionalTensor& D, const OptionalTensor& z, const OptionalTensor& dt_bias,
                std::string_view initial_state) {

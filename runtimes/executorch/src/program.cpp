@@ -10,7 +10,7 @@
 #include <memory>
 #include <vector>
 
-// The wheel exports these symbols and ships no header for them.
+// The wheel exports these symbols but has no header that declares them.
 namespace executorch::extension::threadpool {
 class ThreadPool {
  public:
@@ -32,11 +32,10 @@ struct vmp_program {
 
 namespace {
 
-// ExecuTorch narrates on standard error; only what went wrong is worth a line of the user's terminal.
+// Log errors alone. By default ExecuTorch also writes about its progress to standard error.
 void log_errors(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, size_t, const char* message,
                 size_t length) {
-  if (level == kError || level == kFatal)
-    std::fprintf(stderr, "executorch: %.*s\n", static_cast<int>(length), message);
+  if (level == kError || level == kFatal) std::fprintf(stderr, "executorch: %.*s\n", static_cast<int>(length), message);
 }
 
 const bool quiet = executorch::runtime::register_pal(executorch::runtime::PalImpl::create(log_errors, __FILE__));

@@ -1,4 +1,4 @@
-// The C interface: checks arguments, cuts the work into tasks, adds up what tasks computed shares of.
+// The C interface: check arguments, divide the work into tasks, and add up the tasks' shares of sums.
 #include "vmp_ops.h"
 
 #include <cstdlib>
@@ -23,7 +23,7 @@ bool valid(const vmp_conv* conv) {
          conv->taps <= VMP_MAX_TAPS && conv->x.data && conv->weight;
 }
 
-// Calls a kernel's range function through the C callback of a thread pool.
+// Call a kernel's range function through the C callback of a thread pool.
 template <typename Job>
 struct Call {
   void (*range)(const Job&, int64_t, int64_t);
@@ -40,7 +40,8 @@ void spread(const vmp_threads* threads, int64_t tasks, void (*range)(const Job&,
   vmp::run_parallel(threads, tasks, Call<Job>::run, &call);
 }
 
-// Shares of a sum, (count, size) for each of `groups` results. With a single share it is the result itself.
+// The shares of sums: for each of `groups` results of `size` elements, `count` shares. If there is only one share, it
+// is the result itself and needs no memory.
 class Shares {
  public:
   Shares(float* result, int64_t groups, int64_t count, int64_t size)
@@ -91,9 +92,9 @@ int scan_backward(const vmp_scan* in, bool bidirectional, vmp_input grad_y, cons
   }
   const Kernels* kernels = vmp::active_kernels();
   if (!kernels) return VMP_ERROR_ISA;
-  // Enough tasks for small batches, few enough that the shares of B and C stay small.
-  const int64_t blocks = blocks_of(in->channels, *kernels), wanted = (16 + in->batch - 1) / in->batch;
-  const int64_t slices = wanted < blocks ? wanted : blocks;
+  // Make at least 16 tasks, so that small batches use several threads; more would make the shares of B and C large.
+  const int64_t blocks = blocks_of(in->channels, *kernels), at_least = (16 + in->batch - 1) / in->batch;
+  const int64_t slices = at_least < blocks ? at_least : blocks;
   const int64_t projections = in->length * in->states, rates = in->channels * in->states;
   Shares B(grads->B, in->batch, slices, projections), C(grads->C, in->batch, slices, projections);
   Shares A(grads->A, 1, in->batch, rates), A_b(bidirectional ? grads->A_b : nullptr, 1, in->batch, rates);

@@ -1,4 +1,4 @@
-// What the scan and convolution kernels share: rows in scanned order, scratch memory, packed parameters.
+// Helpers of the scan and convolution kernels: rows in scanned order, scratch memory, packed parameters.
 #pragma once
 
 #include <stdint.h>
@@ -20,12 +20,13 @@ using vmp::ConvJob;
 using vmp::ScanBackwardJob;
 using vmp::ScanJob;
 
-// How many halvings decay_near takes: beyond, the rounding of their number would show in the result.
+// The largest number of halvings that decay_near can compute. With more, the rounding of that number would show in the
+// result.
 constexpr float kNearOctaves = 8.0f;
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Rows of an array in scanned order: a reversed walk starts at the last one and steps backwards.
+// Rows of an array in scanned order. A reverse scan starts at the last row and steps backwards.
 template <typename T>
 struct Rows {
   T* first;
@@ -45,7 +46,7 @@ inline Rows<float> rows(const vmp_output& view, int64_t item, int64_t column, in
   return rows(view.data + item * view.batch_stride + column, view.row_stride, length, reverse);
 }
 
-// One allocation, not cleared, that pieces are cut from; released at the end of the scope.
+// One uncleared allocation from which pieces are taken. It is freed at the end of the scope.
 class Scratch {
  public:
   Scratch(int64_t floats, int* status) {
@@ -71,10 +72,11 @@ class Scratch {
   float* next_ = nullptr;
 };
 
-// The decay rates of one channel block, (states, kWidth) each. exp(delta A) is computed as
-// 2^(delta (high + low)) with high + low = A log2(e) to twice the precision, so that the product's rounding does not
-// grow with its size. `longest` is the delta beyond which every decay is zero: the product stays in range below it.
-// Up to `near` a delta's decay needs neither `low` nor care about its range: see decay_near.
+// The decay rates of one channel block; A, high and low are (states, kWidth). exp(delta A) is computed as
+// 2^(delta (high + low)), where high + low is A log2(e) in twice the precision, so that the rounding error of the
+// product does not grow with the product. `longest` is a delta from which on every decay is zero; limiting delta to it
+// keeps the product in range. For a delta up to `near`, decay_near is accurate: it needs neither `low` nor a check of
+// the range.
 struct Rates {
   float *A, *high, *low;
   Vec longest, near;

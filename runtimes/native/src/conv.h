@@ -1,4 +1,4 @@
-// Depthwise causal convolution and SiLU, and its gradient, in (batch, length, channels).
+// The depthwise causal convolution with its SiLU, and its gradient, in (batch, length, channels).
 #pragma once
 
 #include "blocks.h"
@@ -11,7 +11,7 @@ struct Taps {
   Vec bias;
 };
 
-// (lanes, taps) -> one vector for each tap
+// Transpose the weights (lanes, taps) of a channel block into one vector for each tap.
 inline Taps pack_taps(const vmp_conv& conv, int64_t column, int64_t lanes) {
   Taps taps;
   for (int64_t k = 0; k < conv.taps; ++k) {
@@ -23,7 +23,7 @@ inline Taps pack_taps(const vmp_conv& conv, int64_t column, int64_t lanes) {
   return taps;
 }
 
-// The sum at scanned step s, before SiLU.
+// Return the convolution at scanned step s, before SiLU.
 inline Vec weigh(const Taps& taps, int64_t count, const Rows<const float>& x, int64_t s, int64_t lanes) {
   Vec sum = taps.bias;
   for (int64_t k = s >= count - 1 ? 0 : count - 1 - s; k < count; ++k) {
@@ -32,7 +32,7 @@ inline Vec weigh(const Taps& taps, int64_t count, const Rows<const float>& x, in
   return sum;
 }
 
-// A span of rows is walked block by block: its rows, and the pages that they lie on, stay near.
+// A task is a span of rows, walked channel block by channel block, so that the rows and their pages stay in the caches.
 void conv_range(const ConvJob& job, int64_t begin, int64_t end) {
   const vmp_conv& conv = *job.conv;
   const int64_t spans = (conv.length + vmp::kConvSpan - 1) / vmp::kConvSpan;
@@ -49,7 +49,8 @@ void conv_range(const ConvJob& job, int64_t begin, int64_t end) {
   }
 }
 
-// One channel block of one batch item; `inner` (length, kWidth) is scratch in scanned order.
+// Compute the gradients of one channel block of one batch item. `inner` (length, kWidth) is scratch memory for the
+// gradient before SiLU, in scanned order.
 void conv_backward_block(const ConvBackwardJob& job, int64_t item, int64_t column, int64_t lanes, float* inner) {
   const vmp_conv& conv = *job.conv;
   const int64_t count = conv.taps;

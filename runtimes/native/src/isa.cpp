@@ -16,17 +16,18 @@ bool has_avx512() {
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 #endif
 
-const Kernels* usable(int index) {  // best first
-  const Kernels* found[4] = {};
+// Return the index-th of the instruction sets that this CPU supports, best first, or null past the end.
+const Kernels* usable(int index) {
+  const Kernels* kernels[4] = {};
   int count = 0;
 #if defined(__x86_64__)
-  if (has_avx512()) found[count++] = &kAvx512;
-  if (has_avx2()) found[count++] = &kAvx2;
+  if (has_avx512()) kernels[count++] = &kAvx512;
+  if (has_avx2()) kernels[count++] = &kAvx2;
 #elif defined(__aarch64__)
-  found[count++] = &kNeon;
+  kernels[count++] = &kNeon;
 #endif
-  found[count++] = &kScalar;
-  return index >= 0 && index < count ? found[index] : nullptr;
+  kernels[count++] = &kScalar;
+  return index >= 0 && index < count ? kernels[index] : nullptr;
 }
 
 const Kernels* by_name(const char* name) {

@@ -1,8 +1,8 @@
-// The smallest program that runs a bundle's model.so or model.pte; linked with the functions of one engine.
+// A minimal executable that runs a bundle's model.so or model.pte. It is linked with one engine's vmp_program.h.
 //   RUNNER DEVICE LIBRARIES MODEL INPUT OUTPUT CLASSES SIZE...
-// DEVICE is cpu or cuda. LIBRARIES, separated by colons, are loaded in order: for TVM libtvm_runtime.so; for CUDA
-// libcudart.so.13 and libtvm_runtime_cuda.so, too; for ExecuTorch none. INPUT is float32 of one or more clips of the
-// shape SIZE..., as the program takes them; OUTPUT gets their logits, CLASSES for each.
+// DEVICE is cpu or cuda. LIBRARIES are separated by colons and loaded in order: libtvm_runtime.so for TVM, then for
+// CUDA libcudart.so.13 and libtvm_runtime_cuda.so; none for ExecuTorch. The file INPUT has one or more clips in
+// float32, each of the shape SIZE... that the program takes. The file OUTPUT gets the logits, CLASSES numbers per clip.
 #include <dlfcn.h>
 
 #include <cstdio>

@@ -1,5 +1,6 @@
-// The forward scan. A task walks one channel block (kWidth channels of one batch item) over the whole sequence, in
-// chunks that stay in the first-level cache: elementwise work first, then the recurrence with its states in registers.
+// The forward scan. A task walks one channel block (kWidth channels of one batch item) over the whole sequence in
+// chunks that fit into the first-level cache. In each chunk it does the elementwise work first, then the recurrence
+// with the states in registers.
 #pragma once
 
 #include <initializer_list>
@@ -11,26 +12,26 @@ namespace {
 
 constexpr int64_t kChunk = 64;
 
-// A stretch of the sequence in scanned order: rows of kWidth but for B and C. state: (states, kWidth).
+// A chunk of the sequence in scanned order. Rows have kWidth elements, those of B and C one element per state.
 struct Chunk {
   Rows<float> delta;
   Rows<float> u;  // delta x
   Rows<const float> B, C;
-  float* state;   // in: before the first step; out: after the last
-  Rows<float> y;  // added to
+  float* state;   // (states, kWidth): on entry before the chunk's first step, on return after its last
+  Rows<float> y;  // the scan is added to it
   int64_t steps;
-  bool is_start;  // of the whole scan: a masked one shows nothing of its first step
+  bool is_start;  // true for the first chunk of the scan: a masked scan contributes nothing at its first step
 };
 
-// Whether no decay of the chunk is beyond what decay_near takes.
+// Return whether decay_near can compute every decay of the chunk.
 inline bool is_near(const Chunk& chunk, const Rates& rates) {
   Vec longest = splat(0.0f);
   for (int64_t s = 0; s < chunk.steps; ++s) longest = max(load(chunk.delta[s]), longest);
   return all_within(longest, rates.near);
 }
 
-// Everything that the loop touches is a local variable: the compiler then keeps what fits in registers, and addresses
-// the rest by constant offsets.
+// Advance kStates states from n0 on over a chunk. Everything that the loop uses is a local variable, so that the
+// compiler keeps what fits in registers and addresses the rest by constant offsets.
 template <int kStates, bool kMasked, bool kNear>
 void advance_states(const Chunk& chunk, const Rates& rates, int64_t n0) {
   Vec h[kStates], high[kStates], low[kStates];
@@ -47,7 +48,7 @@ void advance_states(const Chunk& chunk, const Rates& rates, int64_t n0) {
   const int64_t B_step = chunk.B.step, C_step = chunk.C.step;
   for (int64_t left = chunk.steps; left > 0; --left) {
     const Vec delta = kNear ? load(deltas) : min(rates.longest, load(deltas)), u = load(us);
-    Vec y[2] = {load(ys), splat(0.0f)};  // two sums, half the latency
+    Vec y[2] = {load(ys), splat(0.0f)};  // two sums halve the latency of the additions
     VMP_UNROLL
     for (int n = 0; n < kStates; ++n) {
       const Vec decayed = kNear ? decay_near(delta, high[n], h[n]) : decay_exp2(delta, high[n], low[n]) * h[n];
@@ -61,6 +62,7 @@ void advance_states(const Chunk& chunk, const Rates& rates, int64_t n0) {
   for (int n = 0; n < kStates; ++n) store(state + n * kWidth, h[n]);
 }
 
+// Advance the states in groups of kStates, then the rest in smaller groups. Return the number of states done.
 template <int kStates, bool kMasked, bool kNear>
 int64_t advance_groups(const Chunk& chunk, const Rates& rates, int64_t states, int64_t n0) {
   for (; n0 + kStates <= states; n0 += kStates) advance_states<kStates, kMasked, kNear>(chunk, rates, n0);
@@ -69,15 +71,16 @@ int64_t advance_groups(const Chunk& chunk, const Rates& rates, int64_t states, i
 }
 
 inline void advance(const Chunk& chunk, const Rates& rates, int64_t states, bool masked) {
-  const Vec shown = load(chunk.y[0]);
+  const Vec first_y = load(chunk.y[0]);
   const bool near = is_near(chunk, rates);
   if (masked) {
-    (near ? advance_groups<kScanStates, true, true> : advance_groups<kScanStates, true, false>)(chunk, rates, states, 0);
+    (near ? advance_groups<kScanStates, true, true> : advance_groups<kScanStates, true, false>)(chunk, rates, states,
+                                                                                                0);
   } else {
     (near ? advance_groups<kScanStates, false, true> : advance_groups<kScanStates, false, false>)(chunk, rates, states,
                                                                                                   0);
   }
-  if (masked && chunk.is_start) store(chunk.y[0], shown);
+  if (masked && chunk.is_start) store(chunk.y[0], first_y);
 }
 
 struct Direction {
@@ -96,23 +99,24 @@ inline void start_state(const vmp_scan& scan, const float* first_x, int64_t lane
   for (int64_t n = 0; n < scan.states; ++n) store(state + n * kWidth, h);
 }
 
-// Scratch of one forward task. What the second direction takes from the first is kept for the whole sequence, in memory
-// order: the rows of the arrays lie so far apart that reading them again would be slower.
+// Scratch memory of one forward task. With two directions it holds delta, u and y of the whole sequence, in memory
+// order, so that the second direction need not read the inputs again: their rows lie so far apart that this would be
+// slower.
 struct ScanScratch {
-  int64_t kept;         // steps
-  float *delta, *u, *y;  // (kept, kWidth)
+  int64_t capacity;      // number of steps
+  float *delta, *u, *y;  // (capacity, kWidth)
   float* state;
   Rates rates;
 
   static int64_t steps(const ScanJob& job) { return job.bidirectional ? job.scan->length : kChunk; }
   static int64_t size(const ScanJob& job) { return (3 * steps(job) + 4 * job.scan->states) * kWidth; }
-  ScanScratch(const ScanJob& job, Scratch& scratch) : kept(steps(job)) {
-    for (float** piece : {&delta, &u, &y}) *piece = scratch.take(kept * kWidth);
+  ScanScratch(const ScanJob& job, Scratch& scratch) : capacity(steps(job)) {
+    for (float** piece : {&delta, &u, &y}) *piece = scratch.take(capacity * kWidth);
     for (float** piece : {&state, &rates.A, &rates.high, &rates.low}) *piece = scratch.take(job.scan->states * kWidth);
   }
 };
 
-// One channel block of one batch item.
+// The scan of one channel block of one batch item.
 struct ScanBlock {
   const ScanJob& job;
   const vmp_scan& scan;
@@ -124,7 +128,7 @@ struct ScanBlock {
     return rows(view, item, column, scan.length, reverse);
   }
 
-  // delta, u, and the skip term of y
+  // Compute delta and u, and set y to the skip term D x.
   void prepare(const Chunk& chunk, int64_t s0, bool reverse) const {
     const auto x = walk(scan.x, reverse), dt = walk(scan.dt, reverse);
     const Vec bias = scan.dt_bias ? load(scan.dt_bias + column, lanes) : splat(0.0f);
@@ -137,7 +141,7 @@ struct ScanBlock {
     }
   }
 
-  // The gate, and out.
+  // Apply the gate and store the result.
   void finish(const Chunk& chunk, int64_t s0, bool reverse) const {
     const auto y = walk(job.y, reverse);
     const auto z = scan.z.data ? walk(scan.z, reverse) : walk(scan.x, reverse);
@@ -154,8 +158,9 @@ struct ScanBlock {
     const int64_t step = whole && reverse ? -kWidth : kWidth;
     const int64_t first = !whole ? 0 : (reverse ? length - 1 - s0 : s0) * kWidth;
     const auto B = rows(scan.B, item, 0, length, reverse), C = rows(scan.C, item, 0, length, reverse);
-    return {{scratch.delta + first, step}, {scratch.u + first, step}, {B[s0], B.step}, {C[s0], C.step}, scratch.state,
-            {scratch.y + first, step}, smaller(kChunk, length - s0), s0 == 0};
+    return {
+        {scratch.delta + first, step}, {scratch.u + first, step},    {B[s0], B.step}, {C[s0], C.step}, scratch.state,
+        {scratch.y + first, step},     smaller(kChunk, length - s0), s0 == 0};
   }
 
   void run() const {

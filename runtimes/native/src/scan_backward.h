@@ -1,32 +1,35 @@
-// The gradient of the scan, recomputing: one sweep in scanned order keeps the state at every chunk's start; then, chunk
-// by chunk from the last one, the states are computed again and the adjoint runs against the scan.
+// The gradient of the scan. It recomputes the states instead of storing them: one sweep in scanned order stores the
+// state at the start of every chunk. Then, from the last chunk to the first, the states of a chunk are computed again
+// and the adjoint runs against the scan.
 //
-// With a = exp(delta A), e_t = a_t h_{t-1}, h_t = e_t + u_t B_t, u = delta x, and g the gradient of the state term:
-//   adjoint of h: Gh = carry (+ C g, not masked);  of e: Ge = carry + C g;  next carry = Ge a
-//   dB = Gh u, dC = g h (masked: g e), du = sum_n Gh B, ddelta = sum_n Ge e A, dA = sum_t Ge e delta
-// A masked scan shows nothing at its first step: there g is zero.
+// Let a = exp(delta A), u = delta x, e_t = a_t h_{t-1}, h_t = e_t + u_t B_t, and g the gradient of the state term of y.
+//   adjoint of e:   Ge = carry + C g
+//   adjoint of h:   Gh = carry + C g, or carry in a masked scan
+//   next carry:     Ge a
+//   gradients:      dB = Gh u, dC = g h (masked: g e), du = sum_n Gh B, ddelta = sum_n Ge e A, dA = sum_t Ge e delta
+// A masked scan contributes nothing at its first step, where g is therefore zero.
 #pragma once
 
 #include "scan.h"
 
 namespace {
 
-constexpr int64_t kBackwardChunk = 32;  // tiles of two (steps, states, channels) stay in the first-level cache
+constexpr int64_t kBackwardChunk = 32;  // two tiles (steps, states, channels) fit into the first-level cache
 
-// A stretch in scanned order. delta (limited), u, g, du, ddelta: (steps, kWidth) rows.
+// A chunk in scanned order. delta, u, g, du and ddelta are (steps, kWidth); no delta is above `Rates::longest`.
 struct BackwardChunk {
   const float *delta, *u, *g;
   Rows<const float> B, C;
-  Rows<float> grad_B, grad_C;  // (steps, states), added to
-  const float* state;          // (states, kWidth) before the first step
-  float* carry;                // (states, kWidth) adjoint of the state: in after the last step, out before the first
-  float* grad_A;               // (states, kWidth), added to
-  Rows<float> du, ddelta;      // added to
-  float *tile_a, *tile_e;      // (kBackwardChunk, kBackwardStates, kWidth) scratch
+  Rows<float> grad_B, grad_C;  // (steps, states): sums that the chunk adds to
+  const float* state;          // (states, kWidth), before the first step
+  float* carry;   // (states, kWidth), adjoint of the state: on entry after the last step, on return before the first
+  float* grad_A;  // (states, kWidth): a sum that the chunk adds to
+  Rows<float> du, ddelta;  // sums that the chunk adds to
+  float *tile_a, *tile_e;  // scratch memory, (kBackwardChunk, kBackwardStates, kWidth)
   int64_t steps;
 };
 
-// Sums a tile of (steps, kStates, kWidth) over its lanes and adds it to rows of `to`.
+// Sum a tile (steps, kStates, kWidth) over its lanes, and add the sums to columns n0 .. of the rows `to`.
 template <int kStates>
 void add_lane_sums(const float* tile, int64_t steps, const Rows<float>& to, int64_t n0) {
   float sums[kBackwardChunk * kStates];
@@ -38,6 +41,7 @@ void add_lane_sums(const float* tile, int64_t steps, const Rows<float>& to, int6
   }
 }
 
+// Recompute kStates states from n0 on over a chunk, then walk the chunk backwards and add up the gradients.
 template <int kStates, bool kMasked>
 void retreat_states(const BackwardChunk& chunk, const Rates& rates, int64_t n0) {
   static_assert(kBackwardChunk * kStates % kWidth == 0, "sum_lanes takes kWidth vectors at once");
@@ -81,7 +85,7 @@ void retreat_states(const BackwardChunk& chunk, const Rates& rates, int64_t n0) 
       ddelta = mul_add(slope, load(rates.A + at + n * kWidth), ddelta);
       grad_A[n] = mul_add(slope, delta, grad_A[n]);
       carry[n] = grad_e * a;
-      store(chunk.tile_a + slot, grad_h * u);  // what B and C get, in the places of what was read
+      store(chunk.tile_a + slot, grad_h * u);  // reuse the tiles for the shares of dB and dC
       store(chunk.tile_e + slot, g * visible);
     }
     store(chunk.du[s], du);
@@ -96,6 +100,7 @@ void retreat_states(const BackwardChunk& chunk, const Rates& rates, int64_t n0) 
   add_lane_sums<kStates>(chunk.tile_e, chunk.steps, chunk.grad_C, n0);
 }
 
+// Walk the states in groups of kStates, then the rest in smaller groups. Return the number of states done.
 template <int kStates, bool kMasked>
 int64_t retreat_groups(const BackwardChunk& chunk, const Rates& rates, int64_t states, int64_t n0) {
   for (; n0 + kStates <= states; n0 += kStates) retreat_states<kStates, kMasked>(chunk, rates, n0);
@@ -111,12 +116,12 @@ inline void retreat(const BackwardChunk& chunk, const Rates& rates, int64_t stat
   }
 }
 
-// Scratch of one backward task; everything of the sequence's length is in memory order.
+// Scratch memory of one backward task. Arrays of the sequence's length are in memory order.
 struct BackwardScratch {
   float *delta, *g, *y, *du, *ddelta;  // (length, kWidth)
   float* starts;                       // (chunks, states, kWidth): the state before each chunk, in scanned order
-  float *limited, *u, *shown;          // (kBackwardChunk, kWidth)
-  float *state, *carry, *grad_A;         // (states, kWidth)
+  float *limited, *u, *visible_g;      // (kBackwardChunk, kWidth)
+  float *state, *carry, *grad_A;       // (states, kWidth)
   float *tile_a, *tile_e;
   Rates rates;
 
@@ -129,24 +134,24 @@ struct BackwardScratch {
   BackwardScratch(const vmp_scan& scan, Scratch& scratch) {
     for (float** piece : {&delta, &g, &y, &du, &ddelta}) *piece = scratch.take(scan.length * kWidth);
     starts = scratch.take(chunks(scan) * scan.states * kWidth);
-    for (float** piece : {&limited, &u, &shown}) *piece = scratch.take(kBackwardChunk * kWidth);
+    for (float** piece : {&limited, &u, &visible_g}) *piece = scratch.take(kBackwardChunk * kWidth);
     for (float** piece : {&state, &carry, &grad_A, &rates.A, &rates.high, &rates.low}) {
       *piece = scratch.take(scan.states * kWidth);
     }
     for (float** piece : {&tile_a, &tile_e}) {
       *piece = scratch.take(kBackwardChunk * kBackwardStates * kWidth);
-      // the lane sums of a short last chunk read past its end
+      // add_lane_sums reads past the end of a short last chunk
       memset(*piece, 0, kBackwardChunk * kBackwardStates * kWidth * sizeof(float));
     }
   }
 };
 
-// One channel block of one batch item.
+// The gradients of one channel block of one batch item.
 struct BackwardBlock {
   const ScanBackwardJob& job;
   const vmp_scan& scan;
   int64_t item, column, lanes;
-  float *grad_B, *grad_C;  // (length, states), added to
+  float *grad_B, *grad_C;  // (length, states): sums that the block adds to
   BackwardScratch& scratch;
 
   Vec bias() const { return scan.dt_bias ? load(scan.dt_bias + column, lanes) : splat(0.0f); }
@@ -155,7 +160,7 @@ struct BackwardBlock {
     return rows(view, item, column, scan.length, reverse);
   }
 
-  // delta and the gradient of the state term, before the scans
+  // Compute delta and the gradient of the state term before the gate, and clear the sums.
   void prepare() const {
     const auto dt = walk(scan.dt), grad_y = walk(job.grad_y), z = scan.z.data ? walk(scan.z) : dt;
     for (int64_t t = 0; t < scan.length; ++t) {
@@ -175,12 +180,12 @@ struct BackwardBlock {
       const Vec d = load(delta[s0 + i]);
       store(scratch.limited + i * kWidth, min(scratch.rates.longest, d));
       store(scratch.u + i * kWidth, d * load(x[s0 + i], lanes));
-      store(scratch.shown + i * kWidth, load(g[s0 + i]));
+      store(scratch.visible_g + i * kWidth, load(g[s0 + i]));
     }
-    if (direction.masked && s0 == 0) store(scratch.shown, splat(0.0f));
+    if (direction.masked && s0 == 0) store(scratch.visible_g, splat(0.0f));
   }
 
-  // Fills `starts`, and adds this direction to y, which the gate's gradient needs.
+  // Fill `starts`, and add this direction's scan to y, which the gradient of the gate needs.
   void sweep(const Direction& direction) const {
     const bool reverse = direction.reverse;
     const auto B = rows(scan.B, item, 0, scan.length, reverse), C = rows(scan.C, item, 0, scan.length, reverse);
@@ -191,13 +196,19 @@ struct BackwardBlock {
       const int64_t steps = smaller(kBackwardChunk, scan.length - s0);
       memcpy(scratch.starts + s0 / kBackwardChunk * state_size, scratch.state, state_size * sizeof(float));
       load_chunk(direction, s0, steps);
-      const Chunk chunk{{scratch.limited, kWidth}, {scratch.u, kWidth}, {B[s0], B.step}, {C[s0], C.step},
-                        scratch.state, {y[s0], y.step}, steps, s0 == 0};
+      const Chunk chunk{{scratch.limited, kWidth},
+                        {scratch.u, kWidth},
+                        {B[s0], B.step},
+                        {C[s0], C.step},
+                        scratch.state,
+                        {y[s0], y.step},
+                        steps,
+                        s0 == 0};
       advance(chunk, scratch.rates, scan.states, direction.masked);
     }
   }
 
-  // Walks the chunks from the last one; leaves the adjoint of the initial state in `carry`.
+  // Walk the chunks from the last to the first. Leave the adjoint of the initial state in `carry`.
   void walk_back(const Direction& direction) const {
     const bool reverse = direction.reverse;
     const int64_t length = scan.length, states = scan.states;
@@ -209,10 +220,21 @@ struct BackwardBlock {
     for (int64_t chunk = BackwardScratch::chunks(scan) - 1; chunk >= 0; --chunk) {
       const int64_t s0 = chunk * kBackwardChunk, steps = smaller(kBackwardChunk, length - s0);
       load_chunk(direction, s0, steps);
-      const BackwardChunk work{scratch.limited, scratch.u, scratch.shown, {B[s0], B.step}, {C[s0], C.step},
-                               {to_B[s0], to_B.step}, {to_C[s0], to_C.step},
-                               scratch.starts + chunk * states * kWidth, scratch.carry, scratch.grad_A,
-                               {du[s0], du.step}, {ddelta[s0], ddelta.step}, scratch.tile_a, scratch.tile_e, steps};
+      const BackwardChunk work{scratch.limited,
+                               scratch.u,
+                               scratch.visible_g,
+                               {B[s0], B.step},
+                               {C[s0], C.step},
+                               {to_B[s0], to_B.step},
+                               {to_C[s0], to_C.step},
+                               scratch.starts + chunk * states * kWidth,
+                               scratch.carry,
+                               scratch.grad_A,
+                               {du[s0], du.step},
+                               {ddelta[s0], ddelta.step},
+                               scratch.tile_a,
+                               scratch.tile_e,
+                               steps};
       retreat(work, scratch.rates, states, direction.masked);
     }
   }
@@ -229,7 +251,7 @@ struct BackwardBlock {
     }
   }
 
-  // Skip term, gate, softplus, and everything that is stored.
+  // Add the skip term, go back through the gate and the softplus, and store the gradients.
   void finish(float skips) const {
     const auto x = walk(scan.x), dt = walk(scan.dt), grad_y = walk(job.grad_y);
     const auto z = scan.z.data ? walk(scan.z) : x;

@@ -11,10 +11,10 @@
 namespace vmp {
 namespace {
 
-// How many pieces to cut tasks into: several for each thread evens out their speeds.
+// Return the number of pieces that tasks are cut into: several for each thread, to even out the threads' speeds.
 int64_t pieces_for(int64_t count, int64_t threads) { return count < 4 * threads ? count : 4 * threads; }
 
-// Tasks that whoever works on them takes piece by piece.
+// Tasks that the working threads take piece by piece.
 struct Pieces {
   vmp_range_fn range;
   void* job;
@@ -30,8 +30,9 @@ struct Pieces {
   }
 };
 
-// Threads that live as long as the process, started when first asked for. One call uses them at a time; another call
-// meanwhile runs on its own thread alone. Deliberately never destroyed: nothing has to be joined at exit.
+// Threads that are started at the first use and live as long as the process. One call at a time uses them; a second
+// call meanwhile works in its own thread alone. A pool is never destroyed, on purpose: no thread has to be joined at
+// exit.
 class Pool {
  public:
   void run(int threads, int64_t count, vmp_range_fn range, void* job) {
@@ -43,7 +44,7 @@ class Pool {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       pieces_ = &pieces;
-      wanted_ = busy_ = helpers;
+      helpers_ = busy_ = helpers;
       ++round_;
     }
     wake_.notify_all();
@@ -55,27 +56,28 @@ class Pool {
   std::mutex running_;  // held while a call uses the threads, and while the process forks
 
  private:
-  int grow(int wanted) {  // how many helpers there are, at most `wanted`
-    while (started_ < wanted) {
+  // Start helper threads until there are `count`. Return how many of them there are, at most `count`.
+  int grow(int count) {
+    while (started_ < count) {
       try {
         std::thread([this, index = started_] { serve(index); }).detach();
       } catch (const std::system_error&) {
-        break;  // fewer threads do the same work
+        break;  // the threads that exist do all the work
       }
       ++started_;
     }
-    return started_ < wanted ? started_ : wanted;
+    return started_ < count ? started_ : count;
   }
 
   void serve(int index) {
-    uint64_t seen = 0;
+    uint64_t last_round = 0;
     for (;;) {
       Pieces* pieces = nullptr;
       {
         std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return round_ != seen; });
-        seen = round_;
-        if (index >= wanted_) continue;
+        wake_.wait(lock, [&] { return round_ != last_round; });
+        last_round = round_;
+        if (index >= helpers_) continue;
         pieces = pieces_;
       }
       pieces->work();
@@ -87,24 +89,24 @@ class Pool {
   std::mutex mutex_;
   std::condition_variable wake_, done_;
   uint64_t round_ = 0;
-  int started_ = 0, wanted_ = 0, busy_ = 0;
+  int started_ = 0, helpers_ = 0, busy_ = 0;
   Pieces* pieces_ = nullptr;
 };
 
 std::atomic<Pool*> the_pool{nullptr};
 
-// A forked child has none of its parent's threads: it starts with a new pool and leaves the old one alone.
+// A forked child has none of its parent's threads. It starts with a new pool and does not touch the old one.
 void before_fork() { the_pool.load()->running_.lock(); }
 void in_parent() { the_pool.load()->running_.unlock(); }
 void in_child() { the_pool.store(new Pool); }
 
 Pool& pool() {
-  static const bool once = [] {
+  static const bool initialised = [] {
     the_pool.store(new Pool);
     pthread_atfork(before_fork, in_parent, in_child);
     return true;
   }();
-  (void)once;
+  (void)initialised;
   return *the_pool.load();
 }
 
@@ -113,9 +115,9 @@ Pool& pool() {
 void run_parallel(const vmp_threads* threads, int64_t count, vmp_range_fn range, void* job) {
   if (count <= 0) return;
   if (threads && threads->parallel_for) return threads->parallel_for(threads->pool, count, range, job);
-  const int64_t wanted = threads ? threads->num_threads : 1;
-  if (wanted <= 1 || count == 1) return range(job, 0, count);
-  pool().run(static_cast<int>(wanted < count ? wanted : count), count, range, job);
+  const int64_t num_threads = threads ? threads->num_threads : 1;
+  if (num_threads <= 1 || count == 1) return range(job, 0, count);
+  pool().run(static_cast<int>(num_threads < count ? num_threads : count), count, range, job);
 }
 
 }  // namespace vmp

@@ -1,8 +1,8 @@
-// libcudart.so.13 for devices without it: the part of the CUDA runtime API that TVM's CUDA runtime calls, over the
-// driver's own API, which every CUDA driver has (libcuda.so.1; on Jetson, JetPack's). TVM's wheel asks for CUDA 13's
-// runtime, which JetPack 6 cannot have; the driver's API is the same in both.
+// libcudart.so.13 for devices that do not have it. It has the part of the CUDA runtime API that TVM's CUDA runtime
+// calls, and calls the driver's API, which every CUDA driver has (libcuda.so.1; on Jetson it comes with JetPack). TVM's
+// wheel depends on the runtime of CUDA 13, which JetPack 6 cannot have; the driver's API is the same in both.
 //
-// Names and numbers are those of NVIDIA's documentation of both APIs; their error and attribute codes agree.
+// Names and numbers are those of NVIDIA's documentation of the two APIs, whose error and attribute codes agree.
 #include <dlfcn.h>
 
 #include <cstddef>
@@ -12,8 +12,8 @@
 
 namespace {
 
-using Handle = void*;              // a stream, event, graph or context
-using DevicePointer = uint64_t;    // CUdeviceptr
+using Handle = void*;            // a stream, event, graph or context
+using DevicePointer = uint64_t;  // CUdeviceptr
 
 constexpr int kSuccess = 0, kInvalidValue = 1, kNoDriver = 35, kNotSupported = 801;
 constexpr int kHostToDevice = 1, kDeviceToHost = 2, kDeviceToDevice = 3;  // cudaMemcpyKind
@@ -32,7 +32,7 @@ void* driver_symbol(const char* name) {
   return driver ? dlsym(driver, name) : nullptr;
 }
 
-// Calls a function of the driver, found by name when it is first needed.
+// A function of the driver, which is looked up by its name at the first call.
 template <typename... Parameters>
 struct Driver {
   const char* name;
@@ -81,7 +81,7 @@ DevicePointer pointer(const void* p) { return reinterpret_cast<DevicePointer>(p)
 int use_device(int device) {
   static const int started = init(0);
   if (started != kSuccess) return note(started);
-  static Handle contexts[kMaxDevices];  // primary ones, kept until the process ends, as the CUDA runtime does
+  static Handle contexts[kMaxDevices];  // the primary contexts; like CUDA's runtime, keep them to the end
   if (device < 0 || device >= kMaxDevices) return note(kInvalidValue);
   Handle context = __atomic_load_n(&contexts[device], __ATOMIC_ACQUIRE);
   if (!context) {
@@ -94,7 +94,7 @@ int use_device(int device) {
   return kSuccess;
 }
 
-// What the driver's functions need: a context in this thread.
+// Make sure that this thread has a context, which the driver's functions need.
 int ready() { return has_context ? kSuccess : use_device(current_device); }
 
 template <typename Function, typename... Arguments>
@@ -106,10 +106,10 @@ int with_context(Function& function, Arguments... arguments) {
 const char* text(Driver<int, const char**>& look_up, int code) {
   if (code == kNoDriver) return "no NVIDIA driver was found (libcuda.so.1)";
   const int before = last_error;
-  const char* found = nullptr;
-  look_up(code, &found);
-  last_error = before;  // asking is no error
-  return found ? found : "unknown CUDA error";
+  const char* result = nullptr;
+  look_up(code, &result);
+  last_error = before;  // a failed look-up is not an error of the caller
+  return result ? result : "unknown CUDA error";
 }
 
 }  // namespace
@@ -127,7 +127,7 @@ EXPORT int cudaGetDevice(int* device) {
 EXPORT int cudaDeviceGetAttribute(int* value, int attribute, int device) {
   return with_context(device_attribute, value, attribute, device);
 }
-// A struct that changes between versions, of which TVM reads the memory's size alone, and not to run a model.
+// Not supported: the struct differs between versions. TVM reads only the memory's size from it, and not to run a model.
 EXPORT int cudaGetDeviceProperties(void*, int) { return note(kNotSupported); }
 
 EXPORT const char* cudaGetErrorName(int code) { return text(error_name, code); }
@@ -140,9 +140,9 @@ EXPORT int cudaGetLastError() {
 }
 
 EXPORT int cudaMalloc(void** p, size_t bytes) {
-  DevicePointer found = 0;
-  const int code = with_context(allocate, &found, bytes);
-  *p = reinterpret_cast<void*>(found);
+  DevicePointer memory = 0;
+  const int code = with_context(allocate, &memory, bytes);
+  *p = reinterpret_cast<void*>(memory);
   return code;
 }
 EXPORT int cudaFree(void* p) { return p ? with_context(release, pointer(p)) : kSuccess; }

@@ -1,5 +1,5 @@
-// vmp's operators as TVM packed functions in destination-passing style: checks, then the same native kernels that
-// PyTorch calls. Linked into a bundle's model.so, which calls them by name.
+// The scan and the convolution as TVM packed functions, which write into tensors of the caller. They check their
+// tensors and call the same native kernels as PyTorch. A bundle's model.so is linked with them and calls them by name.
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/error.h>
 #include <tvm/ffi/function.h>
@@ -7,7 +7,7 @@
 
 #include "vmp_ops.h"
 
-// As tvm/runtime/c_backend_api.h declares them; by that header alone this file would need TVM's own.
+// The same declarations as in tvm/runtime/c_backend_api.h, which would be the only header of TVM that this file needs.
 extern "C" {
 typedef struct {
   void* sync_handle;
@@ -16,7 +16,7 @@ typedef struct {
 typedef int (*FTVMParallelLambda)(int task_id, TVMParallelGroupEnv* environment, void* data);
 typedef int (*FTVMBackendParallelLaunch)(FTVMParallelLambda function, void* data, int num_task);
 
-// Filled in by whoever loads the module. Weak: the module's generated functions have the same variable.
+// TVM sets it when it loads the module. It is weak because the module's generated code has the same variable.
 __attribute__((weak, visibility("default"))) FTVMBackendParallelLaunch __TVMBackendParallelLaunch = nullptr;
 }
 
@@ -31,7 +31,7 @@ struct Work {
   void* job;
 };
 
-// On the threads that TVM runs the rest of the model on, so that two pools don't compete for the cores.
+// Use the threads on which TVM runs the rest of the model, so that two pools do not compete for the cores.
 void parallel_for(void*, int64_t count, vmp_range_fn range, void* job) {
   if (!__TVMBackendParallelLaunch || count == 1) return range(job, 0, count);
   Work work{count, range, job};
@@ -50,7 +50,7 @@ void require(bool fits, const char* what) {
   if (!fits) TVM_FFI_THROW(ValueError) << what << " has a shape, type or layout that the operator cannot take";
 }
 
-// Shapes are checked here because the native kernels trust their pointers.
+// Return the data of a tensor after checking its shape, which the native kernels do not check.
 const float* array(const TensorView& t, std::initializer_list<int64_t> shape, const char* what) {
   const DLDataType type = t.dtype();
   bool fits = type.code == kDLFloat && type.bits == 32 && type.lanes == 1 && t.device().device_type == kDLCPU &&
@@ -64,7 +64,8 @@ const float* array(const Optional<TensorView>& t, std::initializer_list<int64_t>
   return t.has_value() ? array(*t, shape, what) : nullptr;
 }
 
-// Columns `at` .. `at + columns - 1` of a tensor (batch, length, ...): products that share their input write one tensor.
+// Return the columns `at` .. `at + columns - 1` of a tensor (batch, length, ...). Matrix products that share their
+// input write into one tensor.
 vmp_input sequence(const TensorView& t, int64_t at, int64_t batch, int64_t length, int64_t columns, const char* what) {
   require(t.ndim() == 3 && at >= 0 && at + columns <= t.size(2), what);
   const int64_t row = t.size(2);
@@ -80,7 +81,7 @@ void check(int code) {
   if (code != VMP_OK) TVM_FFI_THROW(RuntimeError) << vmp_ops_error(code);
 }
 
-// What both scans take, but for the options. Each `_at` is the tensor's first column that belongs to the scan.
+// The tensors of both scans. Each `_at` is the first column of its tensor that belongs to the scan.
 struct ScanTensors {
   TensorView x, dt, A, B, C;
   Optional<TensorView> D, z, dt_bias;
@@ -126,7 +127,8 @@ void bi_selective_scan(TensorView x, TensorView dt, TensorView A, TensorView A_b
   check(vmp_bi_selective_scan(&scan, result(y, scan.batch, scan.length, scan.channels), &kThreads));
 }
 
-void causal_conv_silu(TensorView x, TensorView weight, Optional<TensorView> bias, int64_t x_at, int64_t reverse, TensorView y) {
+void causal_conv_silu(TensorView x, TensorView weight, Optional<TensorView> bias, int64_t x_at, int64_t reverse,
+                      TensorView y) {
   require(x.ndim() == 3, "x");
   require(weight.ndim() == 2, "weight");
   vmp_conv conv{};

@@ -1,5 +1,5 @@
-// A TVM bundle's library as `vmp_program.h` has it: tvm-ffi's headers and libtvm_ffi, no more. TVM's runtime, and for
-// GPUs what it needs of CUDA, must have been loaded, their symbols visible.
+// vmp_program.h for a TVM bundle's library. It needs only the headers of tvm-ffi and libtvm_ffi. The caller must have
+// loaded TVM's runtime, and for GPUs its CUDA libraries, with their symbols visible (RTLD_GLOBAL).
 #include "vmp_program.h"
 
 #include <tvm/ffi/container/shape.h>
@@ -24,11 +24,11 @@ namespace ffi = tvm::ffi;
 namespace {
 
 constexpr int kPooledAllocator = 2;  // tvm::runtime::memory::AllocatorType::kPooled
-constexpr int kAllCores = 0;         // tvm's affinity mode that names no kind of core
+constexpr int kAllCores = 0;         // TVM's affinity mode that prefers no kind of core
 
-std::atomic<int> threads{0};  // 0: as TVM likes
+std::atomic<int> threads{0};  // 0: TVM's default
 
-// By the runtime's own allocator: generated code loads whole vectors and counts on its alignment.
+// Use the runtime's own allocator: generated code loads whole vectors and relies on its alignment.
 ffi::Tensor allocate(ffi::ShapeView sizes, DLDeviceType device) {
   static const ffi::Function make = ffi::Function::GetGlobalRequired("runtime.TVMTensorAllocWithScope");
   return make(ffi::Shape(sizes), DLDataType{kDLFloat, 32, 1}, DLDevice{device, 0}, nullptr).cast<ffi::Tensor>();
@@ -39,14 +39,14 @@ void copy(const ffi::Tensor& from, const ffi::Tensor& to) {  // waits for the GP
   call(from, to);
 }
 
-// TVM has a thread pool for each thread that calls it.
+// Set the number of threads of the calling thread's pool. TVM has a pool for each thread that calls it.
 void use_threads() {
   static const ffi::Function configure = ffi::Function::GetGlobalRequired("runtime.config_threadpool");
   thread_local int configured = 0;
-  const int wanted = threads;
-  if (wanted == configured) return;
-  configure(kAllCores, wanted);
-  configured = wanted;
+  const int count = threads;
+  if (count == configured) return;
+  configure(kAllCores, count);
+  configured = count;
 }
 
 void say(char* error, int64_t size, const char* what) {
@@ -64,7 +64,7 @@ struct vmp_program {
         machine(ffi::Module::LoadFromFile(path)->GetFunction("vm_load_executable").value()().cast<ffi::Module>()),
         main(machine->GetFunction("main").value()) {
     const ffi::Function initialise = machine->GetFunction("vm_initialization").value();
-    const int cpu = kDLCPU;  // sizes and the like are the CPU's always
+    const int cpu = kDLCPU;  // shapes are always computed on the CPU
     if (device == kDLCPU) {
       initialise(cpu, 0, kPooledAllocator);
     } else {
@@ -75,13 +75,13 @@ struct vmp_program {
   void run(const float* input, const std::vector<int64_t>& sizes, float* output, int64_t count) {
     use_threads();
     const ffi::ShapeView shape(sizes.data(), sizes.size());
-    if (!here || !std::equal(shape.begin(), shape.end(), here->shape().begin(), here->shape().end())) {
-      here = allocate(shape, kDLCPU);
-      there = device == kDLCPU ? here : allocate(here->shape(), device);
+    if (!cpu_input || !std::equal(shape.begin(), shape.end(), cpu_input->shape().begin(), cpu_input->shape().end())) {
+      cpu_input = allocate(shape, kDLCPU);
+      device_input = device == kDLCPU ? cpu_input : allocate(cpu_input->shape(), device);
     }
-    std::memcpy(here->data_ptr(), input, static_cast<size_t>(here->numel()) * sizeof(float));
-    if (device != kDLCPU) copy(*here, *there);
-    ffi::Tensor logits = main(*there).cast<ffi::Tensor>();
+    std::memcpy(cpu_input->data_ptr(), input, static_cast<size_t>(cpu_input->numel()) * sizeof(float));
+    if (device != kDLCPU) copy(*cpu_input, *device_input);
+    ffi::Tensor logits = main(*device_input).cast<ffi::Tensor>();
     if (device != kDLCPU) {
       const ffi::Tensor back = allocate(logits.shape(), kDLCPU);
       copy(logits, back);
@@ -94,7 +94,7 @@ struct vmp_program {
   const DLDeviceType device;
   const ffi::Module machine;
   const ffi::Function main;
-  std::optional<ffi::Tensor> here, there;  // the input
+  std::optional<ffi::Tensor> cpu_input, device_input;  // the input on the CPU, and on the program's device
 };
 
 extern "C" {

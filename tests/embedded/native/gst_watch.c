@@ -55,9 +55,7 @@ static void print(const GstStructure *fields) {
 static int handle(GstMessage *message) {
   GError *error = NULL;
   switch (GST_MESSAGE_TYPE(message)) {
-    case GST_MESSAGE_ELEMENT:
-      print(gst_message_get_structure(message));
-      return 0;
+    case GST_MESSAGE_ELEMENT: print(gst_message_get_structure(message)); return 0;
     case GST_MESSAGE_ERROR:
       gst_message_parse_error(message, &error, NULL);
       g_printerr("%s\n", error->message);

@@ -16,12 +16,12 @@
 
 namespace {
 
-#define REQUIRE(condition)                                                              \
-  do {                                                                                  \
-    if (!(condition)) {                                                                 \
+#define REQUIRE(condition)                                                            \
+  do {                                                                                \
+    if (!(condition)) {                                                               \
       std::fprintf(stderr, "suite.cpp:%d: %s does not hold\n", __LINE__, #condition); \
-      std::exit(1);                                                                     \
-    }                                                                                   \
+      std::exit(1);                                                                   \
+    }                                                                                 \
   } while (false)
 
 using namespace vmp_edge;
@@ -39,8 +39,11 @@ vmp_edge_status status_of(Call call) {
 
 // A frame in memory of exactly its size, so that reading beyond it is noticed.
 struct Picture {
-  Picture(vmp_edge_format format, int width, int height, int gap, std::mt19937& random) : frame(format, nullptr, width, height) {
-    const int bytes = format == VMP_EDGE_YUYV ? 2 * width : format == VMP_EDGE_RGB || format == VMP_EDGE_BGR ? 3 * width : width;
+  Picture(vmp_edge_format format, int width, int height, int gap, std::mt19937& random)
+      : frame(format, nullptr, width, height) {
+    const int bytes = format == VMP_EDGE_YUYV                            ? 2 * width
+                      : format == VMP_EDGE_RGB || format == VMP_EDGE_BGR ? 3 * width
+                                                                         : width;
     fill(0, bytes, height, gap, random);
     if (format == VMP_EDGE_NV12) fill(1, bytes, height / 2, gap, random);
   }

@@ -70,8 +70,9 @@ void run_scan(const Record& r) {
   scan.mask = static_cast<int32_t>(r.mask);
   const vmp_threads threads{static_cast<int32_t>(r.threads), nullptr, nullptr};
   std::vector<float> y(static_cast<size_t>(activation));
-  const vmp_scan_grads grads{rows.out(x.grad_data()), rows.out(dt.grad_data()), rows.out(z.grad_data()), B.grad_data(),
-                             C.grad_data(), A.grad_data(), A_b.grad_data(), D.grad_data(), dt_bias.grad_data()};
+  const vmp_scan_grads grads{
+      rows.out(x.grad_data()), rows.out(dt.grad_data()), rows.out(z.grad_data()), B.grad_data(),      C.grad_data(),
+      A.grad_data(),           A_b.grad_data(),          D.grad_data(),           dt_bias.grad_data()};
   const auto forward = both ? vmp_bi_selective_scan : vmp_selective_scan;
   const auto backward = both ? vmp_bi_selective_scan_backward : vmp_selective_scan_backward;
   check(forward(&scan, rows.out(y.data()), &threads));
@@ -85,8 +86,8 @@ void run_conv(const Record& r) {
   Array x(activation, true), weight(r.channels * r.states, true), bias(r.channels, r.given & 1);
   Array grad_y(activation, true);
   const Shape rows{r.length, r.channels};
-  const vmp_conv conv{r.batch, r.length, r.channels, r.states, rows.in(x), weight.data(), bias.data(),
-                      static_cast<int32_t>(r.reverse)};
+  const vmp_conv conv{r.batch,    r.length,      r.channels,  r.states,
+                      rows.in(x), weight.data(), bias.data(), static_cast<int32_t>(r.reverse)};
   const vmp_threads threads{static_cast<int32_t>(r.threads), nullptr, nullptr};
   std::vector<float> y(static_cast<size_t>(activation));
   const vmp_conv_grads grads{rows.out(x.grad_data()), weight.grad_data(), bias.grad_data()};

@@ -1,4 +1,4 @@
-// AVX2 with FMA: 8 channels to a vector. For what each function promises see portable.h.
+// AVX2 with FMA: vectors of 8 channels. portable.h describes the functions.
 #pragma once
 
 #include <immintrin.h>

@@ -1,4 +1,4 @@
-// NEON of 64-bit Arm: 4 channels to a vector. For what each function promises see portable.h.
+// NEON of 64-bit Arm: vectors of 4 channels. portable.h describes the functions.
 #pragma once
 
 #include <arm_neon.h>
@@ -35,9 +35,7 @@ inline Vec reduce(Vec a, Vec hi, Vec lo, Vec& k) {
   k = vrndnq_f32(a * hi);
   return vfmaq_f32(vfmaq_f32(-k, a, hi), a, lo);
 }
-inline Vec power_of_two(int32x4_t k) {
-  return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(k, vdupq_n_s32(127)), 23));
-}
+inline Vec power_of_two(int32x4_t k) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(k, vdupq_n_s32(127)), 23)); }
 inline Vec scale_down(Vec v, Vec k) { return v * power_of_two(vcvtq_s32_f32(max(splat(-127.0f), k))); }
 inline Vec scale(Vec v, Vec k) {
   const int32x4_t whole = vcvtq_s32_f32(k), half = vshrq_n_s32(whole, 1);

@@ -27,9 +27,9 @@ class Node {
  public:
   explicit Node(ros::NodeHandle& node)
       : publisher_(node.advertise<Message>("recognition", 16)),
-        bridge_(read_settings(), {[this](const auto& found) { publish(found); },
-                                  [this](const std::string& message) { fail(message); },
-                                  [](const std::string& message) { ROS_WARN("%s", message.c_str()); }}),
+        bridge_(read_settings(),
+                {[this](const auto& found) { publish(found); }, [this](const std::string& message) { fail(message); },
+                 [](const std::string& message) { ROS_WARN("%s", message.c_str()); }}),
         subscriber_(node.subscribe("image", 8, &Node::take, this, ros::TransportHints().tcpNoDelay())) {}
 
   bool failed() const { return failed_; }
