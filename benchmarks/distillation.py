@@ -64,7 +64,7 @@ def teach(options: argparse.Namespace, folder: Path) -> tuple[dict[str, int | st
     known, held_out = pool("train", options.clips, folder), pool("validation", options.held_out, folder)
     sizes = {"embed_dim": 48, "depth": 2}
     settings = {"batch": 8, "learning_rate": 1e-3, "average": 0.99}
-    recipe = train.Recipe(epochs=options.epochs, clips=options.clips, **sizes, **settings)
+    recipe = train.EgomotionTraining(epochs=options.epochs, clips=options.clips, **sizes, **settings)
     teacher = train.predict(zoo.load("egomotion-nano").module, held_out)[0].argmax(1)
     rows = ["| learns from | top-1 | agreement with the teacher | seconds |", "|---|---|---|---|"]
     weights = 0

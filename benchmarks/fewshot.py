@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from vmp_edge.calibration import clipset
 from vmp_edge.calibration.actions import dataset
-from vmp_edge.calibration.actions.train import Recipe, train_fold
+from vmp_edge.calibration.actions.train import ActionsTraining, train_fold
 from vmp_edge.calibration.clipset import ClipSet
 from vmp_edge.calibration.decoding import Input, Prepare, Sampling, Video
 from vmp_edge.cli.output import progress_bar
@@ -177,7 +177,7 @@ def checkpoint(path: Path) -> tuple[VideoMamba, Input]:
 
 def trained_on(half: Sequence[int], clips: ClipSet, epochs: int, folder: Path) -> Path:
     """A model trained on some of the classes, all scenes; taken from the folder if it is there."""
-    recipe = Recipe(epochs=epochs)
+    recipe = ActionsTraining(epochs=epochs)
     entries = [entry for entry in clips.entries if clips.labels.index(str(entry.label)) in half]
     some = dataclasses.replace(clips, entries=tuple(entries))
     folder.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ def versions(case: Case) -> Iterator[tuple[str, bytes]]:
     """The ONNX models of a case, by what stays float32."""
     program, base = graph.export(case.model), quantisation.load("fp16")
     for name, patterns in VERSIONS.items():
-        recipe = base if patterns is None else dataclasses.replace(base, float=patterns)
+        recipe = base if patterns is None else dataclasses.replace(base, keep_float=patterns)
         yield name, onnx.to_onnx(graph.in_float16(program, recipe.stays), SCAN).SerializeToString()
 
 

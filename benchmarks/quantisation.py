@@ -250,7 +250,7 @@ def ablation(base: Recipe) -> dict[str, Recipe]:
         "static but dt, B, C": {"dynamic": small},
         "static but out and head": {"dynamic": ("*.out", "head")},
         "dynamic but the patches": {"dynamic": ("blocks.*", "head")},
-        "everything static, also the norms' means": {"dynamic": (), "float": ()},
+        "everything static, also the norms' means": {"dynamic": (), "keep_float": ()},
         "smoothed in_x, in_z (0.5)": {"smooth": 0.5, "smoothed": ("*.in_x", "*.in_z")},
         "smoothed out (0.5)": {"smooth": 0.5, "smoothed": ("*.out",)},
         "rotated out": {"rotated": ("*.out",)},

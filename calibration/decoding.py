@@ -346,12 +346,12 @@ def load_videos(
     if len(videos) < count:
         raise ClipSetError(
             f"{count} clips are needed, {clips.name} gives {len(videos)} from {len(clips)} videos"
-            f"{explained(skipped)}: add videos, or take more clips of each"
+            f"{describe_skipped(skipped)}: add videos, or take more clips of each"
         )
     return Videos(np.stack(videos), tuple(entries), tuple(skipped))
 
 
-def explained(skipped: Sequence[Skipped]) -> str:
+def describe_skipped(skipped: Sequence[Skipped]) -> str:
     """What was left out, for the middle of a message; empty if nothing was."""
     if not skipped:
         return ""

@@ -15,7 +15,7 @@ from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.recognizer import sample_evenly
 
 from ..clipset import ClipSet, ClipSetError, Entry
-from ..decoding import Clip, Progress, Skipped, explained, in_workers, read_clips
+from ..decoding import Clip, Progress, Skipped, describe_skipped, in_workers, read_clips
 
 _MARGIN = 8 / 7  # side of the pictures that are kept, over that of the model's
 _FINER = 3  # frames that are kept, over the model's
@@ -82,7 +82,7 @@ def load(clips: ClipSet, frames: int, size: int, progress: Progress, workers: in
         else:
             pixels[i] = result
     if skipped:
-        raise ClipSetError(f"{clips.name} has videos that cannot be used{explained(skipped)}")
+        raise ClipSetError(f"{clips.name} has videos that cannot be used{describe_skipped(skipped)}")
     labels = np.array([clips.labels.index(str(entry.label)) for entry in clips.entries])
     return Clips(pixels, labels, np.array([entry.fold for entry in clips.entries]))
 

@@ -21,7 +21,7 @@ from vmp_edge.errors import VmpError
 from vmp_edge.files import whole
 
 from ..clipset import ClipSet, ClipSetError, Entry, need_scikit_learn
-from ..decoding import Clip, Progress, Skipped, UnusableError, explained, in_workers, open_video, read_clips
+from ..decoding import Clip, Progress, Skipped, UnusableError, describe_skipped, in_workers, open_video, read_clips
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def measure(
         kept.append(entry)
         found.append(result)
     if not kept:
-        raise ClipSetError(f"{clips.name} has no videos that can be used{explained(skipped)}")
+        raise ClipSetError(f"{clips.name} has no videos that can be used{describe_skipped(skipped)}")
     return dataclasses.replace(clips, entries=tuple(kept)), found, skipped
 
 

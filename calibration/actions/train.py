@@ -17,11 +17,10 @@ from vmp_edge.files import whole
 from vmp_edge.models import PRESETS, VideoMamba, create, load_checkpoint, zoo
 from vmp_edge.preprocessing import Preprocessing
 
-from .. import training
 from ..clipset import ClipSet
 from ..decoding import Input, Progress, Sampling, Video
-from ..measure import Evaluation, Subject, evaluate, merged
-from ..training import Task, Trainer, load_teacher, save
+from ..measure import Evaluation, Subject, evaluate, merge
+from ..training import Task, Trainer, TrainingRecipe, load_teacher, save
 from . import dataset, geometry
 from .dataset import Clips
 from .geometry import Cut
@@ -31,7 +30,7 @@ STARTS = (ARCHITECTURE, "scratch")
 
 
 @dataclass(frozen=True)
-class Recipe(training.Recipe):
+class ActionsTraining(TrainingRecipe):
     """Everything that decides what comes out, but the videos and the machine.
 
     Attributes:
@@ -61,7 +60,7 @@ class Recipe(training.Recipe):
             raise UsageError(f"a model of another size than {ARCHITECTURE} starts from scratch: give --start scratch")
 
 
-def make_model(recipe: Recipe, classes: int) -> VideoMamba:
+def make_model(recipe: ActionsTraining, classes: int) -> VideoMamba:
     """A model of egomotion-nano's kind with the recipe's start, and a head of its own."""
     torch.manual_seed(recipe.seed)
     frames, size = recipe.frames, recipe.image_size
@@ -75,12 +74,12 @@ def make_model(recipe: Recipe, classes: int) -> VideoMamba:
 
 
 def train_fold(
-    recipe: Recipe, clips: Clips, labels: tuple[str, ...], fold: int, folder: Path, progress: Progress
+    recipe: ActionsTraining, clips: Clips, labels: tuple[str, ...], fold: int, folder: Path, progress: Progress
 ) -> Path:
     """Train a fold's model, or take the one that an earlier run has finished.
 
     Args:
-        recipe: see `Recipe`.
+        recipe: see `ActionsTraining`.
         clips: all folds' videos.
         labels: names of the classes.
         fold: the fold that is held out.
@@ -134,12 +133,17 @@ def subject(path: Path) -> Subject:
 
 
 def train(
-    recipe: Recipe, clips: ClipSet, folder: Path, one_geometry: bool, progress: Progress, workers: int | None = None
+    recipe: ActionsTraining,
+    clips: ClipSet,
+    folder: Path,
+    one_geometry: bool,
+    progress: Progress,
+    workers: int | None = None,
 ) -> dict[str, Any]:
     """Train and measure all folds.
 
     Args:
-        recipe: see `Recipe`.
+        recipe: see `ActionsTraining`.
         clips: labelled videos with folds.
         folder: gets the models, ``clips.csv`` (the videos with their folds), ``labels.txt`` and ``results.json``.
         one_geometry: bring the videos to one size and length first.
@@ -170,7 +174,7 @@ def train(
     for fold in clips.folds:
         path = train_fold(recipe, pixels, clips.labels, fold, folder, progress)
         parts += evaluate([subject(path)], clips.fold(fold), Sampling(clips=recipe.clips), workers=workers)
-    found = dataclasses.replace(merged(parts, clips.name), skipped=tuple(skipped))
+    found = dataclasses.replace(merge(parts, clips.name), skipped=tuple(skipped))
     measured = summary(found, recipe, controls, cut)
     with whole(folder / "results.json") as place:
         place.write_text(json.dumps(measured, indent=1) + "\n")
@@ -196,7 +200,7 @@ def _check_teacher(folder: Path, ours: str) -> None:
 
 
 def summary(
-    found: Evaluation, recipe: Recipe, controls: dict[str, dict[int, float]], cut: Cut | None
+    found: Evaluation, recipe: ActionsTraining, controls: dict[str, dict[int, float]], cut: Cut | None
 ) -> dict[str, Any]:
     """What was measured, as ``results.json`` has it."""
     folds = list(found.by_fold().values())

@@ -23,8 +23,7 @@ from vmp_edge.errors import UsageError, VmpError
 from vmp_edge.files import whole
 from vmp_edge.models import VideoMamba, create
 
-from .. import training
-from ..training import Task, Trainer, recipe_options, save
+from ..training import Task, Trainer, TrainingRecipe, load_teacher, recipe_options, save
 from . import dataset
 from .camera import FPS, LABELS
 from .dataset import PREPROCESSING, Pool
@@ -34,7 +33,7 @@ NAME = "egomotion-nano"
 
 
 @dataclass(frozen=True)
-class Recipe(training.Recipe):
+class EgomotionTraining(TrainingRecipe):
     """Everything that decides what comes out, but the machine. The pools have seeds of their own.
 
     Attributes:
@@ -51,14 +50,14 @@ class Recipe(training.Recipe):
             raise UsageError(f"embed_dim is {self.embed_dim}; it must be a multiple of 4")
 
 
-QUICK = Recipe(clips=160, validation=40, epochs=2, batch=16, learning_rate=1e-3)
+QUICK = EgomotionTraining(clips=160, validation=40, epochs=2, batch=16, learning_rate=1e-3)
 
 
-def make_trainer(recipe: Recipe, train: Pool, validation: Pool, folder: Path) -> Trainer:
+def make_trainer(recipe: EgomotionTraining, train: Pool, validation: Pool, folder: Path) -> Trainer:
     """A run on pools, its model started as a motion detector.
 
     Args:
-        recipe: see `Recipe`.
+        recipe: see `EgomotionTraining`.
         train: the pool to learn from.
         validation: the pool to look at after every epoch.
         folder: where the checkpoint is kept; one of the same recipe is taken up.
@@ -70,7 +69,7 @@ def make_trainer(recipe: Recipe, train: Pool, validation: Pool, folder: Path) ->
     torch.manual_seed(recipe.seed)
     sizes = {"embed_dim": recipe.embed_dim, "depth": recipe.depth}
     model = create(NAME, num_classes=len(LABELS), **sizes).train()
-    teacher = training.load_teacher(Path(recipe.teacher), model) if recipe.teacher else None
+    teacher = load_teacher(Path(recipe.teacher), model) if recipe.teacher else None
     first, _ = next(dataset.evaluation_batches(train))
     initialise(model, first, np.random.default_rng(recipe.seed))
     task = Task(
@@ -112,7 +111,7 @@ def save_weights(trainer: Trainer, path: Path) -> None:
     save(content, path)
 
 
-def train(recipe: Recipe, folder: Path, workers: int | None = None) -> Trainer:
+def train(recipe: EgomotionTraining, folder: Path, workers: int | None = None) -> Trainer:
     """Draw the pools, train, and write weights and history into ``folder``.
 
     Raises:
@@ -138,9 +137,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder for clips, checkpoint, weights and history")
     parser.add_argument("--quick", action="store_true", help="a smoke test of seconds; the weights are worth nothing")
     parser.add_argument("--workers", type=int, help="processes that draw clips; all cores by default")
-    options, chosen = recipe_options(parser, Recipe, arguments)
+    options, chosen = recipe_options(parser, EgomotionTraining, arguments)
     try:
-        train(dataclasses.replace(QUICK if options.quick else Recipe(), **chosen), options.output, options.workers)
+        train(
+            dataclasses.replace(QUICK if options.quick else EgomotionTraining(), **chosen),
+            options.output,
+            options.workers,
+        )
     except VmpError as error:
         print(error, file=sys.stderr)
         return 1

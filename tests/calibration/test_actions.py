@@ -10,7 +10,7 @@ import torch
 from vmp_edge.calibration import clipset
 from vmp_edge.calibration.actions import __main__ as command
 from vmp_edge.calibration.actions import dataset, geometry
-from vmp_edge.calibration.actions.train import Recipe, make_model
+from vmp_edge.calibration.actions.train import ActionsTraining, make_model
 from vmp_edge.calibration.clipset import ClipSetError
 from vmp_edge.calibration.decoding import Sampling, read_clips
 from vmp_edge.calibration.measure import evaluate_bundles
@@ -117,13 +117,13 @@ def test_batches_are_the_clips_in_another_order(clips_folder):
 
 def test_a_model_starts_from_what_was_learnt_on_motion():
     trained = zoo.load("egomotion-nano").module.state_dict()
-    model = make_model(Recipe(frames=4, image_size=32), 3).state_dict()
+    model = make_model(ActionsTraining(frames=4, image_size=32), 3).state_dict()
     assert torch.equal(model["layers.0.mixer.in_proj.weight"], trained["layers.0.mixer.in_proj.weight"])
     assert model["head.weight"].shape == (3, 96)
-    scratch = make_model(Recipe(frames=4, image_size=32, start="scratch"), 3).state_dict()
+    scratch = make_model(ActionsTraining(frames=4, image_size=32, start="scratch"), 3).state_dict()
     assert not torch.equal(scratch["layers.0.mixer.in_proj.weight"], model["layers.0.mixer.in_proj.weight"])
     with pytest.raises(UsageError, match="starts from"):
-        Recipe(start="imagenet")
+        ActionsTraining(start="imagenet")
 
 
 @pytest.fixture

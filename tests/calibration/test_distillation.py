@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vmp_edge.calibration.distillation import features_loss, predictions_loss
-from vmp_edge.calibration.training import Recipe, Task, Trainer, load_teacher
+from vmp_edge.calibration.training import Task, Trainer, TrainingRecipe, load_teacher
 from vmp_edge.errors import CheckpointError, UsageError
 from vmp_edge.models import ModelOptions, VideoMamba
 
@@ -45,7 +45,7 @@ def test_losses_are_the_formulas():
 @pytest.mark.parametrize(("student", "teacher"), [(16, 32), (32, 16), (16, 16)])
 def test_the_student_comes_closer_to_its_teacher(tmp_path, video, student, teacher):
     """From a larger and from a smaller one, with labels that tell nothing."""
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         epochs=60, batch=12, learning_rate=5e-3, average=0.9, teacher_weight=4.0, feature_weight=1.0, teacher="a file"
     )
     model = make(student, seed=1)
@@ -68,7 +68,7 @@ def test_the_student_comes_closer_to_its_teacher(tmp_path, video, student, teach
 
 def test_a_run_with_a_teacher_goes_on(tmp_path, video):
     """The layer between features of different widths is kept, too."""
-    recipe = Recipe(epochs=1, batch=12, feature_weight=1.0, teacher="a file")
+    recipe = TrainingRecipe(epochs=1, batch=12, feature_weight=1.0, teacher="a file")
     task = Task("t", lambda rng: [(video, torch.arange(12) % 5)], 1)
     teacher = make(32).eval().requires_grad_(False)
     first = Trainer(recipe, make(16, seed=1), task, tmp_path / "run", teacher)
@@ -92,4 +92,4 @@ def test_teachers_of_other_clips_or_labels_are_refused(tmp_path):
 @pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"teacher_weight": -1.0}, {"feature_weight": np.nan}])
 def test_settings_that_make_no_sense(wrong):
     with pytest.raises(UsageError, match=f"{next(iter(wrong))} is"):
-        Recipe(**wrong)
+        TrainingRecipe(**wrong)

@@ -82,7 +82,7 @@ def one_thread():
 
 def test_the_recipe_learns_a_batch(tmp_path, small_pool, one_thread):
     """From chance to knowing forty clips: initialisation, gradients, learning rates and averaging work together."""
-    trainer = train.make_trainer(train.Recipe(epochs=20, batch=25), small_pool, small_pool, tmp_path)
+    trainer = train.make_trainer(train.EgomotionTraining(epochs=20, batch=25), small_pool, small_pool, tmp_path)
     video, labels = next(dataset.evaluation_batches(small_pool, 40))
     losses = [trainer.step(20 + i, video, labels) for i in range(40)]
     assert losses[0] > 2.0
@@ -92,7 +92,7 @@ def test_the_recipe_learns_a_batch(tmp_path, small_pool, one_thread):
 
 
 def test_a_smaller_model_learns_from_ours(tmp_path, model, small_pool, one_thread):
-    recipe = train.Recipe(
+    recipe = train.EgomotionTraining(
         epochs=20, batch=25, embed_dim=32, depth=1, teacher=str(zoo.FOLDER / "egomotion-nano.pth"), teacher_weight=2.0
     )
     trainer = train.make_trainer(recipe, small_pool, small_pool, tmp_path)
@@ -101,11 +101,11 @@ def test_a_smaller_model_learns_from_ours(tmp_path, model, small_pool, one_threa
     assert losses[-1] < losses[0]
     assert trainer.averaged_model().options.embed_dim == 32
     with pytest.raises(UsageError, match="multiple of 4"):
-        train.Recipe(embed_dim=30)
+        train.EgomotionTraining(embed_dim=30)
 
 
 def test_training_saves_and_goes_on(tmp_path, small_pool, one_thread):
-    recipe = train.Recipe(epochs=2, batch=50, seed=1)
+    recipe = train.EgomotionTraining(epochs=2, batch=50, seed=1)
     trainer = train.make_trainer(recipe, small_pool, small_pool, tmp_path)
     trainer.run(_no_progress)
     assert [entry["epoch"] for entry in trainer.history] == [1, 2]

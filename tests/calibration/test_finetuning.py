@@ -15,7 +15,7 @@ from vmp_edge.calibration.finetuning import FIXED, Schedule, Student, finetune
 from vmp_edge.compile import graph
 from vmp_edge.compile.lowering import QUANTISED
 
-HARSH = dataclasses.replace(quantisation.load("int8"), dynamic=(), float=(), ranges="percentile", percentile=99.0)
+HARSH = dataclasses.replace(quantisation.load("int8"), dynamic=(), keep_float=(), ranges="percentile", percentile=99.0)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_the_student_computes_what_the_quantised_program_will(program, inputs, r
     student = Student(module, dict(module.named_parameters()), recipe, ranges)
     expected = run(quantisation.quantise(program, recipe, inputs[:3]), inputs[3:6])
     with torch.no_grad():
-        got = torch.cat([student.see(x).logits for x in inputs[3:6]])
+        got = torch.cat([student.outputs(x).logits for x in inputs[3:6]])
     error, change = (got - expected).abs().max(), (run(program, inputs[3:6]) - expected).abs().max()
     assert error < 0.1 * change  # sums in another order may round to another int8
 

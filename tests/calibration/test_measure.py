@@ -10,7 +10,7 @@ from bundles import make_manifest, write_bundle
 from vmp_edge.calibration import clipset
 from vmp_edge.calibration.clipset import ClipSet, ClipSetError, Entry
 from vmp_edge.calibration.decoding import Sampling, Skipped
-from vmp_edge.calibration.measure import Comparison, Evaluation, evaluate_bundles, merged
+from vmp_edge.calibration.measure import Comparison, Evaluation, evaluate_bundles, merge
 from vmp_edge.errors import BundleError, UsageError
 
 
@@ -56,12 +56,12 @@ def test_worst_first():
 def test_folds_and_merging():
     one = make_evaluation([0, 1], [0, 1], folds=[0, 0], skipped=(Skipped(Path("x"), "empty"),))
     two = make_evaluation([0, 1, 1, 1], [0, 1, 0, 0], folds=[1, 1, 1, 1])
-    both = merged([one, two], "both")
+    both = merge([one, two], "both")
     assert both.by_fold() == {0: 1.0, 1: 0.5} and both.top1 == pytest.approx(4 / 6)
     assert len(both.seconds) == 6 and len(both.skipped) == 1
     assert both.to_dict()["folds_mean"] == 0.75
     with pytest.raises(UsageError, match="different labels"):
-        merged([one, make_evaluation([0], [0], 4)], "both")
+        merge([one, make_evaluation([0], [0], 4)], "both")
 
 
 def test_two_models_are_compared():

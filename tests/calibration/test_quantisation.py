@@ -86,29 +86,29 @@ def test_close_to_float_the_same_each_time_and_the_float_program_unharmed(progra
 
 @pytest.mark.parametrize("outputs", ["percentile", "minmax", None])
 def test_what_layers_take_and_what_they_give_have_ranges_of_their_own(program, inputs, outputs):
-    recipe = Recipe("t", "", STATIC, ranges="minmax", outputs=outputs, percentile=90.0, float=("patch", "head"))
+    recipe = Recipe("t", "", STATIC, ranges="minmax", outputs=outputs, percentile=90.0, keep_float=("patch", "head"))
     module = quantisation.quantise(program, recipe, inputs).module(check_guards=False)
     named = dict(zip([name for name, _ in layers(program.module(check_guards=False))], layers(module), strict=True))
     layer = named["blocks.0.in_x"][1]
-    seen = {name: [] for name in ("taken", "given")}
+    seen = {name: [] for name in ("input", "output")}
     source = program.module(check_guards=False)
     node = next(node for name, node in layers(source) if name == "blocks.0.in_x")
-    show = {quantisation.input_of(node): "taken", node: "given"}
+    show = {quantisation.input_of(node): "input", node: "output"}
     recorder = quantisation.Recorder(source, list(show), lambda n, value: seen[show[n]].append(value))
     with torch.no_grad():
         for x in inputs:
             recorder.run(x)
     widest = {name: float(torch.cat(values).max() - torch.cat(values).min()) / 255 for name, values in seen.items()}
-    assert layer.args[0].args[1] == pytest.approx(widest["taken"], rel=1e-4)
+    assert layer.args[0].args[1] == pytest.approx(widest["input"], rel=1e-4)
     after = [user for user in layer.users if user.target == OPS.quantize_per_tensor.default]
     assert len(after) == (outputs is not None)
     if after:
-        assert (after[0].args[1] > 0.9 * widest["given"]) == (outputs == "minmax")
+        assert (after[0].args[1] > 0.9 * widest["output"]) == (outputs == "minmax")
 
 
 def test_smoothing_and_rotating_change_nothing_but_the_numbers_inside(program, inputs):
     recipe = Recipe(
-        "t", "", FLOAT, float=("*",), smooth=0.5, smoothed=("*.in_x", "*.in_z", "*.out"), rotated=("*.out", "head")
+        "t", "", FLOAT, keep_float=("*",), smooth=0.5, smoothed=("*.in_x", "*.in_z", "*.out"), rotated=("*.out", "head")
     )
     balanced = quantisation.quantise(program, recipe, inputs)
     weight = balanced.state_dict["blocks.0.out.weight"]
@@ -191,3 +191,10 @@ def test_signal_to_noise_by_layer(program, inputs):
     assert "blocks.1.normalise.mean (2)" in found  # for the class token alone once more
     assert all(5 < value < 80 for value in found.values())
     assert set(quantisation.signal_to_noise(program, program, inputs[:1]).values()) == {200.0}
+
+
+def test_float_in_a_recipes_file_is_what_stays_float():
+    """The YAML key is `float`; in Python the name would hide the builtin."""
+    recipe = quantisation.load("int8-weight-only")
+    assert recipe.keep_float == ("patch", "head", "*normalise.mean")
+    assert recipe.kind("head") is None and recipe.kind("blocks.0.in_x") == FLOAT
