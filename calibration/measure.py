@@ -96,33 +96,20 @@ def evaluate(
     """
     check_labels(subjects, clips)
     inputs = tuple(dict.fromkeys(subject.input for subject in subjects))
-    places = [inputs.index(subject.input) for subject in subjects]
+    tallies = [_Tally(subject) for subject in subjects]
     entries: list[Entry] = []
     skipped: list[Skipped] = []
-    scores: list[list[NDArray[np.float32]]] = [[] for _ in subjects]
-    seconds: list[list[float]] = [[] for _ in subjects]
     with closing(in_workers(Prepare(inputs, sampling or Sampling()), clips.entries, workers)) as results:
         for entry, result in progress(results, total=len(clips), desc="clips", unit="clip") if progress else results:
             if isinstance(result, Skipped):
                 skipped.append(result)
                 continue
             entries.append(entry)
-            for i, subject in enumerate(subjects):
-                scores[i].append(_scores(subject, result[places[i]], seconds[i]))
+            for tally in tallies:
+                tally.add(result[inputs.index(tally.subject.input)])
     if not entries:
         raise ClipSetError(f"{clips.name} has no videos that can be used{describe_skipped(skipped)}")
-    return [
-        Evaluation(
-            subject.name,
-            subject.labels,
-            tuple(entries),
-            np.stack(scores[i]),
-            np.array(seconds[i]),
-            tuple(skipped),
-            subject.facts,
-        )
-        for i, subject in enumerate(subjects)
-    ]
+    return [tally.evaluation(entries, skipped) for tally in tallies]
 
 
 def check_labels(subjects: Sequence[Subject], clips: ClipSet) -> None:
@@ -144,15 +131,34 @@ def check_labels(subjects: Sequence[Subject], clips: ClipSet) -> None:
         )
 
 
-def _scores(subject: Subject, videos: Video, seconds: list[float]) -> NDArray[np.float32]:
-    """Return the mean scores over a video's clips, (classes,), and append each run's duration to ``seconds``."""
-    total = np.zeros(len(subject.labels), np.float64)
-    for i in range(len(videos)):
-        start = time.perf_counter()
-        logits = subject.run(videos[i : i + 1])
-        seconds.append(time.perf_counter() - start)
-        total += softmax(logits[0, : len(subject.labels)])
-    return (total / len(videos)).astype(np.float32)
+class _Tally:
+    """Runs a model on videos and collects its scores and times.
+
+    Args:
+        subject: The model.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self._scores: list[NDArray[np.float32]] = []
+        self._seconds: list[float] = []
+
+    def add(self, videos: Video) -> None:
+        """Run the model on each clip of a video, (clips, 3, T, S, S), and keep the mean scores."""
+        classes = len(self.subject.labels)
+        total = np.zeros(classes, np.float64)
+        for i in range(len(videos)):
+            start = time.perf_counter()
+            logits = self.subject.run(videos[i : i + 1])
+            self._seconds.append(time.perf_counter() - start)
+            total += softmax(logits[0, :classes])
+        self._scores.append((total / len(videos)).astype(np.float32))
+
+    def evaluation(self, entries: Sequence[Entry], skipped: Sequence[Skipped]) -> Evaluation:
+        """Return the results for the videos that were added, in their order."""
+        subject = self.subject
+        scores, seconds = np.stack(self._scores), np.array(self._seconds)
+        return Evaluation(subject.name, subject.labels, tuple(entries), scores, seconds, tuple(skipped), subject.facts)
 
 
 def evaluate_bundles(

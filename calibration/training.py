@@ -259,7 +259,7 @@ def schedule(progress: float) -> float:
 
 
 def parameter_groups(model: VideoMamba, weight_decay: float) -> list[dict[str, Any]]:
-    """Group the parameters for the optimiser: with decay, without decay, and the patch filters, which learn more slowly.
+    """Group the parameters for the optimiser: with decay, without decay, and the slowly learning patch filters.
 
     Returns:
         Groups with ``params``, ``weight_decay`` and ``rate``, a factor for the learning rate.

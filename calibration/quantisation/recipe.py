@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -97,5 +98,7 @@ def load(name: str) -> Recipe:
     if name not in names():
         raise UsageError(f"there is no recipe {name!r}; there are {', '.join(names())}")
     entry = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
-    fields = {_FIELDS.get(key, key): tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    fields: dict[str, Any] = {
+        _FIELDS.get(key, key): tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+    }
     return Recipe(name, **fields)

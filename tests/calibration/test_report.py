@@ -62,7 +62,7 @@ def test_one_file_says_it_all(bundle, damaged, tmp_path):
     report.write(Report(found, data=clips.name, worst=2), path)
     page = Page(path.read_text())
     assert page.headings == [
-        str(bundle), "Accuracy by label", "Confusion", "Size", "Latency", "Videos recognised worst",
+        str(bundle), "Accuracy by label", "Confusion", "Size", "Latency", "Videos whose own label scored lowest",
         "Videos that could not be used",
     ]  # fmt: skip
     assert "a-empty.mp4" in page.text and "brightness fp32 for host" in " ".join(page.text.split())
@@ -93,11 +93,11 @@ def test_what_a_quantised_build_adds():
     page = Page(html)
     assert page.headings[1:] == [
         "Accuracy by label", "Confusion", "Size", "Latency", "Signal-to-noise ratio by layer", "Folds", "Ablation",
-        "Details", "Videos that the two take for different things", "Videos recognised worst",
+        "Details", "Videos that the two models recognise differently", "Videos whose own label scored lowest",
     ]  # fmt: skip
     text = " ".join(page.text.split())
-    for told in ("fp32 100.0%; -33.3 points", "66.7% agreement", "25.0% of fp32", "all <of> it", "int8 & more"):
-        assert told in text
+    for text_part in ("fp32 100.0%; -33.3 points", "66.7% agreement", "25.0% of fp32", "all <of> it", "int8 & more"):
+        assert text_part in text
     assert "no picture" in text, "the videos are not there"
 
 
