@@ -32,11 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder for models, folds and results")
     parser.add_argument("--one-geometry", action="store_true", help="cut all videos to one size and length first")
     parser.add_argument("--workers", type=int, help="processes that decode (default: all cores)")
-    options, chosen = recipe_options(parser, ActionsTraining, arguments)
+    options, fields = recipe_options(parser, ActionsTraining, arguments)
     try:
         from tqdm import tqdm
 
-        recipe = ActionsTraining(**chosen)
+        recipe = ActionsTraining(**fields)
         clips = clipset.read(options.data, options.group)
         clips = clips if clips.folds else clips.split(options.folds, recipe.seed)
         results = train(recipe, clips, options.output, options.one_geometry, tqdm, options.workers)
