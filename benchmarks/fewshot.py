@@ -62,10 +62,8 @@ PICTURE = Path(__file__).parents[1] / "docs" / "images" / "fewshot.png"
 SHOTS = (1, 3, 5)
 CLIPS = 3  # clips of a video; each is an example, like the windows of a stream
 NOBODY = -1  # a fold without videos, so that a training holds nothing out
-HALVES = (
-    ((0, 1, 2), (3, 4, 5)),
-    ((0, 2, 4), (1, 3, 5)),
-)  # divisions of the classes: trained on one half, tested on the other
+# Divisions of the classes into halves; a model is trained on one half and tested on the other.
+HALVES = (((0, 1, 2), (3, 4, 5)), ((0, 2, 4), (1, 3, 5)))
 Vectors = npt.NDArray[np.float32]
 
 

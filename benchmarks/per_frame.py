@@ -60,9 +60,7 @@ def measure(
     scores: list[npt.NDArray[np.float32]] = []
     index = 0
     while len(scores) <= windows:
-        start = (
-            time.thread_time()
-        )  # one thread does all the work, so its CPU time counts, which other processes do not change
+        start = time.thread_time()  # all work is in one thread; other processes do not change its CPU time
         prediction = stream.push(frames[index % len(frames)], index / RATE)
         used = (time.thread_time() - start) * 1e3
         index += 1

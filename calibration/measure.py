@@ -116,7 +116,7 @@ def check_labels(subjects: Sequence[Subject], clips: ClipSet) -> None:
     """Check that all models have the same labels, and that every video has one of them.
 
     Raises:
-        UsageError: They do not.
+        UsageError: The models' labels differ, or a video has no label or one that the models do not know.
     """
     first = subjects[0]
     for subject in subjects[1:]:

@@ -1,4 +1,4 @@
-"""Recipes, ranges, and what quantising makes of a program."""
+"""Test recipes, ranges, and quantised programs."""
 
 import dataclasses
 
@@ -43,15 +43,15 @@ def run(program, inputs):
 
 @pytest.mark.parametrize("name", QUANTISED)
 def test_layers_are_what_the_recipe_says(program, inputs, name):
-    """The interface that the engines' lowerings are written for."""
+    """The quantised program has the form that the engines' lowerings expect."""
     recipe = quantisation.load(name)
     module = quantisation.quantise(program, recipe, inputs).module(check_guards=False)
     expected = {layer: recipe.kind(layer) for layer, _ in layers(program.module(check_guards=False))}
     assert {"blocks.0.in_x", "blocks.1.forwards.dt_up", "patch", "head"} <= set(expected)
-    found = [node for node in module.graph.nodes if node.target in quantisation.LAYERS]
+    nodes = [node for node in module.graph.nodes if node.target in quantisation.LAYERS]
     plain = [layer for layer, _ in layers(program.module(check_guards=False))]
-    assert len(found) == len(plain)
-    for layer, node in zip(plain, found, strict=True):
+    assert len(nodes) == len(plain)
+    for layer, node in zip(plain, nodes, strict=True):
         kind, (x, weight) = expected[layer], node.args[:2]
         if kind is None:
             assert weight.op == "get_attr", layer
@@ -143,13 +143,13 @@ def test_ranges():
 @pytest.mark.parametrize("ranges", ["minmax", "percentile"])
 def test_headroom_widens_ranges_around_zero(ranges):
     values = torch.linspace(-3, 5, 1001)
-    found = []
+    results = []
     for headroom in (1.0, 1.5):
         observer = RangeObserver(ranges, 99.0, headroom, dtype=torch.int32, quant_min=0, quant_max=65535)
         observer(values)
         assert observer.calculate_qparams() == observer.calculate_qparams()
-        found.append(observer.calculate_qparams())
-    (scale, zero_point), (wide, same) = found
+        results.append(observer.calculate_qparams())
+    (scale, zero_point), (wide, same) = results
     assert float(wide) == pytest.approx(1.5 * float(scale))
     assert abs(int(same) - int(zero_point)) <= 1
 
@@ -186,10 +186,10 @@ def test_hadamard_matrices_are_orthogonal(size):
 
 def test_signal_to_noise_by_layer(program, inputs):
     quantised = quantisation.quantise(program, quantisation.load("int8"), inputs)
-    found = quantisation.signal_to_noise(program, quantised, inputs[:1])
-    assert next(iter(found)) == "patch" and list(found)[-1] == "head"
-    assert "blocks.1.normalise.mean (2)" in found  # for the class token alone once more
-    assert all(5 < value < 80 for value in found.values())
+    ratios = quantisation.signal_to_noise(program, quantised, inputs[:1])
+    assert next(iter(ratios)) == "patch" and list(ratios)[-1] == "head"
+    assert "blocks.1.normalise.mean (2)" in ratios  # the norm runs once more, for the class token alone
+    assert all(5 < value < 80 for value in ratios.values())
     assert set(quantisation.signal_to_noise(program, program, inputs[:1]).values()) == {200.0}
 
 
