@@ -189,7 +189,7 @@ def program_size(bundle: Path) -> float:
     return manifest.files[manifest.program].size / 1e6
 
 
-def installed(variant: str) -> bool:
+def is_installed(variant: str) -> bool:
     """Return whether a variant's engine is installed; only OpenVINO may be missing in `make bench`."""
     return not variant.startswith("openvino") or importlib.util.find_spec("openvino") is not None
 
@@ -211,7 +211,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--variants",
         nargs="+",
-        default=[name for name in VARIANTS if installed(name)],
+        default=[name for name in VARIANTS if is_installed(name)],
         choices=VARIANTS,
         help="default: all whose engine is installed; `source` is always measured",
     )

@@ -61,7 +61,7 @@ def cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-class Timed(Stages):
+class StageTimer(Stages):
     """Keep the CPU seconds of a build's stages, by the first word of the stage's description."""
 
     seconds: ClassVar[dict[str, float]] = {}
@@ -85,8 +85,8 @@ def measure(name: str, precision: str, model: str, clips: int) -> dict[str, Any]
             calibration = {"calibrate": clip_list, "calibration_clips": CALIBRATION}
         output = Path(folder) / "bundle"
         request = Request(name, model=model, precision=precision, output=output, parity_clips=clips, **calibration)
-        manifest = build(request, stages=Timed).manifest
-    return row_of(manifest, Timed.seconds["lower"], cpu_seconds() - started)
+        manifest = build(request, stages=StageTimer).manifest
+    return row_of(manifest, StageTimer.seconds["lower"], cpu_seconds() - started)
 
 
 def row_of(manifest: Manifest, compiling: float | None = None, seconds: float | None = None) -> dict[str, Any]:

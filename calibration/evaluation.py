@@ -22,7 +22,7 @@ _PLACES = 4  # decimals of shares in JSON
 
 @dataclass(frozen=True, eq=False)  # comparing arrays does not give one truth value
 class Evaluation:
-    """What a model recognised in a clip set.
+    """The results of a model on a clip set.
 
     Attributes:
         name: The model's name.
@@ -157,7 +157,7 @@ class Comparison:
 
     @property
     def speed(self) -> float:
-        """How many times as fast the subject is, by medians; both models ran in turns on the same clips."""
+        """Speed of the subject over that of the baseline, by medians; both ran in turns on the same clips."""
         return float(np.median(self.baseline.seconds) / np.median(self.subject.seconds))
 
     def to_dict(self) -> dict[str, Any]:

@@ -70,11 +70,11 @@ def poses(times: Array, segments: list[Segment], rng: np.random.Generator) -> Ar
         elif segment.label in DIRECTIONS:
             axis, sign = DIRECTIONS[segment.label]
             share = np.clip((times - segment.start) / (segment.end - segment.start), 0, 1)
-            path[:, axis] += sign * _TRAVEL[axis] * _eased(share)
+            path[:, axis] += sign * _TRAVEL[axis] * _ease(share)
     return path
 
 
-def _eased(share: Array, ramp: float = 0.12) -> Array:
+def _ease(share: Array, ramp: float = 0.12) -> Array:
     """Map 0 .. 1 to 0 .. 1 at a constant speed, apart from a soft start and a soft end of length ``ramp``."""
     speed = 1 / (1 - ramp)
     start, end = speed * share**2 / (2 * ramp), 1 - speed * (1 - share) ** 2 / (2 * ramp)

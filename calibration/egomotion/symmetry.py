@@ -19,7 +19,7 @@ _IN_OUT = {"zoom-in": "zoom-out"}
 _AXES = {"pan-left": "tilt-up", "pan-right": "tilt-down"}
 
 
-def _swapped(*pairs: dict[str, str]) -> Tensor:
+def _swap(*pairs: dict[str, str]) -> Tensor:
     """Return the new index of each label when the labels of each pair are swapped."""
     both = {a: b for pair in pairs for a, b in [*pair.items(), *((v, k) for k, v in pair.items())]}
     return torch.tensor([LABELS.index(both.get(label, label)) for label in LABELS])
@@ -27,10 +27,10 @@ def _swapped(*pairs: dict[str, str]) -> Tensor:
 
 # By name, the new index of each label.
 SYMMETRIES = {
-    "mirror": _swapped(_LEFT_RIGHT, _ROLL),
-    "upside-down": _swapped(_UP_DOWN, _ROLL),
-    "transpose": _swapped(_AXES, _ROLL),
-    "reverse": _swapped(_LEFT_RIGHT, _UP_DOWN, _IN_OUT, _ROLL),
+    "mirror": _swap(_LEFT_RIGHT, _ROLL),
+    "upside-down": _swap(_UP_DOWN, _ROLL),
+    "transpose": _swap(_AXES, _ROLL),
+    "reverse": _swap(_LEFT_RIGHT, _UP_DOWN, _IN_OUT, _ROLL),
 }
 
 

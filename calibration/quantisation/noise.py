@@ -25,7 +25,7 @@ def signal_to_noise(program: ExportedProgram, quantised: ExportedProgram, inputs
         Decibels by layer, in the program's order. A layer's value includes the errors of all layers before it.
     """
     modules = [each.module(check_guards=False) for each in (program, quantised)]
-    names = _numbered([name for name, _ in layers(modules[0])])
+    names = _number_repeats([name for name, _ in layers(modules[0])])
     float_names, quantised_names = (
         {node: name for name, (_, node) in zip(names, layers(module), strict=True)} for module in modules
     )
@@ -53,7 +53,7 @@ def decibels(power: float, noise: float) -> float:
     return 10 * float(torch.log10(torch.tensor(power / max(noise, 1e-20 * power, 1e-38), dtype=torch.float64)))
 
 
-def _numbered(names: Sequence[str]) -> list[str]:
+def _number_repeats(names: Sequence[str]) -> list[str]:
     """Make names unique: the second and later uses of a layer get a number."""
     uses: Counter[str] = Counter()
     numbered = []

@@ -20,7 +20,7 @@ _FIELDS = {"float": "keep_float"}  # keys of the YAML files whose fields have an
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a program is quantised.
+    """The settings for quantising a program.
 
     Layers are named like the program's parameters, without ``.weight``. Patterns are those of `fnmatch`.
 
