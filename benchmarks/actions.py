@@ -1,4 +1,4 @@
-"""Write the table of what `python -m vmp_edge.calibration.actions` measured, from its output folders."""
+"""Write the table of accuracies that `python -m vmp_edge.calibration.actions` measured, from its output folders."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results" / "actions.md"
 INTRODUCTION = """# Real action clips
 
-Small models of egomotion-nano's kind, trained by cross-validation to measure on what quantising costs; they are not
-shipped. Top-1 in percent, each fold's videos by the model that was not trained on them, with the weights after the last
-epoch. *Geometry alone* is a random forest on the videos' width, height and length with the same folds: what a model
-could score without looking at the pictures. Chance is the share of the commonest label.
+Small models of egomotion-nano's architecture, trained by cross-validation, on which the costs of quantising are
+measured. They do not come with the package. Top-1 in percent: each fold's videos are recognised by the model that was
+not trained on them, with the weights after the last epoch. *Geometry alone* is a random forest on the videos' width,
+height and length with the same folds: the accuracy that a model could reach without looking at the pictures. Chance is
+the share of the commonest label.
 """
 
 
-def row(name: str, found: dict[str, Any]) -> str:
-    """A data set's line."""
-    counts = [label["clips"] for label in found["by_label"].values()]
-    after = found.get("geometry_control_after")
-    geometry = f"{100 * found['geometry_control']:.1f}" + (f", cut to one {100 * after:.1f}" if after else "")
-    folds = ", ".join(f"{100 * value:.1f}" for value in found["folds"].values())
+def row(name: str, results: dict[str, Any]) -> str:
+    """Return a data set's row."""
+    counts = [label["clips"] for label in results["by_label"].values()]
+    after = results.get("geometry_control_after")
+    geometry = f"{100 * results['geometry_control']:.1f}" + (f", cut to one {100 * after:.1f}" if after else "")
+    folds = ", ".join(f"{100 * value:.1f}" for value in results["folds"].values())
     return (
-        f"| {name} | {found['recipe']['start']} | {sum(counts)} | {len(counts)} "
+        f"| {name} | {results['recipe']['start']} | {sum(counts)} | {len(counts)} "
         f"| {100 * max(counts) / sum(counts):.1f} "
-        f"| {geometry} | {folds} | **{100 * found['folds_mean']:.1f}** ± {100 * found['folds_deviation']:.1f} |"
+        f"| {geometry} | {folds} | **{100 * results['folds_mean']:.1f}** ± {100 * results['folds_deviation']:.1f} |"
     )
 
 
-def notes(name: str, found: dict[str, Any]) -> str:
-    """What its videos were cut to, its recipe, and its labels."""
-    cut, recipe = found["geometry"], found["recipe"]
+def notes(name: str, results: dict[str, Any]) -> str:
+    """Return a data set's note: the cut of its videos, its recipe, and its labels."""
+    cut, recipe = results["geometry"], results["recipe"]
     window = (
         f"the middle {cut['width']}x{cut['height']} pixels and {cut['seconds']:.2f} s of every video"
         if cut
         else "whole videos"
     )
-    labels = ", ".join(f"{label} {100 * value['recall']:.0f}%" for label, value in found["by_label"].items())
+    labels = ", ".join(f"{label} {100 * value['recall']:.0f}%" for label, value in results["by_label"].items())
     return (
         f"- {name}, from {recipe['start']}: {window}; {recipe['frames']} frames of {recipe['image_size']}x"
         f"{recipe['image_size']}, {recipe['epochs']} epochs, batches of {recipe['batch']}, mean of {recipe['clips']} "
@@ -49,8 +50,8 @@ def notes(name: str, found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("outputs", nargs="+", metavar="NAME=DIR", help="a data set's name and the training's --output")
-    parser.add_argument("--command", action="append", default=[], help="a command that made them, for the record")
-    parser.add_argument("--note", action="append", default=[], help="a sentence to be added")
+    parser.add_argument("--command", action="append", default=[], help="a command that made the outputs, to be quoted")
+    parser.add_argument("--note", action="append", default=[], help="a sentence to add below the table")
     options = parser.parse_args()
     measured = {}
     for text in options.outputs:

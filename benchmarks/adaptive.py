@@ -1,4 +1,4 @@
-"""The figure in docs/adaptive.md: a stream's latency while others take the cores, and the governor's decisions.
+"""Draw the figure in docs/adaptive.md: a stream's latency under load, and the governor's decisions.
 
 vmp-edge build --target host --model videomambapro-tiny --frames 4 --image-size 112 --variants depth=6,12 \
     --output build/adaptive
@@ -37,13 +37,14 @@ COLOURS = {"latency": "#c0392b", "cpu": "#c0392b", "relief": "#3f9b57"}
 
 
 def burn(stop: Any) -> None:
-    """Keeps a core busy."""
+    """Keep a core busy."""
     while not stop.is_set():
         sum(range(10000))
 
 
 @contextlib.contextmanager
 def hogs(count: int) -> Iterator[None]:
+    """Run processes that keep the cores busy."""
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     busy = [context.Process(target=burn, args=(stop,), daemon=True) for _ in range(count)]
@@ -58,24 +59,24 @@ def hogs(count: int) -> Iterator[None]:
 
 
 def frames() -> Iterator[Any]:
-    """The sample's frames for ever, as a camera's: each at its time."""
+    """Yield the sample's frames again and again, each at its time, like a camera."""
     video = cv2.VideoCapture(str(SAMPLE))
-    taken = []
+    images = []
     while (read := video.read())[0]:
-        taken.append(read[1])
+        images.append(read[1])
     start = time.monotonic()
-    for number, frame in enumerate(itertools.cycle(taken)):
+    for number, frame in enumerate(itertools.cycle(images)):
         time.sleep(max(0.0, start + number / FPS - time.monotonic()))
         yield frame
 
 
 class Run:
-    """One stream under the hogs.
+    """A stream that first runs alone, then beside busy processes, then alone again.
 
     Args:
-        bundle: with variants.
-        budget: seconds; None runs without a governor.
-        busy: how many processes take the cores.
+        bundle: Folder of a bundle with variants.
+        budget: The governor's budget in seconds; None runs without a governor.
+        busy: Number of busy processes.
     """
 
     def __init__(self, bundle: Path, budget: float | None, busy: int) -> None:
@@ -116,7 +117,7 @@ class Run:
 
 def draw(free: Run, governed: Run, budget: float) -> None:
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(8, 4.2), sharex=True, height_ratios=(3, 1))
-    for run, colour, name in ((free, "0.7", "without a governor"), (governed, "#2a7fb8", "with one")):
+    for run, colour, name in ((free, "0.7", "without a governor"), (governed, "#2a7fb8", "with a governor")):
         upper.plot(*zip(*run.latencies, strict=True), ".", color=colour, ms=2.5, label=name)
     upper.axhline(budget, color="0.3", lw=0.9, ls="--")
     upper.text(0.1, budget * 1.08, "budget", color="0.3", fontsize=8)
@@ -147,8 +148,15 @@ def draw(free: Run, governed: Run, budget: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, default=ROOT / "build" / "adaptive")
-    parser.add_argument("--budget-ms", type=float, help="default: half of what it is under load without a governor")
-    parser.add_argument("--hogs", type=int, default=2 * (os.cpu_count() or 1), help="default: two a core")
+    parser.add_argument(
+        "--budget-ms", type=float, help="default: half of the 95th percentile under load without a governor"
+    )
+    parser.add_argument(
+        "--hogs",
+        type=int,
+        default=2 * (os.cpu_count() or 1),
+        help="number of busy processes (default: two for each core)",
+    )
     args = parser.parse_args()
     free = Run(args.bundle, None, args.hogs)
     budget = args.budget_ms / 1e3 if args.budget_ms else free.p95(CALM, CALM + HOGGED) / 2

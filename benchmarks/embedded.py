@@ -1,4 +1,4 @@
-"""The C library beside Python on the host bundle of egomotion-nano: from a pushed frame to a result.
+"""Time the C library beside Python on the host bundle of egomotion-nano: from a pushed frame to a result.
 
 python benchmarks/embedded.py
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+from camera_frames import HEIGHT, WIDTH, make_frames
 
 from vmp_edge.cli import main as vmp_edge
 from vmp_edge.recognizer import load
@@ -26,61 +27,53 @@ from vmp_edge.stream.stream import Stream
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "embedded.md"
-WIDTH, HEIGHT, RATE = 640, 480, 30.0
+RATE = 30.0  # frames per second
 FORMATS = {"bgr": None, "nv12": cv2.COLOR_BGR2YUV_I420, "yuyv": cv2.COLOR_BGR2YUV_YUY2, "grey": cv2.COLOR_BGR2GRAY}
 
 Frames = npt.NDArray[np.uint8]
-Times = tuple[float, float]  # milliseconds that a frame takes, and a window; medians
-
-
-def make_frames(count: int) -> Frames:
-    """A camera that moves over a coarse pattern: uint8 (count, H, W, 3) BGR."""
-    rng = np.random.default_rng(0)
-    scene = cv2.resize(rng.integers(0, 256, (40, 60, 3), np.uint8), (3 * WIDTH, 2 * HEIGHT))
-    places = [(i * 4 % (2 * WIDTH), i * 2 % HEIGHT) for i in range(count)]
-    return np.stack([scene[y : y + HEIGHT, x : x + WIDTH] for x, y in places])
+Times = tuple[float, float]  # median milliseconds of a frame and of a window
 
 
 def as_format(frame: Frames, name: str) -> bytes:
-    """A BGR frame in one of the C example's formats."""
+    """Convert a BGR frame to one of the C example's formats."""
     code = FORMATS[name]
     converted = frame if code is None else cv2.cvtColor(frame, code)
-    if name == "nv12":  # planes of U and V, one after the other, become pairs
+    if name == "nv12":  # two planes of U and V become pairs
         luma, u, v = np.split(converted.reshape(-1), [WIDTH * HEIGHT, WIDTH * HEIGHT * 5 // 4])
         return luma.tobytes() + np.stack([u, v], 1).tobytes()
     return converted.tobytes()
 
 
 def time_c(example: Path, bundle: Path, data: bytes, name: str) -> Times:
-    """By the C example, which prints the library's own statistics."""
-    done = subprocess.run(
+    """Time the C example, which prints the library's own statistics."""
+    process = subprocess.run(
         [example, bundle, name, str(WIDTH), str(HEIGHT), str(RATE)],
         input=data,
         capture_output=True,
         check=True,
         env={**os.environ, "VMP_EDGE_LIBRARIES": str(executorch_folder() / "lib")},
     )
-    window, frame = re.findall(r"([\d.]+) ms a", done.stderr.decode().splitlines()[-1])
+    window, frame = re.findall(r"([\d.]+) ms a", process.stderr.decode().splitlines()[-1])
     return float(frame), float(window)
 
 
 def time_python(bundle: Path, frames: Frames) -> Times:
-    """By `Stream.push`: what a frame takes without a window, and the latency that its results tell."""
+    """Time `Stream.push`: calls without a window, and the latencies of its results."""
     pushes, windows = [], []
     with load(bundle, threads=1) as recognizer:
         stream = Stream(recognizer, bgr=True)
         for index, frame in enumerate(frames):
             start = time.perf_counter()
-            found = stream.push(frame, index / RATE)
-            if found is None:
+            prediction = stream.push(frame, index / RATE)
+            if prediction is None:
                 pushes.append(time.perf_counter() - start)
             else:
-                windows.append(found.latency)
+                windows.append(prediction.latency)
     return statistics.median(pushes) * 1e3, statistics.median(windows) * 1e3
 
 
 def build(folder: Path) -> tuple[Path, Path]:
-    """The C example and the bundle."""
+    """Build the C example and the bundle, and return their paths."""
     options = ["-DCMAKE_BUILD_TYPE=Release", "-DVMP_EDGE_EXAMPLES=ON"]
     cmake_build(ROOT / "runtimes" / "embedded", folder / "c", ["recognize_pipe"], options, folder / "log")
     bundle = folder / "bundle"
@@ -90,15 +83,15 @@ def build(folder: Path) -> tuple[Path, Path]:
 
 
 def write(results: dict[str, list[Times]], command: str) -> None:
-    """The table."""
+    """Write the table."""
     middle = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in results.items()}
     python = middle["Python, bgr"]
     lines = [
         "# The C library",
         "",
         f"`egomotion-nano`, host bundle (ExecuTorch, fp32, one thread), frames of {WIDTH}x{HEIGHT}. Medians over",
-        "rounds that took turns. A frame: copying, resizing, normalising into the ring. A window: gathering it, the",
-        "model, softmax, smoothing. Pixels come from a pipe, whose reading is not counted.",
+        "rounds in turns. Work for a frame: copying, resizing, normalising into the ring. Work for a window: gathering",
+        "its frames, the model, softmax, smoothing. The pixels come from a pipe; reading it does not count.",
         "",
         "| | ms a frame | Python's over it | ms a window | Python's over it |",
         "|---|---|---|---|---|",
@@ -110,9 +103,9 @@ def write(results: dict[str, list[Times]], command: str) -> None:
 
 
 def main() -> None:
-    """Times both in turns and writes the table."""
+    """Time C and Python in turns and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=600, help="of a round (default: 600)")
+    parser.add_argument("--frames", type=int, default=600, help="frames in a round (default: 600)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
     arguments = parser.parse_args()
     frames = make_frames(arguments.frames)

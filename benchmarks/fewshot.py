@@ -1,9 +1,9 @@
-"""Few-shot episodes on labelled videos: how well prototypes of a model's features tell classes that it has not seen.
+"""Measure few-shot accuracy: how well prototypes of a model's features tell classes apart that it has not seen.
 
 python benchmarks/fewshot.py --data runs/ut_interaction/clips.csv --surveillance runs/surv_fight/fold-0.pth
 
-An episode draws N classes, K example videos of each, and a query video of each, all from other scenes than the query's.
-The features are those of models trained on something else; the prototypes are those of `vmp_edge.gallery`.
+An episode draws N classes, K example videos of each, and a query video of each, whose scene is not among the examples'
+scenes. The features come from models trained on other data; `vmp_edge.gallery` makes the prototypes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from vmp_edge.calibration import clipset
 from vmp_edge.calibration.actions import dataset
-from vmp_edge.calibration.actions.train import Recipe, train_fold
+from vmp_edge.calibration.actions.train import ActionsTraining, train_fold
 from vmp_edge.calibration.clipset import ClipSet
 from vmp_edge.calibration.decoding import Input, Prepare, Sampling, Video
 from vmp_edge.cli.output import progress_bar
@@ -35,32 +35,35 @@ from vmp_edge.preprocessing import Preprocessing
 RESULT = Path(__file__).parent / "results" / "fewshot.md"
 INTRODUCTION = """# Few-shot classes
 
-ut_interaction: 96 videos, 6 classes of 16 scenes, all cut to one size and length. An episode draws N classes and one
-scene; K example videos of each class come from the other scenes, the queries from that one. Each video is three clips:
-three examples of one take, or a query of their mean. The prototypes and thresholds are those of `vmp-edge enroll`,
-without negatives but in the last lines.
+ut_interaction: 96 videos, 6 classes in 16 scenes, all cut to one size and length. An episode draws N classes and one
+scene. The queries come from this scene, and K example videos of each class from the other scenes. Each video gives
+three clips: an example video adds all three, a query is their mean. Prototypes and thresholds are those of
+`vmp-edge enroll`, without negatives except in the last rows.
 
-Accuracy is of the nearest prototype, in percent, the mean of {episodes} episodes with its 95% interval (over draws of
-episodes from these videos, not over other videos). AUROC: how well the largest similarity tells queries of the N
-classes from those of the classes left out; 0.5 is chance. Accepted: percent of the queries of either kind that pass
-the threshold of a class.
+Accuracy is that of the nearest prototype, in percent: the mean of {episodes} episodes with its 95% interval (over draws
+of episodes from these videos, not over other videos). AUROC: how well the largest similarity separates queries of the N
+classes from queries of the other classes; 0.5 is chance. Accepted: percent of the queries of either kind that pass the
+threshold of a class.
 
-- pixels: the frames of 16x16 pixels less their mean over the videos, no model.
+- pixels: frames of 16x16 pixels less their mean over the videos, without a model.
 - egomotion-nano: trained to name the camera's motion; not trained on any of these videos.
-- trained on surv_fight: egomotion-nano trained further on fights and none; not trained on any of these videos.
+- trained on surv_fight: egomotion-nano trained further on videos with and without fights; not trained on any of these
+  videos.
 - trained on the other three classes: egomotion-nano trained further on the three classes that an episode does not draw
-  from; four models, of two divisions of the six classes. They saw the scenes and people, in other actions: the most
-  favourable lines. In the last ones, the videos that they were trained on are the gallery's negatives.
+  from; four models, from two divisions of the six classes. They have seen the scenes and people in other actions, so
+  these rows are the most favourable. In the last rows, the videos that the models were trained on are the gallery's
+  negatives.
 
-The thresholds' rule (the mean, not the least, similarity of left-out examples) was chosen on these episodes.
+The rule for the thresholds (the mean, not the least, similarity of left-out examples) was chosen on these episodes.
 
 | features | N | K | chance | accuracy | AUROC | known accepted | others accepted |
 |---|---|---|---|---|---|---|---|"""
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "fewshot.png"
 SHOTS = (1, 3, 5)
-CLIPS = 3  # of a video, each an example, as windows of a stream are
-NOBODY = -1  # a fold that no video is in: nothing is held out of a training
-HALVES = (((0, 1, 2), (3, 4, 5)), ((0, 2, 4), (1, 3, 5)))  # of the classes: trained on one, tested on the other
+CLIPS = 3  # clips of a video; each is an example, like the windows of a stream
+NOBODY = -1  # a fold without videos, so that a training holds nothing out
+# Divisions of the classes into halves; a model is trained on one half and tested on the other.
+HALVES = (((0, 1, 2), (3, 4, 5)), ((0, 2, 4), (1, 3, 5)))
 Vectors = npt.NDArray[np.float32]
 
 
@@ -75,7 +78,15 @@ class Videos:
 
 @dataclass
 class Tally:
-    """What episodes gave: each one's accuracy; similarities of known and unknown queries; how many were accepted."""
+    """The results of episodes.
+
+    Attributes:
+        accuracies: Accuracy of each episode.
+        known: Largest similarity of each query of the drawn classes.
+        unknown: Largest similarity of each query of the other classes.
+        accepted: For each query of the drawn classes, True if it passed a threshold.
+        mistaken: The same for queries of the other classes.
+    """
 
     accuracies: list[float] = dataclasses.field(default_factory=list)
     known: list[float] = dataclasses.field(default_factory=list)
@@ -84,12 +95,12 @@ class Tally:
     mistaken: list[bool] = dataclasses.field(default_factory=list)
 
     def accuracy(self) -> tuple[float, float]:
-        """Mean accuracy in percent, and half the width of its 95% interval."""
+        """Return mean accuracy in percent, and half the width of its 95% interval."""
         mean, spread = 100 * np.mean(self.accuracies), 100 * np.std(self.accuracies, ddof=1)
         return float(mean), float(1.96 * spread / np.sqrt(len(self.accuracies)))
 
     def row(self) -> str:
-        """Accuracy with its interval, AUROC, share of known and of unknown queries that pass the thresholds."""
+        """Return the table's cells: accuracy, its interval, AUROC, percent of known and unknown queries accepted."""
         cells = ["{:.1f} ± {:.1f}".format(*self.accuracy())]
         if self.unknown:
             truth = [1] * len(self.known) + [0] * len(self.unknown)
@@ -102,56 +113,64 @@ class Tally:
 
 @dataclass(frozen=True)
 class Part:
-    """Features with the classes that they may be tested on, and whether the other classes are negatives."""
+    """Features, the classes that episodes draw from, and whether the videos of other classes are negatives."""
 
     videos: Videos
     classes: Sequence[int]
     negatives: bool = False
 
 
-def episode(part: Part, ways: int, shots: int, rng: np.random.Generator, to: Tally) -> None:
-    """Draws one episode and adds what comes out: a query of each class, and of each class that was left out."""
+def episode(part: Part, ways: int, shots: int, rng: np.random.Generator, tally: Tally) -> None:
+    """Draw one episode, and add the results of its queries to the tally.
+
+    Args:
+        part: See `Part`.
+        ways: Number of classes to draw.
+        shots: Number of example videos of each class.
+        rng: Source of all randomness.
+        tally: Gets the results.
+    """
     videos, classes = part.videos, part.classes
     scenes = rng.permutation(np.unique(videos.scenes))
-    chosen = rng.permutation(classes)
-    inside, outside = chosen[:ways], chosen[ways:]
+    order = rng.permutation(classes)
+    inside, outside = order[:ways], order[ways:]
     held_out, supporting = scenes[0], scenes[1:]
     gallery = Gallery("benchmark", videos.features.shape[2])
     for label in inside:
-        able = np.flatnonzero((videos.labels == label) & np.isin(videos.scenes, supporting))
-        for index in rng.choice(able, shots, replace=False):
+        candidates = np.flatnonzero((videos.labels == label) & np.isin(videos.scenes, supporting))
+        for index in rng.choice(candidates, shots, replace=False):
             gallery.add(str(label), videos.features[index])
     if part.negatives:
         others = ~np.isin(videos.labels, classes) & np.isin(videos.scenes, supporting)
         gallery.add_negatives(videos.features[others].reshape(-1, gallery.size))
-    prototypes = np.stack([one.prototype for one in gallery.classes.values()])
+    prototypes = np.stack([entry.prototype for entry in gallery.classes.values()])
     thresholds = gallery.thresholds()
-    right = []
-    for label in chosen:
+    correct = []
+    for label in order:
         for index in np.flatnonzero((videos.labels == label) & (videos.scenes == held_out)):
             query = unit(unit(videos.features[index]).mean(0))
             similar = prototypes @ query
             best = gallery.names[similar.argmax()]
             passed = any(similar[k] >= thresholds[name] for k, name in enumerate(gallery.names))
             if label in outside:
-                to.unknown.append(float(similar.max()))
-                to.mistaken.append(passed)
+                tally.unknown.append(float(similar.max()))
+                tally.mistaken.append(passed)
                 continue
-            right.append(best == str(label))
-            to.known.append(float(similar.max()))
-            to.accepted.append(passed)
-    if right:
-        to.accuracies.append(float(np.mean(right)))
+            correct.append(best == str(label))
+            tally.known.append(float(similar.max()))
+            tally.accepted.append(passed)
+    if correct:
+        tally.accuracies.append(float(np.mean(correct)))
 
 
 def unit(x: Vectors) -> Vectors:
-    """Vectors (..., C) at unit length."""
+    """Scale vectors (..., C) to unit length."""
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12), np.float32)
 
 
-def prepared(clips: ClipSet, taken: Input) -> list[Video]:
-    """Each video's clips as a model takes them."""
-    prepare = Prepare((taken,), Sampling(clips=CLIPS))
+def prepare_clips(clips: ClipSet, model_input: Input) -> list[Video]:
+    """Return each video's clips in the form that a model takes."""
+    prepare = Prepare((model_input,), Sampling(clips=CLIPS))
     return [prepare(entry)[0] for entry in clips.entries]
 
 
@@ -161,33 +180,33 @@ def features_of(model: VideoMamba, videos: list[Video]) -> Vectors:
 
 
 def pixels_of(videos: list[Video]) -> Vectors:
-    """The pictures themselves, shrunk to 16x16, less the set's mean: what can be told without a model."""
-    given = [torch.from_numpy(np.ascontiguousarray(video)) for video in videos]
-    flat = np.stack([torch.nn.functional.adaptive_avg_pool3d(x, (None, 16, 16)).flatten(1).numpy() for x in given])
+    """Return the pictures themselves, shrunk to 16x16, less the set's mean: features without a model."""
+    tensors = [torch.from_numpy(np.ascontiguousarray(video)) for video in videos]
+    flat = np.stack([torch.nn.functional.adaptive_avg_pool3d(x, (None, 16, 16)).flatten(1).numpy() for x in tensors])
     return np.asarray(flat - flat.mean((0, 1)), np.float32)
 
 
 def checkpoint(path: Path) -> tuple[VideoMamba, Input]:
-    """A model of `python -m vmp_edge.calibration.actions`, and what it takes."""
+    """Load a model of `python -m vmp_edge.calibration.actions`, with the clips that it takes."""
     content = torch.load(path, weights_only=True)
     model = load_checkpoint(path)
     preprocessing = Preprocessing.from_manifest(content["preprocessing"], model.options.image_size)
     return model, Input(model.options.num_frames, preprocessing)
 
 
-def trained_on(half: Sequence[int], clips: ClipSet, epochs: int, folder: Path) -> Path:
-    """A model trained on some of the classes, all scenes; taken from the folder if it is there."""
-    recipe = Recipe(epochs=epochs)
-    entries = [entry for entry in clips.entries if clips.labels.index(str(entry.label)) in half]
-    some = dataclasses.replace(clips, entries=tuple(entries))
+def train_on(classes: Sequence[int], clips: ClipSet, epochs: int, folder: Path) -> Path:
+    """Train a model on some of the classes, in all scenes, unless the folder has it already; return its path."""
+    recipe = ActionsTraining(epochs=epochs)
+    entries = [entry for entry in clips.entries if clips.labels.index(str(entry.label)) in classes]
+    subset = dataclasses.replace(clips, entries=tuple(entries))
     folder.mkdir(parents=True, exist_ok=True)
-    pixels = dataset.load(some, recipe.frames, recipe.image_size, progress_bar, workers=0)
-    return train_fold(recipe, pixels, some.labels, NOBODY, folder, progress_bar)
+    pixels = dataset.load(subset, recipe.frames, recipe.image_size, progress_bar, workers=0)
+    return train_fold(recipe, pixels, subset.labels, NOBODY, folder, progress_bar)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: `ways` classes, `shots` examples of each."""
+    """A row of the table: `ways` classes, `shots` examples of each."""
 
     name: str
     ways: int
@@ -199,26 +218,26 @@ class Row:
 
 
 def measure(name: str, parts: Sequence[Part], episodes: int, all_ways: tuple[int, ...] = (3, 6)) -> list[Row]:
-    """Lines for one kind of features; the parts take turns."""
-    found = []
+    """Return the rows for one kind of features; the parts take turns."""
+    rows = []
     for ways, shots in itertools.product(all_ways, SHOTS):
         tally, rng = Tally(), np.random.default_rng(0)
         for number in range(episodes):
             episode(parts[number % len(parts)], ways, shots, rng, tally)
-        found.append(Row(name, ways, shots, tally))
-        print(found[-1], flush=True)
-    return found
+        rows.append(Row(name, ways, shots, tally))
+        print(rows[-1], flush=True)
+    return rows
 
 
-def draw(found: Sequence[Row]) -> None:
-    """Accuracy over the number of examples, for docs/enroll.md."""
+def draw(rows: Sequence[Row]) -> None:
+    """Draw accuracy over the number of examples, for docs/enroll.md."""
     figure = Figure(figsize=(8.6, 3.4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, ways in zip(panels, (3, 6), strict=True):
-        for name in dict.fromkeys(row.name for row in found if row.ways == ways):
-            some = [row for row in found if (row.name, row.ways) == (name, ways)]
-            heights, errors = zip(*(row.tally.accuracy() for row in some), strict=True)
-            axes.errorbar([row.shots for row in some], heights, errors, marker="o", capsize=3, label=name)
+        for name in dict.fromkeys(row.name for row in rows if row.ways == ways):
+            series = [row for row in rows if (row.name, row.ways) == (name, ways)]
+            heights, errors = zip(*(row.tally.accuracy() for row in series), strict=True)
+            axes.errorbar([row.shots for row in series], heights, errors, marker="o", capsize=3, label=name)
         axes.axhline(100 / ways, color="grey", linestyle="--", label="chance")
         axes.set(title=f"{ways} classes", xlabel="examples of each class", xticks=SHOTS, ylim=(0, 100))
         axes.grid(alpha=0.3)
@@ -227,15 +246,8 @@ def draw(found: Sequence[Row]) -> None:
     figure.savefig(PICTURE, dpi=110)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="CSV with path, label, group; videos of one geometry")
-    parser.add_argument("--surveillance", type=Path, required=True, help="a model trained on surv_fight")
-    parser.add_argument("--halves", type=Path, default=Path("runs/halves"), help="folder of the models trained here")
-    parser.add_argument("--epochs", type=int, default=70, help="of those (default: 70)")
-    parser.add_argument("--episodes", type=int, default=600, help="of each line of the table (default: 600)")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+def measure_all(args: argparse.Namespace) -> list[Row]:
+    """Measure all kinds of features, and return the table's rows."""
     clips = clipset.read(args.data, "group")
     labels = np.array([clips.labels.index(str(entry.label)) for entry in clips.entries])
     names = sorted({str(entry.group) for entry in clips.entries})
@@ -249,27 +261,39 @@ def main() -> None:
         "egomotion-nano": (nano.module, Input(nano.module.options.num_frames, nano.preprocessing, nano.frame_rate)),
         "trained on surv_fight": checkpoint(args.surveillance),
     }
-    found: list[Row] = []
-    for name, (model, taken) in models.items():
-        videos = prepared(clips, taken)
-        if not found:
-            found += measure("pixels", [part(pixels_of(videos))], args.episodes)
-        found += measure(name, [part(features_of(model, videos))], args.episodes)
+    rows: list[Row] = []
+    for name, (model, model_input) in models.items():
+        videos = prepare_clips(clips, model_input)
+        if not rows:
+            rows += measure("pixels", [part(pixels_of(videos))], args.episodes)
+        rows += measure(name, [part(features_of(model, videos))], args.episodes)
     parts = []
     for number, halves in enumerate(HALVES):
-        for trained, tested in (halves, halves[::-1]):
-            path = trained_on(trained, clips, args.epochs, args.halves / f"{number}-{''.join(map(str, trained))}")
-            model, taken = checkpoint(path)
-            parts.append(part(features_of(model, prepared(clips, taken)), tested))
-    found += measure("trained on the other three classes", parts, args.episodes, (2, 3))
-    with_negatives = [dataclasses.replace(one, negatives=True) for one in parts]
-    found += measure("the same, those as negatives", with_negatives, args.episodes, (2,))
-    draw(found)
+        for train_classes, test_classes in (halves, halves[::-1]):
+            folder = args.halves / f"{number}-{''.join(map(str, train_classes))}"
+            model, model_input = checkpoint(train_on(train_classes, clips, args.epochs, folder))
+            parts.append(part(features_of(model, prepare_clips(clips, model_input)), test_classes))
+    rows += measure("trained on the other three classes", parts, args.episodes, (2, 3))
+    with_negatives = [dataclasses.replace(half, negatives=True) for half in parts]
+    return rows + measure("the same, those as negatives", with_negatives, args.episodes, (2,))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="CSV with path, label, group; videos of one geometry")
+    parser.add_argument("--surveillance", type=Path, required=True, help="a model trained on surv_fight")
+    parser.add_argument(
+        "--halves", type=Path, default=Path("runs/halves"), help="folder that keeps the models trained here"
+    )
+    parser.add_argument("--epochs", type=int, default=70, help="epochs of their training (default: 70)")
+    parser.add_argument("--episodes", type=int, default=600, help="episodes for each row of the table (default: 600)")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = measure_all(args)
+    draw(rows)
     command = " ".join(["python", *sys.argv])
     RESULT.write_text(
-        "\n".join(
-            [INTRODUCTION.format(episodes=args.episodes), *map(str, found), "", "Made by:", "```", command, "```"]
-        )
+        "\n".join([INTRODUCTION.format(episodes=args.episodes), *map(str, rows), "", "Made by:", "```", command, "```"])
         + "\n"
     )
 

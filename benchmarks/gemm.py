@@ -1,6 +1,6 @@
-"""Time a model's matrix products: generated, with the default tile and the tuned one and in int8, beside PyTorch's.
+"""Time a model's matrix products: TVM's code with the default tile, with the tuned tile and in int8, beside PyTorch.
 
-One thread; every product takes its turn in each way, so that a slow moment hits all of them.
+One thread. The variants of a product run in turns, so that a slow moment affects all of them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RESULTS = Path(__file__).parent / "results" / "gemm.md"
 
 
 def contenders(gemm: Gemm, kind: target.Target) -> dict[str, Callable[[], Any]]:
-    """The product by itself, without what is fused into it, in each way."""
+    """Return a function for each variant of a product, without the operations that are fused into it."""
     assert kind.simd is not None
     tiles, dot = tuning.load(kind), DOTS[kind.simd]
     bare = Gemm(gemm.m, gemm.n, gemm.k, tiles.default)
@@ -41,29 +41,29 @@ def contenders(gemm: Gemm, kind: target.Target) -> dict[str, Callable[[], Any]]:
     a, weight = torch.randn(gemm.m, gemm.k), torch.randn(gemm.n, gemm.k)
     expected = F.linear(a, weight)
     calls: dict[str, Callable[[], Any]] = {"PyTorch": lambda: F.linear(a, weight)}
-    ways: dict[str, tuple[Gemm, Weight]] = {
+    variants: dict[str, tuple[Gemm, Weight]] = {
         "default": (bare, Weight(weight.numpy())),
         "tuned": (tuned, Weight(weight.numpy())),
-        "int8": (static, quantised(weight.numpy(), Static(float(a.abs().max()) / 127, 0))),
-        "int8-dynamic": (dataclasses.replace(static, dynamic=True), quantised(weight.numpy(), Dynamic())),
-        "int8-weight-only": (dataclasses.replace(tuned, scaled=True), quantised(weight.numpy(), None)),
+        "int8": (static, quantise_rows(weight.numpy(), Static(float(a.abs().max()) / 127, 0))),
+        "int8-dynamic": (dataclasses.replace(static, dynamic=True), quantise_rows(weight.numpy(), Dynamic())),
+        "int8-weight-only": (dataclasses.replace(tuned, scaled=True), quantise_rows(weight.numpy(), None)),
     }
-    for name, (variant, given) in ways.items():
-        calls[name], result = compiled(variant, kind, a.numpy(), given)
+    for name, (variant, constants) in variants.items():
+        calls[name], result = compile_product(variant, kind, a.numpy(), constants)
         calls[name]()
         error = float((torch.from_numpy(result.numpy()) - expected).norm() / expected.norm())
-        assert error < (1e-5 if given.scales is None else 0.05), f"{name}: {error}"
+        assert error < (1e-5 if constants.scales is None else 0.05), f"{name}: {error}"
     return calls
 
 
-def quantised(weight: np.ndarray, activations: Activations | None) -> Weight:
-    """A weight in int8, each row from its largest number."""
+def quantise_rows(weight: np.ndarray, activations: Activations | None) -> Weight:
+    """Quantise a weight to int8, each row with the scale of its largest number."""
     scales = np.abs(weight).max(1) / 127
     return Weight(np.rint(weight / scales[:, None]).astype(np.int8), scales, activations)
 
 
-def compiled(gemm: Gemm, kind: target.Target, a: np.ndarray, weight: Weight) -> tuple[Callable[[], Any], Any]:
-    """A call of a product, and what it writes to."""
+def compile_product(gemm: Gemm, kind: target.Target, a: np.ndarray, weight: Weight) -> tuple[Callable[[], Any], Any]:
+    """Compile a product; return a function that computes it, and the tensor that gets the result."""
     machine = tvm.target.Target({"kind": "llvm", **(kind.llvm or {})})
     function = gemm.function().with_attr("global_symbol", "product")
     call = tvm.compile(tvm.IRModule({"product": function}), target=machine)["product"]
@@ -73,7 +73,7 @@ def compiled(gemm: Gemm, kind: target.Target, a: np.ndarray, weight: Weight) -> 
 
 
 def measure(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median CPU seconds of each."""
+    """Return the median CPU seconds of each function; they run in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, run in calls.items():
@@ -84,18 +84,18 @@ def measure(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, floa
 
 
 def main() -> None:
-    """Measure, write the table."""
+    """Parse the command line, measure, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="videomambapro-tiny", help="a preset (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=41, help="turns that each gets (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=41, help="repetitions of each variant (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the table (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     kind = target.native("int8")
     assert kind.simd is not None
-    found = products(graph.export(vmp_edge.models.create(args.model)), tuning.load(kind), DOTS[kind.simd])
+    gemms = products(graph.export(vmp_edge.models.create(args.model)), tuning.load(kind), DOTS[kind.simd])
     rows = []
-    for gemm in sorted((gemm for gemm in found if gemm.m > 1), key=lambda gemm: -gemm.n * gemm.k):
+    for gemm in sorted((gemm for gemm in gemms if gemm.m > 1), key=lambda gemm: -gemm.n * gemm.k):
         times = measure(contenders(gemm, kind), args.repeats)
         work = 2e-9 * gemm.m * gemm.n * gemm.k
         cells = [f"{seconds * 1e3:.2f} ({work / seconds:.0f})" for seconds in times.values()]
@@ -105,9 +105,10 @@ def main() -> None:
     lines = [
         "# Matrix products",
         "",
-        f"Those of {args.model}, (M, N) from K, one thread: ms, and 10^9 operations a second in brackets. Medians of",
-        "one run, in CPU time of the thread; ratios within it. PyTorch allocates its result, the others write over",
-        "one. PyTorch and the first two generated ones are float32; int8 takes and gives float32, quantising included.",
+        f"The products of {args.model}, (M, N) from K, one thread: ms, and 10^9 operations per second in brackets.",
+        "Medians of one run in CPU time of the thread; ratios within the run. PyTorch allocates its result; the other",
+        "variants write into one buffer. PyTorch and the first two generated variants compute in float32. The int8",
+        "variants take and give float32; quantising is part of their time.",
         "",
         "| M x N x K | PyTorch | generated, default tile | tuned tile | int8 | int8-dynamic | int8-weight-only "
         "| tuned over PyTorch | int8 over tuned | int8-dynamic over tuned |",

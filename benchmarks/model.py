@@ -1,10 +1,12 @@
 """Time a whole model several ways in one run, and write the table.
 
-(a) published: the arithmetic as the VideoMambaPro code has it, a Python loop over the tokens, on this repository's
+(a) published: the arithmetic of the published VideoMambaPro code, a Python loop over the tokens, on this repository's
     weights; (b) source: the source model with the native operators; (c) executorch: the bundle of `--target host`;
-    (d) tvm: that of `--engine tvm`; (e) onnxruntime: that of `--target onnx`; then quantised bundles, calibrated on
-    synthetic scenes, and one in float16; (m, n) openvino, where it is installed: those of `--target openvino`.
-Each is a process of its own with a fixed number of threads, taken in turns so that a noisy moment hits all of them.
+    (d) tvm: the bundle of `--engine tvm`; (e) onnxruntime: the bundle of `--target onnx`; then quantised bundles,
+    calibrated on synthetic scenes, and one in float16; (m, n) openvino, if it is installed: the bundles of
+    `--target openvino`.
+Each variant is a process of its own with a fixed number of threads. They take turns, so that a noisy moment affects all
+of them.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ BUNDLES = {  # engine and precision
     "openvino int8": ("openvino", "int8"),
 }
 VARIANTS = dict(zip(["published", "source", *BUNDLES], "abcdefghijklmn", strict=True))
-TARGETS = {"onnxruntime": "onnx", "openvino": "openvino"}  # of engines; the others' is the host
+TARGETS = {"onnxruntime": "onnx", "openvino": "openvino"}  # by engine; the host for all others
 LIBRARIES = {  # by engine
     "executorch": "executorch",
     "tvm": "apache-tvm",
@@ -53,12 +55,15 @@ LIBRARIES = {  # by engine
 }
 WEIGHTS = "weights.pth"
 VIDEO = "video.npy"
-CALIBRATION = 4  # scenes: times do not depend on the ranges
+CALIBRATION = 4  # number of scenes; few are enough, as times do not depend on the ranges
 RESULTS = Path(__file__).parent / "results" / "model.md"
 
 
 def make_runner(variant: str, folder: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from video to logits; PyTorch is imported by the variants that run in it, for memory's sake."""
+    """Return a variant's function from video to logits.
+
+    PyTorch is imported only by the variants that run in it, because it takes memory.
+    """
     if variant in BUNDLES:
         return vmp_edge.load(folder / variant, threads=threads).predict_video
     import torch
@@ -90,13 +95,17 @@ def worker(variant: str, folder: Path, threads: int, repeats: int) -> None:
 
 
 def peak_memory() -> float:
-    """Peak resident MB of this process. (getrusage would count what the parent had when it forked.)"""
+    """Return the peak resident MB of this process. (getrusage would count the parent's memory at the fork.)"""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def build(folder: Path, name: str, frames: int, size: int, variants: list[str]) -> dict[str, float]:
-    """Weights of a seeded random model, a clip, and the bundles; the seconds that a build took, its checks included."""
+    """Write the weights of a random model with a fixed seed, a clip, and the bundles into the folder.
+
+    Returns:
+        Seconds of each bundle's build, including its checks.
+    """
     import torch
     from scenes import scenes, write
 
@@ -105,13 +114,13 @@ def build(folder: Path, name: str, frames: int, size: int, variants: list[str]) 
     torch.manual_seed(0)
     model = vmp_edge.models.create(name, num_frames=frames, image_size=size)
     torch.save({"model": model.state_dict(), "options": vars(model.options)}, folder / WEIGHTS)
-    shown = scenes(frames, size, CALIBRATION + 1)
-    np.save(folder / VIDEO, vmp_edge.Preprocessing(size).clip(shown[-1]))
-    clips = write(shown[:-1], folder)
+    clips = scenes(frames, size, CALIBRATION + 1)
+    np.save(folder / VIDEO, vmp_edge.Preprocessing(size).clip(clips[-1]))
+    clip_list = write(clips[:-1], folder)
     seconds = {}
     for variant in filter(BUNDLES.get, variants):
         engine, precision = BUNDLES[variant]
-        given = {"calibrate": clips, "calibration_clips": CALIBRATION} if precision == "int8" else {}
+        calibration = {"calibrate": clip_list, "calibration_clips": CALIBRATION} if precision == "int8" else {}
         start = time.perf_counter()
         pipeline.build(
             pipeline.Request(
@@ -120,7 +129,7 @@ def build(folder: Path, name: str, frames: int, size: int, variants: list[str]) 
                 output=folder / variant,
                 engine=engine,
                 precision=precision,
-                **given,
+                **calibration,
             )
         )
         seconds[variant] = time.perf_counter() - start
@@ -130,7 +139,7 @@ def build(folder: Path, name: str, frames: int, size: int, variants: list[str]) 
 def measure(
     folder: Path, variants: list[str], threads: list[int], rounds: int, repeats: int
 ) -> dict[tuple[str, int], dict[str, list]]:
-    """All variants and thread counts in turns."""
+    """Time all variants with all numbers of threads in turns."""
     results: dict[tuple[str, int], dict[str, list]] = {}
     for number in range(rounds):
         for count in threads:
@@ -138,8 +147,8 @@ def measure(
                 print(f"round {number + 1}/{rounds}: {variant}, threads {count}", file=sys.stderr, flush=True)
                 times = 1 if variant == "published" else repeats
                 command = [sys.executable, __file__, "--worker", variant, str(folder), str(count), str(times)]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-                answer = json.loads(done.stdout.splitlines()[-1])
+                process = subprocess.run(command, check=True, capture_output=True, text=True)
+                answer = json.loads(process.stdout.splitlines()[-1])
                 entry = results.setdefault((variant, count), {"seconds": [], "cpu": [], "peak": [], "logits": []})
                 entry["seconds"] += answer["seconds"]
                 entry["cpu"] += answer["cpu"]
@@ -149,14 +158,14 @@ def measure(
 
 
 def table(results: dict[tuple[str, int], dict[str, list]], folder: Path) -> list[str]:
-    """Markdown rows: time, ratios within this run, memory, program's size, how far from the source model."""
+    """Return Markdown rows: time, ratios within the run, memory, program size, distance from the source model."""
     measured = {variant for variant, _ in results}
     baselines = [name for name in ("published", "source", "executorch", "tvm", "onnxruntime") if name in measured]
     over = [f"speed over ({VARIANTS[name]})" for name in baselines]
     head = ["", "variant", "threads", "ms a clip", *over, "CPU ms", "peak MB", "program MB", "largest difference"]
     rows = ["| " + " | ".join([*head, "cosine"]) + " |", "|---" * (len(head) + 1) + "|"]
     for (variant, count), entry in sorted(results.items(), key=lambda item: (item[0][1], VARIANTS[item[0][0]])):
-        middle = {name: statistics.median(found["seconds"]) for (name, n), found in results.items() if n == count}
+        middle = {name: statistics.median(row["seconds"]) for (name, n), row in results.items() if n == count}
         a, b = np.array(entry["logits"]), np.array(results["source", count]["logits"])
         cells = [
             f"({VARIANTS[variant]})",
@@ -175,26 +184,26 @@ def table(results: dict[tuple[str, int], dict[str, list]], folder: Path) -> list
 
 
 def program_size(bundle: Path) -> float:
-    """MB of the program alone, weights included."""
+    """Return the MB of a bundle's program alone, including its weights."""
     manifest = Bundle.open(bundle).manifest
     return manifest.files[manifest.program].size / 1e6
 
 
-def installed(variant: str) -> bool:
-    """Whether a variant's engine is there; only OpenVINO may be missing from the environment of `make bench`."""
+def is_installed(variant: str) -> bool:
+    """Return whether a variant's engine is installed; only OpenVINO may be missing in `make bench`."""
     return not variant.startswith("openvino") or importlib.util.find_spec("openvino") is not None
 
 
 def cpu_name() -> str:
-    """The CPU as the system names it, and its vector extensions that matter here."""
+    """Return the CPU's name, whether it has AVX-512, and the system."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     flags = next((line for line in lines if line.startswith("flags")), "")
     return f"{name}{', AVX-512' if ' avx512f ' in flags else ''}, {platform.system()}"
 
 
-def main() -> None:
-    """Parse the command line, measure, write the table."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="videomambapro-tiny", help="a shared-weights preset (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=8, help="frames of the clip (default: %(default)s)")
@@ -202,22 +211,29 @@ def main() -> None:
     parser.add_argument(
         "--variants",
         nargs="+",
-        default=[name for name in VARIANTS if installed(name)],
+        default=[name for name in VARIANTS if is_installed(name)],
         choices=VARIANTS,
-        help="default: all whose engine is installed; `source` is always there",
+        help="default: all whose engine is installed; `source` is always measured",
     )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="thread counts (default: 1 2)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns that each variant gets (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="timed clips a turn, (a) one (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each variant (default: %(default)s)")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="timed clips in a turn, for (a) only one (default: %(default)s)"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS, help="the table (default: %(default)s)")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Build, measure and write the table."""
+    args = parse_arguments()
     variants = [name for name in VARIANTS if name in (*args.variants, "source")]
     with tempfile.TemporaryDirectory() as folder:
-        built = build(Path(folder), args.model, args.frames, args.image_size, variants)
+        build_seconds = build(Path(folder), args.model, args.frames, args.image_size, variants)
         before = os.getloadavg()[0]
         results = measure(Path(folder), variants, args.threads, args.rounds, args.repeats)
         rows = table(results, Path(folder))
-    libraries = ["torch", *dict.fromkeys(LIBRARIES[BUNDLES[variant][0]] for variant in built)]
+    libraries = ["torch", *dict.fromkeys(LIBRARIES[BUNDLES[variant][0]] for variant in build_seconds)]
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries)
     command = "python benchmarks/model.py " + shlex.join(sys.argv[1:])
     lines = [
@@ -225,11 +241,13 @@ def main() -> None:
         "",
         f"{args.model}, {args.frames} frames of {args.image_size}x{args.image_size}, batch 1. Medians of one run; "
         "ratios within it.",
-        "CPU ms is what all threads of the process used: beside other work it tells more than the time that passed.",
-        "Peak MB is the process's, with Python and all that the variant imports.",
+        "CPU ms: time of all threads of the process, which beside other work is more reliable than elapsed time.",
+        "Peak MB: memory of the process, including Python and all that the variant imports.",
         f"Load average before and after, the benchmark's own included, on {os.cpu_count()} cores: {before:.1f}, "
         f"{os.getloadavg()[0]:.1f}.",
-        "Built and checked in: " + ", ".join(f"{engine} {seconds:.0f} s" for engine, seconds in built.items()) + ".",
+        "Built and checked in: "
+        + ", ".join(f"{engine} {seconds:.0f} s" for engine, seconds in build_seconds.items())
+        + ".",
         "",
         *rows,
         "",

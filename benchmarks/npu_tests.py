@@ -1,7 +1,7 @@
-"""What `make test-npu` found: a row for each file of tests/npu, from pytest's JUnit XML.
+"""Write the results of `make test-npu` as a table with a row for each file of tests/npu, from pytest's JUnit XML.
 
-Runs in the environment that the tests ran in, whose versions it notes. Writes benchmarks/results/test_npu.md and
-test_npu.yaml; files that were not run keep what was found last.
+Runs in the environment of the tests and notes its versions. Writes benchmarks/results/test_npu.md and test_npu.yaml;
+files that were not run keep their last results.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import rows
 
 TABLE = Path(__file__).parent / "results" / "test_npu.yaml"
-OUTCOMES = {"failure": "failed", "error": "failed", "skipped": "skipped"}  # by the XML's words
-# What each file's tests are about; the distributions that make it.
+OUTCOMES = {"failure": "failed", "error": "failed", "skipped": "skipped"}  # by the XML's tags
+# By test file: the targets that it tests, and the distributions that the tests need.
 FILES = {
     "test_arm64": ("arm64-executorch in int8, qemu", "torch executorch torchao"),
     "test_coreml": ("apple-ane", "torch executorch coremltools"),
@@ -34,60 +34,60 @@ FILES = {
 
 
 def read(path: Path) -> rows.Rows:
-    """Rows, by the files' names."""
-    found: rows.Rows = {}
+    """Return a row for each test file in the XML."""
+    results: rows.Rows = {}
     suite = next(ElementTree.parse(path).iter("testsuite"))
     for case in suite.iter("testcase"):
-        # a file that is skipped whole has its name where a test has its own
+        # if a whole file is skipped, its name stands where a test's name stands otherwise
         place = (case.get("classname") or case.get("name") or "").split(".")
         name = next(part for part in place if part in FILES)
         outcome, reason = outcome_of(case)
-        row = found.setdefault(name, {"passed": 0, "failed": 0, "skipped": 0, "reasons": [], "seconds": 0.0})
+        row = results.setdefault(name, {"passed": 0, "failed": 0, "skipped": 0, "reasons": [], "seconds": 0.0})
         row[outcome] += 1
         row["seconds"] += float(case.get("time", 0))
         if reason and reason not in row["reasons"]:
             row["reasons"].append(reason)
-    for name, row in found.items():
+    for name, row in results.items():
         row["seconds"] = round(row["seconds"])
         row["date"] = (suite.get("timestamp") or "")[:10]
         row["tools"] = versions(FILES[name][1].split())
-    return found
+    return results
 
 
 def outcome_of(case: ElementTree.Element) -> tuple[str, str]:
-    """Passed, failed or skipped, and why."""
+    """Return ``passed``, ``failed`` or ``skipped``, and the reason."""
     for child in case:
         if child.tag in OUTCOMES:
-            told = child.get("message", "")
-            if told == "collection skipped":  # then the text is the tuple (file, line, reason)
-                told = (child.text or "").rpartition("Skipped: ")[2].removesuffix("')")
-            return OUTCOMES[child.tag], told.strip().partition("\n")[0]
+            reason = child.get("message", "")
+            if reason == "collection skipped":  # then the text is the tuple (file, line, reason)
+                reason = (child.text or "").rpartition("Skipped: ")[2].removesuffix("')")
+            return OUTCOMES[child.tag], reason.strip().partition("\n")[0]
     return "passed", ""
 
 
 def versions(names: list[str]) -> dict[str, str]:
-    """Of the distributions that are installed."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of distributions."""
+    installed = {"python": platform.python_version()}
     for name in names:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed
 
 
-def table(found: rows.Rows) -> str:
-    """The Markdown."""
+def table(results: rows.Rows) -> str:
+    """Return the table in Markdown."""
     lines = [
         "# Tests of the targets with heavy toolchains",
         "",
-        "Each file of `tests/npu` with its last whole result. Arm's toolchains have an environment of their own.",
+        "Each file of `tests/npu` with its last complete result. Arm's toolchains have an environment of their own.",
         "",
         "| file | targets | passed | failed | skipped | why | s | date | tools |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in FILES:
-        row: dict[str, Any] | None = found.get(name)
+        row: dict[str, Any] | None = results.get(name)
         if row is None:
             lines.append(f"| `{name}.py` | {FILES[name][0]} | | | | | | | not run yet |")
             continue
@@ -99,7 +99,7 @@ def table(found: rows.Rows) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("junit", type=Path, help="what `pytest --junitxml` wrote")
+    parser.add_argument("junit", type=Path, help="the file that `pytest --junitxml` wrote")
     for name, row in read(parser.parse_args().junit).items():
         rows.put(TABLE, name, row, table)
 

@@ -1,4 +1,4 @@
-"""What embedding each frame once saves: streams of bundles built `--per-frame` beside those of ordinary ones.
+"""Measure what embedding each frame once saves: streams of bundles built `--per-frame` beside ordinary bundles.
 
 python benchmarks/per_frame.py
 """
@@ -12,29 +12,29 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+from camera_frames import HEIGHT, WIDTH, make_frames
 
 from vmp_edge.cli import main as vmp_edge
 from vmp_edge.recognizer import Recognizer, load
 from vmp_edge.stream.stream import Stream
 
 RESULT = Path(__file__).parent / "results" / "per_frame.md"
-WIDTH, HEIGHT, RATE = 640, 480, 30
+RATE = 30  # frames per second
 HOPS = (1, 2, 4)
-MODELS = {"egomotion-nano": 200, "videomambapro-tiny": 6}  # windows of a round
+MODELS = {"egomotion-nano": 200, "videomambapro-tiny": 6}  # windows in a round
 
 
 @dataclass
 class Times:
-    """CPU milliseconds of a stream's calls of `push`, over all rounds, from its first window on.
+    """Times of a stream's calls of `push`, over all rounds, from its first window on.
 
     Attributes:
-        frames: of those that completed no window.
-        windows: of those that did.
-        latencies: that their results tell, in milliseconds that passed.
-        memory: bytes of the ring.
+        frames: CPU milliseconds of the calls that completed no window.
+        windows: CPU milliseconds of the calls that completed a window.
+        latencies: Latencies of the windows' results, in milliseconds of elapsed time.
+        memory: Bytes of the ring.
     """
 
     frames: list[float] = field(default_factory=list)
@@ -43,43 +43,39 @@ class Times:
     memory: int = 0
 
     def a_second(self) -> float:
-        """CPU milliseconds for a second of video."""
+        """Return CPU milliseconds for a second of video."""
         return RATE * (sum(self.frames) + sum(self.windows)) / (len(self.frames) + len(self.windows))
-
-
-def make_frames(count: int) -> npt.NDArray[np.uint8]:
-    """A camera that moves over a coarse pattern: uint8 (count, H, W, 3) BGR."""
-    rng = np.random.default_rng(0)
-    scene = cv2.resize(rng.integers(0, 256, (40, 60, 3), np.uint8), (3 * WIDTH, 2 * HEIGHT))
-    places = [(i * 4 % (2 * WIDTH), i * 2 % HEIGHT) for i in range(count)]
-    return np.stack([scene[y : y + HEIGHT, x : x + WIDTH] for x, y in places])
 
 
 def measure(
     recognizer: Recognizer, frames: npt.NDArray[np.uint8], hop: int, windows: int, times: Times
 ) -> npt.NDArray[np.float32]:
-    """Push frames until so many windows came after the first one; their scores (windows + 1, classes)."""
+    """Push frames until the first window and so many more are complete.
+
+    Returns:
+        The windows' scores, (windows + 1, classes).
+    """
     stream = Stream(recognizer, hop=hop, smoothing=None, bgr=True)
     times.memory = stream.memory
     scores: list[npt.NDArray[np.float32]] = []
     index = 0
     while len(scores) <= windows:
-        start = time.thread_time()  # one thread does all: the CPU's time, which other processes do not change
-        found = stream.push(frames[index % len(frames)], index / RATE)
+        start = time.thread_time()  # all work is in one thread; other processes do not change its CPU time
+        prediction = stream.push(frames[index % len(frames)], index / RATE)
         used = (time.thread_time() - start) * 1e3
         index += 1
-        if found is not None:
+        if prediction is not None:
             if scores:
                 times.windows.append(used)
-                times.latencies.append(found.latency * 1e3)
-            scores.append(found.scores)
+                times.latencies.append(prediction.latency * 1e3)
+            scores.append(prediction.scores)
         elif scores:
             times.frames.append(used)
     return np.stack(scores)
 
 
 def build(folder: Path, model: str, engine: str, per_frame: bool) -> Path:
-    """A bundle, unless it is there already."""
+    """Build a bundle, unless it exists already, and return its folder."""
     output = folder / f"{model}-{engine}{'-per-frame' if per_frame else ''}"
     arguments = ["--target", "host", "--engine", engine, "--model", model, "--threads", "1", "--output", str(output)]
     arguments += ["--parity-clips", "1"]
@@ -89,15 +85,15 @@ def build(folder: Path, model: str, engine: str, per_frame: bool) -> Path:
 
 
 def compare(bundles: tuple[Path, Path], name: str, windows: int, rounds: int) -> list[str]:
-    """Rows of one model and engine: the ordinary bundle and the other one in turns."""
+    """Measure the ordinary bundle and the per-frame bundle of a model and engine in turns; return the table's rows."""
     rows = []
     frames = make_frames(160)
-    with load(bundles[0]) as plain, load(bundles[1]) as apart:
+    with load(bundles[0]) as ordinary, load(bundles[1]) as per_frame:
         for hop in HOPS:
             times = Times(), Times()
             for _ in range(rounds):
-                pair = (plain, times[0]), (apart, times[1])
-                scores = [measure(recognizer, frames, hop, windows, one) for recognizer, one in pair]
+                pair = (ordinary, times[0]), (per_frame, times[1])
+                scores = [measure(recognizer, frames, hop, windows, kept) for recognizer, kept in pair]
             difference = float(np.abs(scores[1] - scores[0]).max())
             rows.append(f"| {name} | {hop} | {_pair(times)} | {difference:.0e} |")
             print(rows[-1], flush=True)
@@ -105,30 +101,31 @@ def compare(bundles: tuple[Path, Path], name: str, windows: int, rounds: int) ->
 
 
 def _pair(times: tuple[Times, Times]) -> str:
-    """Cells: the ordinary bundle's figure, and the other's."""
+    """Return cells with the figures of the ordinary bundle and of the per-frame bundle."""
 
-    def middle(which: str, digits: int) -> str:
-        given = [getattr(one, which) for one in times]
-        return " → ".join(f"{statistics.median(one):.{digits}f}" if one else "-" for one in given)
+    def medians(name: str, digits: int) -> str:
+        columns = [getattr(bundle, name) for bundle in times]
+        return " → ".join(f"{statistics.median(values):.{digits}f}" if values else "-" for values in columns)
 
-    before, after = (one.a_second() for one in times)
-    memory = " → ".join(f"{one.memory / 1e6:.2f}" for one in times)
+    before, after = (bundle.a_second() for bundle in times)
+    memory = " → ".join(f"{bundle.memory / 1e6:.2f}" for bundle in times)
     return (
-        f"{middle('frames', 3)} | {middle('windows', 2)} | {middle('latencies', 2)} | "
+        f"{medians('frames', 3)} | {medians('windows', 2)} | {medians('latencies', 2)} | "
         f"{before:.1f} → {after:.1f} | {100 * (1 - after / before):.1f}% | {memory}"
     )
 
 
 def write(rows: list[str], command: str) -> None:
-    """The table, as far as it goes."""
+    """Write the table with the rows so far."""
     lines = [
         "# Each frame embedded once",
         "",
-        f"Streams of frames of {WIDTH}x{HEIGHT} at {RATE} a second, host bundles, fp32, one thread: ordinary →",
-        "built with `--per-frame`, in turns, from the first window on. `egomotion-nano` takes 8 frames of 64x64 at 15",
-        "a second (two frames a token), `videomambapro-tiny` 8 of 224x224, every frame. CPU time, as the machine is",
-        "shared; a latency is time that passed. Medians; for a second of video, means. A push without a window",
-        "resizes a frame, and in the ordinary bundle normalises it; one with a window does all the rest, too.",
+        f"Streams of frames of {WIDTH}x{HEIGHT} at {RATE} per second, host bundles, fp32, one thread: the ordinary",
+        "bundle → the bundle built with `--per-frame`, measured in turns from the first window on. `egomotion-nano`",
+        "takes 8 frames of 64x64 at 15 per second (two frames a token), `videomambapro-tiny` 8 of 224x224, every",
+        "frame. Times are CPU time, as the machine is shared, but a latency is elapsed time. Figures are medians, for",
+        "a second of video means. A push without a window resizes a frame and, in the ordinary bundle, normalises it;",
+        "a push with a window also does all other work.",
         "",
         "| model, engine | hop | CPU ms of a push without a window | with a window | latency, ms "
         "| CPU ms a second of video | saved | ring, MB | largest difference of a score |",
@@ -139,13 +136,13 @@ def write(rows: list[str], command: str) -> None:
 
 
 def main() -> None:
-    """Builds, measures in turns and writes the table."""
+    """Build the bundles, measure them in turns and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engines", nargs="+", default=["executorch", "tvm"], help="(default: executorch tvm)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
-    parser.add_argument("--bundles", type=Path, help="a folder to keep the bundles in, and to take them from")
+    parser.add_argument("--bundles", type=Path, help="folder that keeps the bundles for the next run")
     arguments = parser.parse_args()
-    given = f" --engines {' '.join(arguments.engines)} --rounds {arguments.rounds}"
+    options = f" --engines {' '.join(arguments.engines)} --rounds {arguments.rounds}"
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.bundles or Path(scratch)
@@ -153,7 +150,7 @@ def main() -> None:
             for engine in arguments.engines:
                 bundles = build(folder, model, engine, False), build(folder, model, engine, True)
                 rows += compare(bundles, f"{model}, {engine}", windows, arguments.rounds)
-                write(rows, f"python benchmarks/per_frame.py{given}")
+                write(rows, f"python benchmarks/per_frame.py{options}")
 
 
 if __name__ == "__main__":

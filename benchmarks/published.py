@@ -1,4 +1,4 @@
-"""VideoMambaPro's published arithmetic as published: the baseline of `model.py`."""
+"""Compute VideoMambaPro with the arithmetic of its published code: the baseline of `model.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vmp_edge.models.videomamba import Mixer, VideoMamba
 
 
 def published_mixer(mixer: Mixer, hidden: Tensor) -> Tensor:
-    """A shared-weights VideoMambaPro mixer in the published layout (B, D, L), with flips and a loop over L."""
+    """Compute a shared-weights VideoMambaPro mixer in the published layout (B, D, L), with flips and a loop over L."""
     options = mixer.options
     length = hidden.shape[1]
     x, z = (mixer.in_proj.weight @ hidden.transpose(1, 2)).chunk(2, dim=1)
@@ -32,7 +32,18 @@ def published_mixer(mixer: Mixer, hidden: Tensor) -> Tensor:
 def published_scan(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, mask: bool
 ) -> Tensor:
-    """Decays and inputs of all tokens at once, then a Python loop: u, delta, z (B, D, L), B, C (B, N, L)."""
+    """Compute a scan: decays and inputs of all tokens at once, then a Python loop over the tokens.
+
+    Args:
+        u: (B, D, L), like ``delta`` and ``z``.
+        delta: Step sizes.
+        A: (D, N).
+        B: (B, N, L), like ``C``.
+        C: Output weights.
+        D: (D,).
+        z: Gate.
+        mask: True hides each token's own input from its output.
+    """
     decay = torch.exp(torch.einsum("bdl,dn->bdln", delta, A))
     inputs = torch.einsum("bdl,bnl,bdl->bdln", delta, B, u)
     h = u[:, :, 0, None].expand(-1, -1, A.shape[1])
@@ -45,7 +56,7 @@ def published_scan(
 
 
 def published_forward(model: VideoMamba, video: Tensor) -> Tensor:
-    """The whole model with `published_mixer` in its blocks."""
+    """Compute the whole model with `published_mixer` in its blocks."""
     tokens = model.embed(video)
     for layer in model.layers:
         tokens = tokens + published_mixer(layer.mixer, layer.norm(tokens))

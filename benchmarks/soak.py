@@ -1,9 +1,10 @@
-"""A long run: synthetic frames through a motion gate and egomotion-nano; memory, threads, open files, timestamps.
+"""Run a stream for long, and check memory, threads, open files and timestamps.
 
 python benchmarks/soak.py --bundle build/host
 
-The frames repeat every ten seconds, of which two move, so that the last results must be those of the first cycles: a
-clock that drifts, or a ring that loses count, would choose other frames and give other scores.
+Synthetic frames go through a motion gate and egomotion-nano. They repeat every ten seconds, of which two show motion.
+So the last results must equal those of the first cycles: a clock that drifts, or a ring that loses count, would choose
+other frames and give other scores.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _MB = 1e6
 
 @dataclass(frozen=True)
 class Sample:
-    """The process after so many frames."""
+    """The state of the process after some number of frames."""
 
     frames: int
     seconds: float
@@ -50,18 +51,18 @@ def measure(frames: int, start: float) -> Sample:
 
 
 def make_cycle() -> npt.NDArray[np.uint8]:
-    """A camera that pans to the right for a second, back for another, and rests: uint8 (CYCLE, H, W, 3) BGR."""
+    """Draw a camera that pans right for a second, back for a second, and rests: uint8 (CYCLE, H, W, 3) BGR."""
     scene = cv2.resize(np.random.default_rng(0).integers(0, 256, (16, 48, 3), np.uint8), (3 * WIDTH, HEIGHT))
     steps = np.abs(np.minimum(np.arange(CYCLE), MOVING) - MOVING // 2) * 4
     return np.stack([scene[:, x : x + WIDTH] for x in steps])
 
 
 class Soak:
-    """Pushes frames and keeps account."""
+    """Push frames into a stream and check its results."""
 
     def __init__(self, stream: Stream) -> None:
-        self.drift = 0.0  # the most, in seconds
-        self.difference = 0.0  # of scores from those of the first settled cycle, the most
+        self.drift = 0.0  # largest difference of a timestamp, in seconds
+        self.difference = 0.0  # largest difference of a score from the first settled cycle
         self.results = self.events = 0
         self._stream = stream
         self._expected: dict[int, npt.NDArray[np.float32]] = {}
@@ -70,13 +71,13 @@ class Soak:
 
     def run(self, count: int, samples: int) -> list[Sample]:
         cycle, start = make_cycle(), time.monotonic()
-        found = [measure(0, start)]
+        history = [measure(0, start)]
         for index in range(count):
             self._push(cycle[index % CYCLE], index)
             if (index + 1) * samples // count != index * samples // count:
-                found.append(measure(index + 1, start))
-                print(found[-1], file=sys.stderr, flush=True)
-        return found
+                history.append(measure(index + 1, start))
+                print(history[-1], file=sys.stderr, flush=True)
+        return history
 
     def _push(self, frame: npt.NDArray[np.uint8], index: int) -> None:
         prediction = self._stream.push(frame, index / RATE)
@@ -95,12 +96,15 @@ class Soak:
 
 
 def growth(samples: list[Sample]) -> float:
-    """Bytes per million frames, by least squares over the second half, when everything that is made once is there."""
+    """Return the growth of memory in bytes per million frames.
+
+    Least squares over the second half, when everything that is allocated once exists.
+    """
     half = samples[len(samples) // 2 :]
     return float(np.polyfit([sample.frames / 1e6 for sample in half], [sample.resident for sample in half], 1)[0])
 
 
-def report(samples: list[Sample], soak: Soak, args: argparse.Namespace, found: Statistics) -> str:
+def report(samples: list[Sample], soak: Soak, args: argparse.Namespace, statistics: Statistics) -> str:
     step = max((len(samples) - 1) // 10, 1)
     rows = [
         f"| {s.frames:,} | {s.seconds:.0f} | {s.resident / _MB:.1f} | {s.threads} | {s.files} |"
@@ -115,14 +119,14 @@ def report(samples: list[Sample], soak: Soak, args: argparse.Namespace, found: S
             f"{WIDTH}x{HEIGHT}, {RATE} per second by",
             "their timestamps, through `Stream` with egomotion-nano, a window every "
             f"{args.hop} frames, a motion gate, and the event detector. Two",
-            "seconds of ten move. The machine was shared: the seconds say nothing about speed.",
+            "seconds of ten show motion. The machine was shared: the seconds say nothing about speed.",
             "",
             "| frames | seconds | resident MB | threads | open files |",
             "|---|---|---|---|---|",
             *rows,
             "",
-            f"- {soak.results:,} results: {found.windows:,} windows recognised, {found.skipped:,} passed over as "
-            f"nothing moved; {found.dropped} frames dropped, {soak.events:,} events told.",
+            f"- {soak.results:,} results: {statistics.windows:,} windows recognised, {statistics.skipped:,} skipped as "
+            f"nothing moved; {statistics.dropped} frames dropped, {soak.events:,} events reported.",
             f"- Memory over the second half: {growth(samples) / _MB:+.2f} MB per million frames (least squares over "
             f"{len(samples) // 2} samples).",
             f"- Timestamps of results: at most {soak.drift:g} s from their frames' own.",

@@ -1,4 +1,4 @@
-"""How long the apps take to start on the host bundle, beside a Python that only imports numpy and OpenCV.
+"""Time how long the apps take to start on the host bundle, beside a Python that only imports numpy and OpenCV.
 
 python benchmarks/startup.py
 """
@@ -34,27 +34,27 @@ STEPS = (
 
 
 def time_imports() -> float:
-    """Seconds of a process that imports what any program with a camera needs."""
+    """Return the seconds of a process that imports what any program with a camera needs."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import numpy, cv2"], check=True)
     return time.perf_counter() - start
 
 
 def time_first_result(program: Sequence[str], bundle: Path) -> float:
-    """Seconds from starting the process till the first result of a file that is not played at its own pace."""
+    """Return the seconds from starting the process until the first result on a file that plays as fast as possible."""
     command = [sys.executable, *program, str(bundle), "--source", str(SAMPLE), "--headless", "--json"]
     start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
-        assert running.stdout is not None
-        json.loads(running.stdout.readline())
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        json.loads(process.stdout.readline())
         seconds = time.perf_counter() - start
-        running.terminate()
-        running.communicate()
+        process.terminate()
+        process.communicate()
     return seconds
 
 
 def time_serve(bundle: Path) -> list[float]:
-    """Seconds from starting the process till the page answers, the first frame and the first result."""
+    """Return the seconds from starting the process until the page answers, the first frame and the first result."""
     command = [sys.executable, "-m", "vmp_edge", "serve", str(bundle), "--source", str(SAMPLE), "--port", "0", "--json"]
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
@@ -62,31 +62,32 @@ def time_serve(bundle: Path) -> list[float]:
         address = json.loads(server.stdout.readline())["address"]
         with urllib.request.urlopen(address) as page:
             page.read()
-        found = [time.perf_counter() - start]
+        seconds = [time.perf_counter() - start]
         for count in ("frames", "windows"):
             while not state(address)["cameras"][0][count]:
                 time.sleep(0.005)
-            found.append(time.perf_counter() - start)
+            seconds.append(time.perf_counter() - start)
         server.terminate()
         server.communicate()
-    return found
+    return seconds
 
 
 def state(address: str) -> dict[str, list[dict[str, int]]]:
-    """What the server says of itself."""
+    """Return the server's own state."""
     with urllib.request.urlopen(f"{address}api/state") as answer:
         return json.load(answer)
 
 
 def write(rounds: list[list[float]], command: str) -> None:
-    """The table."""
+    """Write the table."""
     columns = list(zip(*rounds, strict=True))
     base = statistics.median(columns[0])
     lines = [
         "# Starting the apps",
         "",
-        "With `egomotion-nano`, host bundle (ExecuTorch, fp32), on the sample clip; `vmp-edge serve` plays it at its",
-        "own pace, 15 frames per second, of which a window takes 8. From the start of the process; rounds took turns.",
+        "With the host bundle of `egomotion-nano` (ExecuTorch, fp32) on the sample clip. `vmp-edge serve` plays the",
+        "clip at its own rate, 15 frames per second; a window takes 8 frames. Times from the start of the process;",
+        "the apps took turns.",
         "",
         "| till | median s | worst s | over imports alone |",
         "|---|---|---|---|",
@@ -94,12 +95,12 @@ def write(rounds: list[list[float]], command: str) -> None:
     for name, column in zip(STEPS, columns, strict=True):
         middle = statistics.median(column)
         lines.append(f"| {name} | {middle:.2f} | {max(column):.2f} | {middle / base:.1f} |")
-    RESULT.write_text("\n".join([*lines, "", f"Made by `{command}` on a machine that others used as well.", ""]))
+    RESULT.write_text("\n".join([*lines, "", f"Made by `{command}` on a shared machine.", ""]))
     print("\n".join(lines))
 
 
 def main() -> None:
-    """Times all in turns and writes the table."""
+    """Time the apps in turns and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help="(default: 10)")
     arguments = parser.parse_args()

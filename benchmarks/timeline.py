@@ -1,4 +1,4 @@
-"""The figure in docs/events.md: scores over time, the events made of them, and the clips recorded.
+"""Draw the figure in docs/events.md: scores over time, the events made of them, and the recorded clips.
 
 python benchmarks/timeline.py --bundle build/host
 """
@@ -33,11 +33,11 @@ COLOURS = {"pan-left": "#2a7fb8", "pan-right": "#d1702b", "tilt-up": "#3f9b57"}
 
 @dataclass
 class Run:
-    """What one run over the sample gave: when each event was told, and the clips' own JSON."""
+    """The results of a run over the sample: scores, events with the times of their reports, and the clips' JSON."""
 
     rule: EventRule = field(default_factory=EventRule)
     scores: list[tuple[float, dict[str, float]]] = field(default_factory=list)
-    told: list[tuple[float, Event]] = field(default_factory=list)
+    events: list[tuple[float, Event]] = field(default_factory=list)
     clips: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -49,7 +49,7 @@ def recognise(bundle: Path, folder: Path) -> Run:
         clips = ClipRecorder(options, source.fps or 30.0, run.rule.hold, source.name, print, wait=True)
 
         def take(event: Event) -> None:
-            run.told.append((now, event))
+            run.events.append((now, event))
             clips.tell(event)
 
         detector = EventDetector(run.rule, recognizer.labels, source.name, take)
@@ -78,13 +78,13 @@ def draw_scores(axes: Any, run: Run) -> None:
 
 
 def draw_events(axes: Any, run: Run) -> None:
-    for when, event in run.told:
+    for when, event in run.events:
         colour = COLOURS[event.label]
         axes.plot(when, 1, marker=">" if event.end is None else "s", color=colour, ms=6, mec="white")
         if event.end is not None:
             axes.barh(1, event.end - event.start, left=event.start, height=0.5, color=colour, alpha=0.35)
             axes.text((event.start + event.end) / 2 + 0.2, 1, event.label, ha="center", va="center", fontsize=8)
-    for row, clip in enumerate(run.clips):  # one may begin before the last one's end
+    for row, clip in enumerate(run.clips):  # a clip may begin before the previous clip ends
         y = -0.3 * (row % 2)
         axes.barh(y, clip["end"] - clip["start"], left=clip["start"], height=0.28, color="0.85", edgecolor="0.6")
         axes.text((clip["start"] + clip["end"]) / 2, y, clip["clip"], ha="center", va="center", fontsize=7)

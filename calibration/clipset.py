@@ -1,4 +1,4 @@
-"""Which videos there are, what they show, and which of them belong together."""
+"""Clip sets: lists of video files with their labels, groups and folds."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ class Entry:
     """One video file.
 
     Attributes:
-        path: the file.
-        label: what it shows; None if that is not known.
-        group: videos of one group (a scene, a person) must not be on both sides of a split; None if it is alone.
-        fold: in a cross-validation, the part that it is held out with; None without one.
+        path: The file.
+        label: The class that the video shows; None if it is not known.
+        group: Name of a scene or person, say. Videos of one group must not be on both sides of a split. None if the
+            video belongs to no group.
+        fold: Number of the part that the video is held out with in a cross-validation; None if there are no folds.
     """
 
     path: Path
@@ -45,8 +46,8 @@ class ClipSet:
     """Videos in a fixed order.
 
     Attributes:
-        name: for messages.
-        entries: the videos.
+        name: For messages.
+        entries: The videos.
     """
 
     name: str
@@ -66,10 +67,10 @@ class ClipSet:
         return tuple(sorted({entry.fold for entry in self.entries if entry.fold is not None}))
 
     def fold(self, number: int) -> ClipSet:
-        """The videos that a fold holds out.
+        """Return the videos that a fold holds out.
 
         Raises:
-            UsageError: there is no such fold.
+            UsageError: There is no such fold.
         """
         if number not in self.folds:
             known = ", ".join(map(str, self.folds)) or "none: it needs a column `fold`"
@@ -77,22 +78,22 @@ class ClipSet:
         return self._only(entry for entry in self.entries if entry.fold == number)
 
     def outside(self, number: int) -> ClipSet:
-        """The videos of all other folds: what a fold is trained on."""
+        """Return the videos of all other folds, on which a fold's model is trained."""
         return self._only(entry for entry in self.entries if entry.fold != number)
 
     def split(self, folds: int, seed: int = 0) -> ClipSet:
-        """Divide into folds with about the same share of every label, groups kept whole.
+        """Divide the set into folds with about the same share of every label, keeping groups together.
 
         Args:
-            folds: how many, at least 2.
-            seed: of the division.
+            folds: Number of folds, at least 2.
+            seed: Seed of the division.
 
         Returns:
             The same videos, each with its fold, 0 to ``folds`` - 1 (scikit-learn's `StratifiedGroupKFold`).
 
         Raises:
-            UsageError: there are fewer groups, or fewer videos of a label, than folds.
-            MissingDependencyError: the extra ``train`` is not installed.
+            UsageError: There are fewer groups, or fewer videos of a label, than folds.
+            MissingDependencyError: The extra ``train`` is not installed.
         """
         need_scikit_learn()
         from sklearn.model_selection import StratifiedGroupKFold
@@ -110,7 +111,7 @@ class ClipSet:
         return self._only(dataclasses.replace(entry, fold=fold) for entry, fold in entries)
 
     def shuffled(self, seed: int = 0) -> ClipSet:
-        """The same videos so that every beginning of the list has all labels in equal numbers, as far as they go."""
+        """Shuffle the videos so that labels take turns: any first N have all labels in equal numbers, if possible."""
         rng = np.random.default_rng(seed)
         waiting = {label: [e for e in self.entries if e.label == label] for label in (*self.labels, None)}
         turns: list[tuple[float, int, Entry]] = []
@@ -120,19 +121,19 @@ class ClipSet:
         return self._only(entry for _, _, entry in sorted(turns, key=lambda item: item[:2]))
 
     def csv(self, folder: Path) -> str:
-        """The set as the CSV that `read` takes, for a file in ``folder``: paths below it are relative to it."""
+        """Return the set in the CSV format of `read`, for a file in ``folder``; paths inside it become relative."""
         folder, text = folder.resolve(), io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(FIELDS)
         for entry in self.entries:
             place = entry.path.resolve()
-            shown = place.relative_to(folder) if place.is_relative_to(folder) else place
-            values = (shown, entry.label, entry.group, entry.fold)
+            path = place.relative_to(folder) if place.is_relative_to(folder) else place
+            values = (path, entry.label, entry.group, entry.fold)
             writer.writerow(["" if value is None else value for value in values])
         return text.getvalue()
 
     def write(self, path: Path) -> None:
-        """Write as the CSV that `read` takes."""
+        """Write the set in the CSV format of `read`."""
         with whole(path) as place:
             place.write_text(self.csv(path.parent), encoding="utf-8")
 
@@ -144,13 +145,14 @@ def read(source: str | os.PathLike[str], group: str = "group") -> ClipSet:
     """Find the videos of a folder or a list.
 
     Args:
-        source: a folder with a folder of videos for every class (searched through to the bottom, sorted by name); a
-            ``.csv`` with the columns ``path`` and ``label`` and, if wanted, a group and ``fold`` (others are
-            ignored); or a ``.txt`` with a video's path in each line. Paths in files are relative to the file.
-        group: name of the CSV's column that says which videos belong together.
+        source: A folder, a ``.csv`` or a ``.txt``. A folder has a subfolder for every class, which is searched
+            recursively; the videos are sorted by name. A CSV has the columns ``path`` and ``label`` and, optionally, a
+            group and ``fold``; other columns are ignored. A ``.txt`` has a video's path in each line. Paths in files
+            are relative to the file.
+        group: Name of the CSV's column that has the group.
 
     Raises:
-        ClipSetError: it does not exist, is not one of the three, or names no videos.
+        ClipSetError: The source does not exist, is not one of the three, or names no videos.
     """
     path = Path(source)
     if path.is_dir():
@@ -172,12 +174,16 @@ def read(source: str | os.PathLike[str], group: str = "group") -> ClipSet:
 
 
 def from_paths(paths: Iterable[str | os.PathLike[str]], name: str = "the list of videos") -> ClipSet:
-    """A set of videos whose labels are not known."""
+    """Make a clip set of videos whose labels are not known."""
     return ClipSet(name, tuple(Entry(Path(path)) for path in paths))
 
 
 def need_scikit_learn() -> None:
-    """Raise MissingDependencyError, which says what to do, where scikit-learn is not installed."""
+    """Check that scikit-learn is installed.
+
+    Raises:
+        MissingDependencyError: scikit-learn is not installed.
+    """
     try:
         import sklearn  # noqa: F401
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""From video files to clips, in worker processes: what cannot be used is named and left out."""
+"""Decode video files to clips, in worker processes. Videos that cannot be used are named and left out."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ from .clipset import ClipSet, ClipSetError, Entry
 Clip = NDArray[np.uint8]
 Video = NDArray[np.float32]
 Result = TypeVar("Result")
-Progress = Callable[..., Any]  # makes a progress bar, as `tqdm.tqdm` does
+Progress = Callable[..., Any]  # makes a progress bar, like `tqdm.tqdm`
 
 MODES = ("uniform", "dense")
-_USUAL_FPS = 30.0  # of files that don't say
-_SLOWEST = 0.9  # of the model's frame rate: a slower video has no frames for a dense clip
-_SHOWN = 3  # unusable files in an error before it says "and N more"
+_USUAL_FPS = 30.0  # assumed for files that do not tell their frame rate
+_SLOWEST = 0.9  # share of the model's frame rate: a slower video has too few frames for a dense clip
+_MOST_NAMED = 3  # unusable files that an error names before it says "and N more"
 
 
 class UnusableError(SourceError):
-    """No clip can be taken from a video; the text is the reason."""
+    """No clip can be taken from a video; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which frames of a video make its clips; the same file gives the same frames always.
+    """Which frames of a video make its clips. The same file always gives the same frames.
 
     Attributes:
-        mode: ``uniform``, a clip's frames are spread over the whole video, one from each of as many equal parts: from
-            the part's middle, as `Recognizer.predict` takes them, or, with several clips, each clip from another
-            place in it; ``dense``, a clip is a window as a camera would give it, at the model's frame rate, and the
-            windows are spread over the video.
-        clips: clips of a video.
+        mode: ``uniform``: the video is divided into T equal parts, and a clip takes one frame of each. A single clip
+            takes the middle frames, like `Recognizer.predict`; several clips take different places in the parts.
+            ``dense``: a clip is a window at the model's frame rate, as a camera would give it, and the windows are
+            spread over the video.
+        clips: Number of clips to take of a video.
 
     Raises:
-        UsageError: the mode is unknown, or there are no clips.
+        UsageError: The mode is unknown, or there are no clips.
     """
 
     mode: str = "uniform"
@@ -66,16 +66,16 @@ class Sampling:
             raise UsageError(f"there must be at least one clip of a video, not {self.clips}")
 
     def indices(self, available: int, fps: float, frames: int, frame_rate: float | None) -> list[list[int]]:
-        """Frame numbers of every clip.
+        """Return the frame numbers of each clip.
 
         Args:
-            available: frames that the video has.
-            fps: frames per second that it has.
-            frames: T, of a clip.
-            frame_rate: of a dense clip; None takes frame after frame.
+            available: Number of the video's frames.
+            fps: The video's frames per second.
+            frames: T, the frames of a clip.
+            frame_rate: Frames per second of a dense clip; None takes consecutive frames.
 
         Raises:
-            UnusableError: the video is too short, or too slow, for one clip.
+            UnusableError: The video is too short or too slow for a clip.
         """
         if self.mode == "uniform":
             _check_length(available, frames)
@@ -101,12 +101,12 @@ def _check_length(available: int, needed: int) -> None:
 
 @dataclass(frozen=True)
 class Input:
-    """What a model takes.
+    """The clips that a model takes.
 
     Attributes:
         frames: T.
-        preprocessing: of a frame.
-        frame_rate: at which it saw its frames in training, or None.
+        preprocessing: How a frame is resized and normalised.
+        frame_rate: Frames per second in training, or None if that is not known.
     """
 
     frames: int
@@ -115,7 +115,7 @@ class Input:
 
     @classmethod
     def of(cls, manifest: Manifest) -> Input:
-        """What a bundle takes."""
+        """Return the clips that a bundle takes."""
         return cls(manifest.frames, manifest.preprocessing, manifest.frame_rate)
 
 
@@ -129,55 +129,57 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Prepare:
-    """A job for `in_workers`: a video's clips as models take them.
+    """A job for `in_workers`: decode a video's clips and prepare them for models.
 
     Attributes:
-        inputs: what each of the models takes.
-        sampling: which frames.
+        inputs: The clips that each of the models takes.
+        sampling: Which frames to take.
     """
 
     inputs: tuple[Input, ...]
     sampling: Sampling
 
     def __call__(self, entry: Entry) -> list[Video]:
-        """For each input the clips of the video, float32 (clips, 3, T, S, S)."""
-        return [self._prepared(entry.path, wanted) for wanted in self.inputs]
+        """Return the clips of the video for each input, float32 (clips, 3, T, S, S)."""
+        return [self._prepare(entry.path, model_input) for model_input in self.inputs]
 
-    def _prepared(self, path: Path, wanted: Input) -> Video:
-        clips = read_clips(path, lambda count, fps: self.sampling.indices(count, fps, wanted.frames, wanted.frame_rate))
-        return np.concatenate([wanted.preprocessing.clip(clip) for clip in clips])
+    def _prepare(self, path: Path, model_input: Input) -> Video:
+        frames, rate = model_input.frames, model_input.frame_rate
+        clips = read_clips(path, lambda count, fps: self.sampling.indices(count, fps, frames, rate))
+        return np.concatenate([model_input.preprocessing.clip(clip) for clip in clips])
 
 
 def read_clips(path: Path, choose: Callable[[int, float], Sequence[Sequence[int]]]) -> list[Clip]:
-    """Take frames out of a video; only those are kept in memory.
+    """Take frames out of a video, keeping only these in memory.
 
     Args:
-        path: the file.
-        choose: from the number of frames and frames per second to the frame numbers of each clip.
+        path: The video file.
+        choose: Function from the number of frames and the frames per second to the frame numbers of each clip.
 
     Returns:
-        A clip for each choice, uint8 (T, H, W, 3) RGB.
+        The clips that ``choose`` chose, each uint8 (T, H, W, 3) RGB.
 
     Raises:
-        UnusableError: it is missing, empty, cannot be decoded, changes its size, or ``choose`` raised it.
+        UnusableError: The file is missing or empty, cannot be decoded, has frames of several sizes, or ``choose``
+            raised this error.
     """
     with closing(open_video(path)) as source:
-        said, fps = source.frame_count, source.fps or _USUAL_FPS
-    chosen = choose(said, fps) if said else []
-    frames, count = _take(path, chosen)
-    if not chosen or any(i not in frames for indices in chosen for i in indices):
-        chosen = choose(count, fps)  # it has fewer frames than it says, or doesn't say
-        frames, _ = _take(path, chosen)
+        stated_count, fps = source.frame_count, source.fps or _USUAL_FPS
+    clips = choose(stated_count, fps) if stated_count else []
+    frames, count = _read_frames(path, clips)
+    if not clips or any(i not in frames for indices in clips for i in indices):
+        clips = choose(count, fps)  # the file has fewer frames than it states, or does not state their number
+        frames, _ = _read_frames(path, clips)
     if len({frame.shape for frame in frames.values()}) > 1:
         raise UnusableError("its frames change their size")
-    return [np.stack([frames[i] for i in indices]) for indices in chosen]
+    return [np.stack([frames[i] for i in indices]) for indices in clips]
 
 
 def open_video(path: Path) -> Source:
-    """Open a file to read its frames.
+    """Open a video file to read its frames.
 
     Raises:
-        UnusableError: it is missing, empty, or cannot be decoded.
+        UnusableError: The file is missing or empty, or cannot be decoded.
     """
     try:
         if path.is_file() and path.stat().st_size == 0:
@@ -193,10 +195,18 @@ def open_video(path: Path) -> Source:
         raise UnusableError("cannot be decoded as a video") from error
 
 
-def _take(path: Path, chosen: Sequence[Sequence[int]]) -> tuple[dict[int, Clip], int]:
-    """The chosen frames, as far as they are there, and how many were read; all are read if none is chosen."""
-    wanted = {i for indices in chosen for i in indices}
-    last = max(wanted, default=None)
+def _read_frames(path: Path, clips: Sequence[Sequence[int]]) -> tuple[dict[int, Clip], int]:
+    """Read the frames of clips.
+
+    Args:
+        path: The video file.
+        clips: Frame numbers of each clip; without any, the whole file is read to count its frames.
+
+    Returns:
+        The frames that the file has, by their numbers, and how many frames were read.
+    """
+    numbers = {i for indices in clips for i in indices}
+    last = max(numbers, default=None)
     frames: dict[int, Clip] = {}
     with closing(open_video(path)) as source:
         count = 0
@@ -204,7 +214,7 @@ def _take(path: Path, chosen: Sequence[Sequence[int]]) -> tuple[dict[int, Clip],
             frame = source.read()
             if frame is None:
                 break
-            if count in wanted:
+            if count in numbers:
                 frames[count] = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), np.uint8)
             count += 1
     return frames, count
@@ -213,19 +223,19 @@ def _take(path: Path, chosen: Sequence[Sequence[int]]) -> tuple[dict[int, Clip],
 def in_workers(
     job: Callable[[Entry], Result], entries: Sequence[Entry], workers: int | None = None
 ) -> Generator[tuple[Entry, Result | Skipped], None, None]:
-    """Do a job on every video, in worker processes, a few videos ahead of whoever takes the results.
+    """Do a job on every video, in worker processes that work a few videos ahead of the caller.
 
     Args:
-        job: can be pickled; `UnusableError` from it is a result.
-        entries: the videos.
-        workers: processes; None takes all cores, 0 works in this process.
+        job: Can be pickled. If it raises `UnusableError`, the video is skipped.
+        entries: The videos.
+        workers: Number of processes; None takes all cores, 0 works in this process.
 
     Yields:
-        Each video with its result, in order, or with the reason why it has none; a video whose decoding kills the
-        process is one of those.
+        Each video, in order, with its result or with the reason why it was skipped. A video that kills the process that
+        decodes it is skipped, too.
 
     Raises:
-        VmpError: worker processes cannot be started.
+        VmpError: Worker processes cannot be started.
     """
     if workers == 0:
         yield from ((entry, _attempt(job, entry)) for entry in entries)
@@ -239,14 +249,14 @@ def in_workers(
                 try:
                     pending.append((waiting[0], pool.submit(_attempt, job, waiting[0])))
                 except BrokenProcessPool:
-                    break  # a pending one tells
+                    break  # the result of a pending video will raise the same error
                 waiting.popleft()
             entry, future = pending.popleft()
             try:
                 result = future.result()
-            except BrokenProcessPool:  # this video, or another of those in work
+            except BrokenProcessPool:  # this video killed its process, or another pending video did
                 result = _alone(job, entry)
-                waiting.extendleft(reversed([other for other, _ in pending]))
+                waiting.extendleft(reversed([submitted for submitted, _ in pending]))
                 pending.clear()
                 pool.shutdown()
                 pool = _pool(count)
@@ -268,8 +278,8 @@ def _alone(job: Callable[[Entry], Result], entry: Entry) -> Result | Skipped:
             pool.submit(int).result()
         except BrokenProcessPool as error:
             raise VmpError(
-                "worker processes die as they start: give workers=0 to decode in this one, or, in a script, put what "
-                "calls this under `if __name__ == '__main__':`, for they import the script"
+                "worker processes die as they start: give workers=0 to decode in this process, or, in a script, put "
+                "the call under `if __name__ == '__main__':`, because worker processes import the script"
             ) from error
         try:
             return pool.submit(_attempt, job, entry).result()
@@ -282,7 +292,7 @@ def _pool(count: int) -> ProcessPoolExecutor:
 
 
 def start_worker() -> None:
-    """Keep OpenCV to one thread, for there are as many processes as cores, and leave Ctrl-C to the parent."""
+    """Set a worker process up: OpenCV uses one thread, because each core has a process; the parent handles Ctrl-C."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -292,9 +302,9 @@ class Videos:
     """Clips in memory.
 
     Attributes:
-        videos: float32 (N, 3, T, S, S), normalised.
-        entries: which video each clip is of, N of them.
-        skipped: the videos that could not be used.
+        videos: The normalised clips, float32 (N, 3, T, S, S).
+        entries: The video file of each clip, N entries.
+        skipped: The videos that could not be used.
     """
 
     videos: Video
@@ -304,27 +314,27 @@ class Videos:
 
 def load_videos(
     clips: ClipSet,
-    wanted: Input,
+    model_input: Input,
     count: int,
     sampling: Sampling | None = None,
     *,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Videos:
-    """Take clips from a set to calibrate on: the labels in turn, and the same ones each time.
+    """Take clips from a set to calibrate on: the labels take turns, and equal arguments give equal clips.
 
     Args:
-        clips: the set.
-        wanted: what the model takes.
-        count: N, how many clips are needed.
-        sampling: which frames; uniform, one clip of a video, if None.
-        workers: see `in_workers`.
-        progress: makes a progress bar, as `tqdm.tqdm` does; None shows nothing.
+        clips: The clip set.
+        model_input: The clips that the model takes.
+        count: N, the number of clips to take.
+        sampling: Which frames to take; None takes one uniform clip of each video.
+        workers: See `in_workers`.
+        progress: Makes a progress bar, like `tqdm.tqdm`; None shows nothing.
 
     Raises:
-        ClipSetError: the set has fewer clips that can be used.
+        ClipSetError: The set has fewer clips that can be used.
     """
-    job = Prepare((wanted,), sampling or Sampling())
+    job = Prepare((model_input,), sampling or Sampling())
     videos: list[Video] = []
     entries: list[Entry] = []
     skipped: list[Skipped] = []
@@ -334,11 +344,11 @@ def load_videos(
             if isinstance(result, Skipped):
                 skipped.append(result)
                 continue
-            taken = result[0][: count - len(videos)]
-            videos += list(taken)
-            entries += [entry] * len(taken)
+            needed = result[0][: count - len(videos)]
+            videos += list(needed)
+            entries += [entry] * len(needed)
             if bar is not None:
-                bar.update(len(taken))
+                bar.update(len(needed))
             if len(videos) == count:
                 break
     if bar is not None:
@@ -346,15 +356,15 @@ def load_videos(
     if len(videos) < count:
         raise ClipSetError(
             f"{count} clips are needed, {clips.name} gives {len(videos)} from {len(clips)} videos"
-            f"{explained(skipped)}: add videos, or take more clips of each"
+            f"{describe_skipped(skipped)}: add videos, or take more clips of each"
         )
     return Videos(np.stack(videos), tuple(entries), tuple(skipped))
 
 
-def explained(skipped: Sequence[Skipped]) -> str:
-    """What was left out, for the middle of a message; empty if nothing was."""
+def describe_skipped(skipped: Sequence[Skipped]) -> str:
+    """Return a note in brackets about skipped videos, for the middle of a message; empty if there are none."""
     if not skipped:
         return ""
-    named = [f"{one.path.name}: {one.reason}" for one in skipped[:_SHOWN]]
-    more = f", and {len(skipped) - _SHOWN} more" if len(skipped) > _SHOWN else ""
-    return f" ({len(skipped)} cannot be used: {'; '.join(named)}{more})"
+    reasons = [f"{video.path.name}: {video.reason}" for video in skipped[:_MOST_NAMED]]
+    more = f", and {len(skipped) - _MOST_NAMED} more" if len(skipped) > _MOST_NAMED else ""
+    return f" ({len(skipped)} cannot be used: {'; '.join(reasons)}{more})"

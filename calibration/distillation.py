@@ -1,4 +1,4 @@
-"""What a student model is taught by a teacher: its predictions, and its features."""
+"""Losses by which a student model learns from a teacher: from its predictions, and from its features."""
 
 from __future__ import annotations
 
@@ -7,35 +7,40 @@ from torch import Tensor, nn
 
 
 def predictions_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """How far a student's predictions are from its teacher's, both softened (Hinton et al., arXiv 1503.02531).
+    """Compare softened predictions of student and teacher (Hinton et al., arXiv 1503.02531).
 
     Args:
-        logits: (B, classes), the student's.
-        teacher: (B, classes), the teacher's.
-        temperature: by which both are divided; the higher, the more the unlikely classes matter.
+        logits: The student's logits, (B, classes).
+        teacher: The teacher's logits, (B, classes).
+        temperature: Divides both; the higher it is, the more the unlikely classes matter.
 
     Returns:
-        Kullback-Leibler divergence, mean over the batch, times the squared temperature, which keeps the gradients'
-        size.
+        Kullback-Leibler divergence, mean over the batch, times the squared temperature, which keeps the size of the
+        gradients.
     """
-    ours, theirs = ((x / temperature).log_softmax(1) for x in (logits, teacher))
-    return F.kl_div(ours, theirs, log_target=True, reduction="batchmean") * temperature**2
+    student_log, teacher_log = ((x / temperature).log_softmax(1) for x in (logits, teacher))
+    return F.kl_div(student_log, teacher_log, log_target=True, reduction="batchmean") * temperature**2
 
 
 def features_loss(features: Tensor, teacher: Tensor) -> Tensor:
-    """How far a student's final features are from its teacher's: the L2 loss of VideoMamba's self-distillation.
+    """Compare final features of student and teacher by the L2 loss of VideoMamba's self-distillation.
 
-    VideoMamba (arXiv 2403.06977, self-distillation) aligns the final feature maps of a large student with a small, well
-    trained teacher's. Here the mean squared difference is taken relative to the teacher's mean square, so that one
-    weight serves all models.
+    VideoMamba (arXiv 2403.06977, self-distillation) aligns the final feature maps of a large student with those of a
+    small, well-trained teacher. Here the mean squared difference is divided by the teacher's mean square, so that one
+    weight suits all models.
 
     Args:
-        features: (..., C), the student's, with the teacher's number of channels.
-        teacher: (..., C), the teacher's.
+        features: The student's features, (..., C), with the teacher's number of channels.
+        teacher: The teacher's features, (..., C).
     """
     return F.mse_loss(features, teacher) / teacher.square().mean()
 
 
 def adapter(student: int, teacher: int) -> nn.Module:
-    """What brings a student's features to its teacher's number of channels: a linear layer, thrown away in the end."""
+    """Make the layer that maps a student's features to its teacher's channels; it is not part of the trained model.
+
+    Args:
+        student: Number of the student's channels.
+        teacher: Number of the teacher's channels.
+    """
     return nn.Identity() if student == teacher else nn.Linear(student, teacher)

@@ -1,9 +1,9 @@
-"""Quantisation-aware fine-tuning: a program's weights learn to be quantised, taught by the float program itself.
+"""Quantisation-aware fine-tuning: train a program's weights so that quantising them loses less.
 
-The student computes as the recipe will have it: what becomes int8 is rounded to the same numbers in float32 (Jacob et
-al., arXiv 1712.05877), and gradients pass the rounding as if it were not there (Bengio et al., arXiv 1308.3432). The
-teacher is the program as it was, so that clips need no labels. What comes out is a float program, to be quantised like
-any other.
+The student computes like the quantised program: all that becomes int8 is rounded to the same numbers in float32 (Jacob
+et al., arXiv 1712.05877), and gradients pass the rounding as if it were not there (Bengio et al., arXiv 1308.3432). The
+teacher is the unchanged program, so that clips need no labels. The result is a float program, which is then quantised
+like any other.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from .quantisation import DYNAMIC, STATIC, Recipe, input_of, layers, static_rang
 from .training import PATCH_RATE
 
 HEAD, PATCH = "head", "patch.weight"
-FIXED = (".A", ".A_b", "normalise.mean.weight")  # decay rates, which must stay negative; a mean, which is no weight
+FIXED = (".A", ".A_b", "normalise.mean.weight")  # decay rates must stay negative; the mean is no weight
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a program is fine-tuned.
+    """The settings of a fine-tuning.
 
     Attributes:
-        steps: of the optimiser (Adam), whose learning rate falls along half a cosine.
-        batch: clips in a step.
-        learning_rate: of the first step.
-        temperature: see `predictions_loss`.
-        feature_weight: of the loss on what the head takes, that on the predictions being 1.
-        seed: of the clips' order, and of which are mirrored.
+        steps: Steps of the optimiser (Adam), whose learning rate falls along half a cosine.
+        batch: Clips in a step.
+        learning_rate: Learning rate of the first step.
+        temperature: See `predictions_loss`.
+        feature_weight: Weight of the loss on the features that the head takes; the loss on predictions has weight 1.
+        seed: Decides the clips' order, and which clips are mirrored.
     """
 
     steps: int
@@ -57,17 +57,17 @@ def finetune(
     schedule: Schedule,
     progress: Progress | None = None,
 ) -> ExportedProgram:
-    """Give a program weights that lose less when they are quantised; equal arguments give equal programs.
+    """Fine-tune a program's weights for a recipe; equal arguments give equal programs.
 
     Args:
-        program: of `vmp_edge.compile.graph.export`; is left as it is.
-        recipe: by which it will be quantised; without its smoothing and rotation.
-        inputs: clips as the program takes them, with columns last. Each is mirrored every other time.
-        schedule: see `Schedule`.
-        progress: makes a progress bar, as `tqdm.tqdm` does; None shows nothing.
+        program: Made by `vmp_edge.compile.graph.export`; stays unchanged.
+        recipe: The recipe that will quantise the program. Its smoothing and rotation are not simulated.
+        inputs: Clips in the program's shape, columns last. Half of the times, at random, a clip is mirrored.
+        schedule: See `Schedule`.
+        progress: Makes a progress bar, like `tqdm.tqdm`; None shows nothing.
 
     Raises:
-        UsageError: there are no inputs.
+        UsageError: There are no inputs.
     """
     if not inputs:
         raise UsageError("fine-tuning learns from clips, and there are none")
@@ -83,7 +83,7 @@ def finetune(
     batches = _batches(inputs, schedule)
     for batch in progress(batches, total=schedule.steps, desc="fine-tune", unit="step") if progress else batches:
         for clip in batch:
-            loss = _loss(student.see(clip), teacher.see(clip), schedule) / schedule.batch
+            loss = _loss(student.outputs(clip), teacher.outputs(clip), schedule) / schedule.batch
             loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
         optimiser.step()
@@ -96,7 +96,7 @@ def finetune(
 
 
 def _batches(inputs: Sequence[Tensor], schedule: Schedule) -> Iterator[list[Tensor]]:
-    """The clips in random order, again and again."""
+    """Yield one batch for each step: all clips in random order, again and again."""
     rng = np.random.default_rng(schedule.seed)
     order: list[int] = []
     for _ in range(schedule.steps):
@@ -106,35 +106,35 @@ def _batches(inputs: Sequence[Tensor], schedule: Schedule) -> Iterator[list[Tens
         yield [inputs[i].flip(-1) if rng.random() < 0.5 else inputs[i] for i in chosen]
 
 
-def _loss(student: Seen, teacher: Seen, schedule: Schedule) -> Tensor:
+def _loss(student: Outputs, teacher: Outputs, schedule: Schedule) -> Tensor:
     loss = predictions_loss(student.logits, teacher.logits, schedule.temperature)
     return loss + schedule.feature_weight * features_loss(student.features, teacher.features)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a network makes of a clip: logits (1, classes), and the features (1, C) that its head takes."""
+class Outputs:
+    """A network's outputs for a clip: logits (1, classes), and the features (1, C) that its head takes."""
 
     logits: Tensor
     features: Tensor
 
 
 class Network(Interpreter):
-    """Runs a program's module and shows what its head takes."""
+    """Run a program's module and keep the features that its head takes."""
 
     def __init__(self, module: GraphModule) -> None:
         super().__init__(module)
         self.layers = {node: name for name, node in layers(module)}
         self.features: Tensor | None = None
 
-    def see(self, clip: Tensor) -> Seen:
-        """What it makes of a clip, given as the program takes it."""
+    def outputs(self, clip: Tensor) -> Outputs:
+        """Run the network on a clip in the program's shape."""
         logits = self.run(clip)
         assert self.features is not None
-        return Seen(logits, self.features)
+        return Outputs(logits, self.features)
 
     def run_node(self, n: Node) -> Any:
-        """As `Interpreter` does, but for layers."""
+        """Run a node like `Interpreter`, but let `compute` run the layers."""
         if n not in self.layers:
             return super().run_node(n)
         args, _ = self.fetch_args_kwargs_from_env(n)
@@ -143,19 +143,19 @@ class Network(Interpreter):
         return self.compute(n, *args)
 
     def compute(self, layer: Node, x: Tensor, weight: Tensor, *others: Any) -> Tensor:
-        """A linear layer or a convolution."""
+        """Compute a linear layer or a convolution from its arguments."""
         result: Tensor = layer.target(x, weight, *others)  # type: ignore[operator]
         return result
 
 
 class Student(Network):
-    """The same with other weights, rounded as a recipe will have it.
+    """A network with other weights that rounds like the program that a recipe quantises.
 
     Args:
-        module: of the float program.
-        weights: its parameters by their names.
-        recipe: see `Recipe`.
-        ranges: scale and zero point of what is rounded with a fixed range.
+        module: The float program's module.
+        weights: The student's parameters by name.
+        recipe: See `Recipe`.
+        ranges: Scale and zero point of everything that has a fixed range, see `static_ranges`.
     """
 
     def __init__(
@@ -169,35 +169,35 @@ class Student(Network):
         self.weights, self.recipe, self.ranges = weights, recipe, ranges
 
     def fetch_attr(self, target: str) -> Any:
-        """A parameter or buffer by its name."""
+        """Return a parameter or buffer by its name."""
         return self.weights[target] if target in self.weights else super().fetch_attr(target)
 
     def compute(self, layer: Node, x: Tensor, weight: Tensor, *others: Any) -> Tensor:
-        """A layer of the kind that the recipe makes of it."""
+        """Compute a layer with the rounding of its kind in the recipe."""
         kind = self.recipe.kind(self.layers[layer])
         if kind is None:
             return super().compute(layer, x, weight, *others)
         if kind == STATIC:
             x = torch.fake_quantize_per_tensor_affine(x, *self.ranges[input_of(layer)], -128, 127)
         elif kind == DYNAMIC:
-            x = _by_token(x)
-        result = super().compute(layer, x, _by_channel(weight), *others)
+            x = _round_by_token(x)
+        result = super().compute(layer, x, _round_by_channel(weight), *others)
         if kind == STATIC and self.recipe.outputs:
             result = torch.fake_quantize_per_tensor_affine(result, *self.ranges[layer], -128, 127)
         return result
 
 
-def _by_channel(weight: Tensor) -> Tensor:
+def _round_by_channel(weight: Tensor) -> Tensor:
     scales = weight.detach().abs().flatten(1).amax(1).clamp(min=1e-6) / 127
     zeros = torch.zeros_like(scales, dtype=torch.int32)
     return torch.fake_quantize_per_channel_affine(weight, scales, zeros, 0, -127, 127)
 
 
-def _by_token(x: Tensor) -> Tensor:
+def _round_by_token(x: Tensor) -> Tensor:
     ops = torch.ops.quantized_decomposed
     with torch.no_grad():
         scales, zeros = ops.choose_qparams_per_token_asymmetric(x, torch.int8)
         rounded = ops.quantize_per_token(x, scales, zeros, -128, 127, torch.int8)
         error = ops.dequantize_per_token(rounded, scales, zeros, -128, 127, torch.int8, torch.float32) - x
-    through: Tensor = x + error
-    return through
+    straight_through: Tensor = x + error  # the gradient is that of x
+    return straight_through

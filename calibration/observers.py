@@ -1,4 +1,4 @@
-"""The range of what flows through a layer, from a sample of it: with its outliers, without them, or with more room."""
+"""Choose the range of a layer's input or output from samples: with outliers, without outliers, or with extra room."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torchao.quantization.pt2e import MinMaxObserver
 
 RANGES = ("percentile", "mse", "minmax")
 _SAMPLE = 4096  # values of each clip that are kept
-_TRIED = 48  # ranges among which the one with the least error is sought
-_NARROWEST = 0.1  # of them, as a share of the widest
+_CANDIDATES = 48  # ranges among which `mse` chooses
+_NARROWEST = 0.1  # the narrowest candidate, as a share of the widest
 
 
 class RangeObserver(MinMaxObserver):  # type: ignore[misc]
-    """Chooses the range that eight bits, or sixteen, have to cover.
+    """Choose the range that eight bits, or sixteen, have to cover.
 
     Args:
-        ranges: ``minmax``, everything seen; ``percentile``, all but the outermost values; ``mse``, the range that
-            quantises the values with the least squared error.
-        percentile: of the values that lie below the upper bound, and likewise above the lower one.
-        headroom: what both bounds are multiplied with at last.
-        options: of `MinMaxObserver`.
+        ranges: ``minmax``: all values seen. ``percentile``: all but the outermost values. ``mse``: the range that
+            quantises the values with the least mean squared error.
+        percentile: Percent of the values that lie below the upper bound, and above the lower bound.
+        headroom: Factor that both bounds are multiplied with at the end.
+        options: Passed to `MinMaxObserver`.
     """
 
     def __init__(
@@ -33,17 +33,17 @@ class RangeObserver(MinMaxObserver):  # type: ignore[misc]
         self.samples: list[Tensor] = []
 
     def forward(self, values: Tensor) -> Tensor:
-        """Take note of a clip's values, any shape; returns them."""
+        """Take a sample of a clip's values, a tensor of any shape, and return the same tensor."""
         if self.ranges != "minmax":
             flat = values.detach().flatten()
             count = min(len(flat), _SAMPLE)
-            # evenly spread places, whose distances are no multiple of a number of channels
+            # Evenly spread places, whose distances are no multiple of a number of channels.
             self.samples.append(flat[torch.linspace(0, len(flat) - 1, count).long()])
         super().forward(values)
         return values
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:
-        """Scale and zero point, for PT2E."""
+        """Return scale and zero point, for PT2E."""
         low, high = self.min_val, self.max_val
         if self.samples:
             values = torch.cat(self.samples)
@@ -59,8 +59,8 @@ class RangeObserver(MinMaxObserver):  # type: ignore[misc]
     def _least_error(self, values: Tensor) -> tuple[Tensor, Tensor]:
         low, high = self.min_val, self.max_val
         values = values[:: max(1, len(values) // 2**16)]
-        best, chosen = float("inf"), (low, high)
-        for share in torch.linspace(1, _NARROWEST, _TRIED):
+        least, best = float("inf"), (low, high)
+        for share in torch.linspace(1, _NARROWEST, _CANDIDATES):
             bounds = low.clamp(max=0) * share, high.clamp(min=0) * share
             scale = ((bounds[1] - bounds[0]) / (self.quant_max - self.quant_min)).clamp(min=float(self.eps))
             zero = (self.quant_min - bounds[0] / scale).round()
@@ -70,6 +70,6 @@ class RangeObserver(MinMaxObserver):  # type: ignore[misc]
                 .square_()
                 .mean()
             )
-            if float(error) < best:
-                best, chosen = float(error), bounds
-        return chosen
+            if float(error) < least:
+                least, best = float(error), bounds
+        return best

@@ -1,4 +1,4 @@
-"""The plots of measurements: confusion matrices, bars by label, bars by layer."""
+"""Plot measurements: confusion matrices, bars by label, bars by layer."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ACCENT, QUIET, ALARM, INK = "#2b6cb0", "#a9b4c0", "#c2410c", "#26313d"
-_NAMED = 40  # more classes than this have no room for names and numbers
+_MOST_NAMED = 40  # with more classes there is no room for names and numbers
 
 
 def draw_confusion(axes: Any, table: NDArray[np.int64], labels: Sequence[str]) -> None:
-    """A confusion matrix in percent of the true label.
+    """Draw a confusion matrix in percent of the true label.
 
     Args:
-        axes: matplotlib's, to draw on.
-        table: clips by true (rows) and recognised (columns) label.
-        labels: their names.
+        axes: matplotlib's axes to draw on.
+        table: Number of clips by true (rows) and recognised (columns) label.
+        labels: Names of the labels.
     """
     share = 100 * table / np.maximum(table.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     axes.set_xlabel("recognised")
     axes.set_ylabel("true")
-    if len(labels) > _NAMED:
+    if len(labels) > _MOST_NAMED:
         return
     for row, column in np.argwhere(table):
         tone = "white" if share[row, column] > 50 else "black"
@@ -37,23 +37,23 @@ def draw_confusion(axes: Any, table: NDArray[np.int64], labels: Sequence[str]) -
 
 
 def confusion_figure(table: NDArray[np.int64], labels: Sequence[str]) -> Figure:
-    """One confusion matrix, as large as its labels need."""
+    """Make a figure of one confusion matrix, as large as its labels need."""
     from matplotlib.figure import Figure
 
-    side = 2.6 + 0.42 * min(len(labels), _NAMED // 2)
+    side = 2.6 + 0.42 * min(len(labels), _MOST_NAMED // 2)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.subplots()
     draw_confusion(axes, table, labels)
-    _plain(axes)
+    _simplify(axes)
     return figure
 
 
 def label_figure(series: Mapping[str, Sequence[float]], labels: Sequence[str]) -> Figure:
-    """Percent recognised of every label, a bar for each model.
+    """Make a figure of how much of each label is recognised, with a bar for each model.
 
     Args:
-        series: by the model's name, the first one the one that matters; 0 to 1, one for each label.
-        labels: their names.
+        series: Shares, 0 to 1, one for each label, by the model's name. The first model is highlighted.
+        labels: Names of the labels.
     """
     from matplotlib.figure import Figure
 
@@ -69,12 +69,12 @@ def label_figure(series: Mapping[str, Sequence[float]], labels: Sequence[str]) -
     axes.set_xlabel("recognised, % of the label's clips")
     if len(series) > 1:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(series), frameon=False)
-    _plain(axes, grid="x")
+    _simplify(axes, grid="x")
     return figure
 
 
 def bars_figure(values: Mapping[str, float], unit: str) -> Figure:
-    """A few quantities beside each other, the first one the one that matters, their numbers written to them."""
+    """Make a figure of a few bars with their numbers; the first bar is highlighted."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6, 0.8 + 0.36 * len(values)), layout="constrained")
@@ -85,16 +85,16 @@ def bars_figure(values: Mapping[str, float], unit: str) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.3 * max(values.values()))
     axes.set_xticks([])
-    _plain(axes)
+    _simplify(axes)
     axes.spines["bottom"].set_visible(False)
     return figure
 
 
 def layers_figure(layers: Mapping[str, float]) -> Figure:
-    """Signal-to-noise ratio of every layer in decibels, in the model's order; the worst tenth stands out.
+    """Make a figure of each layer's signal-to-noise ratio; the worst tenth is highlighted.
 
     Args:
-        layers: by the layer's name.
+        layers: Decibels by the layer's name, in the model's order.
     """
     from matplotlib.figure import Figure
 
@@ -107,11 +107,11 @@ def layers_figure(layers: Mapping[str, float]) -> Figure:
     axes.invert_yaxis()
     axes.margins(y=0.01)
     axes.set_xlabel("signal-to-noise ratio, dB")
-    _plain(axes, grid="x")
+    _simplify(axes, grid="x")
     return figure
 
 
-def _plain(axes: Any, grid: str | None = None) -> None:
+def _simplify(axes: Any, grid: str | None = None) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(length=0, colors=INK)

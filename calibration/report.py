@@ -1,4 +1,4 @@
-"""What was measured, as one HTML file that needs nothing beside it."""
+"""Write measurements as one HTML file that needs no other files."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
-_PICTURES = 4  # of a clip
-_PICTURE_HEIGHT = 96
+_PICTURES = 4  # frames that show a clip
+_PICTURE_HEIGHT = 96  # pixels
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a report tells; what is not given is left out.
+    """The content of a report. Parts that are empty are left out.
 
     Attributes:
-        found: the evaluation that it is about.
-        baseline: another model's evaluation of the same videos, the float one's say.
-        data: where the videos are from.
-        layers: signal-to-noise ratio of each layer in decibels, by name, in the model's order.
-        details: more to be said, by name: the recipe, the tools.
-        tables: more tables by title, the first row being their head: an ablation, say.
-        worst: how many clips with the lowest scores of their own label to show, and of those that differ.
+        evaluation: The evaluation that the report is about.
+        baseline: Another model's evaluation of the same videos, of the float model for example.
+        data: Where the videos are from.
+        layers: Signal-to-noise ratio of each layer in decibels, by name, in the model's order.
+        details: Further facts by name, such as the recipe and the tools.
+        tables: Further tables by title, an ablation for example; the first row is the table's head.
+        worst: How many clips to show of those whose own label scored lowest, and of those on which the models differ.
     """
 
-    found: Evaluation
+    evaluation: Evaluation
     baseline: Evaluation | None = None
     data: str = ""
     layers: Mapping[str, float] = field(default_factory=dict)
@@ -52,11 +52,11 @@ class Report:
 
 
 def check(path: Path) -> None:
-    """Find out before the work whether a report can be written.
+    """Check, before the models are measured, that a report can be written.
 
     Raises:
-        UsageError: the folder does not exist, or the path is a folder.
-        MissingDependencyError: the extra ``report`` is not installed.
+        UsageError: The folder does not exist, or the path is a folder.
+        MissingDependencyError: The extra ``report`` is not installed.
     """
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise UsageError(f"the report cannot be written to {path}: give a file in a folder that exists")
@@ -70,10 +70,10 @@ def check(path: Path) -> None:
 
 
 def write(report: Report, path: Path) -> None:
-    """Write it; a file that is there is replaced when the new one is whole.
+    """Write a report; an existing file is replaced only when the new one is complete.
 
     Raises:
-        UsageError, MissingDependencyError: as `check`.
+        UsageError, MissingDependencyError: See `check`.
     """
     check(path)
     try:
@@ -84,52 +84,53 @@ def write(report: Report, path: Path) -> None:
 
 
 def render(report: Report) -> str:
-    """The report's HTML."""
+    """Return the report's HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    found, baseline = report.found, report.baseline
-    comparison = Comparison(found, baseline) if baseline is not None else None
+    evaluation, baseline = report.evaluation, report.baseline
+    comparison = Comparison(evaluation, baseline) if baseline is not None else None
     return environment.get_template("report.html.j2").render(
         report=report,
-        found=found,
+        evaluation=evaluation,
         baseline=baseline,
         comparison=comparison,
-        names=_names(found, baseline),
+        names=_names(evaluation, baseline),
         plots=_plots(report),
-        folds=_folds(found, baseline),
-        worst=[_clip(report, i) for i in found.worst(report.worst)],
+        folds=_folds(evaluation, baseline),
+        worst=[_clip(report, i) for i in evaluation.worst(report.worst)],
         differing=[_clip(report, i) for i in comparison.differing[: report.worst]] if comparison else [],
         version=__version__,
     )
 
 
-def _names(found: Evaluation, baseline: Evaluation | None) -> list[str]:
-    """Short names of the two models that tell them apart."""
+def _names(evaluation: Evaluation, baseline: Evaluation | None) -> list[str]:
+    """Return a short name for each model; two models get different names."""
     if baseline is None:
-        return [Path(found.name).name]
+        return [Path(evaluation.name).name]
+    models = (evaluation, baseline)
     for key in ("precision", "engine", "target"):
-        if found.facts.get(key) != baseline.facts.get(key):
-            return [str(model.facts.get(key, model.name)) for model in (found, baseline)]
-    ours, theirs = Path(found.name).name, Path(baseline.name).name
-    return [ours, theirs] if ours != theirs else [found.name, baseline.name]
+        if evaluation.facts.get(key) != baseline.facts.get(key):
+            return [str(model.facts.get(key, model.name)) for model in models]
+    names = [Path(model.name).name for model in models]
+    return names if names[0] != names[1] else [model.name for model in models]
 
 
 def _plots(report: Report) -> dict[str, str]:
-    """The plots by name, as addresses of pictures."""
+    """Return the plots by name, as data URLs."""
     from . import plots
 
-    models = [report.found] + ([report.baseline] if report.baseline is not None else [])
-    names = _names(report.found, report.baseline)
+    models = [report.evaluation] + ([report.baseline] if report.baseline is not None else [])
+    names = _names(report.evaluation, report.baseline)
     recalls = [{label: row["recall"] for label, row in model.by_label().items()} for model in models]
-    shown = list(recalls[0])
+    labels = list(recalls[0])
     figures = {
         "labels": plots.label_figure(
-            {name: [recall[label] for label in shown] for name, recall in zip(names, recalls, strict=True)}, shown
+            {name: [recall[label] for label in labels] for name, recall in zip(names, recalls, strict=True)}, labels
         ),
-        "confusion": plots.confusion_figure(report.found.confusion, report.found.labels),
+        "confusion": plots.confusion_figure(report.evaluation.confusion, report.evaluation.labels),
         "latency": plots.bars_figure(
             {name: model.milliseconds["p50"] for name, model in zip(names, models, strict=True)}, "ms"
         ),
@@ -139,38 +140,39 @@ def _plots(report: Report) -> dict[str, str]:
         figures["size"] = plots.bars_figure(sizes, "MB")
     if report.layers:
         figures["layers"] = plots.layers_figure(report.layers)
-    return {name: _as_address(figure) for name, figure in figures.items()}
+    return {name: _as_url(figure) for name, figure in figures.items()}
 
 
-def _as_address(figure: Figure) -> str:
+def _as_url(figure: Figure) -> str:
+    """Return a figure as the data URL of an SVG."""
     import matplotlib
 
-    target = io.BytesIO()
+    file = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "vmp-edge"}):  # the same numbers give the same file
-        figure.savefig(target, format="svg", transparent=True, metadata={"Date": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(target.getvalue()).decode()}"
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _folds(found: Evaluation, baseline: Evaluation | None) -> list[tuple[str, float, float | None]]:
-    """Fold, its top-1, and the baseline's; last the means."""
-    ours, theirs = found.by_fold(), baseline.by_fold() if baseline is not None else {}
-    rows: list[tuple[str, float, float | None]] = [(str(fold), ours[fold], theirs.get(fold)) for fold in ours]
+def _folds(evaluation: Evaluation, baseline: Evaluation | None) -> list[tuple[str, float, float | None]]:
+    """Return a row for each fold, with top-1 of both models, and a last row with the means."""
+    folds, baseline_folds = evaluation.by_fold(), baseline.by_fold() if baseline is not None else {}
+    rows: list[tuple[str, float, float | None]] = [(str(i), top1, baseline_folds.get(i)) for i, top1 in folds.items()]
     if rows:
-        mean = float(np.mean(list(theirs.values()))) if theirs else None
-        rows.append(("mean", float(np.mean(list(ours.values()))), mean))
+        mean = float(np.mean(list(baseline_folds.values()))) if baseline_folds else None
+        rows.append(("mean", float(np.mean(list(folds.values()))), mean))
     return rows
 
 
 def _clip(report: Report, index: int) -> dict[str, Any]:
-    """A clip as the template shows it."""
-    found, baseline = report.found, report.baseline
-    entry = found.entries[index]
-    models = [found] + ([baseline] if baseline is not None else [])
+    """Return what the template shows of a clip."""
+    evaluation, baseline = report.evaluation, report.baseline
+    entry = evaluation.entries[index]
+    models = [evaluation] + ([baseline] if baseline is not None else [])
     return {
         "path": str(entry.path),
         "name": entry.path.name,
         "label": entry.label,
-        "own": float(found.scores[index, found.truth[index]]),
+        "own": float(evaluation.scores[index, evaluation.truth[index]]),
         "guesses": [
             {
                 "label": model.labels[model.predictions[index]],
@@ -184,13 +186,13 @@ def _clip(report: Report, index: int) -> dict[str, Any]:
 
 
 def thumbnail(entry: Entry) -> str | None:
-    """A few frames of a video in a row, as the address of a JPEG; None if they cannot be had any more."""
+    """Return a few frames of a video in a row, as the data URL of a JPEG; None if the video cannot be read any more."""
     try:
         clip = read_clips(entry.path, lambda count, fps: Sampling().indices(count, fps, min(count, _PICTURES), None))[0]
     except UnusableError:
         return None
     width = max(1, round(clip.shape[2] * _PICTURE_HEIGHT / clip.shape[1]))
     frames = [cv2.resize(frame, (width, _PICTURE_HEIGHT), interpolation=cv2.INTER_AREA) for frame in clip]
-    row = cv2.cvtColor(np.hstack(frames).astype(np.uint8), cv2.COLOR_RGB2BGR)
-    coded = cv2.imencode(".jpg", row, [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
+    picture = cv2.cvtColor(np.hstack(frames).astype(np.uint8), cv2.COLOR_RGB2BGR)
+    coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
     return f"data:image/jpeg;base64,{base64.b64encode(coded.tobytes()).decode()}"

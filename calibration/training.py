@@ -1,4 +1,4 @@
-"""Training a model of the family, whatever the clips are: the loop, its schedule, and a checkpoint to go on from."""
+"""Train a model of the family on any clips: the loop, its schedule, and a checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -27,25 +27,28 @@ PATCH_RATE = 0.02
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What decides how a model is trained, but the clips and the machine.
+class TrainingRecipe:
+    """All settings that decide how a model is trained, apart from the clips and the machine.
 
     Attributes:
-        epochs: passes over the clips.
-        batch: clips in a step.
-        learning_rate: at its highest.
-        weight_decay: of matrices; not of biases, norms, embeddings and decay rates.
-        smoothing: of the labels.
-        auxiliary: weight of the loss on the mean of the patch tokens, which teaches them without going through the
+        epochs: Passes over the clips.
+        batch: Clips in a step of the optimiser.
+        learning_rate: Highest learning rate.
+        weight_decay: Applies to matrices, not to biases, norms, embeddings and decay rates.
+        smoothing: Label smoothing.
+        auxiliary: Weight of the loss on the mean of the patch tokens, which trains these without going through the
             class token.
-        average: how much of the averaged weights a step keeps.
-        embed_dim: channels of the model's tokens.
-        depth: the model's blocks.
-        teacher: where a trained model is that this one learns from, besides the labels; empty for none.
-        teacher_weight: of the loss on the teacher's predictions, the labels' being 1.
-        temperature: by which both models' logits are divided there.
-        feature_weight: of the loss on the teacher's final features, of all tokens.
-        seed: of order, augmentation and initial weights.
+        average: Share of the averaged weights that a step keeps.
+        embed_dim: Channels of the model's tokens.
+        depth: Number of the model's blocks.
+        teacher: Path of a trained model to learn from besides the labels; empty for none.
+        teacher_weight: Weight of the loss on the teacher's predictions; the loss on the labels has weight 1.
+        temperature: Divides both models' logits in the loss on predictions.
+        feature_weight: Weight of the loss on the teacher's final features of all tokens.
+        seed: Decides order, augmentation and initial weights.
+
+    Raises:
+        UsageError: A weight is negative, or the temperature is not above 0.
     """
 
     epochs: int = 12
@@ -73,13 +76,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is trained on.
+    """The data of a training.
 
     Attributes:
-        name: for the progress bar.
-        batches: one epoch's batches, float32 (B, 3, T, S, S) and int64 (B,), all randomness from the generator.
-        steps: batches in an epoch.
-        validate: what is measured after every epoch, by name.
+        name: Shown at the progress bar.
+        batches: Function from a random generator to one epoch's batches, float32 (B, 3, T, S, S) and int64 (B,).
+        steps: Batches in an epoch.
+        validate: Function from a model to figures by name; called after every epoch.
     """
 
     name: str
@@ -89,21 +92,21 @@ class Task:
 
 
 class Trainer:
-    """A run: model, averaged model, optimiser, and what has been measured so far.
+    """A training run: the model, its averaged weights, the optimiser, and the history of the epochs.
 
     Args:
-        recipe: see `Recipe`.
-        model: with its initial weights.
-        task: see `Task`.
-        checkpoint: where the run is kept after every epoch; one of the same recipe is taken up.
-        teacher: see `load_teacher`; None where the labels alone teach.
+        recipe: See `TrainingRecipe`.
+        model: Has its initial weights.
+        task: See `Task`.
+        checkpoint: File that the run is saved to after every epoch. If it exists, the run resumes from it.
+        teacher: See `load_teacher`; None learns from the labels alone.
 
     Raises:
-        UsageError: the checkpoint is of a run with another recipe.
+        UsageError: The checkpoint belongs to a run with another recipe.
     """
 
     def __init__(
-        self, recipe: Recipe, model: VideoMamba, task: Task, checkpoint: Path, teacher: VideoMamba | None = None
+        self, recipe: TrainingRecipe, model: VideoMamba, task: Task, checkpoint: Path, teacher: VideoMamba | None = None
     ) -> None:
         self.recipe, self.task, self.checkpoint, self.teacher = recipe, task, checkpoint, teacher
         self.model = model.train()
@@ -122,27 +125,27 @@ class Trainer:
         """Train to the end.
 
         Args:
-            progress: makes the run's progress bar, as `tqdm.tqdm` does.
+            progress: Makes the run's progress bar, like `tqdm.tqdm`.
         """
         steps, epochs = self.task.steps, self.recipe.epochs
         done = len(self.history)
         bar = progress(total=epochs * steps, initial=done * steps, desc=self.task.name, unit="step")
-        measured: dict[str, float] = {}
+        validation: dict[str, float] = {}
         for epoch in range(done, epochs):
             start, losses = time.monotonic(), []
             rng = np.random.default_rng([self.recipe.seed, epoch])
             for i, (video, labels) in enumerate(self.task.batches(rng)):
                 losses.append(self.step(epoch * steps + i, video, labels))
-                shown = {"loss": float(np.mean(losses[-50:])), **measured}
-                bar.set_postfix(epoch=epoch + 1, **{k: f"{v:.3f}" for k, v in shown.items()}, refresh=False)
+                figures = {"loss": float(np.mean(losses[-50:])), **validation}
+                bar.set_postfix(epoch=epoch + 1, **{k: f"{v:.3f}" for k, v in figures.items()}, refresh=False)
                 bar.update()
             seconds = time.monotonic() - start
-            measured = self.task.validate(self.averaged_model())
+            validation = self.task.validate(self.averaged_model())
             self.history.append(
                 {
                     "epoch": epoch + 1,
                     "loss": float(np.mean(losses)),
-                    **measured,
+                    **validation,
                     "seconds": seconds,
                     "clips_per_second": len(losses) * self.recipe.batch / seconds,
                 }
@@ -151,7 +154,16 @@ class Trainer:
         bar.close()
 
     def step(self, number: int, video: Tensor, labels: Tensor) -> float:
-        """One step of the optimiser; returns the class token's loss."""
+        """Do one step of the optimiser.
+
+        Args:
+            number: Step within the whole run, from 0; decides the learning rate.
+            video: float32 (B, 3, T, S, S).
+            labels: int64 (B,).
+
+        Returns:
+            The loss of the class token.
+        """
         rate = self.recipe.learning_rate * schedule(number / (self.recipe.epochs * self.task.steps))
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["rate"]
@@ -161,7 +173,7 @@ class Trainer:
         mean = self.model.head(tokens[:, 1:].mean(1))
         total = loss + self.recipe.auxiliary * F.cross_entropy(mean, labels, label_smoothing=self.recipe.smoothing)
         if self.teacher is not None:
-            total = total + self._taught(self.teacher, video, tokens, (logits, mean))
+            total = total + self._teacher_loss(self.teacher, video, tokens, (logits, mean))
         self.optimiser.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -171,18 +183,27 @@ class Trainer:
             self.averaged[name].lerp_(value, 1 - keep)
         return loss.item()
 
-    def _taught(self, teacher: VideoMamba, video: Tensor, tokens: Tensor, logits: tuple[Tensor, Tensor]) -> Tensor:
-        """The loss on what the teacher says of a batch, by the class token and, as for labels, by the patches' mean."""
+    def _teacher_loss(
+        self, teacher: VideoMamba, video: Tensor, tokens: Tensor, logits: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Return the loss on the teacher's predictions and features.
+
+        Args:
+            teacher: The teacher.
+            video: The batch.
+            tokens: The student's tokens after its last block.
+            logits: The student's logits from the class token, and from the mean of the patch tokens.
+        """
         recipe = self.recipe
         with torch.no_grad():
-            theirs = teacher.forward_tokens(video)
-            expected = teacher.head(theirs[:, 0])
-        by_class, by_mean = (predictions_loss(ours, expected, recipe.temperature) for ours in logits)
+            teacher_tokens = teacher.forward_tokens(video)
+            expected = teacher.head(teacher_tokens[:, 0])
+        by_class, by_mean = (predictions_loss(student, expected, recipe.temperature) for student in logits)
         loss = recipe.teacher_weight * (by_class + recipe.auxiliary * by_mean)
-        return loss + recipe.feature_weight * features_loss(self.adapter(tokens), theirs)
+        return loss + recipe.feature_weight * features_loss(self.adapter(tokens), teacher_tokens)
 
     def averaged_model(self) -> VideoMamba:
-        """The model with the averaged weights, which is what a run is for."""
+        """Return the model with the averaged weights, which are the result of a run."""
         model = VideoMamba(self.model.options).eval()
         model.load_state_dict(self.averaged)
         return model
@@ -201,7 +222,7 @@ class Trainer:
     def _resume(self) -> None:
         content = torch.load(self.checkpoint, weights_only=True)
         if content["recipe"] != dataclasses.asdict(self.recipe):
-            raise UsageError(f"{self.checkpoint} is of a run with other settings: choose another --output")
+            raise UsageError(f"{self.checkpoint} belongs to a run with other settings: choose another --output")
         self.model.load_state_dict(content["model"])
         self.averaged = content["averaged"]
         self.adapter.load_state_dict(content["adapter"])
@@ -210,31 +231,39 @@ class Trainer:
 
 
 def load_teacher(path: Path, student: VideoMamba) -> VideoMamba:
-    """A trained model to learn from, larger or smaller.
+    """Load a trained model to learn from; it may be larger or smaller than the student.
 
     Args:
-        path: a checkpoint.
-        student: the model that will be trained.
+        path: The teacher's checkpoint.
+        student: The model to train.
 
     Raises:
-        UsageError: it takes other clips, makes other tokens of them, or tells other classes.
-        CheckpointError: it cannot be loaded.
+        UsageError: The teacher's clips, tokens or number of classes differ from the student's.
+        CheckpointError: The checkpoint cannot be loaded.
     """
     teacher = load_checkpoint(path).eval().requires_grad_(False)
     for name in ("num_frames", "image_size", "tubelet_size", "patch_size", "num_classes"):
-        ours, theirs = (getattr(model.options, name) for model in (student, teacher))
-        if ours != theirs:
-            raise UsageError(f"{path} cannot teach this model: its {name} is {theirs}, not {ours}")
+        needed, value = (getattr(model.options, name) for model in (student, teacher))
+        if value != needed:
+            raise UsageError(f"{path} cannot teach this model: its {name} is {value}, not {needed}")
     return teacher
 
 
 def schedule(progress: float) -> float:
-    """Learning rate over the run (0 .. 1): a short warm-up, a quarter held, then half a cosine to nothing."""
+    """Return the learning rate as a share of the highest: a short warm-up, constant for a quarter, half a cosine to 0.
+
+    Args:
+        progress: Share of the run that is done, 0 to 1.
+    """
     return min(1.0, progress / 0.02) * 0.5 * (1 + math.cos(math.pi * max(0.0, progress - 0.25) / 0.75))
 
 
 def parameter_groups(model: VideoMamba, weight_decay: float) -> list[dict[str, Any]]:
-    """What decays, what doesn't, and the patch filters, which learn more slowly."""
+    """Group the parameters for the optimiser: with decay, without decay, and the slowly learning patch filters.
+
+    Returns:
+        Groups with ``params``, ``weight_decay`` and ``rate``, a factor for the learning rate.
+    """
     groups: dict[str, list[torch.nn.Parameter]] = {"matrices": [], "others": [], "patches": []}
     for name, parameter in model.named_parameters():
         if name == "patch_embed.proj.weight":
@@ -251,30 +280,30 @@ def parameter_groups(model: VideoMamba, weight_decay: float) -> list[dict[str, A
 
 
 def save(content: Any, path: Path) -> None:
-    """Write beside the place, then move: a file of this name is always whole."""
+    """Save with PyTorch; the file replaces an old one only when it is complete."""
     with whole(path) as place:
         torch.save(content, place)
 
 
 def recipe_options(
-    parser: argparse.ArgumentParser, recipe: type[Recipe], arguments: list[str] | None
+    parser: argparse.ArgumentParser, recipe: type[TrainingRecipe], arguments: list[str] | None
 ) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Read a training's command line, with an option for each of the recipe's fields and one for PyTorch's threads.
 
     Args:
-        parser: with the training's own options.
-        recipe: the fields' class.
-        arguments: of the command line.
+        parser: Has the training's own options; the others are added to it.
+        recipe: The recipe's class.
+        arguments: The command line; None reads that of the process.
 
     Returns:
-        All options, and those of the recipe that were given.
+        All options, and the values of the recipe's fields that are on the command line.
     """
     fields = dataclasses.fields(recipe)
     for field in fields:
         kind = type(field.default)
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help=f"default: {field.default}")
-    parser.add_argument("--threads", type=int, help="for training; PyTorch's own choice by default")
+    parser.add_argument("--threads", type=int, help="PyTorch's threads (default: PyTorch's own choice)")
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    return options, {one.name: value for one in fields if (value := getattr(options, one.name)) is not None}
+    return options, {field.name: value for field in fields if (value := getattr(options, field.name)) is not None}

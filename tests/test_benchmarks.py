@@ -1,4 +1,4 @@
-"""What the benchmarks compare does the same arithmetic."""
+"""Test that the variants that benchmarks compare compute the same, and the table of tests with heavy toolchains."""
 
 import importlib
 import importlib.util
@@ -56,14 +56,14 @@ JUNIT = """<testsuites><testsuite timestamp="2026-11-21T21:33:57+00:00">
 def test_results_of_heavy_toolchains_become_rows(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(FOLDER)
     npu_tests = importlib.import_module("npu_tests")
-    (tmp_path / "found.xml").write_text(JUNIT)
-    found = npu_tests.read(tmp_path / "found.xml")
-    counts = {name: (row["passed"], row["failed"], row["skipped"], row["reasons"]) for name, row in found.items()}
+    (tmp_path / "results.xml").write_text(JUNIT)
+    results = npu_tests.read(tmp_path / "results.xml")
+    counts = {name: (row["passed"], row["failed"], row["skipped"], row["reasons"]) for name, row in results.items()}
     assert counts == {
         "test_qnn": (1, 1, 0, ["assert 1 == 2"]),
         "test_vgf": (0, 0, 1, ["needs lavapipe"]),
         "test_arm64": (0, 0, 1, ["not installed: qemu-aarch64"]),
     }
-    assert found["test_qnn"]["seconds"] == 4 and found["test_qnn"]["date"] == "2026-11-21"
-    row = next(line for line in npu_tests.table(found).splitlines() if "test_qnn" in line)
+    assert results["test_qnn"]["seconds"] == 4 and results["test_qnn"]["date"] == "2026-11-21"
+    row = next(line for line in npu_tests.table(results).splitlines() if "test_qnn" in line)
     assert "| 1 | 1 | 0 | assert 1 == 2 | 4 |" in row

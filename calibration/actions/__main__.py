@@ -1,7 +1,7 @@
-"""Train small models on labelled videos by cross-validation, to measure with.
+"""Train small models on labelled videos by cross-validation, to measure on real actions what quantising costs.
 
-A stopped run goes on where it was when the same command is given again. With ``--teacher DIR``, the output of an
-earlier run on the same folds, each fold's model also learns from that run's.
+A run that was stopped resumes when the same command is given again. With ``--teacher DIR``, the output folder of an
+earlier run on the same folds, each fold's model also learns from that run's model of the fold.
 """
 
 from __future__ import annotations
@@ -14,39 +14,45 @@ from vmp_edge.errors import UsageError, VmpError
 
 from .. import clipset
 from ..training import recipe_options
-from .train import Recipe, train
+from .train import ActionsTraining, train
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m vmp_edge.calibration.actions", description=__doc__)
     parser.add_argument("--data", required=True, help="a folder of class folders, or a CSV with path and label")
-    parser.add_argument("--group", default="group", help="the CSV's column of what belongs together (default: group)")
-    parser.add_argument("--folds", type=int, default=5, help="how many (default: 5); a CSV with folds keeps its own")
+    parser.add_argument(
+        "--group",
+        default="group",
+        help="the CSV's column that names groups of videos to keep together (default: group)",
+    )
+    parser.add_argument(
+        "--folds", type=int, default=5, help="number of folds (default: 5); a CSV with folds keeps its own"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for models, folds and results")
-    parser.add_argument("--one-geometry", action="store_true", help="first cut all videos to one size and length")
-    parser.add_argument("--workers", type=int, help="processes that decode; all cores by default")
-    options, chosen = recipe_options(parser, Recipe, arguments)
+    parser.add_argument("--one-geometry", action="store_true", help="cut all videos to one size and length first")
+    parser.add_argument("--workers", type=int, help="processes that decode (default: all cores)")
+    options, fields = recipe_options(parser, ActionsTraining, arguments)
     try:
         from tqdm import tqdm
 
-        recipe = Recipe(**chosen)
+        recipe = ActionsTraining(**fields)
         clips = clipset.read(options.data, options.group)
         clips = clips if clips.folds else clips.split(options.folds, recipe.seed)
-        found = train(recipe, clips, options.output, options.one_geometry, tqdm, options.workers)
+        results = train(recipe, clips, options.output, options.one_geometry, tqdm, options.workers)
     except VmpError as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last whole epoch", file=sys.stderr)
+        print("stopped; the same command resumes after the last complete epoch", file=sys.stderr)
         return 130
-    for one in found["skipped"]:
-        print(f"left out: {one['path']}: {one['reason']}", file=sys.stderr)
-    for fold, value in found["folds"].items():
+    for video in results["skipped"]:
+        print(f"left out: {video['path']}: {video['reason']}", file=sys.stderr)
+    for fold, value in results["folds"].items():
         print(f"fold {fold}: {100 * value:.1f}% top-1")
     print(
-        f"mean {100 * found['folds_mean']:.1f}%, of {found['clips']} videos; geometry alone "
-        f"{100 * found['geometry_control']:.1f}%"
+        f"mean {100 * results['folds_mean']:.1f}%, of {results['clips']} videos; geometry alone "
+        f"{100 * results['geometry_control']:.1f}%"
     )
     return 0
 

@@ -1,4 +1,4 @@
-"""Labelled videos in memory, and the batches that training makes of them."""
+"""Load labelled videos into memory, and make training batches from them."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.recognizer import sample_evenly
 
 from ..clipset import ClipSet, ClipSetError, Entry
-from ..decoding import Clip, Progress, Skipped, explained, in_workers, read_clips
+from ..decoding import Clip, Progress, Skipped, describe_skipped, in_workers, read_clips
 
-_MARGIN = 8 / 7  # side of the pictures that are kept, over that of the model's
-_FINER = 3  # frames that are kept, over the model's
+_MARGIN = 8 / 7  # side of the stored pictures, relative to the model's
+_FINER = 3  # stored frames, relative to the model's
 
 
 @dataclass(frozen=True)
 class Shrink:
-    """A job for `in_workers`: a video as training keeps it.
+    """A job for `in_workers`: decode a video and scale it down for training.
 
     Attributes:
-        frames: kept, spread evenly over the video.
-        size: side of the square pictures, to which both sides are scaled, as `Preprocessing` does by default.
+        frames: Number of frames to keep, spread evenly over the video.
+        size: Side of the square pictures. Both sides are scaled to it, as `Preprocessing` does by default.
     """
 
     frames: int
     size: int
 
     def __call__(self, entry: Entry) -> Clip:
-        """uint8 (frames, size, size, 3) RGB."""
+        """Return the video, uint8 (frames, size, size, 3) RGB."""
         clip = read_clips(entry.path, lambda count, fps: [sample_evenly(count, self.frames)])[0]
         scaled = [cv2.resize(frame, (self.size, self.size), interpolation=cv2.INTER_AREA) for frame in clip]
         return np.stack(scaled).astype(np.uint8)
@@ -45,9 +45,9 @@ class Clips:
     """Labelled videos in memory.
 
     Attributes:
-        pixels: uint8 (N, F, S, S, 3) RGB, finer in time and larger than what a model takes.
-        labels: int64 (N,).
-        folds: int64 (N,).
+        pixels: uint8 (N, F, S, S, 3) RGB; F and S are larger than a model's frames and pictures.
+        labels: Index of each video's label, int64 (N,).
+        folds: Each video's fold, int64 (N,).
     """
 
     pixels: NDArray[np.uint8]
@@ -55,7 +55,7 @@ class Clips:
     folds: NDArray[np.int64]
 
     def outside(self, fold: int) -> Clips:
-        """What a fold is trained on."""
+        """Return the videos of all other folds, on which a fold's model is trained."""
         chosen = self.folds != fold
         return Clips(self.pixels[chosen], self.labels[chosen], self.folds[chosen])
 
@@ -64,14 +64,14 @@ def load(clips: ClipSet, frames: int, size: int, progress: Progress, workers: in
     """Decode all videos.
 
     Args:
-        clips: labelled videos with folds.
-        frames: T of the model.
-        size: side of its pictures.
-        progress: makes a progress bar.
-        workers: see `in_workers`.
+        clips: Labelled videos with folds.
+        frames: T, the model's frames.
+        size: Side of the model's pictures.
+        progress: Makes a progress bar, like `tqdm.tqdm`.
+        workers: See `in_workers`.
 
     Raises:
-        ClipSetError: one cannot be decoded.
+        ClipSetError: A video cannot be decoded.
     """
     side = round(size * _MARGIN)
     results = in_workers(Shrink(_FINER * frames, side), clips.entries, workers)
@@ -82,7 +82,7 @@ def load(clips: ClipSet, frames: int, size: int, progress: Progress, workers: in
         else:
             pixels[i] = result
     if skipped:
-        raise ClipSetError(f"{clips.name} has videos that cannot be used{explained(skipped)}")
+        raise ClipSetError(f"{clips.name} has videos that cannot be used{describe_skipped(skipped)}")
     labels = np.array([clips.labels.index(str(entry.label)) for entry in clips.entries])
     return Clips(pixels, labels, np.array([entry.fold for entry in clips.entries]))
 
@@ -90,7 +90,7 @@ def load(clips: ClipSet, frames: int, size: int, progress: Progress, workers: in
 def training_batches(
     clips: Clips, batch: int, frames: int, preprocessing: Preprocessing, rng: np.random.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One pass over the clips in random order, each looked at anew.
+    """Make the batches of one pass over the clips, in random order, each clip augmented anew.
 
     Yields:
         float32 (B, 3, T, S, S) and int64 (B,).
@@ -103,13 +103,13 @@ def training_batches(
 
 
 def augment(clip: Clip, frames: int, preprocessing: Preprocessing, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Another look at the same action: other moments, another view, mirrored, other colours and light.
+    """Augment a clip: other moments, another crop, mirrored, other colours and light.
 
     Args:
         clip: uint8 (F, S', S', 3).
-        frames: T.
-        preprocessing: of the model.
-        rng: source of all randomness.
+        frames: T, the model's frames.
+        preprocessing: The model's preprocessing.
+        rng: Source of all randomness.
 
     Returns:
         float32 (1, 3, T, S, S).

@@ -1,8 +1,8 @@
-"""Size and length of videos, which must not tell their labels.
+"""Make sure that the size and length of videos do not give away their labels.
 
-Where videos were cut out around what happens in them, the cut itself gives the class away: a hug is narrow, a push is
-wide. Two things are done about it: every video is cut once more, to one window of pixels and seconds, and what size
-and length alone would recognise is measured with the same folds.
+If each video was cut to the action in it, the cut itself tells the class: a hug is narrow, a push is wide. This module
+has two remedies. It cuts every video once more, to one window of pixels and seconds; and it measures, on the same
+folds, what can be recognised from size and length alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vmp_edge.errors import VmpError
 from vmp_edge.files import whole
 
 from ..clipset import ClipSet, ClipSetError, Entry, need_scikit_learn
-from ..decoding import Clip, Progress, Skipped, UnusableError, explained, in_workers, open_video, read_clips
+from ..decoding import Clip, Progress, Skipped, UnusableError, describe_skipped, in_workers, open_video, read_clips
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Geometry:
     """Size and length of a video.
 
     Attributes:
-        width: pixels.
-        height: pixels.
-        frames: how many.
-        fps: frames per second.
+        width: Pixels.
+        height: Pixels.
+        frames: Number of frames.
+        fps: Frames per second.
     """
 
     width: int
@@ -42,15 +42,15 @@ class Geometry:
 
     @property
     def seconds(self) -> float:
-        """Its length."""
+        """Length of the video in seconds."""
         return self.frames / self.fps
 
 
 def inspect(entry: Entry) -> Geometry:
-    """A job for `in_workers`: decode a video to its end and say what it is.
+    """Decode a video to its end to find its size and length; a job for `in_workers`.
 
     Raises:
-        UnusableError: it cannot be decoded.
+        UnusableError: The video cannot be decoded, or does not tell its frame rate.
     """
     shape, count = (0, 0), 0
     with closing(open_video(entry.path)) as source:
@@ -65,27 +65,27 @@ def inspect(entry: Entry) -> Geometry:
 def measure(
     clips: ClipSet, progress: Progress, workers: int | None = None
 ) -> tuple[ClipSet, list[Geometry], list[Skipped]]:
-    """Size and length of every video.
+    """Measure size and length of every video.
 
     Returns:
         The videos that can be decoded, their geometries, and the videos that cannot.
 
     Raises:
-        ClipSetError: none can be decoded.
+        ClipSetError: No video can be decoded.
     """
-    kept: list[Entry] = []
-    found: list[Geometry] = []
+    usable: list[Entry] = []
+    geometries: list[Geometry] = []
     skipped: list[Skipped] = []
     results = in_workers(inspect, clips.entries, workers)
     for entry, result in progress(results, total=len(clips), desc="sizes", unit="clip"):
         if isinstance(result, Skipped):
             skipped.append(result)
             continue
-        kept.append(entry)
-        found.append(result)
-    if not kept:
-        raise ClipSetError(f"{clips.name} has no videos that can be used{explained(skipped)}")
-    return dataclasses.replace(clips, entries=tuple(kept)), found, skipped
+        usable.append(entry)
+        geometries.append(result)
+    if not usable:
+        raise ClipSetError(f"{clips.name} has no videos that can be used{describe_skipped(skipped)}")
+    return dataclasses.replace(clips, entries=tuple(usable)), geometries, skipped
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,10 @@ class Cut:
     """A job for `in_workers`: cut the middle out of a video and write it without loss (FFV1).
 
     Attributes:
-        width: of the window, in pixels.
-        height: of the window, in pixels.
-        seconds: of the window.
-        targets: where each video's goes.
+        width: Width of the window in pixels.
+        height: Height of the window in pixels.
+        seconds: Length of the window.
+        targets: File to write for each video.
     """
 
     width: int
@@ -105,7 +105,7 @@ class Cut:
     targets: dict[Path, Path]
 
     def __call__(self, entry: Entry) -> Path:
-        """The file that was written; one that is there already is taken as it is."""
+        """Write the cut video and return its path; a file that exists already is kept."""
         path = self.targets[entry.path]
         if path.exists():
             return path
@@ -125,10 +125,10 @@ class Cut:
 
 
 def write_lossless(clip: Clip, fps: float, path: Path) -> None:
-    """Write a clip, uint8 (T, H, W, 3) RGB, as FFV1 in AVI, beside its place and then moved there.
+    """Write a clip, uint8 (T, H, W, 3) RGB, as FFV1 in AVI; the file appears only when it is complete.
 
     Raises:
-        VmpError: OpenCV cannot write it.
+        VmpError: OpenCV cannot write the file.
     """
     with whole(path) as place:
         writer = cv2.VideoWriter(str(place), cv2.VideoWriter.fourcc(*"FFV1"), fps, clip.shape[2:0:-1])
@@ -142,17 +142,20 @@ def write_lossless(clip: Clip, fps: float, path: Path) -> None:
 def bring_to_one(
     clips: ClipSet, geometries: list[Geometry], folder: Path, progress: Progress, workers: int | None = None
 ) -> tuple[ClipSet, Cut]:
-    """Cut every video to the middle window that all of them have: the least width, height and length of the set.
+    """Cut every video to a middle window that fits into all of them: the least width, height and length of the set.
 
     Args:
-        clips: labelled videos.
-        geometries: theirs.
-        folder: where the cut ones go, in a folder of their size and length, and of their label.
-        progress: makes a progress bar.
-        workers: see `in_workers`.
+        clips: Labelled videos.
+        geometries: Size and length of each video.
+        folder: Gets the cut videos, in a subfolder for their size and length with a subfolder for each label.
+        progress: Makes a progress bar, like `tqdm.tqdm`.
+        workers: See `in_workers`.
 
     Returns:
-        The cut videos with their labels, groups and folds, and what was cut.
+        The cut videos with their labels, groups and folds, and the cut's window.
+
+    Raises:
+        ClipSetError: A video that was decoded before cannot be decoded again.
     """
     width, height = (min(sides) // 2 * 2 for sides in zip(*((g.width, g.height) for g in geometries), strict=True))
     seconds = min(g.seconds for g in geometries)
@@ -167,26 +170,29 @@ def bring_to_one(
 
 
 def _targets(clips: ClipSet, folder: Path) -> dict[Path, Path]:
-    """A name for each video, also where two of a label have the same in different folders."""
+    """Choose a file for each video; videos of one label with the same name in different folders get numbers."""
     targets: dict[Path, Path] = {}
-    taken: Counter[Path] = Counter()
+    uses: Counter[Path] = Counter()
     for entry in clips.entries:
         path = folder / str(entry.label) / entry.path.stem
-        taken[path] += 1
-        targets[entry.path] = path.with_name(f"{path.name}{f'-{taken[path]}' if taken[path] > 1 else ''}.avi")
+        uses[path] += 1
+        targets[entry.path] = path.with_name(f"{path.name}{f'-{uses[path]}' if uses[path] > 1 else ''}.avi")
     return targets
 
 
 def control(clips: ClipSet, geometries: list[Geometry], seed: int = 0) -> dict[int, float]:
-    """What size and length alone recognise: top-1 of every fold, by a random forest on the other folds.
+    """Measure what size and length alone recognise, by a random forest.
 
     Args:
-        clips: labelled videos with folds.
-        geometries: theirs.
-        seed: of the forest.
+        clips: Labelled videos with folds.
+        geometries: Size and length of each video.
+        seed: The forest's seed.
+
+    Returns:
+        Top-1 of each fold, by a forest that was fitted to the other folds.
 
     Raises:
-        MissingDependencyError: the extra ``train`` is not installed.
+        MissingDependencyError: The extra ``train`` is not installed.
     """
     need_scikit_learn()
     from sklearn.ensemble import RandomForestClassifier

@@ -1,4 +1,4 @@
-"""Train a model for every fold of a clip set, and measure each on the videos that it was not trained on."""
+"""Train a model for each fold of a clip set, and measure it on the videos that it was not trained on."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from vmp_edge.files import whole
 from vmp_edge.models import PRESETS, VideoMamba, create, load_checkpoint, zoo
 from vmp_edge.preprocessing import Preprocessing
 
-from .. import training
 from ..clipset import ClipSet
 from ..decoding import Input, Progress, Sampling, Video
-from ..measure import Evaluation, Subject, evaluate, merged
-from ..training import Task, Trainer, load_teacher, save
+from ..measure import Evaluation, Subject, evaluate, merge
+from ..training import Task, Trainer, TrainingRecipe, load_teacher, save
 from . import dataset, geometry
 from .dataset import Clips
 from .geometry import Cut
@@ -31,15 +30,15 @@ STARTS = (ARCHITECTURE, "scratch")
 
 
 @dataclass(frozen=True)
-class Recipe(training.Recipe):
-    """Everything that decides what comes out, but the videos and the machine.
+class ActionsTraining(TrainingRecipe):
+    """All settings that decide the result, apart from the videos and the machine.
 
     Attributes:
-        start: ``egomotion-nano`` starts from its weights, learnt on procedural motion; ``scratch`` from random ones.
-        teacher: folder of an earlier run on the same folds, whose ``fold-N.pth`` teaches fold N's model.
+        start: ``egomotion-nano`` starts from its weights, learnt on procedural motion; ``scratch`` from random weights.
+        teacher: Folder of an earlier run on the same folds, whose ``fold-N.pth`` teaches fold N's model.
         frames: T, spread over a video.
         image_size: S.
-        clips: of a video, whose scores are averaged, when a fold is measured.
+        clips: Clips of a video whose scores are averaged when a fold is measured.
     """
 
     epochs: int = 60
@@ -56,13 +55,13 @@ class Recipe(training.Recipe):
         if self.start not in STARTS:
             raise UsageError(f"a model starts from {' or '.join(STARTS)}, not {self.start!r}")
         super().__post_init__()
-        own = PRESETS[ARCHITECTURE]
-        if self.start != "scratch" and (self.embed_dim, self.depth) != (own.embed_dim, own.depth):
+        preset = PRESETS[ARCHITECTURE]
+        if self.start != "scratch" and (self.embed_dim, self.depth) != (preset.embed_dim, preset.depth):
             raise UsageError(f"a model of another size than {ARCHITECTURE} starts from scratch: give --start scratch")
 
 
-def make_model(recipe: Recipe, classes: int) -> VideoMamba:
-    """A model of egomotion-nano's kind with the recipe's start, and a head of its own."""
+def make_model(recipe: ActionsTraining, classes: int) -> VideoMamba:
+    """Make a model of egomotion-nano's architecture with the recipe's initial weights and a new head."""
     torch.manual_seed(recipe.seed)
     frames, size = recipe.frames, recipe.image_size
     widths = {"embed_dim": recipe.embed_dim, "depth": recipe.depth}
@@ -75,33 +74,33 @@ def make_model(recipe: Recipe, classes: int) -> VideoMamba:
 
 
 def train_fold(
-    recipe: Recipe, clips: Clips, labels: tuple[str, ...], fold: int, folder: Path, progress: Progress
+    recipe: ActionsTraining, clips: Clips, labels: tuple[str, ...], fold: int, folder: Path, progress: Progress
 ) -> Path:
-    """Train a fold's model, or take the one that an earlier run has finished.
+    """Train a fold's model, or keep the model that an earlier run has finished.
 
     Args:
-        recipe: see `Recipe`.
-        clips: all folds' videos.
-        labels: names of the classes.
-        fold: the fold that is held out.
-        folder: gets ``fold-N.pth``; a run that was stopped goes on from ``fold-N.checkpoint``.
-        progress: makes the progress bar.
+        recipe: See `ActionsTraining`.
+        clips: The videos of all folds.
+        labels: Names of the classes.
+        fold: The fold that is held out.
+        folder: Gets ``fold-N.pth``; a run that was stopped resumes from ``fold-N.checkpoint``.
+        progress: Makes the progress bar, like `tqdm.tqdm`.
 
     Returns:
-        The file: ``model``, ``options``, ``labels``, ``preprocessing`` and ``recipe``.
+        Path of the file, which has ``model``, ``options``, ``labels``, ``preprocessing`` and ``recipe``.
 
     Raises:
-        UsageError: the folder holds a run with another recipe.
+        UsageError: The folder holds a run with another recipe, or the fold leaves fewer videos than a batch.
     """
     preprocessing = Preprocessing(recipe.image_size)
-    known = clips.outside(fold)
+    training_clips = clips.outside(fold)
     task = Task(
         name=f"fold {fold}",
-        batches=lambda rng: dataset.training_batches(known, recipe.batch, recipe.frames, preprocessing, rng),
-        steps=len(known.labels) // recipe.batch,
+        batches=lambda rng: dataset.training_batches(training_clips, recipe.batch, recipe.frames, preprocessing, rng),
+        steps=len(training_clips.labels) // recipe.batch,
     )
     if not task.steps:
-        raise UsageError(f"fold {fold} leaves {len(known.labels)} videos to train on, fewer than a batch")
+        raise UsageError(f"fold {fold} leaves {len(training_clips.labels)} videos to train on, fewer than a batch")
     model, name = make_model(recipe, len(labels)), f"fold-{fold}"
     teacher = load_teacher(Path(recipe.teacher) / f"{name}.pth", model) if recipe.teacher else None
     trainer = Trainer(recipe, model, task, folder / f"{name}.checkpoint", teacher)
@@ -119,39 +118,45 @@ def train_fold(
 
 
 def subject(path: Path) -> Subject:
-    """A fold's model, run by the source model."""
+    """Return a fold's model, run by PyTorch, as a model to measure."""
     content = torch.load(path, weights_only=True)
     model = load_checkpoint(path)
     size = model.options.image_size
-    taken = Input(model.options.num_frames, Preprocessing.from_manifest(content["preprocessing"], size))
+    model_input = Input(model.options.num_frames, Preprocessing.from_manifest(content["preprocessing"], size))
 
     def run(video: Video) -> NDArray[np.float32]:
         with torch.inference_mode():
             return np.asarray(model(torch.from_numpy(np.ascontiguousarray(video))))
 
     facts = {"engine": "torch", "precision": "fp32", "bytes": path.stat().st_size}
-    return Subject(str(path), tuple(content["labels"]), taken, run, facts)
+    return Subject(str(path), tuple(content["labels"]), model_input, run, facts)
 
 
 def train(
-    recipe: Recipe, clips: ClipSet, folder: Path, one_geometry: bool, progress: Progress, workers: int | None = None
+    recipe: ActionsTraining,
+    clips: ClipSet,
+    folder: Path,
+    one_geometry: bool,
+    progress: Progress,
+    workers: int | None = None,
 ) -> dict[str, Any]:
-    """Train and measure all folds.
+    """Train and measure the models of all folds.
 
     Args:
-        recipe: see `Recipe`.
-        clips: labelled videos with folds.
-        folder: gets the models, ``clips.csv`` (the videos with their folds), ``labels.txt`` and ``results.json``.
-        one_geometry: bring the videos to one size and length first.
-        progress: makes progress bars, as `tqdm.tqdm` does.
-        workers: see `in_workers`.
+        recipe: See `ActionsTraining`.
+        clips: Labelled videos with folds.
+        folder: Gets the models, ``clips.csv`` (the videos with their folds), ``labels.txt`` and ``results.json``.
+        one_geometry: True cuts the videos to one size and length first.
+        progress: Makes progress bars, like `tqdm.tqdm`.
+        workers: See `in_workers`.
 
     Returns:
-        What ``results.json`` holds.
+        The content of ``results.json``.
 
     Raises:
-        UsageError: the folder holds a run with another recipe, other videos or other folds.
-        ClipSetError: no video can be used.
+        UsageError: The folder holds a run with another recipe, other videos or other folds; or the teacher's run had
+            other videos or folds.
+        ClipSetError: No video can be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
     clips, geometries, skipped = geometry.measure(clips, progress, workers)
@@ -170,39 +175,44 @@ def train(
     for fold in clips.folds:
         path = train_fold(recipe, pixels, clips.labels, fold, folder, progress)
         parts += evaluate([subject(path)], clips.fold(fold), Sampling(clips=recipe.clips), workers=workers)
-    found = dataclasses.replace(merged(parts, clips.name), skipped=tuple(skipped))
-    measured = summary(found, recipe, controls, cut)
+    evaluation = dataclasses.replace(merge(parts, clips.name), skipped=tuple(skipped))
+    results = summary(evaluation, recipe, controls, cut)
     with whole(folder / "results.json") as place:
-        place.write_text(json.dumps(measured, indent=1) + "\n")
-    return measured
+        place.write_text(json.dumps(results, indent=1) + "\n")
+    return results
 
 
 def _keep_folds(clips: ClipSet, path: Path) -> None:
-    """Write the folds, or see that they are those of the run that is taken up: its models know the others' videos."""
+    """Write the clip set, or check that a run to resume has the same: its models have seen the other folds' videos."""
     if path.exists() and path.read_text(encoding="utf-8") != clips.csv(path.parent):
-        raise UsageError(f"{path} is of a run on other videos or folds: choose another --output")
+        raise UsageError(f"{path} belongs to a run on other videos or folds: choose another --output")
     clips.write(path)
 
 
-def _check_teacher(folder: Path, ours: str) -> None:
-    """See that a teacher's folds are ours: of other folds, it may have learnt from videos that are held out here."""
+def _check_teacher(folder: Path, csv: str) -> None:
+    """Check that the teacher's run had this run's folds: otherwise it may have learnt from videos held out here.
+
+    Args:
+        folder: The teacher's run.
+        csv: This run's clip set, see `ClipSet.csv`.
+    """
     path = folder / "clips.csv"
     if not path.is_file():
         raise UsageError(f"{folder} holds no clips.csv: --teacher takes the --output of an earlier run")
-    if path.read_text(encoding="utf-8") != ours:
+    if path.read_text(encoding="utf-8") != csv:
         raise UsageError(
             f"{path} has other videos or folds than this run: give both the same --data, --folds and --seed"
         )
 
 
 def summary(
-    found: Evaluation, recipe: Recipe, controls: dict[str, dict[int, float]], cut: Cut | None
+    evaluation: Evaluation, recipe: ActionsTraining, controls: dict[str, dict[int, float]], cut: Cut | None
 ) -> dict[str, Any]:
-    """What was measured, as ``results.json`` has it."""
-    folds = list(found.by_fold().values())
+    """Return the results in the form of ``results.json``."""
+    folds = list(evaluation.by_fold().values())
     geometry_of = {"width": cut.width, "height": cut.height, "seconds": round(cut.seconds, 3)} if cut else None
     return {
-        **found.to_dict(),
+        **evaluation.to_dict(),
         "folds_deviation": round(float(np.std(folds)), 4),
         **{name: round(float(np.mean(list(values.values()))), 4) for name, values in controls.items()},
         "geometry": geometry_of,

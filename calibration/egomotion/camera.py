@@ -1,4 +1,4 @@
-"""What the ten labels mean: random camera paths, and the homographies that they cause in the picture.
+"""Define the ten labels: random camera paths, and the homographies that they cause in the picture.
 
 A pose is four numbers: pan and tilt in picture widths (how far the optical axis has moved over the scene, right and
 up positive), roll in radians (clockwise as seen from behind the camera positive) and zoom as the natural logarithm of
@@ -27,7 +27,7 @@ LABELS = (
     "roll-counter-clockwise",
     "shake",
 )
-FPS = 15.0  # frame rate that all speeds below are meant at
+FPS = 15.0  # frame rate of all speeds below
 PAN, TILT, ROLL, ZOOM = range(4)
 # label -> (axis of the pose, sign)
 DIRECTIONS = {
@@ -43,7 +43,7 @@ DIRECTIONS = {
 # Slowest and fastest mean speed per frame: picture widths, picture widths, radians, log magnification.
 # Zoom and roll act over half a picture, hence twice the numbers for the same speed at the border.
 SPEEDS = {PAN: (0.007, 0.06), TILT: (0.007, 0.06), ROLL: (0.014, 0.10), ZOOM: (0.014, 0.075)}
-# What counts as the same amount of motion on each axis
+# Amounts of motion on the four axes that count as equal
 _SCALE = np.array([1.0, 1.0, 2.0, 2.0])
 _SUBSTEPS = 8
 
@@ -53,10 +53,10 @@ class CameraPath:
     """A camera's poses over one clip.
 
     Attributes:
-        label: one of `LABELS`.
-        knots: (K, 4) poses at the times 0, 1/8, 2/8 .. frames - 1 + 1, the last frame being for its exposure.
-        fov: horizontal angle of view in radians.
-        centre: the fixed point of zoom and roll, in picture widths from the middle.
+        label: One of `LABELS`.
+        knots: Poses (K, 4) at the times 0, 1/8, 2/8 .. T in frames. The time after frame T - 1 is for its exposure.
+        fov: Horizontal angle of view in radians.
+        centre: The fixed point of zoom and roll, in picture widths from the middle.
     """
 
     label: str
@@ -65,28 +65,29 @@ class CameraPath:
     centre: tuple[float, float]
 
     def poses(self, times: Array) -> Array:
-        """Poses (N, 4) at ``times`` (N,), in frames."""
+        """Return the poses (N, 4) at ``times`` (N,), in frames."""
         grid = np.arange(len(self.knots)) / _SUBSTEPS
         return np.stack([np.interp(times, grid, self.knots[:, axis]) for axis in range(4)], axis=1)
 
     def homographies(self, times: Array, gain: float = 1.0) -> Array:
-        """Picture to scene, (N, 3, 3), both in picture widths from the middle.
+        """Return the maps from picture to scene, (N, 3, 3), both in picture widths from the middle.
 
         Args:
-            times: (N,) in frames.
-            gain: parallax: how much faster than the far scene this layer answers to pan, tilt and zoom.
+            times: (N,), in frames.
+            gain: Parallax: how many times as fast as the far scene this layer moves when the camera pans, tilts or
+                zooms.
         """
         poses = self.poses(times) * np.array([gain, gain, 1.0, gain])
         return homographies(poses, self.fov, self.centre)
 
 
 def homographies(poses: Array, fov: float, centre: tuple[float, float] = (0.0, 0.0)) -> Array:
-    """The rotation homography K R K_t^-1 of each pose, from picture to scene.
+    """Return the rotation homography K R K_t^-1 of each pose, from picture to scene.
 
     Args:
-        poses: (N, 4), see the module's text.
-        fov: horizontal angle of view in radians at zoom 0.
-        centre: the fixed point of zoom and roll.
+        poses: (N, 4), see the module's docstring.
+        fov: Horizontal angle of view in radians at zoom 0.
+        centre: The fixed point of zoom and roll.
 
     Returns:
         (N, 3, 3); coordinates are in picture widths from the middle.
@@ -100,7 +101,7 @@ def homographies(poses: Array, fov: float, centre: tuple[float, float] = (0.0, 0
 
     look_right = matrix((np.cos(yaw), zero, np.sin(yaw)), (zero, one, zero), (-np.sin(yaw), zero, np.cos(yaw)))
     look_up = matrix((one, zero, zero), (zero, np.cos(pitch), -np.sin(pitch)), (zero, np.sin(pitch), np.cos(pitch)))
-    # zoom and roll first act on the picture around the fixed point
+    # Zoom and roll come first. They act on the picture, around the fixed point.
     scale = np.exp(-poses[:, ZOOM])
     cos, sin = scale * np.cos(roll), scale * np.sin(roll)
     cx, cy = centre
@@ -113,12 +114,12 @@ def sample_path(label: str, rng: np.random.Generator, frames: int = 8) -> Camera
     """Draw a random camera path.
 
     Args:
-        label: one of `LABELS`.
-        rng: source of all randomness.
-        frames: number of frames of the clip.
+        label: One of `LABELS`.
+        rng: Source of all randomness.
+        frames: Number of frames of the clip.
 
     Returns:
-        A path whose poses are centred on the middle of the clip.
+        A path whose pose in the middle of the clip is zero.
     """
     times = np.arange(frames * _SUBSTEPS + 1) / _SUBSTEPS
     knots = np.zeros((len(times), 4))
@@ -137,7 +138,7 @@ def sample_path(label: str, rng: np.random.Generator, frames: int = 8) -> Camera
 
 
 def _drift(times: Array, axis: int, speed: float, rng: np.random.Generator) -> Array:
-    """Motion along one axis at a changing speed, with up to 30% of it along the others."""
+    """Return knots of a motion along one axis at a changing speed, with up to 30% of it along the other axes."""
     ramp = np.ones_like(times)
     if rng.random() < 0.6:  # eased: speeds up, slows down, or swells
         phase, depth = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.6)
@@ -145,12 +146,12 @@ def _drift(times: Array, axis: int, speed: float, rng: np.random.Generator) -> A
         ramp /= ramp.mean()
     direction = rng.normal(0, 0.10, 4).clip(-0.3, 0.3) * _SCALE / _SCALE[axis]
     direction[axis] = 1.0
-    travelled = np.concatenate([[0.0], np.cumsum(ramp[:-1])]) / _SUBSTEPS * speed
-    return np.outer(travelled, direction)
+    distance = np.concatenate([[0.0], np.cumsum(ramp[:-1])]) / _SUBSTEPS * speed
+    return np.outer(distance, direction)
 
 
 def shake(times: Array, rng: np.random.Generator) -> Array:
-    """Two to four waves of 2.5 to 6.5 Hz along a random direction, without net drift."""
+    """Return knots of two to four waves of 2.5 to 6.5 Hz along a random direction, without net drift."""
     angle = rng.uniform(0, 2 * np.pi)
     main = np.array([np.cos(angle), np.sin(angle), rng.normal(0, 0.5), rng.normal(0, 0.1)])
     knots = np.zeros((len(times), 4))
@@ -166,7 +167,7 @@ def shake(times: Array, rng: np.random.Generator) -> Array:
 
 
 def _tremor(times: Array, amplitude: float, rng: np.random.Generator) -> Array:
-    """A hand that tries to hold still: smooth noise of at most a few thousandths of the picture, no trend."""
+    """Return knots of a hand that tries to hold still: smooth noise of a few thousandths of the picture, no trend."""
     nodes = np.arange(int(times[-1]) + 2)
     noise = rng.normal(0, amplitude, (len(nodes), 4)) * np.array([1.0, 1.0, 1.0, 0.5])
     slope = np.polyfit(nodes, noise, 1)[0]

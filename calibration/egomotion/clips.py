@@ -1,4 +1,4 @@
-"""Draw a labelled clip: scene layers and foreground objects seen by a moving camera, then the camera's own faults."""
+"""Draw labelled clips: scene layers and foreground objects seen by a moving camera, then the camera's own faults."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .camera import LABELS, Array, CameraPath, sample_path
 Clip = NDArray[np.uint8]
 
 FRAMES = 8
-SIZE = 112  # side of the pictures that are kept; larger than the model's input, which is scaled down from it
-_CANVAS = 320  # side of the scene that a camera path moves over
+SIZE = 112  # side of a drawn picture in pixels; the model's smaller input is scaled down from it
+_CANVAS = 320  # side of the scene that the camera moves over
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A picture and its opacity, at a depth.
+    """A layer of the scene: a picture at a depth.
 
     Attributes:
-        image: (S, S, 3) uint8.
-        alpha: (S, S) float32 in 0 .. 1, or None for an opaque one.
-        gain: parallax, see `CameraPath.homographies`.
-        scale: canvas pixels to a picture width.
+        image: uint8 (S, S, 3).
+        alpha: Opacity, float32 (S, S) in 0 .. 1; None for an opaque layer.
+        gain: Parallax, see `CameraPath.homographies`.
+        scale: Layer pixels in a picture width.
     """
 
     image: Clip
@@ -41,10 +41,11 @@ class Sprite:
     """A foreground object that moves by itself.
 
     Attributes:
-        image: (S, S, 3) uint8.
-        alpha: (S, S) float32.
-        path: (K, 4) per frame: x and y of its middle in picture widths, turn in radians, width in picture widths.
-        follows: whether the camera's motion moves it as well; False for one that the camera, or a hand, keeps.
+        image: uint8 (S, S, 3).
+        alpha: Opacity, float32 (S, S) in 0 .. 1.
+        path: (K, 4), for each frame x and y of the middle in picture widths, turn in radians, width in picture widths.
+        follows: True if the camera's motion moves the object in the picture; False if the object moves along with the
+            camera.
     """
 
     image: Clip
@@ -57,10 +58,10 @@ def generate_clip(label: str, seed: tuple[int, ...], frames: int = FRAMES, size:
     """Draw one clip; equal arguments give equal clips.
 
     Args:
-        label: one of `LABELS`.
-        seed: any non-negative integers: the split and the clip's number, say.
+        label: One of `LABELS`.
+        seed: Any non-negative integers, such as the split and the clip's number.
         frames: T.
-        size: height and width in pixels.
+        size: Height and width in pixels.
 
     Returns:
         uint8 (T, size, size, 3) RGB.
@@ -76,14 +77,14 @@ def generate_clip(label: str, seed: tuple[int, ...], frames: int = FRAMES, size:
 
 
 def _has_structure(frame: Clip) -> bool:
-    """Whether at least a third of the picture is not a blank wall, on which no motion could be seen."""
+    """Return whether a third of the picture has structure; on a blank wall no motion can be seen."""
     side = frame.shape[0] // 8
     grey = frame[: 8 * side, : 8 * side].mean(2).reshape(8, side, 8, side)
     return float(np.quantile(grey.std(axis=(1, 3)), 0.67)) > 6.0
 
 
 def _scene(rng: np.random.Generator) -> list[Layer]:
-    """A far layer, and at times one or two nearer ones with holes in them."""
+    """Draw a far layer and sometimes one or two nearer layers with holes."""
     scale = SIZE * np.exp(rng.uniform(np.log(0.7), np.log(1.5)))
     far = textures.picture(_CANVAS, rng)
     if rng.random() < 0.5:
@@ -100,11 +101,11 @@ def _scene(rng: np.random.Generator) -> list[Layer]:
 
 
 def _cast(rng: np.random.Generator, frames: int, chance: float) -> list[Sprite]:
-    """Up to three foreground objects; a large one fills about a third of the picture."""
+    """Draw up to three foreground objects, with probability ``chance``; a large one fills a third of the picture."""
     if rng.random() > chance:
         return []
     count = int(rng.integers(1, 4))
-    widest = 1.0 / np.sqrt(count)  # of which the body covers about 60%
+    widest = 1.0 / np.sqrt(count)  # the body covers about 60% of the width's square
     return [_sprite(rng, frames, np.exp(rng.uniform(np.log(0.12), np.log(widest)))) for _ in range(count)]
 
 
@@ -137,7 +138,7 @@ def render(
     frames: int,
     size: int,
 ) -> Clip:
-    """Look at the scene along the path; with motion blur, a frame is the mean of pictures within its exposure."""
+    """Film the scene along the path. With motion blur, a frame is the mean of pictures within its exposure."""
     blurred = rng.random() < 0.6
     exposure = np.linspace(0, rng.uniform(0.15, 0.9), 4) if blurred else np.zeros(1)
     times = (np.arange(frames)[:, None] + exposure).ravel()
@@ -162,7 +163,7 @@ _INVERSE = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 def warp(image: NDArray[Any], to_image: Array, size: int) -> NDArray[Any]:
-    """Sample ``image`` at ``to_image`` (3, 3) of every output pixel; what lies beyond its border is mirrored."""
+    """Sample ``image`` at ``to_image`` (3, 3) of every output pixel; beyond its border the image is mirrored."""
     flags, border = _INVERSE, cv2.BORDER_REFLECT_101
     return np.asarray(cv2.warpPerspective(image, to_image, (size, size), flags=flags, borderMode=border))
 
@@ -172,31 +173,31 @@ def _blend(under: NDArray[np.float32], over: NDArray[Any], alpha: NDArray[Any]) 
 
 
 def layer_maps(path: CameraPath, layer: Layer, times: Array, size: int) -> Array:
-    """Output pixels to the layer's pixels, (N, 3, 3)."""
+    """Return the maps from output pixels to the layer's pixels at each time, (N, 3, 3)."""
     middle = (layer.image.shape[0] - 1) / 2
     to_canvas = np.array([[layer.scale, 0, middle], [0, layer.scale, middle], [0, 0, 1]])
     return np.asarray(to_canvas @ path.homographies(times, layer.gain) @ from_pixels(size))
 
 
 def from_pixels(size: int) -> Array:
-    """Pixels to picture widths from the middle, (3, 3)."""
+    """Return the map from pixels to picture widths from the middle, (3, 3)."""
     middle = (size - 1) / 2
     return np.array([[1 / size, 0, -middle / size], [0, 1 / size, -middle / size], [0, 0, 1]])
 
 
 def _sprite_map(sprite: Sprite, time: float, camera: Array, size: int) -> Array:
-    """Output pixels to the sprite's pixels, (3, 3)."""
+    """Return the map from output pixels to the sprite's pixels, (3, 3)."""
     knots = np.arange(len(sprite.path), dtype=np.float64)
     x, y, turn, width = (float(np.interp(time, knots, sprite.path[:, k])) for k in range(4))
     side = sprite.image.shape[0]
     cos, sin = np.cos(turn) / width * side, np.sin(turn) / width * side
     to_sprite = np.array([[cos, sin, side / 2], [-sin, cos, side / 2], [0, 0, 1]])
-    moved = np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1]])
-    return np.asarray(to_sprite @ moved @ camera @ from_pixels(size))
+    shift = np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1]])
+    return np.asarray(to_sprite @ shift @ camera @ from_pixels(size))
 
 
 def degrade(clip: Clip, rng: np.random.Generator) -> Clip:
-    """The faults of cameras and codecs: focus, exposure, noise, overlays, dropped frames, compression."""
+    """Add the faults of cameras and codecs: focus, exposure, noise, overlays, dropped frames, compression."""
     clip = _soften(clip, rng)
     clip = _expose(clip, rng)
     if rng.random() < 0.6:
@@ -205,7 +206,7 @@ def degrade(clip: Clip, rng: np.random.Generator) -> Clip:
         clip = np.asarray((clip + grain).clip(0, 255), np.uint8)
     if rng.random() < 0.15:
         _overlay(clip, rng)
-    if rng.random() < 0.10:  # a camera that repeats a frame instead of delivering a new one
+    if rng.random() < 0.10:  # the camera repeats a frame instead of delivering a new one
         repeated = int(rng.integers(1, len(clip)))
         clip[repeated] = clip[repeated - 1]
     if rng.random() < 0.4:
@@ -214,7 +215,7 @@ def degrade(clip: Clip, rng: np.random.Generator) -> Clip:
 
 
 def _soften(clip: Clip, rng: np.random.Generator) -> Clip:
-    """A low-resolution source, or a lens out of focus."""
+    """Simulate a low-resolution source, or a lens out of focus."""
     size = clip.shape[1]
     kind = rng.random()
     if kind < 0.25:
@@ -228,7 +229,7 @@ def _soften(clip: Clip, rng: np.random.Generator) -> Clip:
 
 
 def _expose(clip: Clip, rng: np.random.Generator) -> Clip:
-    """Automatic exposure that drifts, or a lamp that flickers."""
+    """Simulate automatic exposure that drifts, a lamp that flickers, or a dark scene."""
     count = len(clip)
     gains = np.ones(count)
     if rng.random() < 0.3:
@@ -243,7 +244,7 @@ def _expose(clip: Clip, rng: np.random.Generator) -> Clip:
 
 
 def _overlay(clip: Clip, rng: np.random.Generator) -> None:
-    """Writing or bars that stay in place, as surveillance and broadcast pictures have; drawn onto ``clip``."""
+    """Draw writing or bars that stay in place onto ``clip``, like those of surveillance and broadcast pictures."""
     size, tint = clip.shape[1], textures.colour(rng)
     x, y = int(rng.integers(2, size // 2)), int(rng.choice([size // 9, size - size // 20]))
     text = "".join(chr(c) for c in rng.integers(48, 91, rng.integers(4, 14)))
@@ -256,7 +257,7 @@ def _overlay(clip: Clip, rng: np.random.Generator) -> None:
 
 
 def _compress(clip: Clip, quality: int) -> Clip:
-    """Every frame through JPEG: blocks and ringing that don't move with the scene."""
+    """Compress each frame with JPEG, whose blocks and ringing do not move with the scene."""
     frames = []
     for frame in clip:
         _, coded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])

@@ -1,4 +1,4 @@
-"""Pools of labelled clips on disk, drawn once by all cores, and the batches that training makes of them."""
+"""Draw pools of labelled clips, once and on all cores, keep them on disk, and make batches from them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from . import symmetry
 from .camera import FPS, LABELS
 from .clips import FRAMES, Clip, generate_clip
 
-# What the model is fed with: the shorter side of a picture is scaled to its size, so that a turn stays a turn.
+# The model's input. The shorter side of a picture is scaled to its size, so that a rotation stays a rotation.
 IMAGE_SIZE = 64
 PREPROCESSING = Preprocessing(IMAGE_SIZE, resize="crop")
-SPLITS = {"train": 0, "validation": 1, "test": 2, "calibration": 4}  # a seed's first number; 3 is footage's
+SPLITS = {"train": 0, "validation": 1, "test": 2, "calibration": 4}  # first number of a clip's seed; `footage` uses 3
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Pool:
 
     Attributes:
         clips: uint8 (N, T, S, S, 3), possibly memory-mapped.
-        labels: int64 (N,), indices into `LABELS`.
+        labels: Indices into `LABELS`, int64 (N,).
     """
 
     clips: NDArray[np.uint8]
@@ -47,10 +47,10 @@ class Pool:
 
 
 def draw(split: str, index: int) -> tuple[Clip, int]:
-    """Clip number ``index`` of a split, at the model's size; labels take turns.
+    """Draw clip number ``index`` of a split, at the model's size. The labels take turns.
 
     Returns:
-        uint8 (T, S, S, 3) and the label's index.
+        The clip, uint8 (T, S, S, 3), and the label's index.
     """
     label = index % len(LABELS)
     clip = generate_clip(LABELS[label], (SPLITS[split], index))
@@ -63,13 +63,13 @@ def shrink(clip: Clip, size: int) -> Clip:
 
 
 def make_pool(split: str, count: int, path: Path, workers: int | None = None) -> Pool:
-    """Draw a pool, or open the one that an earlier run has finished.
+    """Draw a pool, or open the pool that an earlier run has finished.
 
     Args:
-        split: a key of `SPLITS`.
-        count: number of clips.
-        path: where the ``.npy`` file goes; it appears under this name only when complete.
-        workers: processes; all cores if None.
+        split: A key of `SPLITS`.
+        count: Number of clips.
+        path: The ``.npy`` file; it appears only when it is complete.
+        workers: Number of processes; None takes all cores.
     """
     from tqdm import tqdm
 
@@ -94,30 +94,33 @@ def make_pool(split: str, count: int, path: Path, workers: int | None = None) ->
 
 @dataclass(frozen=True)
 class DrawFile:
-    """A job for `in_workers`: draw the clip whose number is the file's name, without loss.
+    """A job for `in_workers`: draw the clip whose number is the file's name, and write it without loss.
 
     Attributes:
-        split: a key of `SPLITS`.
+        split: A key of `SPLITS`.
     """
 
     split: str
 
     def __call__(self, entry: Entry) -> None:
-        """Write the file."""
+        """Draw the clip and write the file."""
         write_lossless(draw(self.split, int(entry.path.stem))[0], FPS, entry.path)
 
 
 def write_clips(
     split: str, count: int, folder: Path, progress: Progress | None = None, workers: int | None = None
 ) -> ClipSet:
-    """Draw clips into files, for whatever takes labelled videos.
+    """Draw clips into video files.
 
     Args:
-        split: a key of `SPLITS`.
-        count: number of clips.
-        folder: gets them.
-        progress: makes a progress bar, as `tqdm.tqdm` does; None shows nothing.
-        workers: see `in_workers`.
+        split: A key of `SPLITS`.
+        count: Number of clips.
+        folder: Gets the files.
+        progress: Makes a progress bar, like `tqdm.tqdm`; None shows nothing.
+        workers: See `in_workers`.
+
+    Returns:
+        The files with their labels.
     """
     entries = tuple(Entry(folder / f"{i}.avi", LABELS[i % len(LABELS)]) for i in range(count))
     with closing(in_workers(DrawFile(split), entries, workers)) as drawn:
@@ -131,7 +134,7 @@ def _draw(task: tuple[str, int]) -> Clip:
 
 
 def normalise(clips: Tensor) -> Tensor:
-    """Clips to what the model takes, with the numbers of `PREPROCESSING`.
+    """Normalise clips for the model, with mean and standard deviation of `PREPROCESSING`.
 
     Args:
         clips: uint8 or float (B, T, S, S, 3), 0 .. 255.
@@ -144,7 +147,7 @@ def normalise(clips: Tensor) -> Tensor:
 
 
 def training_batches(pool: Pool, batch: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """One pass over the pool in random order; every batch is transformed anew.
+    """Make the batches of one pass over the pool, in random order, each batch augmented anew.
 
     Yields:
         float32 (B, 3, T, S, S) and int64 (B,).
@@ -157,32 +160,32 @@ def training_batches(pool: Pool, batch: int, rng: np.random.Generator) -> Iterat
 
 
 def augment(clips: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Transform each quarter of a batch by its own random symmetries, and shift colours and contrast.
+    """Augment a batch: each quarter by random symmetries of its own, each clip by random colours and contrast.
 
     Args:
         clips: uint8 (B, T, S, S, 3).
         labels: (B,).
-        rng: source of all randomness.
+        rng: Source of all randomness.
 
     Returns:
-        Normalised float32 (B, 3, T, S, S), and the labels that are right for it.
+        The normalised clips, float32 (B, 3, T, S, S), and their labels, which symmetries may have changed.
     """
     parts = []
-    for part, names in zip(clips.chunk(4), labels.chunk(4), strict=False):
+    for part, part_labels in zip(clips.chunk(4), labels.chunk(4), strict=False):
         for name in symmetry.SYMMETRIES:
             if rng.random() < 0.5:
-                part, names = symmetry.apply(name, part, names)
-        parts.append((part, names))
-    video = normalise(torch.cat([p for p, _ in parts]))
+                part, part_labels = symmetry.apply(name, part, part_labels)
+        parts.append((part, part_labels))
+    video = normalise(torch.cat([part for part, _ in parts]))
     count = len(video)
     gain = torch.from_numpy(np.exp(rng.normal(0, 0.2, (count, 3, 1, 1, 1)))).float()
     offset = torch.from_numpy(rng.normal(0, 0.2, (count, 3, 1, 1, 1))).float()
     video = video[:, torch.from_numpy(rng.permutation(3))]
-    return video * gain + offset, torch.cat([n for _, n in parts])
+    return video * gain + offset, torch.cat([part_labels for _, part_labels in parts])
 
 
 def evaluation_batches(pool: Pool, batch: int = 100) -> Iterator[tuple[Tensor, Tensor]]:
-    """The pool in its order, as it is."""
+    """Make batches of a pool in its order, without augmentation."""
     for start in range(0, len(pool), batch):
         part = slice(start, start + batch)
         yield normalise(torch.from_numpy(np.array(pool.clips[part]))), torch.from_numpy(pool.labels[part])

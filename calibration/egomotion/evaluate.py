@@ -1,8 +1,8 @@
 """Measure a trained egomotion-nano: ``python -m vmp_edge.calibration.egomotion.evaluate DIR [--footage FOLDER]``.
 
-Measures it on procedural clips that training never drew, and on real video where a folder of it is given. Writes
-``accuracy.json`` and pictures (confusion, curves, example clips) into DIR; ``--release`` puts the weights,
-with what was measured inside, and the pictures where the project keeps them.
+Measures the model on procedural clips that training never drew and, with ``--footage``, on real video. Writes
+``accuracy.json`` and pictures (confusion, curves, example clips) into DIR. ``--release`` copies the weights, with the
+accuracy inside, and the pictures to their places in the checkout.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Confusion = NDArray[np.int64]
 
 
 def confusion(model: VideoMamba, pool: Pool) -> Confusion:
-    """Clips by true (rows) and recognised (columns) label."""
+    """Count clips by true (rows) and recognised (columns) label."""
     logits, labels = predict(model, pool)
     return measure.confusion(labels.numpy(), logits.argmax(1).numpy(), len(LABELS))
 
 
 def summary(table: Confusion) -> dict[str, Any]:
-    """Top-1 accuracy over all clips and by label, and the table itself."""
+    """Return top-1 accuracy over all clips and by label, and the confusion matrix itself."""
     recall = np.diag(table) / table.sum(1)
     return {
         "clips": int(table.sum()),
@@ -50,7 +50,7 @@ def summary(table: Confusion) -> dict[str, Any]:
 
 
 def plot_confusion(tables: dict[str, Confusion], path: Path) -> None:
-    """One panel for each test set, in percent of the true label."""
+    """Draw each test set's confusion matrix, in percent of the true label."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4 * len(tables), 5.6), layout="constrained")
@@ -62,7 +62,7 @@ def plot_confusion(tables: dict[str, Confusion], path: Path) -> None:
 
 
 def plot_examples(pool: Pool, path: Path) -> None:
-    """The first clip of each label, a row each, named."""
+    """Draw the first clip of each label in a row with its name."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.4, 9), layout="constrained")
@@ -75,7 +75,7 @@ def plot_examples(pool: Pool, path: Path) -> None:
 
 
 def plot_curves(history: list[dict[str, float]], path: Path) -> None:
-    """Loss and accuracy over the epochs."""
+    """Draw loss and accuracy over the epochs."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
@@ -95,34 +95,42 @@ def plot_curves(history: list[dict[str, float]], path: Path) -> None:
 
 
 def evaluate(folder: Path, footage: Path | None, clips: int) -> dict[str, Any]:
-    """Measure ``folder``'s weights and write table and pictures beside them.
+    """Measure a folder's weights and write the results and pictures into the folder.
+
+    Args:
+        folder: Output of the training.
+        footage: Folder of real videos; None measures on procedural clips alone.
+        clips: Number of procedural clips.
+
+    Returns:
+        The content of ``accuracy.json``.
 
     Raises:
-        UsageError: there are no weights in the folder.
+        UsageError: There are no weights in the folder.
     """
     weights = folder / f"{NAME}.pth"
     if not weights.is_file():
-        raise UsageError(f"{weights} does not exist: train first, into this folder")
+        raise UsageError(f"{weights} does not exist: train first, with this folder as --output")
     model = load_checkpoint(weights)
     pool = dataset.make_pool("test", clips, folder / "test.npy")
     tables = {"procedural": confusion(model, pool)}
-    measured: dict[str, Any] = {"procedural": summary(tables["procedural"])}
+    results: dict[str, Any] = {"procedural": summary(tables["procedural"])}
     if footage is not None:
         real, counts = make_footage_pool(footage)
         tables["real footage"] = confusion(model, real)
-        measured["footage"] = {**summary(tables["real footage"]), "selection": counts}
-    (folder / "accuracy.json").write_text(json.dumps(measured, indent=1) + "\n")
+        results["footage"] = {**summary(tables["real footage"]), "selection": counts}
+    (folder / "accuracy.json").write_text(json.dumps(results, indent=1) + "\n")
     plot_confusion(tables, folder / "egomotion-confusion.png")
     plot_examples(pool, folder / "egomotion-clips.png")
     if (folder / "history.json").is_file():
         plot_curves(json.loads((folder / "history.json").read_text())["epochs"], folder / "egomotion-curves.png")
-    return measured
+    return results
 
 
-def release(folder: Path, measured: dict[str, Any]) -> None:
-    """Put weights and pictures where the checkout keeps them."""
+def release(folder: Path, results: dict[str, Any]) -> None:
+    """Copy weights and pictures to their places in the checkout."""
     content = torch.load(folder / f"{NAME}.pth", weights_only=True)
-    content["accuracy"] = {name: {"top1": m["top1"], "clips": m["clips"]} for name, m in measured.items()}
+    content["accuracy"] = {name: {"top1": row["top1"], "clips": row["clips"]} for name, row in results.items()}
     zoo.FOLDER.mkdir(exist_ok=True)
     save(content, zoo.FOLDER / f"{NAME}.pth")
     images = Path(__file__).resolve().parents[2] / "docs" / "images"
@@ -132,7 +140,7 @@ def release(folder: Path, measured: dict[str, Any]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m vmp_edge.calibration.egomotion.evaluate", description=__doc__)
     parser.add_argument("folder", type=Path, help="the training's --output")
     parser.add_argument("--footage", type=Path, help="folder of real videos, searched recursively")
@@ -140,14 +148,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--release", action="store_true", help="update the checkout's weights and pictures")
     options = parser.parse_args(arguments)
     try:
-        measured = evaluate(options.folder, options.footage, options.clips)
+        results = evaluate(options.folder, options.footage, options.clips)
         if options.release:
-            release(options.folder, measured)
+            release(options.folder, results)
     except VmpError as error:
         print(error, file=sys.stderr)
         return 1
-    for name, result in measured.items():
-        print(f"{name}: {100 * result['top1']:.1f}% top-1 on {result['clips']} clips")
+    for name, row in results.items():
+        print(f"{name}: {100 * row['top1']:.1f}% top-1 on {row['clips']} clips")
     return 0
 
 

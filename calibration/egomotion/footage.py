@@ -1,9 +1,9 @@
-"""Real video as a test: its frames, seen through a window that moves by a known camera path.
+"""Make a test set from real video: its frames, seen through a view that moves along a known camera path.
 
-The protocol, fixed before the first result was looked at:
+The protocol was fixed before the first result was known:
 
 1. From every video of at least 14 frames per second, windows of eight frames at 15 frames per second are taken,
-   evenly spread over the video. Whatever moves in the scene goes on moving.
+   evenly spread over the video. Objects that move in the scene keep moving.
 2. A window only counts if its own camera stands still. Corners are tracked from each frame to the next and a
    similarity is fitted with RANSAC. The window is left out if fewer than 12 corners are tracked, if fewer than half
    of them agree, if any step moves the picture's corners by more than 0.4% of its height, or if all steps together
@@ -11,7 +11,7 @@ The protocol, fixed before the first result was looked at:
 3. A view of half to 62% of the frame's height moves over the frames by a random path of the training's distribution
    with seeds of its own; half of the clips have motion blur. Nothing else is added: noise, compression and lighting
    are the video's.
-4. Labels take turns over the windows that count, in the order of the files' names, so that each has its tenth.
+4. Labels take turns over the windows that count, in the order of the files' names, so that each label has a tenth.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .camera import FPS, LABELS, CameraPath, sample_path
 from .clips import FRAMES, SIZE, Clip, from_pixels, warp
 from .dataset import IMAGE_SIZE, Pool, shrink
 
-SEED = 3  # beside those of `dataset.SPLITS`
+SEED = 3  # differs from the seeds of `dataset.SPLITS`
 MIN_FPS = 14.0
 MIN_CORNERS, MIN_AGREEMENT = 12, 0.5
 MAX_STEP, MAX_DRIFT = 0.004, 0.008  # of the picture's height
@@ -39,11 +39,11 @@ def make_footage_pool(folder: Path, windows_per_video: int = 5) -> tuple[Pool, d
     """Build the test set from every video under a folder.
 
     Args:
-        folder: searched recursively.
-        windows_per_video: how many windows are tried in each.
+        folder: Searched recursively.
+        windows_per_video: Number of windows to try in each video.
 
     Returns:
-        The clips, and how many videos and windows there were and why windows were left out.
+        The clips; and the numbers of videos and windows, with the reasons why some were left out.
     """
     counts = {"videos": 0, "videos_too_slow": 0, "windows": 0, "own_motion_or_unknown": 0, "used": 0}
     clips: list[Clip] = []
@@ -64,7 +64,7 @@ def make_footage_pool(folder: Path, windows_per_video: int = 5) -> tuple[Pool, d
 
 
 def read_windows(path: Path, count: int) -> Iterator[Clip]:
-    """Windows of eight frames at 15 frames per second, uint8 (T, H, W, 3) RGB; none if the video is too slow."""
+    """Yield windows of eight frames at 15 frames per second, uint8 (T, H, W, 3) RGB; none if the video is too slow."""
     video = cv2.VideoCapture(str(path))
     fps = video.get(cv2.CAP_PROP_FPS)
     frames = []
@@ -83,7 +83,7 @@ def read_windows(path: Path, count: int) -> Iterator[Clip]:
 
 
 def stands_still(window: Clip) -> bool:
-    """Whether the camera of these frames does not move, by rule 2."""
+    """Return whether the camera of these frames does not move, by rule 2."""
     height, width = window.shape[1:3]
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in window]
     total = np.eye(3)
@@ -96,16 +96,16 @@ def stands_still(window: Clip) -> bool:
 
 
 def _similarity(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float64] | None:
-    """The motion of most of the picture, (3, 3), or None if there is no agreement."""
+    """Return the motion of most of the picture, (3, 3), or None if the tracked corners do not agree."""
     corners = cv2.goodFeaturesToTrack(before, 300, 0.01, 6)
     if corners is None:
         return None
-    moved, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, winSize=(15, 15), maxLevel=3)
-    tracked = found.ravel() == 1
+    ends, status, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, winSize=(15, 15), maxLevel=3)
+    tracked = status.ravel() == 1
     if tracked.sum() < MIN_CORNERS:
         return None
     fit, agree = cv2.estimateAffinePartial2D(
-        corners[tracked], moved[tracked], method=cv2.RANSAC, ransacReprojThreshold=0.7
+        corners[tracked], ends[tracked], method=cv2.RANSAC, ransacReprojThreshold=0.7
     )
     if fit is None or agree.mean() < MIN_AGREEMENT:
         return None
@@ -113,7 +113,7 @@ def _similarity(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[
 
 
 def _corner_motion(step: NDArray[np.float64], width: int, height: int) -> float:
-    """How far the farthest corner of the picture moves, in picture heights."""
+    """Return the largest motion of a corner of the picture, in picture heights."""
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], np.float64).T
     return float(np.linalg.norm((step @ corners - corners)[:2], axis=0).max() / height)
 
@@ -123,9 +123,9 @@ def film(window: Clip, label: str, rng: np.random.Generator, size: int = SIZE) -
 
     Args:
         window: uint8 (T, H, W, 3).
-        label: what the view's camera does.
-        rng: source of all randomness.
-        size: side of the result.
+        label: The motion of the view.
+        rng: Source of all randomness.
+        size: Side of the result in pixels.
 
     Returns:
         uint8 (T, size, size, 3).

@@ -1,8 +1,8 @@
-"""Start the model as a motion detector, so that half an hour on two cores is enough to train it.
+"""Initialise the model as a motion detector, so that half an hour on two cores is enough to train it.
 
-From the published initialisation it learns several times more slowly (the model's card has the numbers). What the
-features have to be is known: Gabor filters that drift, in quadrature, squared, and the difference between opposite
-drifts (Adelson and Bergen, "Spatiotemporal energy models for the perception of motion", 1985). So:
+From the published initialisation the model learns several times more slowly (its card has the numbers). The features
+that detect motion are known: drifting Gabor filters in quadrature, squared, and the difference between opposite drifts
+(Adelson and Bergen, "Spatiotemporal energy models for the perception of motion", 1985). So:
 
 * the patch embedding starts as drifting Gabor filters, four channels to a group: two phases in each of two opposite
   directions;
@@ -11,7 +11,7 @@ drifts (Adelson and Bergen, "Spatiotemporal energy models for the perception of 
 * in the later blocks, B and C start almost constant and positive, so that the class token's state is a running mean
   over the tokens.
 
-All of it is only the start: every weight is trained.
+These are only initial values: every weight is trained.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def initialise(model: VideoMamba, video: Tensor, rng: np.random.Generator) -> No
     """Overwrite the weights of a fresh model.
 
     Args:
-        model: with an ``embed_dim`` that is a multiple of 4, ``expand`` 2 and shared directions.
-        video: (B, 3, T, H, W) normalised clips, on which the filters' outputs are scaled to 1.
-        rng: source of all randomness but the layers' random weights, which are torch's.
+        model: Has an ``embed_dim`` that is a multiple of 4, ``expand`` 2 and shared directions.
+        video: Normalised clips (B, 3, T, H, W), on which the filters' outputs are scaled to 1.
+        rng: Source of randomness for the filters. The layers' random weights come from torch's generator.
     """
     options = model.options
     with torch.no_grad():
@@ -52,7 +52,7 @@ def initialise(model: VideoMamba, video: Tensor, rng: np.random.Generator) -> No
 
 
 def gabor_filters(model: VideoMamba, rng: np.random.Generator) -> Tensor:
-    """Drifting Gabor filters of unit norm in the shape of the patch embedding, (C, 3, tubelet, patch, patch)."""
+    """Return drifting Gabor filters of unit norm in the shape of the patch embedding, (C, 3, tubelet, patch, patch)."""
     count, _, tubelet, patch, _ = model.patch_embed.proj.weight.shape
     y, x = np.mgrid[:patch, :patch] - (patch - 1) / 2
     frame = (np.arange(tubelet) - (tubelet - 1) / 2)[:, None, None]
@@ -68,13 +68,13 @@ def gabor_filters(model: VideoMamba, rng: np.random.Generator) -> Tensor:
         for i, (sign, phase) in enumerate(((1, 0.0), (1, np.pi / 2), (-1, 0.0), (-1, np.pi / 2))):
             wave = np.cos(2 * np.pi / wavelength * (along - sign * drift * frame) + phase) * window
             wave -= (wave * window).sum() / ((window**2).sum() * tubelet) * window  # blind to brightness
-            one = colours[:, None, None, None] * wave
-            filters[group + i] = one / np.linalg.norm(one)
+            coloured = colours[:, None, None, None] * wave
+            filters[group + i] = coloured / np.linalg.norm(coloured)
     return torch.from_numpy(filters).float()
 
 
 def _pooling(mixer: Any) -> None:
-    """A scan that carries a mean of the tokens to the class token."""
+    """Let the scan carry a mean of the tokens to the class token."""
     inner, rank = mixer.x_proj.in_features, mixer.dt_proj.in_features
     nn.init.normal_(mixer.in_proj.weight, std=mixer.in_proj.in_features**-0.5)
     nn.init.normal_(mixer.out_proj.weight, std=inner**-0.5)
@@ -85,7 +85,7 @@ def _pooling(mixer: Any) -> None:
 
 
 def _energy(mixer: Any) -> None:
-    """SiLU(g) SiLU(g) + SiLU(-g) SiLU(-g) per filter g, summed over phases; opposite directions subtracted."""
+    """Compute motion energy: for each filter g SiLU(g) SiLU(g) + SiLU(-g) SiLU(-g), less that of the opposite drift."""
     same = torch.eye(mixer.in_proj.in_features)
     rectified = torch.cat([same, -same])
     opponent = torch.tensor([[1, 1, -1, -1], [-1, -1, 1, 1], [0.3, 0.3, 0, 0], [0, 0, 0.3, 0.3]])

@@ -1,7 +1,7 @@
 """Draw the demo's clip: ``python -m vmp_edge.calibration.egomotion.sample --output assets``.
 
-A town that no training clip shows, filmed by a camera that makes all ten motions with a rest after each. Writes
-``egomotion-sample.mp4`` and ``egomotion-sample.yaml``, the true label of every moment.
+The clip shows a town that is in no training clip. The camera makes all ten motions, with a rest after each. The command
+writes the clip, ``egomotion-sample.mp4``, and the true label of every moment, ``egomotion-sample.yaml``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from . import textures
 from .camera import DIRECTIONS, FPS, LABELS, PAN, ROLL, TILT, ZOOM, Array, homographies
 from .camera import shake as shake_knots
 
-SEED = 4  # beside those of `dataset.SPLITS` and `footage`
+SEED = 4  # differs from the seeds of `dataset.SPLITS` and `footage`
 NAME = "egomotion-sample"
 WIDTH, HEIGHT, RATE = 480, 270, 15.0
 MOVE, REST = 2.5, 0.9  # seconds
@@ -32,8 +32,8 @@ _CANVAS = 1400
 _SCALE = 380  # canvas pixels to a picture height
 _SHAKE = 0.03  # mean step per frame, picture heights
 _SUBFRAMES = 4
-_EXPOSURE = 0.4  # of a frame's time
-_SOFTNESS = 0.7  # pixels; a sharper picture takes OpenCV's encoder more than 2 MB
+_EXPOSURE = 0.4  # share of a frame's duration
+_SOFTNESS = 0.7  # pixels; with a sharper picture OpenCV's encoder writes more than 2 MB
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Segment:
 
 
 def script() -> list[Segment]:
-    """The camera's motions in order: each label once, and ``still`` between."""
+    """Return the camera's motions in order: each label once, and ``still`` between them."""
     segments = [Segment("still", 0.0, REST + 1.0)]
     for label in LABELS[1:]:
         start = segments[-1].end
@@ -56,7 +56,7 @@ def script() -> list[Segment]:
 
 
 def poses(times: Array, segments: list[Segment], rng: np.random.Generator) -> Array:
-    """Camera poses (N, 4) at ``times`` in seconds."""
+    """Return camera poses (N, 4) at ``times`` (N,) in seconds."""
     path = np.zeros((len(times), 4))
     for segment in segments:
         inside = (times >= segment.start) & (times < segment.end)
@@ -70,19 +70,19 @@ def poses(times: Array, segments: list[Segment], rng: np.random.Generator) -> Ar
         elif segment.label in DIRECTIONS:
             axis, sign = DIRECTIONS[segment.label]
             share = np.clip((times - segment.start) / (segment.end - segment.start), 0, 1)
-            path[:, axis] += sign * _TRAVEL[axis] * _eased(share)
+            path[:, axis] += sign * _TRAVEL[axis] * _ease(share)
     return path
 
 
-def _eased(share: Array, ramp: float = 0.12) -> Array:
-    """0 to 1 at an even speed, but for a soft start and end of ``ramp`` each."""
+def _ease(share: Array, ramp: float = 0.12) -> Array:
+    """Map 0 .. 1 to 0 .. 1 at a constant speed, apart from a soft start and a soft end of length ``ramp``."""
     speed = 1 / (1 - ramp)
     start, end = speed * share**2 / (2 * ramp), 1 - speed * (1 - share) ** 2 / (2 * ramp)
     return np.where(share < ramp, start, np.where(share > 1 - ramp, end, speed * (share - ramp / 2)))
 
 
 def town(rng: np.random.Generator) -> textures.Image:
-    """Houses under a cloudy sky, (1400, 1400, 3)."""
+    """Draw houses under a cloudy sky, (1400, 1400, 3)."""
     size = _CANVAS
     horizon = size // 2 + 110
     clouds = cv2.GaussianBlur(textures.fractal(size, rng, 0.5), (0, 0), 3)
@@ -109,7 +109,7 @@ def town(rng: np.random.Generator) -> textures.Image:
 
 
 def _house(image: textures.Image, x: int, foot: int, width: int, rng: np.random.Generator) -> None:
-    """A house with a roof, windows and a door."""
+    """Draw a house with a roof, windows and a door."""
     width = int(width * rng.uniform(0.8, 1.3))
     height = int(width * rng.uniform(0.8, 1.9))
     wall = tuple(int(v) for v in rng.uniform(105, 235) + rng.uniform(-35, 35, 3))
@@ -137,7 +137,7 @@ def _tree(image: textures.Image, x: int, foot: int, height: int, rng: np.random.
 
 
 def frames(rng: np.random.Generator, segments: list[Segment]) -> NDArray[np.uint8]:
-    """Film the town, (N, 360, 640, 3) RGB at 15 frames per second; two balls bounce along the street by themselves."""
+    """Film the town, where two balls bounce along the street: (N, 270, 480, 3) RGB at 15 frames per second."""
     scene = town(rng)
     moments = np.arange(round(segments[-1].end * RATE)) / RATE
     exposure = np.linspace(0, _EXPOSURE / RATE, _SUBFRAMES)
@@ -161,7 +161,7 @@ def frames(rng: np.random.Generator, segments: list[Segment]) -> NDArray[np.uint
 
 
 def warp_wide(image: textures.Image, to_image: Array) -> NDArray[np.float32]:
-    """As `clips.warp`, for the sample's shape, and without aliasing: the town is drawn larger than it is shown."""
+    """Warp like `clips.warp`, in the sample's shape and at twice its size, which is then halved to avoid aliasing."""
     flags, border = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REFLECT_101
     finer = to_image @ np.diag([0.5, 0.5, 1.0])
     view = cv2.warpPerspective(image, finer, (2 * WIDTH, 2 * HEIGHT), flags=flags, borderMode=border)
@@ -169,7 +169,7 @@ def warp_wide(image: textures.Image, to_image: Array) -> NDArray[np.float32]:
 
 
 def write(folder: Path) -> None:
-    """Write clip and truth into ``folder``."""
+    """Write the clip and its true labels into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     rng, segments = np.random.default_rng(SEED), script()
     with whole(folder / f"{NAME}.mp4") as place:
@@ -189,9 +189,9 @@ def write(folder: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m vmp_edge.calibration.egomotion.sample", description=__doc__)
-    parser.add_argument("--output", type=Path, required=True, help="folder for the clip and its truth")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the clip and its true labels")
     write(parser.parse_args(arguments).output)
     return 0
 

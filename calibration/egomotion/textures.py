@@ -1,7 +1,7 @@
-"""Procedural pictures to look at: noise, cells, lines, writing, shapes, and simple indoor and outdoor scenes.
+"""Draw procedural pictures: noise, cells, lines, writing, shapes, and simple indoor and outdoor scenes.
 
-Every function takes a size and a random generator and returns a uint8 (size, size, 3) RGB picture. Nothing is read
-from a file: the training data has no licence but the project's own.
+Functions that draw take a size and a random generator and return a uint8 (size, size, 3) RGB picture. Nothing is read
+from files, so that the training data has the project's own licence.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Colour = tuple[int, int, int]
 
 
 def picture(size: int, rng: np.random.Generator) -> Image:
-    """One random picture: a texture, a scene, or two of them joined, under random lighting."""
+    """Draw a random picture: a texture, a scene, or two of these joined, under random lighting."""
     image = _draw(size, rng)
     if rng.random() < 0.25:
         mask = (fractal(size, rng, roughness=rng.uniform(0.3, 0.6)) > rng.uniform(0.35, 0.65))[..., None]
@@ -32,7 +32,7 @@ def _draw(size: int, rng: np.random.Generator) -> Image:
 
 
 def light(image: Image, rng: np.random.Generator) -> Image:
-    """Uneven lighting, contrast and gamma, so that no texture keeps its own level."""
+    """Change lighting, contrast and gamma at random, so that no texture keeps its own brightness."""
     size = image.shape[0]
     lamp = cv2.resize(rng.uniform(0.55, 1.25, (3, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     table = np.linspace(0, 1, 256) ** rng.uniform(0.6, 1.7)
@@ -40,19 +40,25 @@ def light(image: Image, rng: np.random.Generator) -> Image:
     table = 255 * (low + (rng.uniform(max(low + 0.25, 0.5), 1.0) - low) * table)
     out = cv2.LUT(image, table.round().astype(np.uint8)) * lamp[..., None]
     mean, spread = out.mean(), out.std()
-    out = mean + (out - mean) * max(1.0, 24 / (spread + 1e-6))  # no picture without contrast
+    out = mean + (out - mean) * max(1.0, 24 / (spread + 1e-6))  # gives every picture some contrast
     return np.asarray(out.clip(0, 255), np.uint8)
 
 
 def colour(rng: np.random.Generator, vivid: float = 0.4) -> Colour:
-    """A random colour, closer to grey the smaller ``vivid`` is: most of the world is."""
+    """Return a random colour. The smaller ``vivid`` is, the closer it is to grey, like most of the world."""
     grey, tint = rng.uniform(15, 240), rng.uniform(-128, 128, 3) * vivid
     r, g, b = (int(np.clip(grey + t, 0, 255)) for t in tint)
     return r, g, b
 
 
 def fractal(size: int, rng: np.random.Generator, roughness: float = 0.5) -> NDArray[np.float32]:
-    """Noise with energy at every scale, (size, size) in 0 .. 1; ``roughness`` is the gain from octave to octave."""
+    """Return noise with energy at every scale, (size, size) in 0 .. 1.
+
+    Args:
+        size: Side of the picture.
+        rng: Source of all randomness.
+        roughness: Gain from octave to octave.
+    """
     total = np.zeros((size, size), np.float32)
     cells, gain = int(rng.integers(2, 5)), 1.0
     while cells < size:
@@ -64,19 +70,19 @@ def fractal(size: int, rng: np.random.Generator, roughness: float = 0.5) -> NDAr
 
 
 def palette(values: NDArray[np.float32], rng: np.random.Generator) -> Image:
-    """Colour a (H, W) map in 0 .. 1 by interpolating three to five random colours."""
+    """Colour a map (H, W) in 0 .. 1 by interpolating three to five random colours."""
     stops = np.array([colour(rng) for _ in range(rng.integers(3, 6))], np.float32)
     table = np.stack([np.interp(np.linspace(0, 1, 256), np.linspace(0, 1, len(stops)), stops[:, c]) for c in range(3)])
     return np.asarray(table.T.astype(np.uint8)[(values * 255).astype(np.uint8)], np.uint8)
 
 
 def noise(size: int, rng: np.random.Generator) -> Image:
-    """Fractal noise: clouds, foliage, gravel."""
+    """Draw fractal noise, like clouds, foliage or gravel."""
     return palette(fractal(size, rng, rng.uniform(0.45, 0.85)), rng)
 
 
 def cells(size: int, rng: np.random.Generator) -> Image:
-    """Voronoi cells, flat or shaded towards their centres."""
+    """Draw Voronoi cells, flat or shaded towards their centres."""
     seeds = np.full((size, size), 255, np.uint8)
     count = int(np.exp(rng.uniform(np.log(15), np.log(400))))
     seeds[rng.integers(0, size, count), rng.integers(0, size, count)] = 0
@@ -87,7 +93,7 @@ def cells(size: int, rng: np.random.Generator) -> Image:
 
 
 def checkers(size: int, rng: np.random.Generator) -> Image:
-    """Tiles of uneven brightness, seen at an angle."""
+    """Draw tiles of uneven brightness, seen at an angle."""
     step = int(rng.integers(14, 60))
     count = size // step + 2
     tones = np.where((np.indices((count, count)).sum(0) % 2)[..., None] > 0, colour(rng), colour(rng)).astype(
@@ -95,11 +101,11 @@ def checkers(size: int, rng: np.random.Generator) -> Image:
     )
     tones += rng.normal(0, rng.uniform(0, 40), (count, count, 1))
     board = cv2.resize(tones.clip(0, 255).astype(np.uint8), None, fx=step, fy=step, interpolation=cv2.INTER_NEAREST)
-    return _tilted(board, size, rng)
+    return _tilt(board, size, rng)
 
 
-def _tilted(image: Image, size: int, rng: np.random.Generator) -> Image:
-    """The picture turned by any angle and slanted a little."""
+def _tilt(image: Image, size: int, rng: np.random.Generator) -> Image:
+    """Turn a picture by any angle and slant it a little."""
     turn = cv2.getRotationMatrix2D((image.shape[1] / 2, image.shape[0] / 2), rng.uniform(0, 360), 1.0)
     slant = np.eye(3)
     slant[2, :2] = rng.uniform(-0.6, 0.6, 2) / size
@@ -108,7 +114,7 @@ def _tilted(image: Image, size: int, rng: np.random.Generator) -> Image:
 
 
 def lines(size: int, rng: np.random.Generator) -> Image:
-    """Straight edges of any width on a smooth ground."""
+    """Draw straight edges of any width on a smooth ground."""
     image = palette(fractal(size, rng, 0.25), rng)
     for _ in range(rng.integers(8, 60)):
         a, b = rng.integers(-size // 4, size * 5 // 4, (2, 2)).tolist()
@@ -117,7 +123,7 @@ def lines(size: int, rng: np.random.Generator) -> Image:
 
 
 def writing(size: int, rng: np.random.Generator) -> Image:
-    """Rows of characters, as on signs, pages and screens."""
+    """Draw rows of characters, like those on signs, pages and screens."""
     image = palette(fractal(size, rng, 0.3), rng)
     for _ in range(rng.integers(6, 30)):
         text = "".join(chr(c) for c in rng.integers(33, 122, rng.integers(3, 14)))
@@ -128,7 +134,7 @@ def writing(size: int, rng: np.random.Generator) -> Image:
 
 
 def shapes(size: int, rng: np.random.Generator) -> Image:
-    """Overlapping ellipses and polygons, filled and shaded."""
+    """Draw overlapping ellipses and polygons, filled and shaded."""
     image = palette(fractal(size, rng, rng.uniform(0.2, 0.7)), rng)
     for _ in range(rng.integers(6, 70)):
         middle, radius = rng.integers(0, size, 2), size * np.exp(rng.uniform(np.log(0.015), np.log(0.2)))
@@ -149,7 +155,7 @@ def grain(image: Image, rng: np.random.Generator, strength: float) -> Image:
 
 
 def street(size: int, rng: np.random.Generator) -> Image:
-    """Sky, ground with markings that run to the horizon, and houses with windows."""
+    """Draw sky, ground with markings that run to the horizon, and houses with windows."""
     image = np.empty((size, size, 3), np.uint8)
     horizon = int(size * rng.uniform(0.35, 0.65))
     sky = np.linspace(0, 1, horizon)[:, None, None]
@@ -177,7 +183,7 @@ def _house(image: Image, x: int, foot: int, width: int, height: int, rng: np.ran
 
 
 def room(size: int, rng: np.random.Generator) -> Image:
-    """Walls, a floor, and rectangles that could be doors, pictures, shelves and screens."""
+    """Draw walls, a floor, and rectangles that could be doors, pictures, shelves and screens."""
     image = np.empty((size, size, 3), np.uint8)
     corner, floor = int(size * rng.uniform(0.2, 0.8)), int(size * rng.uniform(0.5, 0.85))
     image[:, :corner], image[:, corner:] = colour(rng, 0.2), colour(rng, 0.2)

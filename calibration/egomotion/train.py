@@ -1,8 +1,8 @@
 """Train egomotion-nano: ``python -m vmp_edge.calibration.egomotion.train --output DIR``.
 
-Draws the clips (kept in the output folder), trains, and writes ``egomotion-nano.pth`` and ``history.json`` there.
-A stopped run goes on where it was when the same command is given again. With ``--teacher FILE`` it also learns from
-another model, larger or smaller than ``--embed-dim`` and ``--depth`` make this one.
+Draws the clips, trains, and writes clips, ``egomotion-nano.pth`` and ``history.json`` into the output folder. A run
+that was stopped resumes when the same command is given again. With ``--teacher FILE`` the model also learns from
+another model, which may be larger or smaller than ``--embed-dim`` and ``--depth`` make this one.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from vmp_edge.errors import UsageError, VmpError
 from vmp_edge.files import whole
 from vmp_edge.models import VideoMamba, create
 
-from .. import training
-from ..training import Task, Trainer, recipe_options, save
+from ..training import Task, Trainer, TrainingRecipe, load_teacher, recipe_options, save
 from . import dataset
 from .camera import FPS, LABELS
 from .dataset import PREPROCESSING, Pool
@@ -34,12 +33,12 @@ NAME = "egomotion-nano"
 
 
 @dataclass(frozen=True)
-class Recipe(training.Recipe):
-    """Everything that decides what comes out, but the machine. The pools have seeds of their own.
+class EgomotionTraining(TrainingRecipe):
+    """All settings that decide the result, apart from the machine. The pools have seeds of their own.
 
     Attributes:
-        clips: drawn clips of the training pool.
-        validation: drawn clips that are looked at after every epoch.
+        clips: Number of clips to train on.
+        validation: Number of clips to measure on after every epoch.
     """
 
     clips: int = 10000
@@ -51,26 +50,26 @@ class Recipe(training.Recipe):
             raise UsageError(f"embed_dim is {self.embed_dim}; it must be a multiple of 4")
 
 
-QUICK = Recipe(clips=160, validation=40, epochs=2, batch=16, learning_rate=1e-3)
+QUICK = EgomotionTraining(clips=160, validation=40, epochs=2, batch=16, learning_rate=1e-3)
 
 
-def make_trainer(recipe: Recipe, train: Pool, validation: Pool, folder: Path) -> Trainer:
-    """A run on pools, its model started as a motion detector.
+def make_trainer(recipe: EgomotionTraining, train: Pool, validation: Pool, folder: Path) -> Trainer:
+    """Make a training run whose model is initialised as a motion detector.
 
     Args:
-        recipe: see `Recipe`.
-        train: the pool to learn from.
-        validation: the pool to look at after every epoch.
-        folder: where the checkpoint is kept; one of the same recipe is taken up.
+        recipe: See `EgomotionTraining`.
+        train: The pool to train on.
+        validation: The pool to measure on after every epoch.
+        folder: Keeps the checkpoint; a run with the same recipe resumes.
 
     Raises:
-        UsageError: the folder holds a run with another recipe, or the recipe's teacher is for other clips or labels.
-        CheckpointError: the recipe's teacher cannot be loaded.
+        UsageError: The folder holds a run with another recipe, or the recipe's teacher is for other clips or labels.
+        CheckpointError: The recipe's teacher cannot be loaded.
     """
     torch.manual_seed(recipe.seed)
     sizes = {"embed_dim": recipe.embed_dim, "depth": recipe.depth}
     model = create(NAME, num_classes=len(LABELS), **sizes).train()
-    teacher = training.load_teacher(Path(recipe.teacher), model) if recipe.teacher else None
+    teacher = load_teacher(Path(recipe.teacher), model) if recipe.teacher else None
     first, _ = next(dataset.evaluation_batches(train))
     initialise(model, first, np.random.default_rng(recipe.seed))
     task = Task(
@@ -83,7 +82,7 @@ def make_trainer(recipe: Recipe, train: Pool, validation: Pool, folder: Path) ->
 
 
 def measure(model: VideoMamba, pool: Pool) -> dict[str, float]:
-    """Mean loss and top-1 accuracy."""
+    """Return mean loss and top-1 accuracy on a pool."""
     logits, labels = predict(model, pool)
     return {
         "validation_loss": F.cross_entropy(logits, labels).item(),
@@ -92,14 +91,14 @@ def measure(model: VideoMamba, pool: Pool) -> dict[str, float]:
 
 
 def predict(model: VideoMamba, pool: Pool) -> tuple[Tensor, Tensor]:
-    """Logits (N, classes) and labels (N,) of a pool."""
+    """Return a pool's logits (N, classes) and labels (N,)."""
     with torch.inference_mode():
         results = [(model(video), labels) for video, labels in dataset.evaluation_batches(pool)]
     return torch.cat([logits for logits, _ in results]), torch.cat([labels for _, labels in results])
 
 
 def save_weights(trainer: Trainer, path: Path) -> None:
-    """The file that `vmp_edge.models.zoo` loads; what the model reaches is filled in by ``evaluate``."""
+    """Write the file that `vmp_edge.models.zoo` loads. The module ``evaluate`` adds the accuracy later."""
     content = {
         "model": {name: value.half() for name, value in trainer.averaged.items()},
         "options": dataclasses.asdict(trainer.model.options),
@@ -112,12 +111,12 @@ def save_weights(trainer: Trainer, path: Path) -> None:
     save(content, path)
 
 
-def train(recipe: Recipe, folder: Path, workers: int | None = None) -> Trainer:
+def train(recipe: EgomotionTraining, folder: Path, workers: int | None = None) -> Trainer:
     """Draw the pools, train, and write weights and history into ``folder``.
 
     Raises:
-        UsageError: the folder holds a run with another recipe, or the recipe's teacher is for other clips or labels.
-        CheckpointError: the recipe's teacher cannot be loaded.
+        UsageError: The folder holds a run with another recipe, or the recipe's teacher is for other clips or labels.
+        CheckpointError: The recipe's teacher cannot be loaded.
     """
     from tqdm import tqdm
 
@@ -133,19 +132,23 @@ def train(recipe: Recipe, folder: Path, workers: int | None = None) -> Trainer:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m vmp_edge.calibration.egomotion.train", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder for clips, checkpoint, weights and history")
-    parser.add_argument("--quick", action="store_true", help="a smoke test of seconds; the weights are worth nothing")
-    parser.add_argument("--workers", type=int, help="processes that draw clips; all cores by default")
-    options, chosen = recipe_options(parser, Recipe, arguments)
+    parser.add_argument("--quick", action="store_true", help="a quick test of some seconds, whose weights are useless")
+    parser.add_argument("--workers", type=int, help="processes that draw clips (default: all cores)")
+    options, fields = recipe_options(parser, EgomotionTraining, arguments)
     try:
-        train(dataclasses.replace(QUICK if options.quick else Recipe(), **chosen), options.output, options.workers)
+        train(
+            dataclasses.replace(QUICK if options.quick else EgomotionTraining(), **fields),
+            options.output,
+            options.workers,
+        )
     except VmpError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last whole epoch", file=sys.stderr)
+        print("stopped; the same command resumes after the last complete epoch", file=sys.stderr)
         return 130
     print(f"wrote {options.output / NAME}.pth; now: python -m vmp_edge.calibration.egomotion.evaluate {options.output}")
     return 0

@@ -1,4 +1,4 @@
-"""Small videos of known content, for the numpy engine that tells brighter from darker."""
+"""Make small videos for the tests' numpy engine, which recognises whether a video becomes brighter or darker."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ SLOPES = {"brighter": 4, "darker": -4, "steady": 0}
 
 
 def write_video(path, values, fps=30.0, size=(48, 64)):
-    """A video whose frames are grey all over."""
+    """Write a video of uniformly grey frames."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, size[::-1])
     for value in values:
@@ -30,7 +30,7 @@ def clips_folder(tmp_path):
 
 @pytest.fixture
 def damaged(clips_folder):
-    """The same with what nobody wants: an empty file, text, a broken-off and a short video, and other files."""
+    """The same folder with files that cannot be used: empty, text, truncated, too short, and not a video by name."""
     whole = (clips_folder / "steady" / "steady-0.avi").read_bytes()
     (clips_folder / "steady" / "a-empty.mp4").write_bytes(b"")
     (clips_folder / "steady" / "b-text.mp4").write_text("no video at all")

@@ -1,4 +1,4 @@
-"""Training on labelled videos by cross-validation: geometry, batches, and the command from end to end."""
+"""Test training on labelled videos by cross-validation: geometry, batches, and the command from end to end."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from vmp_edge.calibration import clipset
 from vmp_edge.calibration.actions import __main__ as command
 from vmp_edge.calibration.actions import dataset, geometry
-from vmp_edge.calibration.actions.train import Recipe, make_model
+from vmp_edge.calibration.actions.train import ActionsTraining, make_model
 from vmp_edge.calibration.clipset import ClipSetError
 from vmp_edge.calibration.decoding import Sampling, read_clips
 from vmp_edge.calibration.measure import evaluate_bundles
@@ -31,34 +31,34 @@ def plain(items, **_):
 
 
 @pytest.fixture
-def telling(tmp_path):
-    """A clip set whose widths and lengths give the labels away, and nothing else does."""
+def sized_clips(tmp_path):
+    """A clip set whose widths and lengths alone give away the labels."""
     for label, (width, count) in {"a": (64, 20), "b": (80, 26)}.items():
         for i in range(6):
-            write_video(tmp_path / "told" / label / f"{label}{i}.avi", range(60, 60 + 2 * count, 2), size=(48, width))
-    return clipset.read(tmp_path / "told").split(3)
+            write_video(tmp_path / "clips" / label / f"{label}{i}.avi", range(60, 60 + 2 * count, 2), size=(48, width))
+    return clipset.read(tmp_path / "clips").split(3)
 
 
-def test_geometry_is_measured(telling):
-    clips, found, skipped = geometry.measure(telling, plain, workers=0)
-    assert clips == telling and not skipped
-    assert {(g.width, g.height, g.frames, g.fps) for g in found} == {(64, 48, 20, 30.0), (80, 48, 26, 30.0)}
-    assert found[0].seconds == pytest.approx(20 / 30)
+def test_geometry_is_measured(sized_clips):
+    clips, geometries, skipped = geometry.measure(sized_clips, plain, workers=0)
+    assert clips == sized_clips and not skipped
+    assert {(g.width, g.height, g.frames, g.fps) for g in geometries} == {(64, 48, 20, 30.0), (80, 48, 26, 30.0)}
+    assert geometries[0].seconds == pytest.approx(20 / 30)
 
 
-def test_geometry_that_tells_is_found_out_and_taken_away(telling, tmp_path):
-    _, found, _ = geometry.measure(telling, plain, workers=0)
-    assert geometry.control(telling, found) == {0: 1.0, 1: 1.0, 2: 1.0}
-    same, cut = geometry.bring_to_one(telling, found, tmp_path / "cut", plain, workers=0)
+def test_geometry_that_tells_is_found_out_and_taken_away(sized_clips, tmp_path):
+    _, geometries, _ = geometry.measure(sized_clips, plain, workers=0)
+    assert geometry.control(sized_clips, geometries) == {0: 1.0, 1: 1.0, 2: 1.0}
+    same, cut = geometry.bring_to_one(sized_clips, geometries, tmp_path / "cut", plain, workers=0)
     assert (cut.width, cut.height, cut.seconds) == (64, 48, pytest.approx(20 / 30))
-    assert [(e.label, e.fold) for e in same.entries] == [(e.label, e.fold) for e in telling.entries]
+    assert [(e.label, e.fold) for e in same.entries] == [(e.label, e.fold) for e in sized_clips.entries]
     _, after, _ = geometry.measure(same, plain, workers=0)
     assert len(set(after)) == 1
     assert np.mean(list(geometry.control(same, after).values())) <= 0.5
 
 
-def test_the_cut_is_the_middle_and_without_loss(telling, tmp_path):
-    wide = next(entry for entry in telling.entries if entry.label == "b")
+def test_the_cut_is_the_middle_and_without_loss(sized_clips, tmp_path):
+    wide = next(entry for entry in sized_clips.entries if entry.label == "b")
     cut = geometry.Cut(60, 40, 0.5, {wide.path: tmp_path / "cut" / "b.avi"})
     path = cut(wide)
     (before,) = read_clips(wide.path, lambda count, fps: [range(5, 20)])
@@ -71,18 +71,18 @@ def test_the_cut_is_the_middle_and_without_loss(telling, tmp_path):
 def test_videos_of_one_name_stay_apart(clips_folder, tmp_path):
     for i in (1, 2):
         write_video(clips_folder / "steady" / str(i) / "steady-0.avi", [80 * i] * 20)
-    clips, found, _ = geometry.measure(clipset.read(clips_folder), plain, workers=0)
-    same, _ = geometry.bring_to_one(clips, found, tmp_path / "cut", plain, workers=0)
+    clips, geometries, _ = geometry.measure(clipset.read(clips_folder), plain, workers=0)
+    same, _ = geometry.bring_to_one(clips, geometries, tmp_path / "cut", plain, workers=0)
     assert len({entry.path for entry in same.entries}) == len(clips) == 11
     for before, after in zip(clips.entries, same.entries, strict=True):
-        one, two = (read_clips(entry.path, lambda count, fps: [[0]])[0] for entry in (before, after))
-        assert np.array_equal(one, two)
+        first, second = (read_clips(entry.path, lambda count, fps: [[0]])[0] for entry in (before, after))
+        assert np.array_equal(first, second)
 
 
 def test_videos_that_cannot_be_decoded_are_left_out_of_the_geometry(damaged):
-    clips, found, skipped = geometry.measure(clipset.read(damaged), plain, workers=0)
-    assert len(clips) == len(found) == 10
-    assert [one.path.name for one in skipped] == ["a-empty.mp4", "b-text.mp4", "c-broken.avi"]
+    clips, geometries, skipped = geometry.measure(clipset.read(damaged), plain, workers=0)
+    assert len(clips) == len(geometries) == 10
+    assert [video.path.name for video in skipped] == ["a-empty.mp4", "b-text.mp4", "c-broken.avi"]
     nothing = clipset.from_paths([damaged / "steady" / "a-empty.mp4"])
     with pytest.raises(ClipSetError, match="no videos that can be used"):
         geometry.measure(nothing, plain, workers=0)
@@ -102,10 +102,10 @@ def test_augmentation_keeps_time_in_order_and_is_deterministic():
     clip = np.repeat(np.arange(0, 240, 20, dtype=np.uint8)[:, None, None, None], 32, axis=1)
     clip = np.ascontiguousarray(np.broadcast_to(clip, (12, 32, 32, 3)))
     for seed in range(20):
-        one, two = (dataset.augment(clip, 4, Preprocessing(28), np.random.default_rng(seed)) for _ in range(2))
-        assert one.shape == (1, 3, 4, 28, 28) and one.dtype == np.float32
-        assert np.array_equal(one, two)
-        assert (np.diff(one.mean((0, 1, 3, 4))) >= 0).all()
+        first, second = (dataset.augment(clip, 4, Preprocessing(28), np.random.default_rng(seed)) for _ in range(2))
+        assert first.shape == (1, 3, 4, 28, 28) and first.dtype == np.float32
+        assert np.array_equal(first, second)
+        assert (np.diff(first.mean((0, 1, 3, 4))) >= 0).all()
 
 
 def test_batches_are_the_clips_in_another_order(clips_folder):
@@ -117,13 +117,13 @@ def test_batches_are_the_clips_in_another_order(clips_folder):
 
 def test_a_model_starts_from_what_was_learnt_on_motion():
     trained = zoo.load("egomotion-nano").module.state_dict()
-    model = make_model(Recipe(frames=4, image_size=32), 3).state_dict()
+    model = make_model(ActionsTraining(frames=4, image_size=32), 3).state_dict()
     assert torch.equal(model["layers.0.mixer.in_proj.weight"], trained["layers.0.mixer.in_proj.weight"])
     assert model["head.weight"].shape == (3, 96)
-    scratch = make_model(Recipe(frames=4, image_size=32, start="scratch"), 3).state_dict()
+    scratch = make_model(ActionsTraining(frames=4, image_size=32, start="scratch"), 3).state_dict()
     assert not torch.equal(scratch["layers.0.mixer.in_proj.weight"], model["layers.0.mixer.in_proj.weight"])
     with pytest.raises(UsageError, match="starts from"):
-        Recipe(start="imagenet")
+        ActionsTraining(start="imagenet")
 
 
 @pytest.fixture
@@ -138,16 +138,16 @@ def test_the_command_measures_what_a_bundle_measures(clips_folder, tmp_path, one
     output = tmp_path / "out"
     arguments = ["--data", str(clips_folder), "--folds", "3", "--output", str(output), "--one-geometry", *QUICK]
     assert command.main(arguments) == 0
-    found = json.loads((output / "results.json").read_text())
-    assert found["clips"] == 9 and set(found["folds"]) == {"0", "1", "2"} and found["recipe"]["epochs"] == 1
-    assert found["geometry"] == {"width": 64, "height": 48, "seconds": pytest.approx(0.667)}
+    results = json.loads((output / "results.json").read_text())
+    assert results["clips"] == 9 and set(results["folds"]) == {"0", "1", "2"} and results["recipe"]["epochs"] == 1
+    assert results["geometry"] == {"width": 64, "height": 48, "seconds": pytest.approx(0.667)}
     for fold in range(3):
         request = {"checkpoint": output / f"fold-{fold}.pth", "labels": output / "labels.txt", "engine": "torch"}
         pipeline.build(pipeline.Request("host", output=tmp_path / f"bundle-{fold}", **request))
     clips = clipset.read(output / "clips.csv")
-    sampling = Sampling(clips=found["recipe"]["clips"])
+    sampling = Sampling(clips=results["recipe"]["clips"])
     (again,) = evaluate_bundles([str(tmp_path / "bundle-{fold}")], clips, sampling, workers=0)
-    assert again.confusion.tolist() == found["confusion"]["counts"]
+    assert again.confusion.tolist() == results["confusion"]["counts"]
 
     before = torch.load(output / "fold-1.pth", weights_only=True)["model"]
     assert command.main(arguments) == 0, "all is there already"
@@ -166,7 +166,7 @@ def test_the_command_measures_what_a_bundle_measures(clips_folder, tmp_path, one
 
 
 @pytest.mark.parametrize(
-    ("options", "expected", "told"),
+    ("options", "expected", "message"),
     [
         (["--data", "nothing"], 1, "does not exist"),
         (["--folds", "9"], 2, "cannot be divided into 9 folds"),
@@ -175,16 +175,16 @@ def test_the_command_measures_what_a_bundle_measures(clips_folder, tmp_path, one
         (["--teacher", "nothing"], 2, "nothing holds no clips.csv"),
     ],
 )
-def test_the_command_tells_what_is_wrong(clips_folder, tmp_path, capsys, one_thread, options, expected, told):
+def test_the_command_tells_what_is_wrong(clips_folder, tmp_path, capsys, one_thread, options, expected, message):
     arguments = ["--data", str(clips_folder), "--folds", "3", "--output", str(tmp_path / "out"), *QUICK]
     assert command.main([*arguments, *options]) == expected
-    assert told in capsys.readouterr().err.splitlines()[-1]
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_size_of_real_clips_tells_their_label():
-    """What makes one geometry necessary on these clips: chance is a sixth."""
+    """Size and length alone recognise far more than chance (a sixth): the clips must be cut to one geometry."""
     index = DATA / "ut_interaction" / "index.csv"
     if not index.is_file():
         pytest.skip(f"no real clips: {index} is absent")
-    clips, found, _ = geometry.measure(clipset.read(index, group="sequence").split(5), plain)
-    assert 0.4 < np.mean(list(geometry.control(clips, found).values())) < 0.8
+    clips, geometries, _ = geometry.measure(clipset.read(index, group="sequence").split(5), plain)
+    assert 0.4 < np.mean(list(geometry.control(clips, geometries).values())) < 0.8

@@ -1,4 +1,4 @@
-"""The labels mean what they say: measured in the picture, not read from the code that draws it."""
+"""Test what the labels mean by measuring motion in the drawn pictures."""
 
 import itertools
 
@@ -22,21 +22,21 @@ def plain_clip(label, seed):
 
 
 def picture_motion(clip):
-    """Mean motion per frame of what is in the picture: right, down, growth, and clockwise turn as it is seen."""
+    """Measure the scene's motion between frames: to the right, down, growth, and clockwise turn as seen."""
     motions = []
     for before, after in itertools.pairwise(clip):
         grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (before, after)]
         points = cv2.goodFeaturesToTrack(grey[0], 200, 0.01, 5)
-        moved, found, _ = cv2.calcOpticalFlowPyrLK(*grey, points, None, winSize=(21, 21), maxLevel=3)
-        keep = found.ravel() == 1
+        ends, status, _ = cv2.calcOpticalFlowPyrLK(*grey, points, None, winSize=(21, 21), maxLevel=3)
+        keep = status.ravel() == 1
         middle = (clip.shape[1] - 1) / 2
-        fit, _ = cv2.estimateAffinePartial2D(points[keep] - middle, moved[keep] - middle, ransacReprojThreshold=1.0)
+        fit, _ = cv2.estimateAffinePartial2D(points[keep] - middle, ends[keep] - middle, ransacReprojThreshold=1.0)
         growth, turn = np.log(np.hypot(fit[0, 0], fit[1, 0])), np.arctan2(fit[1, 0], fit[0, 0])
         motions.append([fit[0, 2] / 112, fit[1, 2] / 112, growth, turn])
     return np.array(motions)
 
 
-# what the camera does -> (component of the picture's motion, sign): y is down, and turns are clockwise as seen
+# by label: (component of the picture's motion, sign); y is down, and turns are clockwise as seen
 TRUTH = {
     "pan-left": (0, 1),
     "pan-right": (0, -1),

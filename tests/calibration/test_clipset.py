@@ -1,4 +1,4 @@
-"""Folders, CSVs and lists; folds and orders."""
+"""Test clip sets from folders, CSVs and lists, and their folds and orders."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from vmp_edge.errors import UsageError
 
 def make_set(labels=("a", "b"), groups=6):
     return ClipSet(
-        "made", tuple(Entry(Path(f"{label}{g}.avi"), label, f"g{g}") for g in range(groups) for label in labels)
+        "a set", tuple(Entry(Path(f"{label}{g}.avi"), label, f"g{g}") for g in range(groups) for label in labels)
     )
 
 
@@ -26,9 +26,9 @@ def test_a_folder_of_class_folders(damaged):
 def test_a_csv(tmp_path):
     path = tmp_path / "clips.csv"
     path.write_text("\ufeffpath,label,scene,other,fold\nx/1.avi,run,s1,?,0\n/y/2.avi,,,?,\n")
-    one, two = clipset.read(path, group="scene").entries
-    assert one == Entry(tmp_path / "x/1.avi", "run", "s1", 0)
-    assert two == Entry(Path("/y/2.avi"), None, None, None)
+    first, second = clipset.read(path, group="scene").entries
+    assert first == Entry(tmp_path / "x/1.avi", "run", "s1", 0)
+    assert second == Entry(Path("/y/2.avi"), None, None, None)
     assert clipset.read(path).entries[0].group is None
 
 
@@ -40,7 +40,7 @@ def test_a_list(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("a.csv", "file,label\n", "lacks the column path"),
         ("a.csv", "", "lacks the column path, label"),
@@ -52,11 +52,11 @@ def test_a_list(tmp_path):
         (None, None, "does not exist"),
     ],
 )
-def test_what_is_no_clip_set(tmp_path, name, text, told):
+def test_what_is_no_clip_set(tmp_path, name, text, message):
     path = tmp_path / (name or "nothing")
     if name:
         path.write_text(text)
-    with pytest.raises(ClipSetError, match=told):
+    with pytest.raises(ClipSetError, match=message):
         clipset.read(path)
 
 
@@ -98,12 +98,12 @@ def test_a_fold_that_is_not_there():
 
 def test_every_beginning_of_a_shuffled_set_is_balanced():
     entries = [Entry(Path(f"{i}.avi"), "rare" if i < 3 else "common") for i in range(20)]
-    order = ClipSet("made", tuple(entries)).shuffled(3)
+    order = ClipSet("a set", tuple(entries)).shuffled(3)
     assert sorted(order.entries, key=lambda e: int(e.path.stem)) == entries
     assert [e.label for e in order.entries[:6]].count("rare") == 3
-    assert order == ClipSet("made", tuple(entries)).shuffled(3)
-    assert order != ClipSet("made", tuple(entries)).shuffled(4)
-    unlabelled = ClipSet("made", tuple(Entry(Path(f"{i}.avi")) for i in range(5)))
+    assert order == ClipSet("a set", tuple(entries)).shuffled(3)
+    assert order != ClipSet("a set", tuple(entries)).shuffled(4)
+    unlabelled = ClipSet("a set", tuple(Entry(Path(f"{i}.avi")) for i in range(5)))
     assert len(unlabelled.shuffled()) == 5
 
 

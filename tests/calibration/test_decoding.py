@@ -1,4 +1,4 @@
-"""Which frames are taken, what is left out and why, and what happens when a process dies."""
+"""Test which frames make clips, which videos are left out and why, and what happens when a process dies."""
 
 import os
 import subprocess
@@ -39,15 +39,15 @@ def test_dense_takes_windows_at_the_models_rate():
 
 
 @pytest.mark.parametrize(
-    ("sampling", "available", "fps", "told"),
+    ("sampling", "available", "fps", "message"),
     [
         (Sampling(), 3, 30, "too short: 3 frames, a clip takes 4"),
         (Sampling("dense"), 6, 30, "too short: 6 frames, a clip takes 7"),
         (Sampling("dense"), 90, 10, "too slow: 10 frames per second, the model takes 15"),
     ],
 )
-def test_too_short_and_too_slow(sampling, available, fps, told):
-    with pytest.raises(UnusableError, match=told):
+def test_too_short_and_too_slow(sampling, available, fps, message):
+    with pytest.raises(UnusableError, match=message):
         sampling.indices(available, fps, 4, 15)
 
 
@@ -65,24 +65,24 @@ def test_the_right_frames_come_out(tmp_path):
 
 
 def test_a_file_with_fewer_frames_than_it_says(tmp_path, monkeypatch):
-    """Its clips are those of the frames that are there."""
+    """The clips are taken from the frames that the file has."""
     path = write_video(tmp_path / "a.avi", range(0, 200, 10))
     opened = decoding.open_source
 
-    def lying(text):
+    def open_with_wrong_count(text):
         source = opened(text)
         source.frame_count = 40
         return source
 
-    asked = []
+    calls = []
 
     def choose(count, fps):
-        asked.append((count, fps))
+        calls.append((count, fps))
         return Sampling().indices(count, fps, 4, None)
 
-    monkeypatch.setattr(decoding, "open_source", lying)
+    monkeypatch.setattr(decoding, "open_source", open_with_wrong_count)
     (clip,) = decoding.read_clips(path, choose)
-    assert asked == [(40, 30), (20, 30)]
+    assert calls == [(40, 30), (20, 30)]
     assert np.abs(clip.mean((1, 2, 3)) - [20, 70, 120, 170]).max() < 3
 
 
@@ -124,7 +124,7 @@ def test_a_video_that_kills_its_process_is_one_of_those():
 
 
 def test_a_script_without_a_main_guard_is_told_at_once(tmp_path, clips_folder):
-    """Each worker process imports the script, which would start workers of its own: Python forbids it."""
+    """Each worker process imports the script, which would start workers of its own. Python forbids this."""
     script = tmp_path / "script.py"
     script.write_text(
         "from vmp_edge.calibration import clipset, decoding\n"
@@ -151,18 +151,18 @@ def test_a_bundle_says_what_it_takes():
 
 def test_calibration_clips_are_balanced_and_the_same_each_time(damaged):
     clips = clipset.read(damaged)
-    found = load_videos(clips, INPUT, 6, workers=0)
-    assert found.videos.shape == (6, 3, FRAMES, SIZE, SIZE)
-    assert sorted(entry.label for entry in found.entries).count("darker") >= 2
+    loaded = load_videos(clips, INPUT, 6, workers=0)
+    assert loaded.videos.shape == (6, 3, FRAMES, SIZE, SIZE)
+    assert sorted(entry.label for entry in loaded.entries).count("darker") >= 2
     again = load_videos(clips, INPUT, 6, workers=0)
-    assert again.entries == found.entries and np.array_equal(again.videos, found.videos)
+    assert again.entries == loaded.entries and np.array_equal(again.videos, loaded.videos)
 
 
 def test_calibration_takes_as_many_clips_of_a_video_as_it_is_told(clips_folder):
     clips = clipset.read(clips_folder)
-    found = load_videos(clips, INPUT, 25, Sampling("dense", 4), workers=0)
-    assert len(found.videos) == len(found.entries) == 25
-    assert len({entry.path for entry in found.entries}) == 7
+    loaded = load_videos(clips, INPUT, 25, Sampling("dense", 4), workers=0)
+    assert len(loaded.videos) == len(loaded.entries) == 25
+    assert len({entry.path for entry in loaded.entries}) == 7
 
 
 def test_too_few_clips_say_how_many_are_needed(damaged):
@@ -173,17 +173,17 @@ def test_too_few_clips_say_how_many_are_needed(damaged):
 
 
 def test_a_progress_bar_counts_to_the_end(clips_folder):
-    counted = []
+    events = []
 
     class Bar:
         def __init__(self, total, desc, unit):
-            counted.append(total)
+            events.append(total)
 
         def update(self, count):
-            counted.append(count)
+            events.append(count)
 
         def close(self):
-            counted.append("closed")
+            events.append("closed")
 
     load_videos(clipset.read(clips_folder), INPUT, 3, workers=0, progress=Bar)
-    assert counted == [3, 1, 1, 1, "closed"]
+    assert events == [3, 1, 1, 1, "closed"]

@@ -1,4 +1,4 @@
-"""Learning from another model: the losses, and training with a teacher larger or smaller than the student."""
+"""Test learning from another model: the losses, and training with a larger or smaller teacher."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vmp_edge.calibration.distillation import features_loss, predictions_loss
-from vmp_edge.calibration.training import Recipe, Task, Trainer, load_teacher
+from vmp_edge.calibration.training import Task, Trainer, TrainingRecipe, load_teacher
 from vmp_edge.errors import CheckpointError, UsageError
 from vmp_edge.models import ModelOptions, VideoMamba
 
@@ -18,7 +18,7 @@ OPTIONS = ModelOptions(depth=1, patch_size=8, tubelet_size=2, image_size=16, num
 def make(width, seed=0, **options):
     torch.manual_seed(seed)
     model = VideoMamba(dataclasses.replace(OPTIONS, embed_dim=width, **options))
-    model.head.weight.data.normal_()  # or it says nothing
+    model.head.weight.data.normal_()  # the small initial weights would give almost equal logits
     return model
 
 
@@ -34,18 +34,18 @@ def video():
 
 def test_losses_are_the_formulas():
     torch.manual_seed(0)
-    ours, theirs = torch.randn(2, 4, 3).double()
-    p, q = (theirs / 3).softmax(1), (ours / 3).softmax(1)
-    assert float(predictions_loss(ours, theirs, 3.0)) == pytest.approx(float(9 * (p * (p / q).log()).sum(1).mean()))
-    assert float(predictions_loss(theirs, theirs, 3.0)) == pytest.approx(0, abs=1e-12)
-    expected = (ours - theirs).square().sum() / theirs.square().sum()
-    assert float(features_loss(ours, theirs)) == pytest.approx(float(expected))
+    student, teacher = torch.randn(2, 4, 3).double()
+    p, q = (teacher / 3).softmax(1), (student / 3).softmax(1)
+    assert float(predictions_loss(student, teacher, 3.0)) == pytest.approx(float(9 * (p * (p / q).log()).sum(1).mean()))
+    assert float(predictions_loss(teacher, teacher, 3.0)) == pytest.approx(0, abs=1e-12)
+    expected = (student - teacher).square().sum() / teacher.square().sum()
+    assert float(features_loss(student, teacher)) == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize(("student", "teacher"), [(16, 32), (32, 16), (16, 16)])
 def test_the_student_comes_closer_to_its_teacher(tmp_path, video, student, teacher):
-    """From a larger and from a smaller one, with labels that tell nothing."""
-    recipe = Recipe(
+    """A student learns from a larger and a smaller teacher, with labels that carry no information."""
+    recipe = TrainingRecipe(
         epochs=60, batch=12, learning_rate=5e-3, average=0.9, teacher_weight=4.0, feature_weight=1.0, teacher="a file"
     )
     model = make(student, seed=1)
@@ -67,8 +67,8 @@ def test_the_student_comes_closer_to_its_teacher(tmp_path, video, student, teach
 
 
 def test_a_run_with_a_teacher_goes_on(tmp_path, video):
-    """The layer between features of different widths is kept, too."""
-    recipe = Recipe(epochs=1, batch=12, feature_weight=1.0, teacher="a file")
+    """A resumed run also restores the layer between features of different widths."""
+    recipe = TrainingRecipe(epochs=1, batch=12, feature_weight=1.0, teacher="a file")
     task = Task("t", lambda rng: [(video, torch.arange(12) % 5)], 1)
     teacher = make(32).eval().requires_grad_(False)
     first = Trainer(recipe, make(16, seed=1), task, tmp_path / "run", teacher)
@@ -92,4 +92,4 @@ def test_teachers_of_other_clips_or_labels_are_refused(tmp_path):
 @pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"teacher_weight": -1.0}, {"feature_weight": np.nan}])
 def test_settings_that_make_no_sense(wrong):
     with pytest.raises(UsageError, match=f"{next(iter(wrong))} is"):
-        Recipe(**wrong)
+        TrainingRecipe(**wrong)

@@ -1,4 +1,4 @@
-"""Data set, recipe, landed weights, sample clip and demo."""
+"""Test egomotion-nano: data set, training recipe, released weights, sample clip and demo."""
 
 import itertools
 import json
@@ -29,7 +29,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def small_pool():
-    """Fresh clips: numbers that neither training nor the published evaluation use."""
+    """New clips, whose numbers neither the training nor the published evaluation uses."""
     drawn = [dataset.draw("test", 900_000 + i) for i in range(150)]
     return dataset.Pool(np.stack([clip for clip, _ in drawn]), np.array([label for _, label in drawn]))
 
@@ -44,7 +44,7 @@ def test_symmetries_undo_themselves(name):
 
 
 def test_symmetries_agree_with_the_model(model, small_pool):
-    """A transformed clip is recognised as what its label says: the swaps can't be wrong in any other way."""
+    """The model recognises a transformed clip as its new label, so the swaps of labels are right."""
     clips, labels = torch.from_numpy(small_pool.clips[:100]), torch.from_numpy(small_pool.labels[:100])
     for name in symmetry.SYMMETRIES:
         moved, renamed = symmetry.apply(name, clips, labels)
@@ -56,13 +56,13 @@ def test_symmetries_agree_with_the_model(model, small_pool):
 def test_normalising_is_what_the_device_does():
     clip = generate_clip("zoom-in", (8, 2))
     small = dataset.shrink(clip, dataset.IMAGE_SIZE)
-    ours = dataset.normalise(torch.from_numpy(small)[None]).numpy()
-    np.testing.assert_allclose(ours, dataset.PREPROCESSING.clip(clip), atol=1e-5)
+    normalised = dataset.normalise(torch.from_numpy(small)[None]).numpy()
+    np.testing.assert_allclose(normalised, dataset.PREPROCESSING.clip(clip), atol=1e-5)
 
 
 def test_augmentation_is_deterministic(small_pool):
-    one, two = (next(dataset.training_batches(small_pool, 20, np.random.default_rng(3))) for _ in range(2))
-    assert torch.equal(one[0], two[0]) and torch.equal(one[1], two[1])
+    first, second = (next(dataset.training_batches(small_pool, 20, np.random.default_rng(3))) for _ in range(2))
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
 
 
 def test_an_interrupted_pool_is_drawn_again(tmp_path):
@@ -81,8 +81,8 @@ def one_thread():
 
 
 def test_the_recipe_learns_a_batch(tmp_path, small_pool, one_thread):
-    """From chance to knowing forty clips: initialisation, gradients, learning rates and averaging work together."""
-    trainer = train.make_trainer(train.Recipe(epochs=20, batch=25), small_pool, small_pool, tmp_path)
+    """A model learns forty clips: initialisation, gradients, learning rates and averaging work together."""
+    trainer = train.make_trainer(train.EgomotionTraining(epochs=20, batch=25), small_pool, small_pool, tmp_path)
     video, labels = next(dataset.evaluation_batches(small_pool, 40))
     losses = [trainer.step(20 + i, video, labels) for i in range(40)]
     assert losses[0] > 2.0
@@ -92,7 +92,7 @@ def test_the_recipe_learns_a_batch(tmp_path, small_pool, one_thread):
 
 
 def test_a_smaller_model_learns_from_ours(tmp_path, model, small_pool, one_thread):
-    recipe = train.Recipe(
+    recipe = train.EgomotionTraining(
         epochs=20, batch=25, embed_dim=32, depth=1, teacher=str(zoo.FOLDER / "egomotion-nano.pth"), teacher_weight=2.0
     )
     trainer = train.make_trainer(recipe, small_pool, small_pool, tmp_path)
@@ -101,11 +101,11 @@ def test_a_smaller_model_learns_from_ours(tmp_path, model, small_pool, one_threa
     assert losses[-1] < losses[0]
     assert trainer.averaged_model().options.embed_dim == 32
     with pytest.raises(UsageError, match="multiple of 4"):
-        train.Recipe(embed_dim=30)
+        train.EgomotionTraining(embed_dim=30)
 
 
 def test_training_saves_and_goes_on(tmp_path, small_pool, one_thread):
-    recipe = train.Recipe(epochs=2, batch=50, seed=1)
+    recipe = train.EgomotionTraining(epochs=2, batch=50, seed=1)
     trainer = train.make_trainer(recipe, small_pool, small_pool, tmp_path)
     trainer.run(_no_progress)
     assert [entry["epoch"] for entry in trainer.history] == [1, 2]

@@ -1,4 +1,4 @@
-"""Quantisation-aware fine-tuning: what the student computes, and that it learns."""
+"""Test quantisation-aware fine-tuning: the student's arithmetic, and its learning."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from vmp_edge.compile.precision import Quantiser, quantised_by
 
 QUANTISED = quantised_by(Quantiser.RECIPE)
 
-HARSH = dataclasses.replace(quantisation.load("int8"), dynamic=(), float=(), ranges="percentile", percentile=99.0)
+HARSH = dataclasses.replace(quantisation.load("int8"), dynamic=(), keep_float=(), ranges="percentile", percentile=99.0)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,8 @@ def test_the_student_computes_what_the_quantised_program_will(program, inputs, r
     student = Student(module, dict(module.named_parameters()), recipe, ranges)
     expected = run(quantisation.quantise(program, recipe, inputs[:3]), inputs[3:6])
     with torch.no_grad():
-        got = torch.cat([student.see(x).logits for x in inputs[3:6]])
-    error, change = (got - expected).abs().max(), (run(program, inputs[3:6]) - expected).abs().max()
+        actual = torch.cat([student.outputs(x).logits for x in inputs[3:6]])
+    error, change = (actual - expected).abs().max(), (run(program, inputs[3:6]) - expected).abs().max()
     assert error < 0.1 * change  # sums in another order may round to another int8
 
 
@@ -60,8 +60,8 @@ def test_the_student_comes_closer_to_the_float_program_on_other_clips(program, i
     schedule = Schedule(20, batch=4, learning_rate=1e-3)
     tuned, again = (finetune(program, HARSH, learnt, schedule) for _ in range(2))
     errors = [
-        float((run(quantisation.quantise(one, HARSH, learnt), held_out) - expected).square().mean())
-        for one in (program, tuned)
+        float((run(quantisation.quantise(variant, HARSH, learnt), held_out) - expected).square().mean())
+        for variant in (program, tuned)
     ]
     assert errors[1] < 0.7 * errors[0]
     assert all(torch.equal(value, program.state_dict[name]) for name, value in before.items()), "left as it was"
@@ -72,13 +72,13 @@ def test_the_student_comes_closer_to_the_float_program_on_other_clips(program, i
 
 
 def test_it_shows_its_progress_and_needs_clips(program, inputs):
-    shown = []
+    calls = []
 
     def progress(steps, **options):
-        shown.append(options)
+        calls.append(options)
         return steps
 
     finetune(program, quantisation.load("int8-dynamic"), inputs[:2], Schedule(1, batch=3), progress)
-    assert shown == [{"total": 1, "desc": "fine-tune", "unit": "step"}]
+    assert calls == [{"total": 1, "desc": "fine-tune", "unit": "step"}]
     with pytest.raises(UsageError, match="learns from clips, and there are none"):
         finetune(program, HARSH, [], Schedule(1))

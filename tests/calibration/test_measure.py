@@ -1,4 +1,4 @@
-"""Accuracy and agreement, counted by hand on small cases, and through a bundle on videos."""
+"""Test accuracy and agreement, on small cases counted by hand and with bundles on videos."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from bundles import make_manifest, write_bundle
 from vmp_edge.calibration import clipset
 from vmp_edge.calibration.clipset import ClipSet, ClipSetError, Entry
 from vmp_edge.calibration.decoding import Sampling, Skipped
-from vmp_edge.calibration.measure import Comparison, Evaluation, evaluate_bundles, merged
+from vmp_edge.calibration.measure import Comparison, Evaluation, evaluate_bundles, merge
 from vmp_edge.errors import BundleError, UsageError
 
 
 def make_evaluation(truth, predictions, classes=3, folds=None, **changes):
-    """Scores of 0.6 for what is predicted, and the rest for the others."""
+    """Make an evaluation whose predicted labels have scores of 0.6, and the others equal shares of the rest."""
     labels = tuple("abcdefgh"[:classes])
     scores = np.full((len(truth), classes), 0.4 / (classes - 1), np.float32)
     scores[np.arange(len(truth)), predictions] = 0.6
@@ -31,14 +31,14 @@ def make_evaluation(truth, predictions, classes=3, folds=None, **changes):
 
 
 def test_accuracy_is_counted():
-    found = make_evaluation([0, 0, 0, 1], [0, 0, 1, 1])
-    assert found.top1 == 0.75 and found.top5 is None
-    assert found.confusion.tolist() == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
-    assert found.by_label() == {
+    evaluation = make_evaluation([0, 0, 0, 1], [0, 0, 1, 1])
+    assert evaluation.top1 == 0.75 and evaluation.top5 is None
+    assert evaluation.confusion.tolist() == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
+    assert evaluation.by_label() == {
         "a": {"clips": 3, "recall": 0.6667, "precision": 1.0},
         "b": {"clips": 1, "recall": 1.0, "precision": 0.5},
     }
-    assert found.milliseconds == {"p50": 10.0, "p95": 10.0}
+    assert evaluation.milliseconds == {"p50": 10.0, "p95": 10.0}
     never = make_evaluation([0, 1], [1, 1]).by_label()
     assert never["a"] == {"clips": 1, "recall": 0.0, "precision": None}
 
@@ -54,60 +54,60 @@ def test_worst_first():
 
 
 def test_folds_and_merging():
-    one = make_evaluation([0, 1], [0, 1], folds=[0, 0], skipped=(Skipped(Path("x"), "empty"),))
-    two = make_evaluation([0, 1, 1, 1], [0, 1, 0, 0], folds=[1, 1, 1, 1])
-    both = merged([one, two], "both")
+    first = make_evaluation([0, 1], [0, 1], folds=[0, 0], skipped=(Skipped(Path("x"), "empty"),))
+    second = make_evaluation([0, 1, 1, 1], [0, 1, 0, 0], folds=[1, 1, 1, 1])
+    both = merge([first, second], "both")
     assert both.by_fold() == {0: 1.0, 1: 0.5} and both.top1 == pytest.approx(4 / 6)
     assert len(both.seconds) == 6 and len(both.skipped) == 1
     assert both.to_dict()["folds_mean"] == 0.75
     with pytest.raises(UsageError, match="different labels"):
-        merged([one, make_evaluation([0], [0], 4)], "both")
+        merge([first, make_evaluation([0], [0], 4)], "both")
 
 
 def test_two_models_are_compared():
-    one = make_evaluation([0, 1, 2, 2], [0, 1, 2, 0])
-    two = make_evaluation([0, 1, 2, 2], [0, 2, 2, 1], name="two", seconds=np.full(4, 0.03))
-    found = Comparison(one, two)
-    assert found.agreement == 0.5 and found.drop == -25.0 and found.differing == [1, 3]
-    assert found.speed == pytest.approx(3)
-    told = found.to_dict()
-    assert told["differing"][0] == {"path": "1.avi", "label": "b", "recognised": "b", "baseline": "c"}
-    assert told["largest_score_difference"] == pytest.approx(0.4)
+    first = make_evaluation([0, 1, 2, 2], [0, 1, 2, 0])
+    second = make_evaluation([0, 1, 2, 2], [0, 2, 2, 1], name="two", seconds=np.full(4, 0.03))
+    comparison = Comparison(first, second)
+    assert comparison.agreement == 0.5 and comparison.drop == -25.0 and comparison.differing == [1, 3]
+    assert comparison.speed == pytest.approx(3)
+    values = comparison.to_dict()
+    assert values["differing"][0] == {"path": "1.avi", "label": "b", "recognised": "b", "baseline": "c"}
+    assert values["largest_score_difference"] == pytest.approx(0.4)
 
 
 @pytest.fixture
 def blind(tmp_path):
-    """A bundle that finds everything steady."""
+    """A bundle that recognises every video as steady."""
     return str(write_bundle(tmp_path / "blind", gain=0.0))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bundle_is_measured_on_videos(bundle, damaged, workers):
-    (found,) = evaluate_bundles([str(bundle)], clipset.read(damaged), workers=workers)
-    assert found.top1 == 1.0 and len(found.entries) == 9 and len(found.skipped) == 4
-    told = found.to_dict()
-    assert told["engine"] == "brightness" and told["bytes"] > 0 and told["by_label"]["steady"]["clips"] == 3
-    assert told["confusion"] == {"labels": list(LABELS), "counts": [[3, 0, 0], [0, 3, 0], [0, 0, 3]]}
+    (evaluation,) = evaluate_bundles([str(bundle)], clipset.read(damaged), workers=workers)
+    assert evaluation.top1 == 1.0 and len(evaluation.entries) == 9 and len(evaluation.skipped) == 4
+    values = evaluation.to_dict()
+    assert values["engine"] == "brightness" and values["bytes"] > 0 and values["by_label"]["steady"]["clips"] == 3
+    assert values["confusion"] == {"labels": list(LABELS), "counts": [[3, 0, 0], [0, 3, 0], [0, 0, 3]]}
 
 
 def test_scores_are_the_mean_over_the_clips(bundle, clips_folder, monkeypatch):
     shapes = []
     run = BrightnessEngine.run
 
-    def counted(self, video):
+    def recording_run(self, video):
         shapes.append(video.shape)
         return run(self, video)
 
-    monkeypatch.setattr(BrightnessEngine, "run", counted)
-    (found,) = evaluate_bundles([str(bundle)], clipset.read(clips_folder), Sampling("dense", 3), workers=0)
-    assert len(shapes) == len(found.seconds) == 27 and shapes[0][0] == 1
-    assert np.allclose(found.scores.sum(1), 1)
+    monkeypatch.setattr(BrightnessEngine, "run", recording_run)
+    (evaluation,) = evaluate_bundles([str(bundle)], clipset.read(clips_folder), Sampling("dense", 3), workers=0)
+    assert len(shapes) == len(evaluation.seconds) == 27 and shapes[0][0] == 1
+    assert np.allclose(evaluation.scores.sum(1), 1)
 
 
 def test_bundles_are_compared_on_the_same_clips(bundle, blind, clips_folder):
-    found = Comparison(*evaluate_bundles([blind, str(bundle)], clipset.read(clips_folder), workers=0))
-    assert found.subject.top1 == pytest.approx(1 / 3) and found.drop == pytest.approx(200 / 3)
-    assert found.agreement == pytest.approx(1 / 3) and len(found.differing) == 6
+    comparison = Comparison(*evaluate_bundles([blind, str(bundle)], clipset.read(clips_folder), workers=0))
+    assert comparison.subject.top1 == pytest.approx(1 / 3) and comparison.drop == pytest.approx(200 / 3)
+    assert comparison.agreement == pytest.approx(1 / 3) and len(comparison.differing) == 6
 
 
 def test_bundles_that_take_different_clips(bundle, tmp_path, clips_folder):
@@ -115,18 +115,18 @@ def test_bundles_that_take_different_clips(bundle, tmp_path, clips_folder):
 
     model = {"num_classes": 3, "num_frames": 8, "image_size": 24}
     other = write_bundle(tmp_path / "other", make_manifest(model=model, frames=8, preprocessing=Preprocessing(24)))
-    one, two = evaluate_bundles([str(bundle), str(other)], clipset.read(clips_folder), workers=0)
-    assert one.top1 == two.top1 == 1.0
+    first, second = evaluate_bundles([str(bundle), str(other)], clipset.read(clips_folder), workers=0)
+    assert first.top1 == second.top1 == 1.0
 
 
 def test_each_fold_goes_to_its_bundle(blind, bundle, tmp_path, clips_folder):
-    """Fold 0's bundle is blind, the others see."""
+    """Fold 0's bundle recognises nothing, the others recognise everything."""
     clips = clipset.read(clips_folder).split(3)
     for fold in (1, 2):
         write_bundle(tmp_path / f"fold-{fold}")
     Path(blind).rename(tmp_path / "fold-0")
-    (found,) = evaluate_bundles([str(tmp_path / "fold-{fold}")], clips, workers=0)
-    assert found.by_fold() == {0: pytest.approx(1 / 3), 1: 1.0, 2: 1.0}
+    (evaluation,) = evaluate_bundles([str(tmp_path / "fold-{fold}")], clips, workers=0)
+    assert evaluation.by_fold() == {0: pytest.approx(1 / 3), 1: 1.0, 2: 1.0}
     with pytest.raises(UsageError, match="column `fold`"):
         evaluate_bundles([str(tmp_path / "fold-{fold}")], clipset.read(clips_folder), workers=0)
 

@@ -1,4 +1,4 @@
-"""Recipes, ranges, and what quantising makes of a program."""
+"""Test recipes, ranges, and quantised programs."""
 
 import dataclasses
 
@@ -45,15 +45,15 @@ def run(program, inputs):
 
 @pytest.mark.parametrize("name", QUANTISED)
 def test_layers_are_what_the_recipe_says(program, inputs, name):
-    """The interface that the engines' lowerings are written for."""
+    """The quantised program has the form that the engines' lowerings expect."""
     recipe = quantisation.load(name)
     module = quantisation.quantise(program, recipe, inputs).module(check_guards=False)
     expected = {layer: recipe.kind(layer) for layer, _ in layers(program.module(check_guards=False))}
     assert {"blocks.0.in_x", "blocks.1.forwards.dt_up", "patch", "head"} <= set(expected)
-    found = [node for node in module.graph.nodes if node.target in quantisation.LAYERS]
+    nodes = [node for node in module.graph.nodes if node.target in quantisation.LAYERS]
     plain = [layer for layer, _ in layers(program.module(check_guards=False))]
-    assert len(found) == len(plain)
-    for layer, node in zip(plain, found, strict=True):
+    assert len(nodes) == len(plain)
+    for layer, node in zip(plain, nodes, strict=True):
         kind, (x, weight) = expected[layer], node.args[:2]
         if kind is None:
             assert weight.op == "get_attr", layer
@@ -88,29 +88,29 @@ def test_close_to_float_the_same_each_time_and_the_float_program_unharmed(progra
 
 @pytest.mark.parametrize("outputs", ["percentile", "minmax", None])
 def test_what_layers_take_and_what_they_give_have_ranges_of_their_own(program, inputs, outputs):
-    recipe = Recipe("t", "", STATIC, ranges="minmax", outputs=outputs, percentile=90.0, float=("patch", "head"))
+    recipe = Recipe("t", "", STATIC, ranges="minmax", outputs=outputs, percentile=90.0, keep_float=("patch", "head"))
     module = quantisation.quantise(program, recipe, inputs).module(check_guards=False)
     named = dict(zip([name for name, _ in layers(program.module(check_guards=False))], layers(module), strict=True))
     layer = named["blocks.0.in_x"][1]
-    seen = {name: [] for name in ("taken", "given")}
+    seen = {name: [] for name in ("input", "output")}
     source = program.module(check_guards=False)
     node = next(node for name, node in layers(source) if name == "blocks.0.in_x")
-    show = {quantisation.input_of(node): "taken", node: "given"}
+    show = {quantisation.input_of(node): "input", node: "output"}
     recorder = quantisation.Recorder(source, list(show), lambda n, value: seen[show[n]].append(value))
     with torch.no_grad():
         for x in inputs:
             recorder.run(x)
     widest = {name: float(torch.cat(values).max() - torch.cat(values).min()) / 255 for name, values in seen.items()}
-    assert layer.args[0].args[1] == pytest.approx(widest["taken"], rel=1e-4)
+    assert layer.args[0].args[1] == pytest.approx(widest["input"], rel=1e-4)
     after = [user for user in layer.users if user.target == OPS.quantize_per_tensor.default]
     assert len(after) == (outputs is not None)
     if after:
-        assert (after[0].args[1] > 0.9 * widest["given"]) == (outputs == "minmax")
+        assert (after[0].args[1] > 0.9 * widest["output"]) == (outputs == "minmax")
 
 
 def test_smoothing_and_rotating_change_nothing_but_the_numbers_inside(program, inputs):
     recipe = Recipe(
-        "t", "", FLOAT, float=("*",), smooth=0.5, smoothed=("*.in_x", "*.in_z", "*.out"), rotated=("*.out", "head")
+        "t", "", FLOAT, keep_float=("*",), smooth=0.5, smoothed=("*.in_x", "*.in_z", "*.out"), rotated=("*.out", "head")
     )
     balanced = quantisation.quantise(program, recipe, inputs)
     weight = balanced.state_dict["blocks.0.out.weight"]
@@ -145,13 +145,13 @@ def test_ranges():
 @pytest.mark.parametrize("ranges", ["minmax", "percentile"])
 def test_headroom_widens_ranges_around_zero(ranges):
     values = torch.linspace(-3, 5, 1001)
-    found = []
+    results = []
     for headroom in (1.0, 1.5):
         observer = RangeObserver(ranges, 99.0, headroom, dtype=torch.int32, quant_min=0, quant_max=65535)
         observer(values)
         assert observer.calculate_qparams() == observer.calculate_qparams()
-        found.append(observer.calculate_qparams())
-    (scale, zero_point), (wide, same) = found
+        results.append(observer.calculate_qparams())
+    (scale, zero_point), (wide, same) = results
     assert float(wide) == pytest.approx(1.5 * float(scale))
     assert abs(int(same) - int(zero_point)) <= 1
 
@@ -188,8 +188,15 @@ def test_hadamard_matrices_are_orthogonal(size):
 
 def test_signal_to_noise_by_layer(program, inputs):
     quantised = quantisation.quantise(program, quantisation.load("int8"), inputs)
-    found = quantisation.signal_to_noise(program, quantised, inputs[:1])
-    assert next(iter(found)) == "patch" and list(found)[-1] == "head"
-    assert "blocks.1.normalise.mean (2)" in found  # for the class token alone once more
-    assert all(5 < value < 80 for value in found.values())
+    ratios = quantisation.signal_to_noise(program, quantised, inputs[:1])
+    assert next(iter(ratios)) == "patch" and list(ratios)[-1] == "head"
+    assert "blocks.1.normalise.mean (2)" in ratios  # the norm runs once more, for the class token alone
+    assert all(5 < value < 80 for value in ratios.values())
     assert set(quantisation.signal_to_noise(program, program, inputs[:1]).values()) == {200.0}
+
+
+def test_float_in_a_recipes_file_is_what_stays_float():
+    """The YAML key is `float`; in Python the name would hide the builtin."""
+    recipe = quantisation.load("int8-weight-only")
+    assert recipe.keep_float == ("patch", "head", "*normalise.mean")
+    assert recipe.kind("head") is None and recipe.kind("blocks.0.in_x") == FLOAT

@@ -1,4 +1,4 @@
-"""The report: one file, everything that was given, nothing that was not."""
+"""Test the report: one file, with all parts that have content and no others."""
 
 import base64
 import re
@@ -25,7 +25,7 @@ FACTS = {"model": "m", "engine": "x", "target": "host"}
 
 
 class Page(HTMLParser):
-    """Headings, addresses of pictures, and all text; complains about tags that don't close."""
+    """Collects headings, addresses of pictures, and all text; fails if a tag does not close."""
 
     VOID = ("meta", "img", "br")
 
@@ -57,12 +57,12 @@ def content(address):
 
 def test_one_file_says_it_all(bundle, damaged, tmp_path):
     clips = clipset.read(damaged)
-    (found,) = evaluate_bundles([str(bundle)], clips, workers=0)
+    (evaluation,) = evaluate_bundles([str(bundle)], clips, workers=0)
     path = tmp_path / "out.html"
-    report.write(Report(found, data=clips.name, worst=2), path)
+    report.write(Report(evaluation, data=clips.name, worst=2), path)
     page = Page(path.read_text())
     assert page.headings == [
-        str(bundle), "Accuracy by label", "Confusion", "Size", "Latency", "Videos recognised worst",
+        str(bundle), "Accuracy by label", "Confusion", "Size", "Latency", "Videos whose own label scored lowest",
         "Videos that could not be used",
     ]  # fmt: skip
     assert "a-empty.mp4" in page.text and "brightness fp32 for host" in " ".join(page.text.split())
@@ -75,16 +75,16 @@ def test_one_file_says_it_all(bundle, damaged, tmp_path):
 
 
 def test_what_a_quantised_build_adds():
-    one = make_evaluation(
+    quantised = make_evaluation(
         [0, 1, 2], [0, 1, 1], facts={"precision": "int8", "engine": "x", "bytes": 10}, folds=[0, 1, 2]
     )
-    two = make_evaluation(
+    baseline = make_evaluation(
         [0, 1, 2], [0, 1, 2], facts={"precision": "fp32", "engine": "x", "bytes": 40}, folds=[0, 1, 2]
     )
     html = report.render(
         Report(
-            one,
-            two,
+            quantised,
+            baseline,
             layers={f"layers.{i}": 20.0 + i for i in range(12)},
             details={"recipe": "int8 & more"},
             tables={"Ablation": [["what", "dB"], ["all <of> it", "31.0"]]},
@@ -93,24 +93,24 @@ def test_what_a_quantised_build_adds():
     page = Page(html)
     assert page.headings[1:] == [
         "Accuracy by label", "Confusion", "Size", "Latency", "Signal-to-noise ratio by layer", "Folds", "Ablation",
-        "Details", "Videos that the two take for different things", "Videos recognised worst",
+        "Details", "Videos that the two models recognise differently", "Videos whose own label scored lowest",
     ]  # fmt: skip
     text = " ".join(page.text.split())
-    for told in ("fp32 100.0%; -33.3 points", "66.7% agreement", "25.0% of fp32", "all <of> it", "int8 & more"):
-        assert told in text
+    for text_part in ("fp32 100.0%; -33.3 points", "66.7% agreement", "25.0% of fp32", "all <of> it", "int8 & more"):
+        assert text_part in text
     assert "no picture" in text, "the videos are not there"
 
 
 def test_the_same_numbers_give_the_same_file():
-    one = Report(make_evaluation([0, 1], [0, 1]))
-    assert report.render(one) == report.render(one)
+    content = Report(make_evaluation([0, 1], [0, 1]))
+    assert report.render(content) == report.render(content)
 
 
 def test_many_classes_and_odd_names():
-    found = make_evaluation([0, 1], [0, 1], labels=("<a>", "b&c", "d"), entries=(
+    evaluation = make_evaluation([0, 1], [0, 1], labels=("<a>", "b&c", "d"), entries=(
         Entry(Path("x<y>.avi"), "<a>"), Entry(Path("z.avi"), "b&c"),
     ))  # fmt: skip
-    assert "<a>" in Page(report.render(Report(found))).text
+    assert "<a>" in Page(report.render(Report(evaluation))).text
     scores = np.eye(2, 400, dtype=np.float32)
     labels = tuple(f"class-{i}" for i in range(400))
     entries = tuple(Entry(Path(f"{i}.avi"), labels[i]) for i in range(2))
@@ -119,10 +119,10 @@ def test_many_classes_and_odd_names():
 
 
 def test_models_are_told_apart():
-    one, two = make_evaluation([0], [0], name="runs/a"), make_evaluation([0], [0], name="runs/b")
-    assert report._names(one, two) == ["a", "b"]
+    first, second = make_evaluation([0], [0], name="runs/a"), make_evaluation([0], [0], name="runs/b")
+    assert report._names(first, second) == ["a", "b"]
     same = make_evaluation([0], [0], name="old/a")
-    assert report._names(one, same) == ["runs/a", "old/a"]
+    assert report._names(first, same) == ["runs/a", "old/a"]
 
 
 def test_where_no_report_can_be(tmp_path, monkeypatch):

@@ -65,7 +65,7 @@ def test_linear_patches_keep_the_numbers(model):
 @pytest.mark.parametrize("patterns", [None, ("*.A*", "head"), ()], ids=str)
 def test_float16_but_for_what_the_recipe_leaves(model, patterns):
     recipe = quantisation.load("fp16")
-    recipe = recipe if patterns is None else dataclasses.replace(recipe, float=patterns)
+    recipe = recipe if patterns is None else dataclasses.replace(recipe, keep_float=patterns)
     program = graph.export(model)
     made = graph.in_float16(program, recipe.stays)
     types = {name.removeprefix("module."): tensor.dtype for name, tensor in made.state_dict.items()}

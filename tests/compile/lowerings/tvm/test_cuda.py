@@ -194,7 +194,7 @@ def test_one_cuda_graph_holds_all_kernels_but_the_first_and_the_last(make, tmp_p
 def test_products_are_of_the_precision_that_the_recipe_says(make, left):
     from vmp_edge.compile.lowerings.tvm.cuda.converters import to_relax
 
-    recipe = dataclasses.replace(quantisation.load("fp16"), float=left)
+    recipe = dataclasses.replace(quantisation.load("fp16"), keep_float=left)
     program = graph.export(make())
     _, operations = to_relax(program, ORIN, recipe)
     weights = {b.shape: b.dtype for o in operations for b in o.inputs if b.name == "w"}
