@@ -45,7 +45,7 @@ def with_fixed_ranges(program: ExportedProgram) -> ExportedProgram:
     for layer in list(module.graph.nodes):
         if any(pt2e.is_call(layer, name) for name in pt2e.LAYERS) and pt2e.is_call(layer.args[1], pt2e.WEIGHT):
             _leave_output(layer)
-            source = pt2e.in_float(layer.args[0])
+            source = pt2e.skip_quantising(layer.args[0])
             if pt2e.is_call(layer, "linear.default"):
                 _replace(module, layer, source, pt2e.activations_of(layer.args[0]))
             else:

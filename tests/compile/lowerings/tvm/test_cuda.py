@@ -239,12 +239,12 @@ def nano(tmp_path_factory):
     from vmp_edge.compile.pipeline import Request, build
 
     kept = []
-    emulated = tvm._emulated
-    tvm._emulated = lambda kernels=(): kept.append(kernels) or emulated(kernels)
+    emulated = tvm._emulator
+    tvm._emulator = lambda kernels=(): kept.append(kernels) or emulated(kernels)
     try:
         bundle = build(Request(target="cuda", output=tmp_path_factory.mktemp("nano") / "bundle"))
     finally:
-        tvm._emulated = emulated
+        tvm._emulator = emulated
     return bundle, kept[0]
 
 
