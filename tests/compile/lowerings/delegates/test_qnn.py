@@ -249,7 +249,7 @@ class PoorlyComputed(torch.nn.Module):
 
 def test_what_the_htp_computes_poorly_is_written_otherwise():
     x = torch.logspace(-3, 3, 100)
-    given = htp.well_computed(torch.export.export(PoorlyComputed(), (x,), strict=False))
+    given = htp.with_accurate_operations(torch.export.export(PoorlyComputed(), (x,), strict=False))
     program = htp.with_bounded_exponents(given)
     called = {node.target: node for node in program.graph.nodes if node.op == "call_function"}
     aten = torch.ops.aten

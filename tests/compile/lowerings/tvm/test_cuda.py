@@ -23,7 +23,7 @@ from vmp_edge.machine import host_machine
 pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'vmp-edge[tvm]'")
 
 from vmp_edge.compile.emulation.cuda import compile_kernels
-from vmp_edge.compile.emulation.runners import EmulatedEngine
+from vmp_edge.compile.emulation.runners import EmulatedTvm
 from vmp_edge.compile.lowerings.tvm.cuda import kernels, toolchain
 from vmp_edge.compile.lowerings.tvm.cuda.kernels import Gpu, Scan, ScanPlan, View
 from vmp_edge.compile.lowerings.tvm.lowering import to_gpu_library
@@ -169,7 +169,7 @@ def check(model, compiled, precision, tolerance):
     video = random_video()
     with torch.no_grad():
         expected = model(torch.from_numpy(video)).numpy()
-    got = EmulatedEngine(bundle, sources).run(video)
+    got = EmulatedTvm(bundle, sources).run(video)
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() <= tolerance * np.ptp(expected)
     assert not np.array_equal(got[0], got[1])
@@ -265,7 +265,7 @@ def test_python_runs_it_on_an_emulated_gpu(nano, tmp_path):
     done = python(bundle, tmp_path, sources, "-c", RUN, str(bundle.path), "video.npy", VMP_CUDA_SM="90")
     assert done.returncode == 0, done.stderr
     got = np.array([line.split() for line in done.stdout.splitlines()], np.float32)
-    np.testing.assert_allclose(got, EmulatedEngine(bundle, sources).run(video), atol=1e-6)
+    np.testing.assert_allclose(got, EmulatedTvm(bundle, sources).run(video), atol=1e-6)
     done = python(bundle, tmp_path, sources, "-m", "vmp_edge", "doctor", str(bundle.path), VMP_CUDA_SM="80")
     assert done.returncode == 0, done.stdout
     assert "emulated GPU, sm_80, 16 SMs" in done.stdout and "nothing is missing" in done.stdout

@@ -227,13 +227,13 @@ def test_arm64_under_an_emulator(lowered, make):
     missing = [tool for tool in ("qemu-aarch64", "aarch64-linux-gnu-g++") if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
-    from vmp_edge.compile.emulation.runners import EmulatedEngine
+    from vmp_edge.compile.emulation.runners import EmulatedTvm
 
     model = make()
     program = quantised(graph.export(model), STATIC, outputs=None)
     bundle = lowered(model, program, STATIC, target.load("arm64"))
     try:
-        engine = EmulatedEngine(bundle)
+        engine = EmulatedTvm(bundle)
     except MissingDependencyError as error:
         pytest.skip(str(error))
     compare(engine, model, program, 1e-5)

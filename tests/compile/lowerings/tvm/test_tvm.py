@@ -161,10 +161,10 @@ def need_emulator():
     missing = [tool for tool in ("qemu-aarch64", "aarch64-linux-gnu-g++") if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
-    from vmp_edge.compile.emulation.runners import runtime_libraries
+    from vmp_edge.compile.cross import tvm_runtime
 
     try:
-        runtime_libraries("aarch64")
+        tvm_runtime("aarch64")
     except MissingDependencyError as error:
         pytest.skip(str(error))
 
