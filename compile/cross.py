@@ -66,9 +66,9 @@ def from_wheels(
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         pip += ["--only-binary=:all:", "--platform", f"{PLATFORM}_{machine}", "--retries", "1", "--timeout", "15"]
         pip += ["--dest", temporary, *(f"{package}=={version}" for package, version in versions.items())]
-        done = subprocess.run(pip, capture_output=True, text=True, check=False)
+        process = subprocess.run(pip, capture_output=True, text=True, check=False)
         wheels = sorted(Path(temporary).glob("*.whl"))
-        if done.returncode or len(wheels) != len(versions):
+        if process.returncode or len(wheels) != len(versions):
             names = " and ".join(versions)
             raise MissingDependencyError(f"{what} needs the wheels of {names} for {machine}, which pip cannot download")
         ready = Path(temporary) / "ready"

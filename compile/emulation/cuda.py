@@ -40,7 +40,7 @@ def compile_kernels(sources: Sequence[str], compiler: str, folder: Path) -> Path
     flags = ["-std=c++17", "-O3", "-fno-math-errno", "-w", "-shared", "-fPIC"]
     flags += ["-march=native"] if compiler == "g++" else []  # for vectors, and half precision without library calls
     command = [compiler, *flags, "-fvisibility=hidden", *(f"-I{path}" for path in folders)]
-    done = subprocess.run([*command, str(source), "-o", str(library)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BuildError(f"the kernels do not compile for the emulated GPU: {first_error(done.stderr)}")
+    process = subprocess.run([*command, str(source), "-o", str(library)], capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise BuildError(f"the kernels do not compile for the emulated GPU: {first_error(process.stderr)}")
     return library

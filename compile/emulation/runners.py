@@ -67,9 +67,9 @@ class RunnerEngine:
             source, result = Path(folder) / "in", Path(folder) / "out"
             inputs.tofile(source)
             command = [*self._command, str(program), str(source), str(result), str(count), *map(str, inputs.shape[1:])]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, env=self._environment)
-            if done.returncode:
-                reason = (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]
+            process = subprocess.run(command, capture_output=True, text=True, check=False, env=self._environment)
+            if process.returncode:
+                reason = (process.stderr.splitlines() or [f"exit code {process.returncode}"])[-1]
                 raise VmpError(f"{self.emulator}: {reason}")
             return np.fromfile(result, np.float32).reshape(len(inputs), count)
 

@@ -89,9 +89,9 @@ class Scenario:
             np.save(folder / "input.npy", np.ascontiguousarray(frames, np.float32))
             (folder / "scenario.json").write_text(json.dumps(self._commands(frames.shape)))
             command = [str(binary("scenario_runner", "scenario-runner")), "--scenario", "scenario.json"]
-            done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
-            if done.returncode or not (folder / "output.npy").exists():
-                lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+            process = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+            if process.returncode or not (folder / "output.npy").exists():
+                lines = (process.stderr or process.stdout).strip().splitlines() or [f"exit code {process.returncode}"]
                 raise BuildError(f"the Scenario Runner cannot run the VGF file: {lines[-1][:300]}")
             output: Array = np.load(folder / "output.npy")
         return output.reshape(self.shape)

@@ -143,7 +143,7 @@ class InferenceBlock(nn.Module):
             first = (u, dt, self.A, B, C)
             u, dt, B, C = backward(x)
         y = ops.selective_scan(*first, forward.D, z, forward.dt_bias, initial_state=start)
-        back = ops.selective_scan(
+        y_backward = ops.selective_scan(
             u,
             dt,
             self.A_b,
@@ -156,7 +156,7 @@ class InferenceBlock(nn.Module):
             initial_state=start,
             mask_diagonal=mask,
         )
-        return y + back[:, :1] * F.silu(z)
+        return y + y_backward[:, :1] * F.silu(z)
 
 
 class InferenceModel(nn.Module):

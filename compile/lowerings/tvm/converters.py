@@ -127,8 +127,8 @@ class Converters(ABC):
             "selective_scan.default": self.selective_scan,
             "bi_selective_scan.default": self.bi_selective_scan,
             "causal_conv_silu.default": self.causal_conv_silu,
-            **dict.fromkeys((*QUANTISE, *DEQUANTISE), self.unchanged),
-            "dequantize_per_channel.default": self.unchanged,
+            **dict.fromkeys((*QUANTISE, *DEQUANTISE), self.skip),
+            "dequantize_per_channel.default": self.skip,
             "choose_qparams_per_token_asymmetric.default": self.token_ranges,
         }
         return from_exported_program(
@@ -166,7 +166,7 @@ class Converters(ABC):
         x = importer.env[node]
         return Columns(x, 0, sizes(x)[-1])
 
-    def unchanged(self, node: Node, importer: Any) -> relax.Var:
+    def skip(self, node: Node, importer: Any) -> relax.Var:
         """Skip quantising or dequantising: the layers that read the result do it by themselves."""
         source = node.args[0]
         assert isinstance(source, Node)

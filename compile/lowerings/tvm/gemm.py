@@ -144,26 +144,26 @@ class Gemm:
         yield "    T.func_attr({'op_pattern': 8, 'tirx.noalias': True})"
         span = tile.rows * tile.blocks
         tasks, rest = divmod(self.m, span)
-        below, left = divmod(rest, tile.rows)
+        more_blocks, last_rows = divmod(rest, tile.rows)
         if tasks:
             yield f"    for task in T.parallel({tasks}):"
             yield from self._rows("task", f"task * {span}", tile.rows, tile.blocks, "        ")
-        if below:
-            yield from self._rows("below", str(tasks * span), tile.rows, below, "    ")
-        if left:
-            yield from self._rows("left", str(self.m - left), left, 1, "    ")
+        if more_blocks:
+            yield from self._rows("below", str(tasks * span), tile.rows, more_blocks, "    ")
+        if last_rows:
+            yield from self._rows("left", str(self.m - last_rows), last_rows, 1, "    ")
 
     def _rows(self, name: str, row: str, rows: int, blocks: int, indent: str) -> Iterator[str]:
         """Write the panels of some blocks of rows: the whole ones in a loop, the rest of the last one by itself."""
         panels, rest = divmod(self.n, self.tile.columns)
         all_rows = rows * blocks
-        shared = list(self._prepare(name, row, all_rows))
-        if shared:  # a block around the tiles, for the buffers that they share
+        preparation = list(self._prepare(name, row, all_rows))
+        if preparation:  # a block around the tiles, for the buffers that they share
             yield f"{indent}with T.sblock('{name}'):"
             indent += "    "
             yield f"{indent}T.reads({self._reads(row, all_rows, f'0:{self.panels}', '0', self.n)})"
             yield f"{indent}T.writes(Y[{row}:{row} + {all_rows}, 0:{self.n}])"
-            yield from (indent + line for line in shared)
+            yield from (indent + line for line in preparation)
         within = indent + "    "
         if panels:
             yield f"{indent}for panel, block in T.grid({panels}, {blocks}):"
@@ -244,7 +244,7 @@ class Gemm:
         first, row = f"{panel} * {self.tile.columns}", f"{first_row} + block * {rows}"
         yield f"{indent}with T.sblock('{name}'):"
         indent += "    "
-        reads = [self._reads(row, rows, panel, first, columns), *self._shared(rows)]
+        reads = [self._reads(row, rows, panel, first, columns), *self._prepared_regions(rows)]
         yield f"{indent}T.reads({', '.join(reads)})"
         yield f"{indent}T.writes(Y[{row}:{row} + {rows}, {first}:{first} + {columns}])"
         for i in range(rows):
@@ -253,7 +253,7 @@ class Gemm:
         for i in range(rows):
             yield from self._store(i, f"{row} + {i}", f"block * {rows} + {i}", first, columns, indent)
 
-    def _shared(self, rows: int) -> list[str]:
+    def _prepared_regions(self, rows: int) -> list[str]:
         """Return the regions that a tile reads of the buffers of `_prepare`."""
         return [f"S[block * {rows}:block * {rows} + {rows}]"] if self.epsilon is not None else []
 

@@ -183,7 +183,7 @@ class Int8Gemm(Gemm):
             yield f"for k in range({self.width - self.k}):"
             yield f"    Q[i, {self.k} + k] = T.{self.dot.dtype}(0)"
 
-    def _shared(self, rows: int) -> list[str]:
+    def _prepared_regions(self, rows: int) -> list[str]:
         """Return the regions that a tile reads of the buffers of `_prepare`."""
         span = f"block * {rows}:block * {rows} + {rows}"
         numbers = [f"{buffer}[{span}]" for buffer in self._row_buffers()]

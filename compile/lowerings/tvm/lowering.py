@@ -169,8 +169,8 @@ def to_gpu_library(
 
     assert target.gpu is not None and target.llvm is not None
     linker = cross_compiler(target.machine)
-    chosen = target.gpu.devices[target.gpu.device]
-    device = Device(target.gpu.architectures, Gpu(chosen.architecture, chosen.processors), target.llvm)
+    gpu = target.gpu.devices[target.gpu.device]
+    device = Device(target.gpu.architectures, Gpu(gpu.architecture, gpu.processors), target.llvm)
     recipe = None if precision == "fp32" else quantisation.load(precision)
     executable, sources = compile_module(program, device, recipe, compiler)
     executable.export_library(str(path), fcompile=_linker(linker, []))
@@ -237,6 +237,6 @@ def link_library(compiler: str, output: str, objects: list[str], archives: list[
         operators, *kernels = map(str, archives)
         command += ["-Wl,--whole-archive", operators, "-Wl,--no-whole-archive", *kernels]
     command += ["-lpthread", "-s"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BuildError(f"linking {Path(output).name} failed: {(done.stderr.splitlines() or ['no message'])[-1]}")
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise BuildError(f"linking {Path(output).name} failed: {(process.stderr.splitlines() or ['no message'])[-1]}")

@@ -75,7 +75,7 @@ def build() -> Path:
     finished.parent.mkdir(parents=True, exist_ok=True)
     with whole(finished) as place:
         command = [*compiler, *FLAGS, str(SOURCE), "-o", str(place), "-ldl"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise BuildError(f"{SOURCE.name} cannot be compiled: {' '.join(done.stderr.split())[:300]}")
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        if process.returncode:
+            raise BuildError(f"{SOURCE.name} cannot be compiled: {' '.join(process.stderr.split())[:300]}")
     return finished

@@ -80,7 +80,7 @@ class CudaConverters(Converters):
         shape = sizes(x)
         return self.flat[x] if x in self.flat else self.reshape(importer, x, (int(np.prod(shape[:-1])), shape[-1]))
 
-    def shaped(self, importer: Any, rows: relax.Var, shape: tuple[int, ...]) -> relax.Var:
+    def unflatten(self, importer: Any, rows: relax.Var, shape: tuple[int, ...]) -> relax.Var:
         """Reshape rows (M, K) to (..., K), and remember the rows."""
         x = self.reshape(importer, rows, shape)
         self.flat[x] = rows
@@ -120,7 +120,7 @@ class CudaConverters(Converters):
         y = self.launch(
             importer, key, lambda name: kernels.gemm(name, m, n, view, k, dtype, out, extras, self.gpu), arguments
         )
-        return self.shaped(importer, y, (*sizes(x.whole)[:-1], n))
+        return self.unflatten(importer, y, (*sizes(x.whole)[:-1], n))
 
     def normalise(self, importer: Any, x: Columns, epsilon: float, dtype: str) -> tuple[relax.Var, View]:
         """Launch the norm of `graph.Normalise` over whole rows, and return the rows of `dtype` and their view."""
@@ -175,7 +175,7 @@ class CudaConverters(Converters):
         )
         arguments = [rows for rows, _ in sources.values()] + [importer.env[parameters[name]] for name in present]
         y = self.launch(importer, ("scan", config), lambda name: config.operation(name, self.gpu), arguments)
-        return self.shaped(importer, y, shape)
+        return self.unflatten(importer, y, shape)
 
     def causal_conv_silu(self, node: Node, importer: Any) -> relax.Var:
         """Launch a causal convolution with SiLU."""
@@ -192,4 +192,4 @@ class CudaConverters(Converters):
             lambda name: kernels.conv(name, shape[-2], shape[-1], view, width, bias is not None, reverse, self.dtype),
             arguments,
         )
-        return self.shaped(importer, y, shape)
+        return self.unflatten(importer, y, shape)

@@ -106,9 +106,9 @@ class Nvcc:
             code.write_text(source)
             includes = [f"-I{path}" for path in include_folders()]
             command = [self.path, *OPTIONS, "-O3", *kind, *includes, str(code), "-o", str(result)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise BuildError(f"nvcc: {first_error(done.stderr)}")
+            process = subprocess.run(command, capture_output=True, text=True, check=False)
+            if process.returncode:
+                raise BuildError(f"nvcc: {first_error(process.stderr)}")
             return result.read_bytes()
 
 
