@@ -1,4 +1,4 @@
-"""Building for another machine: its C++ compiler, its CMake toolchain, and libraries out of its wheels."""
+"""Build for another machine: find its C++ compiler and CMake toolchain, and get libraries out of its wheels."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ from vmp_edge.runtimes.executorch.library import build_library
 COMPILERS = {"x86_64": "x86_64-linux-gnu-g++", "aarch64": "aarch64-linux-gnu-g++"}
 TOOLCHAINS = {"aarch64": "aarch64-linux-gnu.cmake"}
 PLATFORM = "manylinux_2_28"
+TVM_LIBRARIES = {  # the members of TVM's wheels that running a bundle needs
+    "apache-tvm": ("tvm/lib/libtvm_runtime.so", "tvm/lib/libtvm_runtime_cuda.so"),
+    "apache-tvm-ffi": ("tvm_ffi/lib/libtvm_ffi.so",),
+}
 
 
 def cmake_toolchain(machine: str) -> str | None:
-    """A file in ``runtimes/native/cmake``; None for this machine, and where there is none."""
+    """Return the name of a machine's file in ``runtimes/native/cmake``; None for this machine, and if there is none."""
     return None if machine == host_machine() else TOOLCHAINS.get(machine)
 
 
 def cross_compiler(machine: str) -> str:
-    """The C++ compiler that links for a machine.
+    """Return the C++ compiler that links for a machine.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: The compiler is not installed.
     """
     name = "g++" if machine == host_machine() else COMPILERS.get(machine, f"{machine}-linux-gnu-g++")
     if shutil.which(name) is None:
@@ -42,17 +46,17 @@ def cross_compiler(machine: str) -> str:
 def from_wheels(
     machine: str, versions: Mapping[str, str], name: str, place: Callable[[str], str | None], what: str
 ) -> Path:
-    """A folder with files of another machine's wheels, from the cache or from PyPI.
+    """Return a folder with files of another machine's wheels, from the cache or from PyPI.
 
     Args:
-        machine: whose.
-        versions: of the distributions.
-        name: of the folder in the cache.
-        place: where a member of a wheel goes in that folder; None leaves it out.
-        what: needs them, for people.
+        machine: The machine.
+        versions: The versions of the distributions by their names.
+        name: The name of the folder in the cache.
+        place: Gives the place of a wheel's member in that folder, or None to leave the member out.
+        what: What needs the wheels, for the error message.
 
     Raises:
-        MissingDependencyError: the wheels cannot be downloaded.
+        MissingDependencyError: The wheels cannot be downloaded.
     """
     folder = cache_folder() / name
     if folder.is_dir():
@@ -61,10 +65,10 @@ def from_wheels(
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as temporary:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         pip += ["--only-binary=:all:", "--platform", f"{PLATFORM}_{machine}", "--retries", "1", "--timeout", "15"]
-        pip += ["--dest", temporary, *(f"{one}=={version}" for one, version in versions.items())]
-        done = subprocess.run(pip, capture_output=True, text=True, check=False)
+        pip += ["--dest", temporary, *(f"{package}=={version}" for package, version in versions.items())]
+        process = subprocess.run(pip, capture_output=True, text=True, check=False)
         wheels = sorted(Path(temporary).glob("*.whl"))
-        if done.returncode or len(wheels) != len(versions):
+        if process.returncode or len(wheels) != len(versions):
             names = " and ".join(versions)
             raise MissingDependencyError(f"{what} needs the wheels of {names} for {machine}, which pip cannot download")
         ready = Path(temporary) / "ready"
@@ -74,16 +78,16 @@ def from_wheels(
                     if (target := place(member)) is not None:
                         (ready / target).parent.mkdir(parents=True, exist_ok=True)
                         (ready / target).write_bytes(content.read(member))
-        if not folder.is_dir():  # somebody else may have been faster
+        if not folder.is_dir():  # another process may have been faster
             ready.rename(folder)
     return folder
 
 
 def executorch_sdk(machine: str) -> Path:
-    """A folder with another machine's ExecuTorch libraries, headers and CMake package, from the cache or from PyPI.
+    """Return a folder with another machine's ExecuTorch libraries, headers and CMake package, from cache or PyPI.
 
     Raises:
-        MissingDependencyError: the wheel cannot be downloaded.
+        MissingDependencyError: The wheel cannot be downloaded.
     """
     version = importlib.metadata.version("executorch")
     parts = tuple(f"executorch/{part}/" for part in ("include", "lib", "share"))
@@ -96,11 +100,23 @@ def executorch_sdk(machine: str) -> Path:
 
 
 def executorch_library(machine: str) -> Path:
-    """``libvmp_executorch.so`` of another machine, from the cache or built now.
+    """Return ``libvmp_executorch.so`` of another machine, from the cache or built now.
 
     Raises:
-        MissingDependencyError: the machine's compiler or ExecuTorch's wheel for it cannot be had.
-        BuildError: the compiler failed.
+        MissingDependencyError: The machine's compiler or ExecuTorch's wheel for it cannot be had.
+        BuildError: The compiler failed.
     """
     cross_compiler(machine)
     return build_library(cmake_toolchain(machine), executorch_sdk(machine))
+
+
+def tvm_runtime(machine: str) -> Path:
+    """Return a folder with another machine's TVM runtime, its CUDA runtime and ``libtvm_ffi.so``, from cache or PyPI.
+
+    Raises:
+        MissingDependencyError: The wheels cannot be downloaded.
+    """
+    versions = {name: importlib.metadata.version(name) for name in TVM_LIBRARIES}
+    members = {member for names in TVM_LIBRARIES.values() for member in names}
+    name = f"tvm-runtime-{versions['apache-tvm']}-{versions['apache-tvm-ffi']}-{machine}-cuda"
+    return from_wheels(machine, versions, name, lambda m: Path(m).name if m in members else None, "running it")

@@ -1,4 +1,4 @@
-"""CUDA C++ compiled as C++ for a CPU: what ``runtimes/cuda/emulation`` runs instead of a GPU's machine code."""
+"""Compile CUDA C++ as C++ for a CPU, so that ``runtimes/cuda/emulation`` runs it instead of a GPU's machine code."""
 
 from __future__ import annotations
 
@@ -16,28 +16,31 @@ KERNEL = re.compile(r'^extern "C" __global__ void __launch_bounds__\([^)]*\) (\w
 
 
 def compile_kernels(sources: Sequence[str], compiler: str, folder: Path) -> Path:
-    """A library that the emulated driver finds kernels in.
+    """Compile kernels to a library in which the emulated driver finds them.
 
     Args:
-        sources: CUDA C++, of which the first has includes of its own, and those after it are TVM's.
-        compiler: the C++ compiler of the machine that runs it.
-        folder: gets the library.
+        sources: CUDA C++. The first source has its own includes; the others are those that TVM generated.
+        compiler: The C++ compiler for the machine that runs the library.
+        folder: Where the library is written.
+
+    Returns:
+        The path of the library.
 
     Raises:
-        BuildError: the kernels are not such that a C++ compiler takes them.
+        BuildError: A C++ compiler does not take the kernels.
     """
-    written, *generated = sources
-    # TVM's start with lines for nvcc alone, about half precision
+    handwritten, *generated = sources
+    # TVM's sources start with lines about half precision that only nvcc takes
     bodies = [source[match.start() :] for source in generated if (match := KERNEL.search(source))]
-    kernels = dict.fromkeys(name for source in (written, *bodies) for name in KERNEL.findall(source))
-    lines = ['#include "kernels.h"', written, *bodies, *(f"VMP_KERNEL({name})" for name in kernels)]
+    kernels = dict.fromkeys(name for source in (handwritten, *bodies) for name in KERNEL.findall(source))
+    lines = ['#include "kernels.h"', handwritten, *bodies, *(f"VMP_KERNEL({name})" for name in kernels)]
     source, library = folder / "kernels.cpp", folder / "libkernels.so"
     source.write_text("\n".join([*lines, ""]))
     folders = [source_folder("cuda") / "emulation", *include_folders()]
     flags = ["-std=c++17", "-O3", "-fno-math-errno", "-w", "-shared", "-fPIC"]
-    flags += ["-march=native"] if compiler == "g++" else []  # vectors, and half precision that is not a library's
+    flags += ["-march=native"] if compiler == "g++" else []  # for vectors, and half precision without library calls
     command = [compiler, *flags, "-fvisibility=hidden", *(f"-I{path}" for path in folders)]
-    done = subprocess.run([*command, str(source), "-o", str(library)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BuildError(f"the kernels do not compile for the emulated GPU: {first_error(done.stderr)}")
+    process = subprocess.run([*command, str(source), "-o", str(library)], capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise BuildError(f"the kernels do not compile for the emulated GPU: {first_error(process.stderr)}")
     return library

@@ -1,4 +1,8 @@
-"""The graph that every engine is lowered from: the source model rewritten for inference, exported and rewritten."""
+"""The graph that every lowering starts from: the source model rewritten for inference and exported by `torch.export`.
+
+`inference` has the model's form for inference, `tracing` exports it, `passes` and `float16` rewrite the exported
+program for backends that need another form, and `pt2e` reads what is quantised in it.
+"""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from torch.fx import Interpreter
 
 from vmp_edge import ops as _ops  # noqa: F401  # registers the operators
 
-# The place of the argument in whose type an operation computes, see `in_float16`.
-_DECIDES = {
+# For each operation the place of the argument whose type it computes in, see `in_float16`.
+_TYPE_ARGUMENT = {
     torch.ops.aten.linear.default: 1,
     torch.ops.aten.conv2d.default: 1,
     torch.ops.vmp.causal_conv_silu.default: 1,
@@ -23,22 +23,24 @@ _DECIDES = {
 
 
 def in_float16(program: ExportedProgram, stays: Callable[[str], bool]) -> ExportedProgram:
-    """A program whose parameters are float16, but for some; its input and output stay float32.
+    """Cast a program's parameters to float16, with exceptions; its input and output stay float32.
 
-    Layers, convolutions and scans compute in the type of their weight, or of their A, and what they take is cast to it;
-    everything between them in the wider type of what it takes.
+    Layers and convolutions compute in the type of their weight, scans in the type of their A, and their inputs are cast
+    to it. Everything between them computes in the widest type of its inputs.
 
     Args:
-        program: of `export`.
-        stays: whether a parameter stays float32, by its name.
+        program: A program of `export`.
+        stays: Tells by a parameter's name whether it stays float32.
     """
     example = program.example_inputs[0]
     with torch.no_grad():
-        halved = _Halved(program.module(check_guards=False), stays)
-        return torch.export.export(halved, example, strict=False)
+        module = _HalfPrecision(program.module(check_guards=False), stays)
+        return torch.export.export(module, example, strict=False)
 
 
-class _Halved(nn.Module):
+class _HalfPrecision(nn.Module):
+    """A program's module with parameters in float16."""
+
     def __init__(self, module: Any, stays: Callable[[str], bool]) -> None:
         super().__init__()
         self.module = module
@@ -46,13 +48,15 @@ class _Halved(nn.Module):
         module.load_state_dict(tensors, assign=True)  # the program keeps its own weights
 
     def forward(self, frames: Tensor) -> Tensor:
-        result: Tensor = _InTypesOfParameters(self.module).run(frames)
+        result: Tensor = _CastInputs(self.module).run(frames)
         return result.float()
 
 
-class _InTypesOfParameters(Interpreter):
+class _CastInputs(Interpreter):
+    """An interpreter that casts the inputs of the operations in `_TYPE_ARGUMENT`."""
+
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if target in _DECIDES:
-            dtype = args[_DECIDES[target]].dtype
+        if target in _TYPE_ARGUMENT:
+            dtype = args[_TYPE_ARGUMENT[target]].dtype
             args = tuple(arg.to(dtype) if isinstance(arg, Tensor) else arg for arg in args)
         return super().call_function(target, args, kwargs)

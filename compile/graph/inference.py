@@ -1,4 +1,4 @@
-"""The source model rewritten for inference: same numbers, friendlier to backends."""
+"""The form of the source model for inference: it gives the same numbers and is friendlier to backends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vmp_edge.models.videomamba import NORM_EPS, Block, Mixer, VideoMamba, scans
 
 
 class Linear(nn.Linear):
-    """A linear layer with given weights."""
+    """A linear layer made from a weight (N, K) and a bias (N), which are copied."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
@@ -22,9 +22,9 @@ class Linear(nn.Linear):
 
 
 class Normalise(nn.Module):
-    """x over its root mean square; the norm's weight lives in the linear layers that follow.
+    """A norm without a weight: x over its root mean square. The norm's weight is in the linear layers that follow.
 
-    The mean is a linear layer with one output: as such it stays inside XNNPACK's delegate, as a mean it does not.
+    The mean is a linear layer with one output, as XNNPACK's delegate takes a linear layer, but not a mean.
     """
 
     def __init__(self, width: int) -> None:
@@ -32,12 +32,18 @@ class Normalise(nn.Module):
         self.mean = Linear(torch.full((1, width), 1.0 / width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
+        """Normalise tokens (..., C) -> (..., C)."""
         return x * torch.rsqrt(self.mean(x * x) + NORM_EPS)
 
 
 class Direction(nn.Module):
-    """Convolution and projections of one direction (or of both, when they share them)."""
+    """The convolution and the projections of one direction, or of both directions if they share them.
+
+    Args:
+        mixer: The mixer of the source model.
+        suffix: The suffix of the direction's parameters in the mixer.
+        reverse: True if the direction goes from the last token to the first.
+    """
 
     def __init__(self, mixer: Mixer, suffix: str, reverse: bool) -> None:
         super().__init__()
@@ -57,18 +63,18 @@ class Direction(nn.Module):
         self.D = nn.Parameter(getattr(mixer, f"D{suffix}").detach().clone())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x (B, L, D) -> scan input (B, L, D), dt (B, L, D), B (B, L, N), C (B, L, N)."""
+        """Return the scan's input (B, L, D), dt (B, L, D), B (B, L, N) and C (B, L, N) for x (B, L, D)."""
         c = ops.causal_conv_silu(x, self.conv_weight, self.conv_bias, reverse=self.reverse)
         return (c if self.scans_conv else x), self.dt_up(self.dt_down(c)), self.B(c), self.C(c)
 
 
 class InferenceBlock(nn.Module):
-    """A block with its norm folded into the projections and the projections split: no transpose.
+    """A block whose norm is folded into its projections, and whose projections are split so that nothing is transposed.
 
     Args:
-        block: of the source model.
-        only_first: compute the first token alone, the class token, which is all that the head reads of the last block.
-            Forwards that takes one step; backwards the whole sequence leads to it.
+        block: The block of the source model.
+        only_first: True to compute the first token alone: the head reads only this one, the class token, of the last
+            block. The forward direction then takes one step; the backward direction still walks the whole sequence.
     """
 
     def __init__(self, block: Block, only_first: bool = False) -> None:
@@ -88,7 +94,7 @@ class InferenceBlock(nn.Module):
         self.backwards = Direction(mixer, "_b", True) if self.options.directions == "separate" else None
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, L, C) -> (B, L, C), or (B, 1, C)."""
+        """Return the block's tokens for tokens (B, L, C): (B, L, C), or (B, 1, C) for the first alone."""
         normed = self.normalise(tokens)
         x = self.in_x(normed)
         if self.only_first:
@@ -100,57 +106,68 @@ class InferenceBlock(nn.Module):
         return out
 
     def scan(self, x: Tensor, z: Tensor) -> Tensor:
-        """Both directions, gated and added up: x, z (B, L, D) -> (B, L, D)."""
-        start, mask, one = self.options.initial_state, self.options.mask_backward, self.forwards
-        u, dt, B, C = one(x)
-        if self.backwards is None:
+        """Return the sum of both directions, gated: x, z (B, L, D) -> (B, L, D)."""
+        start, mask = self.options.initial_state, self.options.mask_backward
+        forward, backward = self.forwards, self.backwards
+        u, dt, B, C = forward(x)
+        if backward is None:
             return ops.bi_selective_scan(
-                u, dt, self.A, self.A_b, B, C, one.D, z, one.dt_bias, initial_state=start, mask_backward=mask
+                u, dt, self.A, self.A_b, B, C, forward.D, z, forward.dt_bias, initial_state=start, mask_backward=mask
             )
-        other = self.backwards
-        y = ops.selective_scan(u, dt, self.A, B, C, one.D, z, one.dt_bias, initial_state=start)
-        u, dt, B, C = other(x)
+        y = ops.selective_scan(u, dt, self.A, B, C, forward.D, z, forward.dt_bias, initial_state=start)
+        u, dt, B, C = backward(x)
         return y + ops.selective_scan(
             u,
             dt,
             self.A_b,
             B,
             C,
-            other.D,
+            backward.D,
             z,
-            other.dt_bias,
+            backward.dt_bias,
             reverse=True,
             initial_state=start,
             mask_diagonal=mask,
         )
 
     def scan_to_first(self, x: Tensor, z: Tensor) -> Tensor:
-        """The first step of `scan`'s result: x (B, L, D), z (B, 1, D) -> (B, 1, D)."""
-        start, mask, one, other = self.options.initial_state, self.options.mask_backward, self.forwards, self.backwards
-        if other is None:
-            other = one
-            u, dt, B, C = one(x)
+        """Return the first step of `scan`'s result: x (B, L, D), z (B, 1, D) -> (B, 1, D)."""
+        start, mask = self.options.initial_state, self.options.mask_backward
+        forward, backward = self.forwards, self.backwards
+        if backward is None:
+            backward = forward
+            u, dt, B, C = forward(x)
             first = (u[:, :1], dt[:, :1], self.A, B[:, :1], C[:, :1])
         else:
-            u, dt, B, C = one(x[:, :1])  # nothing before the first step: the convolution sees that one alone
+            u, dt, B, C = forward(x[:, :1])  # the first step is enough, as the convolution sees nothing before it
             first = (u, dt, self.A, B, C)
-            u, dt, B, C = other(x)
-        y = ops.selective_scan(*first, one.D, z, one.dt_bias, initial_state=start)
-        back = ops.selective_scan(
-            u, dt, self.A_b, B, C, other.D, None, other.dt_bias, reverse=True, initial_state=start, mask_diagonal=mask
+            u, dt, B, C = backward(x)
+        y = ops.selective_scan(*first, forward.D, z, forward.dt_bias, initial_state=start)
+        y_backward = ops.selective_scan(
+            u,
+            dt,
+            self.A_b,
+            B,
+            C,
+            backward.D,
+            None,
+            backward.dt_bias,
+            reverse=True,
+            initial_state=start,
+            mask_diagonal=mask,
         )
-        return y + back[:, :1] * F.silu(z)
+        return y + y_backward[:, :1] * F.silu(z)
 
 
 class InferenceModel(nn.Module):
-    """The source model for inference: same numbers, friendlier to backends.
+    """The source model for inference: it gives the same numbers and is friendlier to backends.
 
-    Its input is `fold_frames`' layout instead of (B, 3, T, H, W), so that no backend transposes a video.
+    Its input has the layout of `fold_frames` instead of (B, 3, T, H, W), so that no backend must transpose a video.
 
     Args:
-        model: the source model; its weights are copied.
-        features: give what the head takes, too, after the logits. The head's layer then has a row for each feature, so
-            that every backend and every quantiser meets the layers that it knows.
+        model: The source model; its weights are copied.
+        features: True to give the head's input after the logits, too. The head's layer then has a row for each feature,
+            so that backends and quantisers meet only layers that they know.
     """
 
     def __init__(self, model: VideoMamba, features: bool = False) -> None:
@@ -163,7 +180,7 @@ class InferenceModel(nn.Module):
         self.patch.weight = nn.Parameter(weight.transpose(1, 2).flatten(1, 2).contiguous())
         self.patch.bias = model.patch_embed.proj.bias
         self.first = nn.Parameter((model.cls_token + model.pos_embed[:, :1]).detach().clone())
-        # apart, as their sums over all tokens would be a quarter of an int8 program
+        # two parts, as one sum for all tokens would be a quarter of an int8 program
         self.spatial = nn.Parameter(model.pos_embed[:, 1:].detach().clone())
         self.temporal = nn.Parameter(model.temporal_pos_embedding.detach().squeeze(0)[:, None].clone())
         blocks = model.blocks()
@@ -173,7 +190,7 @@ class InferenceModel(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Logits (1, classes), or with the features (1, classes + C), of a clip (T / tubelet, tubelet * 3, H, W)."""
+        """Return logits (1, classes), or with features (1, classes + C), of frames (T / tubelet, tubelet * 3, H, W)."""
         options = self.options
         steps, side = options.grid
         patches = self.patch(frames).flatten(2).transpose(1, 2) + self.spatial + self.temporal
@@ -181,7 +198,7 @@ class InferenceModel(nn.Module):
         for index, block in enumerate(self.blocks):
             if not scans_time_first(options, index):
                 tokens = block(tokens)
-            elif index == options.depth - 1:  # only the first token comes out, which no order moves
+            elif index == options.depth - 1:  # only the first token comes out, which is first in both orders
                 tokens = block(swap_order(tokens, steps))
             else:
                 tokens = swap_order(block(swap_order(tokens, steps)), side * side)
@@ -190,7 +207,7 @@ class InferenceModel(nn.Module):
 
 
 def _head(model: VideoMamba, features: bool) -> Linear:
-    """The head of normalised tokens, with the final norm's weight in it, and that norm's own rows if wanted."""
+    """Return the head of normalised tokens, with the final norm's weight in it, and rows that give the features."""
     scale, bias = model.norm_f.weight, model.head.bias
     weight = model.head.weight * scale
     if not features:
@@ -199,6 +216,6 @@ def _head(model: VideoMamba, features: bool) -> Linear:
 
 
 def fold_frames(video: Tensor, tubelet: int) -> Tensor:
-    """A video (1, 3, T, H, W) as `InferenceModel` takes it: (T / tubelet, tubelet * 3, H, W)."""
+    """Return a video (1, 3, T, H, W) in the layout of `InferenceModel`: (T / tubelet, tubelet * 3, H, W)."""
     _, channels, frames, height, width = video.shape
     return video[0].transpose(0, 1).reshape(frames // tubelet, tubelet * channels, height, width)

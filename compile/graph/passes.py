@@ -1,4 +1,4 @@
-"""Rewrites of an exported program for backends that lack an operation or a number format."""
+"""Rewrite an exported program for backends that lack an operation or a number format."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from torch.export import ExportedProgram
 
 from vmp_edge.ops import chunked
 
-_LEAST_SCALE = 2**-10  # of `with_bounded_norms`: the epsilon over its square is still far below float16's largest
+# What `with_bounded_norms` adds to a scale: the epsilon over its square is still far below float16's largest number.
+_LEAST_SCALE = 2**-10
 
 
 def scans(program: Any) -> list[Any]:
-    """The scans in a program, or its module, that are single nodes; not those of a single token."""
+    """Return the scans in a program, or in its module, that are single nodes, without scans of a single token."""
     own = torch.ops.vmp
-    found = [
+    nodes = [
         *program.graph.find_nodes(op="call_function", target=own.selective_scan.default),
         *program.graph.find_nodes(op="call_function", target=own.bi_selective_scan.default),
     ]
-    return [node for node in found if node.args[0].meta["val"].shape[1] > 1]
+    return [node for node in nodes if node.args[0].meta["val"].shape[1] > 1]
 
 
 def with_plain_operations(program: ExportedProgram, form: chunked.Form) -> ExportedProgram:
-    """A program in which no operator of ours is left, for backends that have no kernel for it.
+    """Return a program without operators of our own, for backends that have no kernels for them.
 
     Args:
-        program: of `export`, quantised or not.
-        form: how the scans are written.
+        program: A program of `export`, quantised or not.
+        form: The form in which the scans are written.
 
     Returns:
-        The same program with each ``vmp::`` node replaced by what `vmp_edge.ops.chunked` makes of it.
+        The same program with each ``vmp::`` node replaced by its operations in `vmp_edge.ops.chunked`.
     """
     own = torch.ops.vmp
     plain: ExportedProgram = program.run_decompositions(
@@ -47,16 +48,16 @@ def with_plain_operations(program: ExportedProgram, form: chunked.Form) -> Expor
 
 
 def with_bounded_norms(program: ExportedProgram) -> ExportedProgram:
-    """A program whose norms do not square what float16 cannot: beyond 256 it would be infinite, and the norm zero.
+    """Return a program whose norms square no number beyond 256, as the square would be infinite in float16.
 
-    x over its root mean square is y over that of y, for y = x / s and any s; here s is the largest |x| of a token, plus
-    a little so that it is never zero. The epsilon under the root becomes epsilon / s^2.
+    x over its root mean square equals y over the root mean square of y, for y = x / s and any s. Here s is the largest
+    |x| of a token plus a little, so that it is never zero. The epsilon under the root becomes epsilon / s^2.
 
     Args:
-        program: of `export`.
+        program: A program of `export`.
 
     Returns:
-        The same numbers but for rounding.
+        A program that gives the same numbers apart from rounding.
     """
     aten = torch.ops.aten
     module = program.module(check_guards=False)
@@ -82,15 +83,15 @@ def with_bounded_norms(program: ExportedProgram) -> ExportedProgram:
 
 
 def with_linear_patches(program: ExportedProgram) -> ExportedProgram:
-    """A program whose patch embedding is a linear layer, for backends whose convolution takes one picture at a time.
+    """Return a program whose patch embedding is a linear layer, for backends whose convolution takes only one picture.
 
-    Cut into patches by reshaping and swapping two axes, twice: nothing has more than four.
+    The frames are cut into patches by reshaping and swapping two axes, twice: so no tensor has more than four axes.
 
     Args:
-        program: of `export`, not quantised.
+        program: A program of `export`, not quantised.
 
     Returns:
-        The same numbers but for the order of summing.
+        A program that gives the same numbers apart from the order of summing.
     """
     aten = torch.ops.aten
     module: Any = program.module(check_guards=False)

@@ -19,12 +19,12 @@ def export(model: VideoMamba, features: bool = False) -> ExportedProgram:
     """Trace the inference form of a model for one clip.
 
     Args:
-        model: the source model.
-        features: give what the head takes, too.
+        model: The source model.
+        features: True to give the head's input after the logits, too.
 
     Returns:
-        A program from frames (T / tubelet, tubelet * 3, H, W) to logits (1, classes), with features (1, classes + C),
-        in which every scan and convolution is one node.
+        A program from frames (T / tubelet, tubelet * 3, H, W) to logits (1, classes), or with features
+        (1, classes + C). Every scan and every convolution in it is one node.
     """
     options = model.options
     example = torch.zeros(
@@ -35,19 +35,21 @@ def export(model: VideoMamba, features: bool = False) -> ExportedProgram:
 
 
 def split(program: ExportedProgram, tubelet: int) -> tuple[ExportedProgram, ExportedProgram]:
-    """A program cut behind its patch embedding, so that a frame of a stream is embedded once, not once a window.
+    """Cut a program behind its patch embedding, so that a frame of a stream is embedded once and not in every window.
 
-    A tubelet's tokens are linear in its frames: sums of what each of them gives at its place in the tubelet. A frame's
-    place changes from window to window, so it is embedded for all of them.
+    A tubelet's tokens are linear in its frames: they are the sum of each frame's share, which depends on the frame's
+    place in the tubelet. A frame's place changes from window to window, so it is embedded for all places.
 
     Args:
-        program: of `export`; quantised only if tubelets are single frames, as sums of rounded numbers are others.
-        tubelet: frames of a token.
+        program: A program of `export`. It may be quantised only if tubelets are single frames, as the sum of rounded
+            numbers is not the rounded sum.
+        tubelet: The number of frames of a tubelet.
 
     Returns:
-        From a frame (1, 3, H, W) to its shares (1, h * w, tubelet * C) of the tokens at each of its places, before
-        positions are added, the bias in the first; and from the tokens of a window (T / tubelet, h * w, C) to logits
-        (1, classes). One after the other they give the program's numbers but for the order of summing.
+        Two programs. The first is from a frame (1, 3, H, W) to its shares (1, h * w, tubelet * C) of the tokens for
+        each place, before positions are added; the first share has the bias. The second is from the tokens of a window
+        (T / tubelet, h * w, C) to logits (1, classes). One after the other they give the program's numbers apart from
+        the order of summing.
     """
     frames = program.example_inputs[0][0]
     embedding, rest = (program.module(check_guards=False) for _ in range(2))
@@ -56,13 +58,13 @@ def split(program: ExportedProgram, tubelet: int) -> tuple[ExportedProgram, Expo
         _embed_for_each_place(embedding, conv, tubelet)
     embedding.graph.output_node().args = ((tokens,),)
     _, tokens = _patch_embedding(rest)
-    (given,) = rest.graph.find_nodes(op="placeholder")
-    tokens.replace_all_uses_with(given)
-    return _traced_again(embedding, frames[:1, :3]), _traced_again(rest, torch.zeros(tokens.meta["val"].shape))
+    (placeholder,) = rest.graph.find_nodes(op="placeholder")
+    tokens.replace_all_uses_with(placeholder)
+    return _trace_again(embedding, frames[:1, :3]), _trace_again(rest, torch.zeros(tokens.meta["val"].shape))
 
 
 def _patch_embedding(module: Any) -> tuple[Node, Node]:
-    """The only convolution that PyTorch knows, and the transpose behind it, which has all frames' tokens."""
+    """Return the only convolution that is PyTorch's own, and the transpose behind it, which gives all tokens."""
     (conv,) = module.graph.find_nodes(op="call_function", target=torch.ops.aten.conv2d.default)
     node = conv
     while node.target is not torch.ops.aten.transpose.int:
@@ -71,7 +73,7 @@ def _patch_embedding(module: Any) -> tuple[Node, Node]:
 
 
 def _embed_for_each_place(module: Any, conv: Node, tubelet: int) -> None:
-    """Give a convolution the weights of each of a tubelet's frames in place of those of all."""
+    """Let the convolution take one frame instead of a tubelet, with an output for each place in the tubelet."""
     weight, bias = (module.get_parameter(str(node.target)) for node in conv.args[1:3])  # type: ignore[union-attr]
     places = weight.detach().unflatten(1, (tubelet, 3)).transpose(0, 1).flatten(0, 1).contiguous()
     padded = F.pad(bias.detach(), (0, (tubelet - 1) * len(bias)))
@@ -80,8 +82,8 @@ def _embed_for_each_place(module: Any, conv: Node, tubelet: int) -> None:
         setattr(module.get_submodule(path), name, nn.Parameter(value, requires_grad=False))
 
 
-def _traced_again(module: Any, example: Tensor) -> ExportedProgram:
-    """A graph that was cut, without the parameters that it does not use any more and the check of its old input."""
+def _trace_again(module: Any, example: Tensor) -> ExportedProgram:
+    """Trace a cut graph again, without the parameters that it does not use any more and the check of its old input."""
     module.graph.eliminate_dead_code()
     with torch.no_grad():
         return torch.export.export(GraphModule(module, module.graph), (example,), strict=False)

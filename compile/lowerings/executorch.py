@@ -1,4 +1,4 @@
-"""Lowering to ExecuTorch: XNNPACK and vmp's operators on CPUs, a delegate for the whole model elsewhere."""
+"""The lowering to ExecuTorch: XNNPACK and our own operators on CPUs, a delegate for the whole model elsewhere."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ from ..target import Target
 from . import delegates
 
 PROGRAM, EMBEDDING = "model.pte", "embedding.pte"
-SYSTEMS = {"android": "aarch64"}  # that we build no library for, by the processor whose Linux stands in for them
+# Systems that we build no library for, with the processor on whose Linux the emulator runs their bundles.
+SYSTEMS = {"android": "aarch64"}
 
 
 def lower(exported: Exported, staging: Staging, target: Target, precision: str) -> Lowered:
-    """Write ``model.pte`` into a bundle, and for a Linux machine's CPU the library with its operators.
+    """Write ``model.pte`` into a bundle, and for the CPU of a Linux machine the library with our operators.
 
     Args:
         exported: The model.
-        staging: the bundle that is being made.
-        target: the target; without a delegate, the program is the same for every CPU.
-        precision: one of the target's; the program has it already.
+        staging: The bundle that is being made.
+        target: The target; without a delegate, the program is the same for every CPU.
+        precision: One of the target's precisions.
 
     Raises:
-        MissingDependencyError: executorch, its wheel for the target, what builds its operators, or a delegate's
+        MissingDependencyError: executorch, its wheel for the target, the compiler of the operators, or the delegate's
             toolchain is not there.
-        BuildError: the operators' library cannot be built, or the delegate does not take the model whole.
+        BuildError: The library of the operators cannot be built, or the delegate does not take the model whole.
     """
     if target.delegate is not None:
         return delegates.lower(exported, staging, target, precision, PROGRAM)
@@ -55,23 +56,24 @@ def lower(exported: Exported, staging: Staging, target: Target, precision: str) 
     return Lowered(
         PROGRAM,
         tools,
-        emulate=partial(_emulated, processor) if target.machine != "host" else None,
+        emulate=partial(_open_emulated, processor) if target.machine != "host" else None,
         embedding=EMBEDDING if exported.embedding is not None else None,
     )
 
 
-def _emulated(machine: str, bundle: Bundle) -> EmulatedEngine:
+def _open_emulated(machine: str, bundle: Bundle) -> EmulatedEngine:
+    """Open a bundle in an emulator of a machine's Linux."""
     from ..emulation.runners import EmulatedExecuTorch
 
     return EmulatedExecuTorch(bundle, machine)
 
 
 def to_executorch(exported: ExportedProgram) -> Any:
-    """An `ExecutorchProgramManager` of a program of `graph.export`."""
+    """Convert a program of `graph.export` to an `ExecutorchProgramManager`, with XNNPACK's delegate for most of it."""
     for name in ("executorch", "torch", "torchao"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside the libraries: nothing that a user could mend
+        warnings.simplefilter("ignore")  # deprecations inside the libraries, which no user can mend
         try:
             from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
             from executorch.backends.xnnpack.partition.config.gemm_configs import LinearConfig
@@ -79,15 +81,15 @@ def to_executorch(exported: ExportedProgram) -> Any:
             from executorch.exir import to_edge_transform_and_lower
         except ImportError as error:
             raise MissingDependencyError(f"lowering to ExecuTorch needs {error.name}; {INSTALL_HINT}") from error
-        others = [config for config in ALL_PARTITIONER_CONFIGS if config is not LinearConfig]
-        partitioner = XnnpackPartitioner(configs=[_linear_config(), *others])
+        configs = [config for config in ALL_PARTITIONER_CONFIGS if config is not LinearConfig]
+        partitioner = XnnpackPartitioner(configs=[_linear_config(), *configs])
         return to_edge_transform_and_lower(exported, partitioner=[partitioner]).to_executorch()
 
 
 def _linear_config() -> Any:
-    """What tells XNNPACK's partitioner of linear layers: ExecuTorch's, and that int8 weights go with float inputs.
+    """Return the configuration of linear layers for XNNPACK's partitioner, with int8 weights of float inputs.
 
-    XNNPACK has kernels for those (f32_qc8w), but ExecuTorch's own configuration leaves such layers out.
+    XNNPACK has kernels for such layers (f32_qc8w), but ExecuTorch's own configuration leaves them out.
     """
     from executorch.backends.xnnpack.partition.config.gemm_configs import ConfigPrecisionType, LinearConfig
     from executorch.backends.xnnpack.utils.quant_utils import is_dequant, tag_as_implicit_q_dq
@@ -95,12 +97,12 @@ def _linear_config() -> Any:
     class WithWeightOnly(LinearConfig):  # type: ignore[misc]
         def get_deps(self, node: Node, ep: ExportedProgram) -> tuple[bool, list[Node]]:
             if not is_dequant(node.args[1]) or is_dequant(node.args[0]):
-                found: tuple[bool, list[Node]] = super().get_deps(node, ep)
-                return found
+                dependencies: tuple[bool, list[Node]] = super().get_deps(node, ep)
+                return dependencies
             valid, needed = self._get_weight_deps(node, ep, ConfigPrecisionType.STATIC_QUANT)
-            for one in filter(is_dequant, needed):
-                tag_as_implicit_q_dq(one)
-            return valid and len(node.args) == 2, needed  # those kernels' biases cannot be written
+            for dequantise in filter(is_dequant, needed):
+                tag_as_implicit_q_dq(dequantise)
+            return valid and len(node.args) == 2, needed  # ExecuTorch cannot write the biases of these kernels
 
     return WithWeightOnly
 

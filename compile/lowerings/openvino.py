@@ -1,4 +1,4 @@
-"""Lowering to OpenVINO, which reads the ONNX model as it is."""
+"""The lowering to OpenVINO, which reads the ONNX model as it is."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ def lower(exported: Exported, staging: Staging, target: Target, precision: str) 
 
     Args:
         exported: The model.
-        staging: the bundle that is being made.
-        target: the target, whose `scan` says how the scans are written.
-        precision: one of the target's.
+        staging: The bundle that is being made.
+        target: The target, whose `scan` says how the scans are written.
+        precision: One of the target's precisions.
 
     Raises:
         MissingDependencyError: onnx, onnxscript or openvino is not installed.
-        BuildError: the model does not pass ONNX's checker.
+        UsageError: The program is quantised and the precision is not, or the other way round.
+        BuildError: The model does not pass ONNX's checker.
     """
     onnx.require(("onnx", "onnxscript", "openvino"), INSTALL_HINT)
     return onnx.write(exported, staging, target, precision, ("openvino",))

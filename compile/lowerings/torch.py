@@ -1,4 +1,4 @@
-"""The reference "lowering": the source model's weights as they are, for the reference engine."""
+"""The lowering for the reference engine: it writes the source model's weights as they are."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PROGRAM = "model.pth"
 
 
 def lower(exported: Exported, staging: Staging, target: Target, precision: str) -> Lowered:
-    """Write ``model.pth``, which `vmp_edge.models.load_checkpoint` reads too.
+    """Write ``model.pth`` into a bundle; `vmp_edge.models.load_checkpoint` can read it too.
 
     Args:
         exported: The model.
-        staging: the bundle that is being made.
-        target: the target; PyTorch runs on any.
-        precision: fp32, the only one.
+        staging: The bundle that is being made.
+        target: The target; PyTorch runs on any.
+        precision: ``fp32``, the only precision of this engine.
     """
     model, buffer = exported.model, io.BytesIO()
     torch.save({"model": model.state_dict(), "options": dataclasses.asdict(model.options)}, buffer)

@@ -13,8 +13,7 @@ from embedded import ROOT, cmake, write_fake
 
 from vmp_edge.calibration.egomotion import sample
 from vmp_edge.cli import main
-from vmp_edge.compile.cross import executorch_sdk
-from vmp_edge.compile.emulation.runners import runtime_libraries
+from vmp_edge.compile.cross import executorch_sdk, tvm_runtime
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.recognizer import load
 from vmp_edge.runtimes.tvm.library import package_folder
@@ -33,7 +32,7 @@ def libraries():
     if not LIBYAML.exists():
         pytest.skip("needs libyaml-dev:arm64 (dpkg --add-architecture arm64)")
     try:
-        return runtime_libraries("aarch64")
+        return tvm_runtime("aarch64")
     except MissingDependencyError as error:
         pytest.skip(str(error))
 

@@ -41,8 +41,10 @@ Path(output).write_text(yaml.safe_dump({"got": got, "expected": expected, "bytes
 """
 EXP = """
 import numpy as np, torch
-from vmp_edge.compile import onnx, target
-from vmp_edge.compile.lowerings.delegates import htp, onnx_qnn
+from vmp_edge.compile import target
+from vmp_edge.compile.emulation.qnn import open_session
+from vmp_edge.compile.lowerings.delegates import htp
+from vmp_edge.compile.lowerings.onnx import lowering as onnx
 from vmp_edge.ops.chunked import Form
 class Exp(torch.nn.Module):
     def forward(self, x):
@@ -50,7 +52,7 @@ class Exp(torch.nn.Module):
 x = torch.linspace(-400, 0, 4096)[None]
 program = htp.with_bounded_exponents(torch.export.export(Exp(), (x,), strict=False))
 model = onnx.to_onnx(program, Form(), (["x"], ["y"]))
-session = onnx_qnn.open_session(model.SerializeToString(), target.load("onnx-qnn").socs["SM8650"])
+session = open_session(model.SerializeToString(), target.load("onnx-qnn").socs["SM8650"])
 (y,) = session.run(None, {"x": x.numpy()})
 np.testing.assert_allclose(y, torch.exp(x.half().double()).numpy(), atol=2e-3)
 """
@@ -135,7 +137,8 @@ def test_our_own_model_in_16a8w(tmp_path, name):
 RANGES = """
 from dataclasses import replace
 from vmp_edge.calibration import quantisation
-from vmp_edge.compile import delegates, graph, target
+from vmp_edge.compile import graph, target
+from vmp_edge.compile.lowerings import delegates
 from vmp_edge.models import load_checkpoint
 import sys, torch
 kind = target.choose(target.load("android-qnn"), None, None, "SM8650")

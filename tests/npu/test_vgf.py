@@ -11,6 +11,7 @@ if "VMP_EDGE_TEST_NPU" not in os.environ:
 pytest.importorskip("model_converter", reason="needs Arm's model converter")
 
 from vmp_edge.compile import graph, target
+from vmp_edge.compile.emulation.vgf import Scenario
 from vmp_edge.compile.lowerings import delegates
 from vmp_edge.compile.lowerings.delegates import vgf
 from vmp_edge.errors import BuildError, MissingDependencyError
@@ -47,5 +48,5 @@ def test_the_emulator_s_complaint_is_one_line(lowered):
     except MissingDependencyError as error:
         pytest.skip(str(error))
     with pytest.raises(BuildError, match="cannot run the VGF file: ") as caught:
-        vgf.Scenario(b"not a model", (1, 5)).run(np.zeros((2, 3, 32, 32), np.float32))
+        Scenario(b"not a model", (1, 5)).run(np.zeros((2, 3, 32, 32), np.float32))
     assert "\n" not in str(caught.value)

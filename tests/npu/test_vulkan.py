@@ -12,6 +12,7 @@ if "VMP_EDGE_TEST_NPU" not in os.environ:
 pytest.importorskip("executorch.backends.vulkan", reason="needs executorch")
 
 from vmp_edge.compile import graph, target
+from vmp_edge.compile.emulation.vulkan import Graph
 from vmp_edge.compile.lowerings.delegates import vulkan
 from vmp_edge.errors import BuildError
 from vmp_edge.models import ModelOptions, VideoMamba
@@ -52,7 +53,7 @@ def tensor(memory=-1, constant=-1, dims=(2,), kind="FLOAT32"):
 
 def made_graph(values, chain):
     """A graph without a file: input 0, the last value the output."""
-    one = vulkan.Graph.__new__(vulkan.Graph)
+    one = Graph.__new__(Graph)
     one.values = []
     for value, names in values:
         vars(value).update(names)

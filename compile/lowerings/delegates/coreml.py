@@ -1,4 +1,4 @@
-"""Apple's Neural Engine by Core ML: an ML program in float16, made on Linux by coremltools."""
+"""The delegate for Apple's Neural Engine, by Core ML: an ML program in float16, made on Linux by coremltools."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from torch.export import ExportedProgram
 
 from vmp_edge.errors import BuildError
 
+from ...emulation.mil import OPERATIONS, Interpreter
 from ...target import Target
 from . import Delegate, Delegated, lower_whole, quiet, require
-from .mil import OPERATIONS, Interpreter
 
-# coremltools 9.0 fails in it where a scalar is added to a linear layer's output, as under the root of each norm.
 MODULES = ("coremltools", "executorch.backends.apple.coreml.partition")
+# This pass of coremltools 9.0 fails where a scalar is added to a linear layer's output, as under the root of each norm.
 BROKEN_PASS = "common::fuse_linear_bias"
 
 
 def lower(program: ExportedProgram, target: Target, precision: str) -> Delegated:
-    """An ML program that is the whole model.
+    """Compile a program to an ML program that is the whole model.
 
     Args:
-        program: of ordinary operations.
-        target: the target, with ``deployment`` (``iOS17``, say) among its `Target.options`.
-        precision: fp16.
+        program: A program of ordinary operations.
+        target: The target, with ``deployment`` (for example ``iOS17``) among its `Target.options`.
+        precision: ``fp16``.
 
     Raises:
         MissingDependencyError: coremltools is not installed.
-        BuildError: it cannot compile the model, or something in the ML program is not what it should be.
+        BuildError: coremltools cannot compile the model, or the ML program has something that it should not have.
     """
     require("coreml", *MODULES)
     import coremltools
@@ -53,7 +53,7 @@ def lower(program: ExportedProgram, target: Target, precision: str) -> Delegated
 
 
 def read(package: bytes) -> Interpreter:
-    """The ML program in a package as ExecuTorch flattens it."""
+    """Read the ML program in a package that ExecuTorch has flattened."""
     from coremltools.converters.mil.frontend.milproto.load import load
     from coremltools.models import MLModel
     from executorch.backends.apple.coreml import executorchcoreml
@@ -67,18 +67,18 @@ def read(package: bytes) -> Interpreter:
 
 
 def count(function: Any) -> Counter[str]:
-    """How often each operation is in an ML program; constants are left out."""
+    """Count how often each operation is in an ML program, constants excepted."""
     return Counter(operation.op_type for operation in function.operations if operation.op_type != "const")
 
 
 def check(function: Any) -> None:
-    """Whether an ML program is float16 throughout, of static shape, and arithmetic and copies alone.
+    """Check that an ML program is float16 throughout, has static shapes, and has arithmetic and copies alone.
 
     Args:
         function: coremltools' ``main``.
 
     Raises:
-        BuildError: it is not; the text names what is there.
+        BuildError: It has something else; the text names it.
     """
     inputs = set(function.inputs.values())
     for operation in function.operations:

@@ -1,10 +1,10 @@
-"""What Qualcomm's HTP computes poorly in float16, written in operations that it computes well.
+"""Rewrite operations that Qualcomm's HTP computes poorly in float16 in operations that it computes well.
 
-Signal-to-noise ratio over uniform inputs on its x86 emulator (QNN of onnxruntime-qnn 2.7), best possible in brackets:
-softplus 44 dB (73), 1 / sqrt 67 dB and always too small (74), sigmoid 65 dB (75), most of it at negative inputs. As
-0.5 tanh(x / 2) + 0.5, SiLU has 76 dB instead of 69, and x to the power of -0.5 has 73. Softplus is written otherwise
-by the form of the scan (`vmp_edge.ops.chunked`, ``softplus: polynomial``). Below -88, where exp is zero in float16, it
-is anything up to 131008, of either sign.
+The signal-to-noise ratios over uniform inputs on the x86 emulator (QNN of onnxruntime-qnn 2.7), with the best possible
+ones in brackets, are: softplus 44 dB (73); 1 / sqrt 67 dB, always too small (74); sigmoid 65 dB (75), most of the noise
+at negative inputs. With the sigmoid as 0.5 tanh(x / 2) + 0.5, SiLU has 76 dB instead of 69; x to the power of -0.5 has
+73 dB. The form of the scan replaces softplus (`vmp_edge.ops.chunked`, ``softplus: polynomial``). The exponential of
+numbers below -88, which is zero in float16, can be any number up to 131008, of either sign.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-_LEAST_EXPONENT = -64.0  # whose exponential is zero in float16, too
+_LEAST_EXPONENT = -64.0  # its exponential is zero in float16, too
 
 
-def well_computed(program: ExportedProgram) -> ExportedProgram:
-    """A program without sigmoids and reciprocal square roots."""
+def with_accurate_operations(program: ExportedProgram) -> ExportedProgram:
+    """Return the program without sigmoids and reciprocal square roots, in operations that the HTP computes well."""
     aten = torch.ops.aten
     table = {
         aten.sigmoid.default: _sigmoid,
@@ -29,9 +29,9 @@ def well_computed(program: ExportedProgram) -> ExportedProgram:
 
 
 def with_bounded_exponents(program: ExportedProgram) -> ExportedProgram:
-    """A program of float16 without exponentials of what is far below zero.
+    """Return a float16 program that takes no exponential of a number far below zero.
 
-    In 16-bit whole numbers, whose ranges are calibrated, a model with the bound had 2 dB less.
+    It is not for 16-bit whole numbers: their ranges are calibrated, and a model with the bound had 2 dB less.
     """
     aten = torch.ops.aten
     bounded: ExportedProgram = program.run_decompositions({})

@@ -1,1 +1,1 @@
-"""Lowering to ONNX, for ONNX Runtime and OpenVINO."""
+"""The lowering to ONNX, for ONNX Runtime and OpenVINO."""

@@ -1,4 +1,7 @@
-"""Lowering to ONNX: standard operators alone, static shapes, the scan as one Scan operator or as plain operations."""
+"""The lowering to ONNX: standard operators alone, static shapes, each scan as one Scan operator or in plain operations.
+
+ONNX Runtime and OpenVINO read the model as it is; `delegates.onnx_qnn` compiles it for Qualcomm's HTP.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,12 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 PROGRAM, EMBEDDING = "model.onnx", "embedding.onnx"
-# What torch.onnx writes without converting; nothing newer is needed. (CausalConvWithState comes with 27, which
-# ONNX Runtime 1.31 does not have; it goes up to 26.)
+# The opset that torch.onnx writes without converting; nothing newer is needed. (CausalConvWithState comes with 27;
+# ONNX Runtime 1.31 goes up to 26.)
 OPSET = 23
-RATES = ("Expand", "Concat")  # what `chunked` does to the rates of both directions
-NAMES = (["frames"], ["logits"])
-NAMES_APART = ((["frames"], ["tokens"]), (["tokens"], ["logits"]))  # of the embedding, and of what is left
+RATE_OPERATORS = ("Expand", "Concat")  # the operators that `chunked` applies to the rates of both directions
+NAMES = (["frames"], ["logits"])  # inputs and outputs
+NAMES_APART = ((["frames"], ["tokens"]), (["tokens"], ["logits"]))  # the same of an embedding, and of the rest
 INSTALL_HINT = "run: pip install 'vmp-edge[compile,onnxruntime]'"
 
 
@@ -39,14 +42,14 @@ def lower(exported: Exported, staging: Staging, target: Target, precision: str) 
 
     Args:
         exported: The model.
-        staging: the bundle that is being made.
-        target: the target, whose `scan` says how the scans are written.
-        precision: one of the target's.
+        staging: The bundle that is being made.
+        target: The target, whose `scan` says how the scans are written.
+        precision: One of the target's precisions.
 
     Raises:
-        MissingDependencyError: onnx, onnxscript or onnxruntime, or a delegate's toolchain, is not installed.
-        UsageError: the program is quantised and the precision is not, or the other way round.
-        BuildError: the model does not pass ONNX's checker, or the delegate does not take it whole.
+        MissingDependencyError: onnx, onnxscript, onnxruntime, or the delegate's toolchain is not installed.
+        UsageError: The program is quantised and the precision is not, or the other way round.
+        BuildError: The model does not pass ONNX's checker, or the delegate does not take it whole.
     """
     if target.delegate is not None:
         return delegates.lower(exported, staging, target, precision, PROGRAM)
@@ -57,27 +60,27 @@ def lower(exported: Exported, staging: Staging, target: Target, precision: str) 
 def write(
     exported: Exported, staging: Staging, target: Target, precision: str, readers: tuple[str, ...] = ()
 ) -> Lowered:
-    """As `lower`; `readers` are distributions whose versions the manifest gives, too."""
+    """Write the model like `lower`. `readers` names further distributions whose versions go into the manifest."""
     program, names, form = in_precision(exported.unprepared, precision), NAMES, Form(**target.scan)
     if exported.embedding is not None:
-        of_embedding, names = NAMES_APART
+        embedding_names, names = NAMES_APART
         embedding = in_precision(exported.embedding, precision, check=False)
-        staging.add(EMBEDDING, to_onnx(embedding, form, of_embedding).SerializeToString())
+        staging.add(EMBEDDING, to_onnx(embedding, form, embedding_names).SerializeToString())
     staging.add(PROGRAM, to_onnx(program, form, names).SerializeToString())
     tools = {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript", *readers)}
     return Lowered(PROGRAM, tools, embedding=EMBEDDING if exported.embedding is not None else None)
 
 
 def in_precision(program: ExportedProgram, precision: str, check: bool = True) -> ExportedProgram:
-    """A program of `graph.export` in a precision, made of what ONNX has words for.
+    """Return a program of `graph.export` in a precision, in operations that ONNX has.
 
     Args:
-        program: the program, quantised if the precision is.
-        precision: of the bundle.
-        check: whether it must be of the precision; an embedding by itself may be left in float by the recipe.
+        program: The program, quantised if the precision is.
+        precision: The bundle's precision.
+        check: True if the program must be of the precision; a recipe may leave an embedding by itself in float.
 
     Raises:
-        UsageError: the program is quantised and the precision is not, or the other way round.
+        UsageError: The program is quantised and the precision is not, or the other way round.
     """
     if check:
         pt2e.check(program, precision)
@@ -87,15 +90,15 @@ def in_precision(program: ExportedProgram, precision: str, check: bool = True) -
 
 
 def to_onnx(program: ExportedProgram, form: Form, names: tuple[list[str], list[str]] = NAMES) -> Any:
-    """An `onnx.ModelProto`, checked, of a program of `graph.export`.
+    """Convert a program of `graph.export` to an `onnx.ModelProto`, and check it.
 
     Args:
-        program: from ``frames`` (T / tubelet, tubelet * 3, H, W) to ``logits`` (1, classes).
-        form: how its scans are written.
-        names: of inputs and outputs.
+        program: A program, for example from ``frames`` (T / tubelet, tubelet * 3, H, W) to ``logits`` (1, classes).
+        form: The form in which its scans are written.
+        names: The names of the inputs and of the outputs.
 
     Raises:
-        BuildError: the model does not pass ONNX's checker.
+        BuildError: The model does not pass ONNX's checker.
     """
     import onnx
     import onnx_ir
@@ -104,7 +107,7 @@ def to_onnx(program: ExportedProgram, form: Form, names: tuple[list[str], list[s
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside the libraries: nothing that a user could mend
+        warnings.simplefilter("ignore")  # deprecations inside the libraries, which no user can mend
         plain = graph.with_plain_operations(program, form)
         exported = torch.onnx.export(
             plain, dynamo=True, opset_version=OPSET, input_names=names[0], output_names=names[1],
@@ -121,13 +124,13 @@ def to_onnx(program: ExportedProgram, form: Form, names: tuple[list[str], list[s
 
 
 def _simplify(model: Any) -> None:
-    """What a reader would do by hand; the exporter's own optimiser takes minutes and ONNX Runtime repeats its work."""
+    """Simplify the model a little; the exporter's own optimiser takes minutes, and ONNX Runtime repeats its work."""
     from onnx_ir.passes import common
     from onnxscript.optimizer import fold_constants
 
     common.InlinePass()(model)
-    # of any size: OpenVINO takes a scan's rates into the body only as a constant
-    fold_constants(model, should_fold=lambda node: node.op_type in RATES or None)
+    # rates of any size, as OpenVINO takes a scan's rates into the body only if they are constants
+    fold_constants(model, should_fold=lambda node: node.op_type in RATE_OPERATORS or None)
     for simplify in (
         common.CommonSubexpressionEliminationPass(),
         common.IdentityEliminationPass(),

@@ -1,1 +1,1 @@
-"""Lowering to TVM: a shared library with generated matrix products and the native scan."""
+"""The lowering to TVM: a shared library with generated matrix products and the native scan."""

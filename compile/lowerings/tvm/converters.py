@@ -1,4 +1,8 @@
-"""From the exported graph to Relax: what the lowerings to TVM share."""
+"""The converters from the exported graph to Relax that the lowerings to TVM for CPUs and for GPUs share.
+
+TVM's importer walks along the exported program and asks a converter for each node. `cpu` and `cuda.converters` complete
+the class `Converters` with the kernels of their device.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +19,29 @@ from tvm.relax.frontend.torch import from_exported_program
 
 from vmp_edge.errors import BuildError
 
-from ...graph.pt2e import DEQUANTISE, LAYERS, QUANTISE, Array, Weight, in_float, is_call, joined, weight_of
+from ...graph.pt2e import (
+    DEQUANTISE,
+    LAYERS,
+    QUANTISE,
+    Array,
+    Weight,
+    concatenate,
+    is_call,
+    skip_quantising,
+    weight_of,
+)
 
-READERS = ("linear.default", "selective_scan.default", "bi_selective_scan.default", "causal_conv_silu.default")
+# The operators with kernels of our own, which can read the columns of a wider tensor.
+OWN_KERNELS = ("linear.default", "selective_scan.default", "bi_selective_scan.default", "causal_conv_silu.default")
 
 
 def inputs(node: Node) -> list[Any]:
-    """What an operator is called with: nodes, numbers, lists, None."""
+    """Return the arguments of an operator's call: nodes, numbers, lists and None."""
     return list(node.args)
 
 
-def normalised(node: Node) -> tuple[Node, float] | None:
-    """x and epsilon if a node is what `graph.Normalise` makes: x * rsqrt(mean(x * x) + epsilon)."""
+def match_norm(node: Node) -> tuple[Node, float] | None:
+    """Return x and epsilon if a node is a norm of `graph.Normalise`, x * rsqrt(mean(x * x) + epsilon), else None."""
     if not is_call(node, "mul.Tensor") or not is_call(inputs(node)[1], "rsqrt.default"):
         return None
     x, (shifted, *_) = inputs(node)[0], inputs(node)[1].args
@@ -41,12 +56,12 @@ def normalised(node: Node) -> tuple[Node, float] | None:
 
 @dataclass(frozen=True)
 class Columns:
-    """Some columns of a tensor (..., row): what a product wrote beside the results of others.
+    """Some columns of a tensor (..., row), into which one product may have written the results of several layers.
 
     Attributes:
-        whole: the tensor.
-        first: of its columns.
-        count: of columns.
+        whole: The tensor.
+        first: The index of the first column.
+        count: The number of columns.
     """
 
     whole: relax.Var
@@ -54,10 +69,34 @@ class Columns:
     count: int
 
 
-class Converters(ABC):
-    """Converters of one program, with its parameters and the functions that they have made so far."""
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A matrix product: normalise(x) @ weight^T + bias + residual, with x (..., K) and weight (N, K) -> (..., N).
 
-    granularity = 1  # to a multiple of which the columns of several layers are filled up
+    Attributes:
+        x: The left side (..., K).
+        weight: The layer's weight (N, K), which also says whether the normalised x becomes int8.
+        bias: The layer's bias (N), or None.
+        epsilon: The epsilon of the norm of x; None without a norm.
+        residual: What is added to the result (..., N), or None.
+        internal: True if only kernels of our own read the result.
+    """
+
+    x: Columns
+    weight: Weight
+    bias: Array | None = None
+    epsilon: float | None = None
+    residual: relax.Var | None = None
+    internal: bool = False
+
+
+class Converters(ABC):
+    """The converters of one program, with the program's parameters and the functions made so far.
+
+    Every method that converts a node takes it and TVM's importer, and returns the Relax variable of the result.
+    """
+
+    granularity = 1  # a product of several layers gets zero columns up to a multiple of this
 
     def __init__(self, program: ExportedProgram) -> None:
         self.program = program
@@ -77,7 +116,7 @@ class Converters(ABC):
         self.columns: dict[Node, Columns] = {}
 
     def convert(self) -> tvm.IRModule:
-        """The program as a Relax module."""
+        """Return the program as a Relax module."""
         converters: dict[str, Callable[[Node, Any], relax.Var]] = {
             "linear.default": self.linear,
             "add.Tensor": self.add,
@@ -88,9 +127,9 @@ class Converters(ABC):
             "selective_scan.default": self.selective_scan,
             "bi_selective_scan.default": self.bi_selective_scan,
             "causal_conv_silu.default": self.causal_conv_silu,
-            **dict.fromkeys((*QUANTISE, *DEQUANTISE), self.unchanged),
-            "dequantize_per_channel.default": self.unchanged,
-            "choose_qparams_per_token_asymmetric.default": self.nothing,
+            **dict.fromkeys((*QUANTISE, *DEQUANTISE), self.skip),
+            "dequantize_per_channel.default": self.skip,
+            "choose_qparams_per_token_asymmetric.default": self.token_ranges,
         }
         return from_exported_program(
             self.program,
@@ -100,90 +139,76 @@ class Converters(ABC):
         )
 
     @abstractmethod
-    def gemm(
-        self,
-        importer: Any,
-        x: Columns,
-        weight: Weight,
-        bias: Array | None = None,
-        epsilon: float | None = None,
-        residual: relax.Var | None = None,
-        internal: bool = False,
-    ) -> relax.Var:
-        """normalise(x) @ weight^T + bias + residual: x (..., K), weight (N, K) -> (..., N).
-
-        Args:
-            importer: TVM's.
-            x: what is multiplied.
-            weight: the layer's, which also says whether the normalised x becomes int8.
-            bias: (N).
-            epsilon: of the norm; None where there is none.
-            residual: (..., N).
-            internal: whether only our own kernels read the result.
-        """
+    def gemm(self, importer: Any, product: Product) -> relax.Var:
+        """Emit the kernel of a matrix product and return its result (..., N)."""
 
     @abstractmethod
     def selective_scan(self, node: Node, importer: Any) -> relax.Var:
-        """One direction's scan."""
+        """Convert a scan in one direction."""
 
     @abstractmethod
     def bi_selective_scan(self, node: Node, importer: Any) -> relax.Var:
-        """Both directions' scan."""
+        """Convert a scan in both directions."""
 
     @abstractmethod
     def causal_conv_silu(self, node: Node, importer: Any) -> relax.Var:
-        """The convolution and its SiLU."""
+        """Convert a causal convolution with its SiLU."""
 
     def reshape(self, importer: Any, x: relax.Var, shape: tuple[int, ...]) -> relax.Var:
-        """The same numbers in another shape; nothing where it is that shape."""
+        """Return the same numbers in another shape, or x itself if it has that shape."""
         return x if sizes(x) == shape else importer.block_builder.emit(relax.op.reshape(x, shape))
 
     def source(self, node: Node, importer: Any) -> Columns:
-        """Where a node's result lies: in a tensor of its own, or among others'."""
-        node = in_float(node)
+        """Return where a node's result lies: in a tensor of its own, or in some columns of a shared one."""
+        node = skip_quantising(node)
         if node in self.columns:
             return self.columns[node]
         x = importer.env[node]
         return Columns(x, 0, sizes(x)[-1])
 
-    def unchanged(self, node: Node, importer: Any) -> relax.Var:
-        """Quantising and dequantising: the layers that read it do it by themselves."""
+    def skip(self, node: Node, importer: Any) -> relax.Var:
+        """Skip quantising or dequantising: the layers that read the result do it by themselves."""
         source = node.args[0]
         assert isinstance(source, Node)
         return importer.env[source]
 
-    def nothing(self, node: Node, importer: Any) -> tuple[None, None]:
-        """Scales and zero points of tokens, which nobody but quantising reads."""
+    def token_ranges(self, node: Node, importer: Any) -> tuple[None, None]:
+        """Skip the scales and zero points of tokens: only quantising reads them, and it is skipped too."""
         return None, None
 
     def linear(self, node: Node, importer: Any, residual: relax.Var | None = None) -> relax.Var:
-        """A linear layer; those without a bias that read the same are one product, whose columns they share."""
+        """Convert a linear layer. Layers without a bias that have the same input become one product."""
         if node in self.columns:
             return importer.env[node]
-        source, bias = in_float(inputs(node)[0]), self.bias(node)
-        x, epsilon = normalised(source) or (source, None)
+        source, bias = skip_quantising(inputs(node)[0]), self.bias(node)
+        x, epsilon = match_norm(source) or (source, None)
         columns = self.source(x, importer)
-        together = [other for other in self.weights if self.belong_together(node, other)]
-        if bias is not None or len(together) < 2:
-            internal = residual is None and all(any(is_call(user, name) for name in READERS) for user in node.users)
-            return self.gemm(importer, columns, self.weights[node], bias, epsilon, residual, internal)
-        return self.linears(together, importer, columns, epsilon)[node]
+        siblings = [layer for layer in self.weights if self.can_share_product(node, layer)]
+        if bias is not None or len(siblings) < 2:
+            internal = residual is None and all(any(is_call(user, name) for name in OWN_KERNELS) for user in node.users)
+            return self.gemm(importer, Product(columns, self.weights[node], bias, epsilon, residual, internal))
+        return self.linears(siblings, importer, columns, epsilon)[node]
 
     def bias(self, layer: Node) -> Array | None:
-        """Of a linear layer or a convolution."""
+        """Return the bias of a linear layer or a convolution, or None."""
         bias = layer.args[2] if len(layer.args) > 2 else None
         return self.parameters[bias.name] if isinstance(bias, Node) else None
 
-    def belong_together(self, one: Node, other: Node) -> bool:
-        """Whether two linear layers can be one product."""
-        same = in_float(inputs(one)[0]) is in_float(inputs(other)[0])
-        both = is_call(other, "linear.default") and self.bias(one) is self.bias(other) is None
-        return same and both and self.weights[one].kind == self.weights[other].kind
+    def can_share_product(self, linear: Node, layer: Node) -> bool:
+        """Return whether a linear layer and another layer can be one product."""
+        same_input = skip_quantising(inputs(linear)[0]) is skip_quantising(inputs(layer)[0])
+        both_plain = is_call(layer, "linear.default") and self.bias(linear) is self.bias(layer) is None
+        return same_input and both_plain and self.weights[linear].kind == self.weights[layer].kind
 
     def linears(self, nodes: list[Node], importer: Any, x: Columns, epsilon: float | None) -> dict[Node, relax.Var]:
-        """Several layers as one product. The results by themselves are for who cannot read columns, else removed."""
+        """Convert several layers to one product.
+
+        Each layer's result is also cut out, for operators that cannot read columns; dead code elimination removes the
+        cuts that no operator reads.
+        """
         weights = [self.weights[node] for node in nodes]
-        whole = self.gemm(importer, x, joined(weights, self.granularity), epsilon=epsilon, internal=True)
+        product = Product(x, concatenate(weights, self.granularity), epsilon=epsilon, internal=True)
+        whole = self.gemm(importer, product)
         results, first = {}, 0
         for node, width in zip(nodes, (len(weight.values) for weight in weights), strict=True):
             self.columns[node] = Columns(whole, first, width)
@@ -193,9 +218,9 @@ class Converters(ABC):
         return results
 
     def add(self, node: Node, importer: Any) -> relax.Var:
-        """A sum; where it is a linear layer's only use, the layer adds its other side."""
+        """Convert a sum. If the right side is a linear layer with no other use, the layer's product adds the left."""
         left, right = inputs(node)
-        layer = in_float(right) if isinstance(right, Node) else right
+        layer = skip_quantising(right) if isinstance(right, Node) else right
         if isinstance(left, Node) and is_call(layer, "linear.default") and layer not in self.columns:
             residual = importer.env[left]
             if only_use(layer, node) and sizes(residual) == sizes(importer.env[layer]):
@@ -203,11 +228,11 @@ class Converters(ABC):
         return self.elementwise(relax.op.add, importer, left, right)
 
     def multiply(self, node: Node, importer: Any) -> relax.Var:
-        """A product, number by number."""
+        """Convert an elementwise product."""
         return self.elementwise(relax.op.multiply, importer, *inputs(node))
 
     def elementwise(self, operator: Callable[..., Any], importer: Any, left: Node, right: Node | float) -> relax.Var:
-        """An operator on two tensors, or a tensor and a number; in float32 where their dtypes differ."""
+        """Emit an operator on two tensors, or on a tensor and a number; in float32 where the dtypes differ."""
         emit = importer.block_builder.emit
         a = importer.env[left]
         b = importer.env[right] if isinstance(right, Node) else relax.const(right, a.ty.dtype)
@@ -216,34 +241,38 @@ class Converters(ABC):
         return emit(operator(a, b))
 
     def patch_embedding(self, node: Node, importer: Any) -> relax.Var:
-        """A convolution whose kernel is its stride: a product over the patches, put back where a convolution has it."""
+        """Convert a convolution whose kernel is as large as its stride: a product over the patches.
+
+        The result also gets the layout of a convolution's, (steps, C, h, w); `transpose` undoes it where it can.
+        """
         source, stride, weight = inputs(node)[0], inputs(node)[3], self.weights[node]
         x, emit = importer.env[source], importer.block_builder.emit
         steps, channels, height, width = sizes(x)
         out, _, patch, across = weight.values.shape
         if list(stride) != [patch, across] or patch != across or height % patch or width % patch:
-            raise BuildError("lowering to TVM: a convolution that is not a patch embedding")
+            raise BuildError("lowering to TVM: the model has a convolution that is not a patch embedding")
         down, along = height // patch, width // patch
         split = emit(relax.op.reshape(x, (steps, channels, down, patch, along, patch)))
         order = emit(relax.op.permute_dims(split, (0, 2, 4, 1, 3, 5)))
         rows = emit(relax.op.reshape(order, (steps, down * along, channels * patch * patch)))
-        tokens = self.gemm(importer, Columns(rows, 0, sizes(rows)[-1]), weight.flat(), self.bias(node))
+        patches = Columns(rows, 0, sizes(rows)[-1])
+        tokens = self.gemm(importer, Product(patches, weight.as_matrix(), self.bias(node)))
         self.patches[node] = tokens
         back = emit(relax.op.permute_dims(tokens, (0, 2, 1)))
         return emit(relax.op.reshape(back, (steps, out, down, along)))
 
     def transpose(self, node: Node, importer: Any) -> relax.Var:
-        """A transpose; after a flattened patch embedding it only undoes what made that a convolution's result."""
+        """Convert a transpose. After a flattened patch embedding it gives the product's result (steps, h * w, C)."""
         source, first, second = inputs(node)
-        if is_call(source, "flatten.using_ints") and in_float(source.args[0]) in self.patches:
-            return self.patches[in_float(source.args[0])]
+        if is_call(source, "flatten.using_ints") and skip_quantising(source.args[0]) in self.patches:
+            return self.patches[skip_quantising(source.args[0])]
         x = importer.env[source]
         axes = list(range(len(sizes(x))))
         axes[first], axes[second] = axes[second], axes[first]
         return importer.block_builder.emit(relax.op.permute_dims(x, axes))
 
     def select(self, node: Node, importer: Any) -> relax.Var:
-        """One place along an axis; TVM's own converter makes a gather of it."""
+        """Convert the choice of one index along an axis. TVM's own converter would make a gather of it."""
         source, axis, index = inputs(node)
         x, emit = importer.env[source], importer.block_builder.emit
         cut = emit(relax.op.strided_slice(x, [axis], [index], [index + 1]))
@@ -251,7 +280,7 @@ class Converters(ABC):
 
 
 def only_use(node: Node, user: Node) -> bool:
-    """Whether one node is all that uses another, but for quantising and dequantising on the way."""
+    """Return whether `user` alone uses `node`, apart from quantising and dequantising on the way."""
     users = list(node.users)
     while (
         len(users) == 1 and users[0] is not user and any(is_call(users[0], name) for name in (*QUANTISE, *DEQUANTISE))
@@ -261,5 +290,5 @@ def only_use(node: Node, user: Node) -> bool:
 
 
 def sizes(x: relax.Var) -> tuple[int, ...]:
-    """The shape of a tensor in the graph: always known."""
+    """Return the shape of a tensor in the graph; all shapes are static."""
     return tuple(int(size) for size in x.ty.shape)

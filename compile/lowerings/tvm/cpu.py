@@ -1,4 +1,4 @@
-"""From the exported graph to Relax for CPUs: generated matrix products, native scans and convolutions."""
+"""The conversion of the exported graph to Relax for CPUs: generated matrix products, native scans and convolutions."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from tvm import relax
 
-from ...graph.pt2e import Array, Dynamic, Weight
-from .converters import Columns, Converters, sizes
+from ...graph.pt2e import Dynamic
+from .converters import Converters, Product, sizes
 from .gemm import Gemm, Tiles
 from .gemm_int8 import Dot, Int8Gemm
 
 
 def to_relax(program: ExportedProgram, tiles: Tiles, dot: Dot) -> tvm.IRModule:
-    """A program of `graph.export` as a Relax module whose function is ``main``.
+    """Convert a program of `graph.export` to a Relax module with the function ``main``.
 
     Linear layers and the patch embedding become generated matrix products, with norms, biases and residuals inside
-    them; scans and convolutions become calls of the native kernels by name. The rest, additions of positions and
-    changes of order, is left to TVM.
+    them; scans and convolutions become calls of the native kernels by name. TVM does the rest, such as adding positions
+    and reordering tokens.
 
     Args:
-        program: what was exported, quantised or not.
-        tiles: the matrix products' register tiles.
-        dot: the instruction of int8 ones.
+        program: The exported program, quantised or not.
+        tiles: The register tiles of the matrix products.
+        dot: The instruction of the int8 products.
     """
     module = CpuConverters(program, tiles, dot).convert()
-    return relax.transform.DeadCodeElimination(["main"])(module)  # what went into the products
+    return relax.transform.DeadCodeElimination(["main"])(module)  # the norms and sums that are in the products now
 
 
 def products(program: ExportedProgram, tiles: Tiles, dot: Dot) -> list[Gemm]:
-    """The matrix products of a program as `to_relax` makes it, each kind once."""
+    """Return the matrix products that `to_relax` makes for a program, each kind once."""
     converters = CpuConverters(program, tiles, dot)
     module = relax.transform.DeadCodeElimination(["main"])(converters.convert())
     used = {function.name_hint for function in module.functions}
@@ -42,77 +42,80 @@ def products(program: ExportedProgram, tiles: Tiles, dot: Dot) -> list[Gemm]:
 
 
 class CpuConverters(Converters):
-    """Converters of one program.
+    """The converters of one program for CPUs.
 
     Args:
-        program: what was exported.
-        tiles: the matrix products' register tiles.
-        dot: the instruction of int8 ones.
+        program: The exported program.
+        tiles: The register tiles of the matrix products.
+        dot: The instruction of the int8 products.
     """
 
     def __init__(self, program: ExportedProgram, tiles: Tiles, dot: Dot) -> None:
         super().__init__(program)
         self.tiles, self.dot = tiles, dot
         self.products: dict[str, Gemm] = {}
-        self.granularity = tiles.default.lanes  # whole vectors to the end
+        self.granularity = tiles.default.lanes  # so that the last columns fill a vector, too
 
     def call(self, importer: Any, name: str, make: Callable[[], Any], arguments: list[Any], shape: Any) -> relax.Var:
-        """Call a TIR function, made when it is first asked for."""
+        """Emit the call of a TIR function with a float32 result; `make` creates the function at its first call."""
         if name not in self.functions:
             self.functions[name] = importer.block_builder.add_func(make(), name)
         result = relax.call_tir(self.functions[name], arguments, out_ty=relax.TensorType(shape, "float32"))
         return importer.block_builder.emit(result)
 
-    def gemm(
-        self,
-        importer: Any,
-        x: Columns,
-        weight: Weight,
-        bias: Array | None = None,
-        epsilon: float | None = None,
-        residual: relax.Var | None = None,
-        internal: bool = False,
-    ) -> relax.Var:
-        """As `Converters.gemm`."""
-        *outer, row = sizes(x.whole)
-        rows, (n, k) = int(np.prod(outer)), weight.values.shape
-        extra: dict[str, Any] = {"epsilon": epsilon, "bias": bias is not None, "residual": residual is not None}
-        extra |= {} if row == k else {"row": row, "first": x.first}
-        gemm: Gemm
-        if weight.activations is None:
-            gemm = Gemm(rows, n, k, self.tiles.of(rows, n, k), **extra, scaled=weight.scales is not None)
-        else:
-            dynamic = isinstance(weight.activations, Dynamic)
-            gemm = Int8Gemm(rows, n, k, self.dot.tile, **extra, dot=self.dot, dynamic=dynamic)
+    def gemm(self, importer: Any, product: Product) -> relax.Var:
+        """Emit the call of a generated matrix product, with the norm, the bias and the residual inside it."""
+        x, bias, residual = product.x.whole, product.bias, product.residual
+        gemm = self._gemm_of(product)
         self.products[gemm.name] = gemm
-        arguments = [self.reshape(importer, x.whole, (rows, row)), *map(relax.const, gemm.constants(weight))]
+        *outer, row = sizes(x)
+        rows, n = gemm.m, gemm.n
+        arguments = [self.reshape(importer, x, (rows, row)), *map(relax.const, gemm.constants(product.weight))]
         arguments += [relax.const(bias)] if bias is not None else []
         arguments += [self.reshape(importer, residual, (rows, n))] if residual is not None else []
         result = self.call(importer, gemm.name, gemm.function, arguments, (rows, n))
         return self.reshape(importer, result, (*outer, n))
 
+    def _gemm_of(self, product: Product) -> Gemm:
+        """Return the generated function for a product."""
+        *outer, row = sizes(product.x.whole)
+        rows, (n, k) = int(np.prod(outer)), product.weight.values.shape
+        extra: dict[str, Any] = {
+            "epsilon": product.epsilon,
+            "bias": product.bias is not None,
+            "residual": product.residual is not None,
+        }
+        extra |= {} if row == k else {"row": row, "first": product.x.first}
+        activations = product.weight.activations
+        if activations is None:
+            return Gemm(rows, n, k, self.tiles.of(rows, n, k), **extra, scaled=product.weight.scales is not None)
+        return Int8Gemm(rows, n, k, self.dot.tile, **extra, dot=self.dot, dynamic=isinstance(activations, Dynamic))
+
     def selective_scan(self, node: Node, importer: Any) -> relax.Var:
-        """As `Converters.selective_scan`."""
+        """Emit the call of the native scan in one direction."""
         options = [*_options(node, "reverse"), *_start(node, "mask_diagonal")]
         return self.native(node, importer, "vmp_selective_scan", (0, 1, 3, 4, 6), options)
 
     def bi_selective_scan(self, node: Node, importer: Any) -> relax.Var:
-        """As `Converters.bi_selective_scan`."""
+        """Emit the call of the native scan in both directions."""
         return self.native(node, importer, "vmp_bi_selective_scan", (0, 1, 4, 5, 7), _start(node, "mask_backward"))
 
     def causal_conv_silu(self, node: Node, importer: Any) -> relax.Var:
-        """As `Converters.causal_conv_silu`."""
+        """Emit the call of the native causal convolution with SiLU."""
         return self.native(node, importer, "vmp_causal_conv_silu", (0,), _options(node, "reverse"))
 
     def native(self, node: Node, importer: Any, name: str, wide: tuple[int, ...], options: list[int]) -> relax.Var:
-        """Call an operator of ``runtimes/tvm/src/operators.cpp``; its result is of its first argument's shape.
+        """Emit the call of an operator of ``runtimes/tvm/src/operators.cpp``.
 
         Args:
-            node: the call.
-            importer: TVM's.
-            name: of the function.
-            wide: which arguments may be columns of a wider tensor.
-            options: the last arguments.
+            node: The operator's call in the exported graph.
+            importer: TVM's importer.
+            name: The name of the native function.
+            wide: The places of the arguments that may be columns of a wider tensor.
+            options: The function's last arguments.
+
+        Returns:
+            The result, in the shape of the first argument.
         """
         arguments: list[Any] = [
             relax.op.null_value() if argument is None else importer.env[argument] for argument in node.args
@@ -131,9 +134,10 @@ class CpuConverters(Converters):
 
 
 def _options(node: Node, *names: str) -> list[int]:
+    """Return options of a call as 0 or 1."""
     return [int(bool(node.kwargs.get(name, False))) for name in names]
 
 
 def _start(node: Node, mask: str) -> list[int]:
-    """Whether the state starts at the first input, and the mask."""
+    """Return two options as 0 or 1: whether the state starts at the first input, and the mask."""
     return [int(node.kwargs.get("initial_state", "zero") == "first_input"), *_options(node, mask)]

@@ -1,4 +1,7 @@
-"""Lowering to TVM: one shared library, of native code for CPUs or with machine code for NVIDIA GPUs inside."""
+"""The lowering to TVM: one shared library, with native code for CPUs or with machine code for NVIDIA GPUs.
+
+`cpu` and `cuda` convert and compile the program; this module links the library and adds it to the bundle.
+"""
 
 from __future__ import annotations
 
@@ -34,17 +37,17 @@ def lower(exported: Exported, staging: Staging, target: Target, precision: str) 
 
     Args:
         exported: The model.
-        staging: the bundle that is being made.
-        target: the target; ``host`` becomes the most demanding target that this CPU satisfies.
-        precision: one of the target's.
+        staging: The bundle that is being made.
+        target: The target; ``host`` becomes the most demanding target that this CPU satisfies.
+        precision: One of the target's precisions.
 
     Raises:
-        MissingDependencyError: TVM, the target's C++ compiler, or nvcc, is not installed.
-        UsageError: no target fits this CPU, the target's tuning log is none, or the program is not of the precision.
-        BuildError: the library cannot be built for the target.
+        MissingDependencyError: TVM, the target's C++ compiler, or nvcc is not installed.
+        UsageError: No target fits this CPU, the tuning log is damaged, or the program is not of the precision.
+        BuildError: The library cannot be built for the target.
     """
     runtime_library()
-    from ...graph import pt2e  # which needs PyTorch
+    from ...graph import pt2e  # here, as it needs PyTorch
 
     target = resolve(target, precision)
     pt2e.check(exported.unprepared, precision)
@@ -62,16 +65,18 @@ def lower(exported: Exported, staging: Staging, target: Target, precision: str) 
         tools,
         target.cpu_features,
         libraries=RUNTIME_LIBRARIES,
-        emulate=None if target.machine == host_machine() else _emulated(),
+        emulate=None if target.machine == host_machine() else _emulator(),
         embedding=EMBEDDING if exported.embedding is not None else None,
     )
 
 
 def resolve(target: Target, precision: str = "fp32") -> Target:
-    """The target, with what the precision needs; for ``host``, the most demanding target that this CPU satisfies.
+    """Return the target with the CPU features that the precision needs.
+
+    ``host`` becomes the most demanding target that this CPU satisfies.
 
     Raises:
-        UsageError: there is none.
+        UsageError: TVM has no target for this CPU.
     """
     if target.machine == "host":
         return dataclasses.replace(native(precision), tuning=target.tuning)
@@ -82,13 +87,13 @@ def tune(program: ExportedProgram, target: Target) -> None:
     """Time register tiles for a program's products on this machine, and keep the best in the target's log.
 
     Args:
-        program: of `graph.export`.
-        target: the target, or ``host``.
+        program: A program of `graph.export`.
+        target: The target, or ``host``.
 
     Raises:
         MissingDependencyError: TVM is not installed.
-        UsageError: this machine cannot run the target's code, or the log that is there is none.
-        BuildError: the log cannot be written.
+        UsageError: This machine cannot run the target's code, or the existing log is damaged.
+        BuildError: The log cannot be written.
     """
     runtime_library()
     from . import tuning
@@ -105,6 +110,7 @@ def tune(program: ExportedProgram, target: Target) -> None:
 def _lower_for_gpu(
     program: ExportedProgram, staging: Staging, target: Target, precision: str, tools: dict[str, str]
 ) -> Lowered:
+    """Write ``model.so`` and the CUDA runtime into a bundle for GPUs."""
     from .cuda import toolchain
 
     assert target.gpu is not None
@@ -113,24 +119,26 @@ def _lower_for_gpu(
     kernels = to_gpu_library(program, target, precision, compiler, staging.path / PROGRAM)
     staging.add(PROGRAM)
     staging.add(CUDART, build_cudart(cmake_toolchain(target.machine)))
-    version = toolchain.dotted(compiler.version)
+    version = toolchain.version_text(compiler.version)
     return Lowered(
         PROGRAM,
         {**tools, "cuda": version},
         target.cpu_features,
         libraries=(*RUNTIME_LIBRARIES, "libtvm_runtime_cuda.so", "libcuda.so.1"),
         gpu={"architectures": list(target.gpu.architectures), "cuda": version, "device": target.gpu.device},
-        emulate=_emulated(kernels),
+        emulate=_emulator(kernels),
     )
 
 
-def _emulated(kernels: Sequence[str] = ()) -> Callable[[Bundle], EmulatedEngine]:
-    def make(bundle: Bundle) -> EmulatedEngine:
-        from ...emulation import runners as emulator  # which needs what is here
+def _emulator(kernels: Sequence[str] = ()) -> Callable[[Bundle], EmulatedEngine]:
+    """Return the function that opens the bundle in an emulator; `kernels` is the source of its GPU code."""
 
-        return emulator.EmulatedEngine(bundle, kernels)
+    def open_emulated(bundle: Bundle) -> EmulatedEngine:
+        from ...emulation.runners import EmulatedTvm  # here, as it imports from this package
 
-    return make
+        return EmulatedTvm(bundle, kernels)
+
+    return open_emulated
 
 
 def to_gpu_library(
@@ -139,17 +147,18 @@ def to_gpu_library(
     """Compile a program for a target's GPUs.
 
     Args:
-        program: of `graph.export`.
-        target: a target with a ``gpu`` entry.
-        precision: one of the target's.
-        compiler: makes the GPU's machine code.
-        path: of the shared library.
+        program: A program of `graph.export`.
+        target: A target with a ``gpu`` entry.
+        precision: One of the target's precisions.
+        compiler: The compiler of the GPU's machine code.
+        path: Where the shared library is written.
 
     Returns:
-        CUDA C++ of the library's kernels.
+        The CUDA C++ sources of the library's kernels.
 
     Raises:
-        MissingDependencyError, BuildError: as `lower`; or machine code for an architecture is not inside.
+        MissingDependencyError: The target's C++ compiler, or TVM's CUDA runtime, is not there.
+        BuildError: The library cannot be built, or has no machine code for one of the architectures.
     """
     _import_tvm()
     from vmp_edge.calibration import quantisation
@@ -160,11 +169,11 @@ def to_gpu_library(
 
     assert target.gpu is not None and target.llvm is not None
     linker = cross_compiler(target.machine)
-    chosen = target.gpu.devices[target.gpu.device]
-    device = Device(target.gpu.architectures, Gpu(chosen.architecture, chosen.processors), target.llvm)
+    gpu = target.gpu.devices[target.gpu.device]
+    device = Device(target.gpu.architectures, Gpu(gpu.architecture, gpu.processors), target.llvm)
     recipe = None if precision == "fp32" else quantisation.load(precision)
     executable, sources = compile_module(program, device, recipe, compiler)
-    executable.export_library(str(path), fcompile=_linked_by(linker, []))
+    executable.export_library(str(path), fcompile=_linker(linker, []))
     check_inside(path, target.gpu.architectures, len(sources))
     return sources
 
@@ -173,12 +182,14 @@ def to_library(program: ExportedProgram, target: Target, path: Path) -> None:
     """Compile a program and link it with the native kernels.
 
     Args:
-        program: of `graph.export`, quantised or not.
-        target: a target with ``llvm`` and ``simd`` entries, with what the program's precision needs (`resolve`).
-        path: of the shared library.
+        program: A program of `graph.export`, quantised or not.
+        target: A target with ``llvm`` and ``simd`` entries, as `resolve` gives it for the program's precision.
+        path: Where the shared library is written.
 
     Raises:
-        MissingDependencyError, UsageError, BuildError: as `lower`.
+        MissingDependencyError: TVM or the target's C++ compiler is not installed.
+        UsageError: The tuning log is damaged.
+        BuildError: The library cannot be built.
     """
     tvm = _import_tvm()
     from tvm import relax
@@ -194,10 +205,11 @@ def to_library(program: ExportedProgram, target: Target, path: Path) -> None:
     module = to_relax(program, tuning.load(target), DOTS[target.simd])
     pipeline = relax.backend.cpu_generic.get_default_pipeline(machine)
     executable = tvm.compile(module, target=machine, relax_pipeline=pipeline)
-    executable.export_library(str(path), fcompile=_linked_by(compiler, archives))
+    executable.export_library(str(path), fcompile=_linker(compiler, archives))
 
 
 def _import_tvm() -> ModuleType:
+    """Import TVM's compiler, or raise a `MissingDependencyError` that says what to install."""
     try:
         import tvm
     except ImportError as error:
@@ -206,8 +218,8 @@ def _import_tvm() -> ModuleType:
     return module
 
 
-def _linked_by(compiler: str, archives: list[Path]) -> Callable[..., None]:
-    """What TVM calls to link."""
+def _linker(compiler: str, archives: list[Path]) -> Callable[..., None]:
+    """Return the function that TVM calls to link a library."""
 
     def link(output: str, objects: list[str], **_: object) -> None:
         link_library(compiler, output, objects, archives)
@@ -216,15 +228,18 @@ def _linked_by(compiler: str, archives: list[Path]) -> Callable[..., None]:
 
 
 def link_library(compiler: str, output: str, objects: list[str], archives: list[Path]) -> None:
-    """Objects and archives to a shared library that exports what TVM looks up by name and nothing of the kernels."""
+    """Link objects and archives to a shared library.
+
+    The library exports the operators of the first archive, which TVM looks up by name, and no kernel of the others.
+    """
     command = [compiler, "-shared", "-fPIC", "-o", output, *objects]
     if archives:
-        operators, *others = map(str, archives)
-        command += ["-Wl,--whole-archive", operators, "-Wl,--no-whole-archive", *others]
+        operators, *kernels = map(str, archives)
+        command += ["-Wl,--whole-archive", operators, "-Wl,--no-whole-archive", *kernels]
     command += ["-lpthread", "-s"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BuildError(f"linking {Path(output).name} failed: {(done.stderr.splitlines() or ['no message'])[-1]}")
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise BuildError(f"linking {Path(output).name} failed: {(process.stderr.splitlines() or ['no message'])[-1]}")
 
 
 def check(target: Target, precision: str) -> None:

@@ -1,7 +1,7 @@
-"""Tuning: the fastest register tile of each matrix product, measured on this machine and kept in a log.
+"""Find the fastest register tile of each matrix product on this machine, and keep it in the target's tuning log.
 
-A target's log lies in ``targets/tuning/NAME.yaml`` and is read by every build for it; without one, or for a product
-that it does not have, the tiles of `vmp_edge.compile.lowerings.tvm.gemm.TILES` are used.
+A target's log is ``targets/tuning/NAME.yaml``. Every build for the target reads it; without a log, or for a product
+that the log does not have, the tile comes from `gemm.TILES`.
 """
 
 from __future__ import annotations
@@ -28,43 +28,43 @@ from ...target import Target, runs_here
 from .gemm import REGISTERS, TILES, Gemm, Tile, Tiles
 
 FOLDER = TARGETS / "tuning"
-LEAST_ROWS = 16  # products with fewer take no time
+LEAST_ROWS = 16  # products with fewer rows take no time and are not tuned
 ROUNDS = 9
-VECTORS = 6  # the most that a row of a tile takes
+VECTORS = 6  # the largest number of vectors in a row of a tile that is tried
 BLOCKS = (2, 4, 8, 16)
-MOST = 64  # of rows, vectors or blocks in a log's tile
+MOST = 64  # the largest number of rows, vectors or blocks that a log may have
 
 Sizes = tuple[int, int, int]
 
 
-def log_of(target: Target) -> Path:
-    """Where a target's log is, or would be."""
+def log_path(target: Target) -> Path:
+    """Return the path of a target's log, which need not exist."""
     return target.tuning or FOLDER / f"{target.name}.yaml"
 
 
 def load(target: Target) -> Tiles:
-    """A target's tiles.
+    """Load a target's tiles.
 
     Args:
-        target: a target with a ``simd`` entry. Its own log need not exist.
+        target: A target with a ``simd`` entry. The log in ``targets/tuning`` need not exist.
 
     Raises:
-        UsageError: the file cannot be read, or is no log of this target.
+        UsageError: The log cannot be read, or is no log of this target.
     """
     assert target.simd is not None
-    default, path = TILES[target.simd], log_of(target)
+    default, path = TILES[target.simd], log_path(target)
     if target.tuning is None and not path.exists():
         return Tiles(default)
     return Tiles(default, {sizes: tile for sizes, (tile, _) in _read(target, path).items()})
 
 
 def _read(target: Target, path: Path) -> dict[Sizes, tuple[Tile, dict[str, Any]]]:
-    """The log's products: each one's tile, and its whole entry."""
+    """Read the log's products by their sizes: the tile of each, and its whole entry."""
     assert target.simd is not None
     try:
         log = yaml.safe_load(path.read_text(encoding="utf-8"))
         if log["target"] != target.name:
-            raise ValueError(f"it is of the target {log['target']}")
+            raise ValueError(f"it is the log of the target {log['target']}")
         return {
             _sizes(name): (_tile(TILES[target.simd], entry["tile"]), entry) for name, entry in log["products"].items()
         }
@@ -81,7 +81,7 @@ def _sizes(name: str) -> Sizes:
 def _tile(default: Tile, name: str) -> Tile:
     rows, vectors, blocks = map(int, name.split("x"))
     if not all(1 <= value <= MOST for value in (rows, vectors, blocks)):
-        raise ValueError(f"a tile of {name}")
+        raise ValueError(f"the tile {name} is not possible")
     return replace(default, rows=rows, vectors=vectors, blocks=blocks)
 
 
@@ -90,38 +90,38 @@ def _name(tile: Tile) -> str:
 
 
 def check(target: Target) -> None:
-    """Whether a target can be tuned here.
+    """Check that a target can be tuned on this machine.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: This machine cannot run the target's code.
     """
     if target.simd is None or not runs_here(target):
-        raise UsageError(f"--tune times on the machine that it runs on, and this one cannot run {target.name}")
+        raise UsageError(f"--tune measures times on this machine, and this one cannot run {target.name}")
 
 
 def tune(target: Target, products: Sequence[Gemm]) -> None:
     """Time tiles for the float32 products of a model on this machine, and add the results to the target's log.
 
     Args:
-        target: a target that this machine can run.
-        products: what to tune; the log's other products stay in it.
+        target: A target that this machine can run.
+        products: The products to tune. Other products in the log stay there.
 
     Raises:
-        UsageError: this machine cannot run the target's code, or the log that is there is no log.
-        BuildError: the log cannot be written.
+        UsageError: This machine cannot run the target's code, or the existing log is damaged.
+        BuildError: The log cannot be written.
     """
     from tqdm import tqdm
 
     check(target)
-    path = log_of(target)
+    path = log_path(target)
     entries = {sizes: entry for sizes, (_, entry) in _read(target, path).items()} if path.exists() else {}
-    wanted = {(gemm.m, gemm.n, gemm.k): gemm for gemm in products if gemm.m >= LEAST_ROWS and gemm.kind == "gemm"}
-    for sizes, gemm in tqdm(wanted.items(), desc="tuning", unit="product", file=sys.stderr):
-        tried = {_name(tile): round(seconds * 1e6, 1) for tile, seconds in time_tiles(target, gemm).items()}
-        fastest = sorted(tried, key=lambda name: tried[name])
-        entries[sizes] = {"tile": fastest[0], "microseconds": {name: tried[name] for name in fastest}}
-    named = {"x".join(map(str, sizes)): entry for sizes, entry in sorted(entries.items())}
-    _write({"target": target.name, "cpu": _cpu(), "tvm": tvm.__version__, "products": named}, path)
+    gemms = {(gemm.m, gemm.n, gemm.k): gemm for gemm in products if gemm.m >= LEAST_ROWS and gemm.kind == "gemm"}
+    for sizes, gemm in tqdm(gemms.items(), desc="tuning", unit="product", file=sys.stderr):
+        times = {_name(tile): round(seconds * 1e6, 1) for tile, seconds in time_tiles(target, gemm).items()}
+        fastest = sorted(times, key=lambda name: times[name])
+        entries[sizes] = {"tile": fastest[0], "microseconds": {name: times[name] for name in fastest}}
+    by_name = {"x".join(map(str, sizes)): entry for sizes, entry in sorted(entries.items())}
+    _write({"target": target.name, "cpu": _cpu(), "tvm": tvm.__version__, "products": by_name}, path)
 
 
 def _write(log: dict[str, Any], path: Path) -> None:
@@ -134,14 +134,19 @@ def _write(log: dict[str, Any], path: Path) -> None:
         beside.write_text(text + yaml.safe_dump(log, sort_keys=False, width=1000), encoding="utf-8")
         beside.replace(path)
     except OSError as error:
-        raise BuildError(f"{path}: cannot be written ({error.strerror}); give another with --tuning-log") from error
+        raise BuildError(
+            f"{path}: the log cannot be written ({error.strerror}); give another with --tuning-log"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
 
 
 def time_tiles(target: Target, gemm: Gemm) -> dict[Tile, float]:
-    """Median seconds of one thread for each tile that fits the registers, then for the best two in several blocks."""
+    """Measure the median seconds of one thread for each tile that fits the registers.
+
+    The two fastest tiles are then measured again, also with several blocks.
+    """
     assert target.simd is not None
     default, registers = TILES[target.simd], REGISTERS[target.simd]
     columns = -(-gemm.n // default.lanes)
@@ -157,7 +162,7 @@ def time_tiles(target: Target, gemm: Gemm) -> dict[Tile, float]:
 
 
 def _time(target: Target, gemm: Gemm, tiles: Sequence[Tile]) -> dict[Tile, float]:
-    """Median seconds of each; all take turns, so that a slow moment hits all of them."""
+    """Measure the median seconds of each tile. The tiles take turns, so that a slow moment hits all of them."""
     variants = {f"tile_{_name(tile)}": replace(gemm, tile=tile) for tile in tiles}
     functions = {name: v.function().with_attr("global_symbol", name) for name, v in variants.items()}
     library = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target({"kind": "llvm", **(target.llvm or {})}))
@@ -172,15 +177,17 @@ def _time(target: Target, gemm: Gemm, tiles: Sequence[Tile]) -> dict[Tile, float
 
 
 def _arguments(gemm: Gemm) -> list[Any]:
+    """Return random arguments for a product, its result included."""
     rng = np.random.default_rng(0)
     weight = gemm.pack(rng.standard_normal((gemm.n, gemm.k), dtype=np.float32))
     shapes = [(gemm.m, gemm.row or gemm.k), *([(gemm.n,)] if gemm.bias else [])]
     shapes += [(gemm.m, gemm.n)] * (1 + gemm.residual)
-    first, *others = [tvm.runtime.tensor(rng.standard_normal(shape, dtype=np.float32)) for shape in shapes]
-    return [first, tvm.runtime.tensor(weight), *others]
+    first, *rest = [tvm.runtime.tensor(rng.standard_normal(shape, dtype=np.float32)) for shape in shapes]
+    return [first, tvm.runtime.tensor(weight), *rest]
 
 
 def _cpu() -> str:
+    """Return the model name of this machine's CPU."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

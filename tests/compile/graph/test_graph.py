@@ -1,4 +1,4 @@
-"""The graph that is lowered gives the source model's numbers, with every scan as one node."""
+"""The graph that lowerings start from gives the source model's numbers, with every scan as one node."""
 
 import dataclasses
 import itertools
@@ -27,13 +27,13 @@ def test_features_follow_the_logits(model):
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
-CHOSEN = [*CHOICES, "mask_backward", "depth"]
+OPTIONS = [*CHOICES, "mask_backward", "depth"]
 
 
 @pytest.mark.parametrize("values", list(itertools.product(*CHOICES.values(), (False, True), (1, 2))), ids=str)
 def test_every_option_survives_the_last_block(make, values):
-    """Which computes the class token alone: one step forwards, the whole sequence backwards."""
-    model = make(**dict(zip(CHOSEN, values, strict=True)), image_size=16, embed_dim=16)
+    """The last block computes the class token alone: one step forwards, the whole sequence backwards."""
+    model = make(**dict(zip(OPTIONS, values, strict=True)), image_size=16, embed_dim=16)
     video = torch.randn(1, 3, 4, 16, 16)
     with torch.no_grad():
         expected = model(video)
@@ -51,37 +51,37 @@ def test_scans_and_convolutions_are_single_nodes(model):
 
 
 def test_linear_patches_keep_the_numbers(model):
-    """And leave no convolution; nothing on the way has more than four axes."""
+    """No convolution is left, and no tensor on the way has more than four axes."""
     video = torch.randn(1, 3, 4, 32, 32)
     frames = graph.fold_frames(video, model.options.tubelet_size)
-    made = graph.with_linear_patches(graph.export(model))
+    program = graph.with_linear_patches(graph.export(model))
     with torch.no_grad():
-        torch.testing.assert_close(made.module()(frames), model(video), atol=1e-5, rtol=1e-5)
-    called = [node for node in made.graph.nodes if node.op == "call_function"]
-    assert not [node for node in called if "conv2d" in str(node.target)]
-    assert max(node.meta["val"].dim() for node in called) <= 4
+        torch.testing.assert_close(program.module()(frames), model(video), atol=1e-5, rtol=1e-5)
+    calls = [node for node in program.graph.nodes if node.op == "call_function"]
+    assert not [node for node in calls if "conv2d" in str(node.target)]
+    assert max(node.meta["val"].dim() for node in calls) <= 4
 
 
 @pytest.mark.parametrize("patterns", [None, ("*.A*", "head"), ()], ids=str)
-def test_float16_but_for_what_the_recipe_leaves(model, patterns):
+def test_parameters_become_float16_except_those_of_the_recipe(model, patterns):
     recipe = quantisation.load("fp16")
     recipe = recipe if patterns is None else dataclasses.replace(recipe, keep_float=patterns)
     program = graph.export(model)
-    made = graph.in_float16(program, recipe.stays)
-    types = {name.removeprefix("module."): tensor.dtype for name, tensor in made.state_dict.items()}
+    halved = graph.in_float16(program, recipe.stays)
+    types = {name.removeprefix("module."): tensor.dtype for name, tensor in halved.state_dict.items()}
     assert types == {n: torch.float32 if recipe.stays(n) else torch.float16 for n in program.state_dict}
-    for node in graph.scans(made):
+    for node in graph.scans(halved):
         assert {arg.meta["val"].dtype for arg in node.all_input_nodes} == {types["blocks.0.A"]}
     video = torch.randn(1, 3, 4, 32, 32)
     with torch.no_grad():
-        got, expected = made.module()(graph.fold_frames(video, model.options.tubelet_size)), model(video)
+        got, expected = halved.module()(graph.fold_frames(video, model.options.tubelet_size)), model(video)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, expected, atol=5e-3 * float(expected.max() - expected.min()), rtol=0)
     assert all(tensor.dtype == torch.float32 for tensor in program.state_dict.values())
 
 
 def test_the_fp16_recipe_keeps_what_float16_cannot_hold(model):
-    """Tokens of ten thousand, whose squares float16 has not: norms stay in float32 with the stream that they read."""
+    """The squares of tokens of ten thousand are beyond float16: norms, and the tokens that they read, stay float32."""
     with torch.no_grad():
         model.cls_token[..., ::2], model.cls_token[..., 1::2] = 10000.0, -10000.0
         video = torch.randn(1, 3, 4, 32, 32)
@@ -97,7 +97,7 @@ def test_the_fp16_recipe_keeps_what_float16_cannot_hold(model):
 
 
 def test_bounded_norms_keep_the_numbers_and_survive_float16(model):
-    """Tokens of a thousand, whose squares float16 has not, and of nothing."""
+    """The tokens are of one, of three thousand, whose squares are beyond float16, and of zeros."""
     video = torch.randn(1, 3, 4, 32, 32)
     frames = graph.fold_frames(video, model.options.tubelet_size)
     bounded = graph.with_bounded_norms(graph.export(model)).module(check_guards=False)

@@ -31,7 +31,7 @@ def library():
 
 @pytest.fixture
 def as_bundle(tmp_path, library):
-    """What an engine sees of a bundle with this program."""
+    """A function that returns what an engine sees of a bundle with a program."""
 
     def make(program, options):
         shutil.copy(library, tmp_path / LIBRARY)
@@ -58,15 +58,14 @@ def test_agrees_with_the_source_model(model, as_bundle):
 
 def test_everything_but_the_operators_is_delegated(model):
     lowered = to_executorch(graph.export(model)).exported_program().graph_module.graph
-    left = {str(node.target) for node in lowered.nodes if node.op == "call_function"}
-    left -= {"executorch_call_delegate", "<built-in function getitem>"}
-    left = {name for name in left if not name.startswith(("vmp.", "<function alloc"))}
-    # the class token alone goes on to the head
-    assert left <= {"aten.select_copy.int_out"}
+    calls = {str(node.target) for node in lowered.nodes if node.op == "call_function"}
+    calls -= {"executorch_call_delegate", "<built-in function getitem>"}
+    calls = {name for name in calls if not name.startswith(("vmp.", "<function alloc"))}
+    assert calls <= {"aten.select_copy.int_out"}  # the class token, which alone goes on to the head
 
 
 class OneOperator(torch.nn.Module):
-    """A case's operator with all inputs but x as constants."""
+    """The operator of a case, with all inputs except x as constants."""
 
     def __init__(self, case):
         super().__init__()
@@ -81,7 +80,7 @@ class OneOperator(torch.nn.Module):
 
 @pytest.mark.parametrize("case", [*SCAN_CASES, *CONV_CASES], ids=lambda case: case.name)
 def test_operators_agree_with_the_reference(case, as_bundle):
-    """The scan's case list through ExecuTorch's out variants."""
+    """ExecuTorch's out variants of the operators pass the scan's case list."""
     from executorch.exir import to_edge
 
     x = case.inputs()["x"].contiguous()
@@ -129,6 +128,6 @@ def test_runs_without_importing_pytorch(tmp_path, checkpoint):
 
     bundle = build(Request(target="host", checkpoint=checkpoint, output=tmp_path / "bundle"))
     command = [sys.executable, "-c", RUN_WITHOUT_TORCH, str(bundle.path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert json.loads(done.stdout)["label"].startswith("class-")
-    assert done.stderr == ""
+    process = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert json.loads(process.stdout)["label"].startswith("class-")
+    assert process.stderr == ""

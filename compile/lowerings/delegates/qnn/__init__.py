@@ -1,11 +1,9 @@
-"""Qualcomm's HTP by ExecuTorch's delegate, compiled with the libraries of the onnxruntime-qnn wheel."""
+"""The delegate for Qualcomm's HTP by ExecuTorch, compiled with the libraries of the onnxruntime-qnn wheel."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.export import ExportedProgram
@@ -14,23 +12,26 @@ from vmp_edge.calibration.quantisation import Recipe, range_options
 from vmp_edge.ops.chunked import Form
 
 from .... import graph
+from ....emulation.qnn import EMULATOR
+from ....emulation.qnn import ExecuTorchProgram as Program
 from ....target import Target
 from .. import Delegate, Delegated, check_whole, quiet, require, shares_scans
-from ..htp import well_computed, with_bounded_exponents
+from ..htp import with_accurate_operations, with_bounded_exponents
 from . import shared, toolchain
 
-EMULATOR = "Qualcomm's x86 emulator of the HTP"
+__all__ = ["DELEGATE", "Program", "load_toolchain", "lower", "quantiser"]
 TOOLS = ("torch", "executorch", "torchao", "onnxruntime-qnn")
 BACKEND = "executorch.backends.qualcomm"
 
 
 def lower(program: ExportedProgram, target: Target, precision: str) -> Delegated:
-    """A ``.pte`` file that is one context binary for a SoC, or several if scans are shared (`shared`).
+    """Compile a program to a ``.pte`` file that is one context binary for a SoC, or several if it shares scans.
 
     Args:
-        program: of ordinary operations, but for scans to share; in 16a8w, quantised by `quantiser`.
-        target: the target, with the SoC to compile for.
-        precision: fp16 or 16a8w.
+        program: A program of ordinary operations, apart from the scans that `shared` compiles once; in 16a8w,
+            quantised by `quantiser`.
+        target: The target, with the SoC to compile for.
+        precision: ``fp16`` or ``16a8w``.
 
     Raises:
         MissingDependencyError: onnxruntime-qnn, or a C compiler, is not there.
@@ -52,7 +53,8 @@ def lower(program: ExportedProgram, target: Target, precision: str) -> Delegated
     def compile_part(part: nn.Module, inputs: Any) -> tuple[Any, Any]:
         with quiet():
             exported = torch.export.export(part, inputs, strict=False)
-            plain = with_bounded_exponents(well_computed(graph.with_plain_operations(exported, Form(**target.scan))))
+            plain = with_accurate_operations(graph.with_plain_operations(exported, Form(**target.scan)))
+            plain = with_bounded_exponents(plain)
         return compile_whole(plain.module(check_guards=False), inputs)
 
     if shares_scans(program, target, precision):
@@ -66,57 +68,37 @@ def lower(program: ExportedProgram, target: Target, precision: str) -> Delegated
 
 
 def quantiser(target: Target, recipe: Recipe) -> Any:
-    """Qualcomm's, for 16-bit activations with a recipe's ranges and 8-bit weights by channel.
+    """Return Qualcomm's quantiser, for 16-bit activations with the recipe's ranges and 8-bit weights by channel.
 
     Raises:
-        MissingDependencyError: as `lower`.
+        MissingDependencyError: onnxruntime-qnn, or a C compiler, is not there.
     """
     load_toolchain()
     from executorch.backends.qualcomm.quantizer.quantizer import QnnQuantizer, QuantDtype
 
     from vmp_edge.calibration.observers import RangeObserver
 
-    class Observer(RangeObserver):  # a class, as Qualcomm's quantiser has arguments of its own for it
+    class Observer(RangeObserver):  # a class, as Qualcomm's quantiser passes arguments of its own
         def __init__(self, **options: Any) -> None:
             super().__init__(**range_options(recipe), **options)
 
-    chosen = QnnQuantizer()
+    qnn_quantiser = QnnQuantizer()
     # its own observers take a moving average, which hardly leaves the first clip's ranges: 9.5 dB instead of 39.4
-    chosen.set_default_quant_config(
+    qnn_quantiser.set_default_quant_config(
         QuantDtype.use_16a8w, is_linear_per_channel=True, is_conv_per_channel=True, act_observer=Observer
     )
-    return chosen
+    return qnn_quantiser
 
 
 def load_toolchain() -> None:
-    """Load what compiles and emulates, for good.
+    """Load Qualcomm's compiler and emulator into this process, in which they stay.
 
     Raises:
-        MissingDependencyError, BuildError: as `toolchain.load`.
+        MissingDependencyError: onnxruntime-qnn is not installed or not for this machine, or there is no C compiler.
+        BuildError: The C compiler failed, or another QNN is loaded.
     """
     require("qnn", "onnxruntime_qnn", f"{BACKEND}.utils.utils", f"{BACKEND}.quantizer.quantizer")
     toolchain.load()
 
 
-class Program:
-    """A ``.pte`` file under the emulator.
-
-    Args:
-        content: of the file.
-    """
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-        self._method: Any = None
-
-    def run(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Frames (T / tubelet, tubelet * 3, H, W) -> logits (1, classes)."""
-        if self._method is None:
-            from executorch.runtime import Runtime
-
-            self._method = Runtime.get().load_program(self.content).load_method("forward")
-        (logits,) = self._method.execute([torch.from_numpy(np.ascontiguousarray(frames))])
-        return np.array(logits, np.float32)
-
-
-DELEGATE = Delegate(lower, load_toolchain, rewrite=well_computed, quantiser=quantiser)
+DELEGATE = Delegate(lower, load_toolchain, rewrite=with_accurate_operations, quantiser=quantiser)

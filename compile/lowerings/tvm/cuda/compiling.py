@@ -1,4 +1,8 @@
-"""Lowering to TVM for NVIDIA GPUs: one shared library with the host's code, the GPU's machine code and the weights."""
+"""Compile a program for NVIDIA GPUs: one module with the host's code, the GPU's machine code and the weights.
+
+`converters` makes the Relax module, `toolchain` the machine code of the kernels, and TVM all the rest; `tvm.lowering`
+writes the result into a bundle.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 
 CALLBACK = "tvm_callback_cuda_compile"
 TAGS = [f"{index}.{axis}" for index in ("blockIdx", "threadIdx") for axis in "xyz"]
-# What every GPU from sm_80 on has; TVM's schedules ask.
+# The limits of every GPU from sm_80 on, for TVM's schedules.
 LIMITS = {
     "max_threads_per_block": 1024,
     "max_shared_memory_per_block": 48 << 10,
@@ -40,12 +44,12 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class Device:
-    """What a library is made for.
+    """The device that a library is made for.
 
     Attributes:
-        architectures: compute capabilities with machine code inside; the first is that of `gpu`.
-        gpu: what kernels are tuned for.
-        host: TVM's LLVM target of the CPU but its kind.
+        architectures: The compute capabilities to make machine code for; the first one is that of `gpu`.
+        gpu: The GPU that kernels are tuned for.
+        host: TVM's LLVM target of the CPU, without its ``kind``.
     """
 
     architectures: tuple[int, ...]
@@ -59,35 +63,39 @@ def compile_module(
     """Compile a program of `graph.export`.
 
     Args:
-        program: the model's.
-        device: what for.
-        recipe: ``fp16``; None for fp32. See `to_relax`.
-        compiler: makes the machine code.
+        program: The model's program.
+        device: The device to compile for.
+        recipe: The recipe ``fp16``, or None for fp32, as for `to_relax`.
+        compiler: The compiler of the machine code.
+
+    Returns:
+        The executable, and the CUDA C++ sources that it was made of: that of the hand-written kernels, then those that
+        TVM generated.
 
     Raises:
         MissingDependencyError: TVM's CUDA runtime cannot be loaded.
-        BuildError: the kernels do not compile.
-
-    Returns:
-        The executable, and the CUDA C++ that it was made of: the hand-written kernels', and TVM's own.
+        BuildError: The kernels do not compile.
     """
     _load_cuda_runtime()
     module, operations = to_relax(program, device.gpu, recipe)
-    written = kernels.source_of(operations)
-    cubin = compiler.compile(written, device.architectures)
+    handwritten = kernels.source_of(operations)
+    cubin = compiler.compile(handwritten, device.architectures)
     module = module.with_attr("external_mods", [device_module(operations, cubin)])
     machine = tvm.target.Target(
         {"kind": "cuda", "arch": f"sm_{device.gpu.sm}", **LIMITS, "host": {"kind": "llvm", **device.host}}
     )
     generated: list[str] = []
     config = {"relax.backend.use_cuda_graph": True}
-    with _compiling_by(compiler, device.architectures, generated), tvm.transform.PassContext(config=config), machine:
+    with _compile_with(compiler, device.architectures, generated), tvm.transform.PassContext(config=config), machine:
         executable = tvm.compile(module, target=machine, relax_pipeline=pipeline(machine))
-    return executable, [written, *generated]
+    return executable, [handwritten, *generated]
 
 
 def _load_cuda_runtime() -> None:
-    """TVM makes modules of machine code only with its CUDA runtime loaded, which asks for a driver."""
+    """Load TVM's CUDA runtime, without which TVM makes no modules of machine code.
+
+    The runtime needs a driver: where there is none, the driver without a GPU is loaded.
+    """
     try:
         load_driver()
     except MissingDependencyError:
@@ -96,8 +104,8 @@ def _load_cuda_runtime() -> None:
 
 
 @contextlib.contextmanager
-def _compiling_by(compiler: Compiler, architectures: tuple[int, ...], sources: list[str]) -> Iterator[None]:
-    """TVM asks this compiler for the machine code of its own kernels; their source is kept."""
+def _compile_with(compiler: Compiler, architectures: tuple[int, ...], sources: list[str]) -> Iterator[None]:
+    """Let TVM compile the kernels that it generates with this compiler, and append their source to `sources`."""
 
     def compile_source(code: str) -> bytes:
         sources.append(code)
@@ -112,7 +120,7 @@ def _compiling_by(compiler: Compiler, architectures: tuple[int, ...], sources: l
 
 
 def device_module(operations: Sequence[Operation], cubin: bytes) -> tvm.runtime.Module:
-    """The hand-written kernels as a module that TIR calls by name."""
+    """Return the hand-written kernels as a module whose functions TIR calls by name."""
     kernels = {
         launch.name: {
             "name": launch.name,
@@ -128,9 +136,10 @@ def device_module(operations: Sequence[Operation], cubin: bytes) -> tvm.runtime.
 
 
 def pipeline(machine: tvm.target.Target) -> tvm.transform.Pass:
-    """From Relax to what the virtual machine runs, with CUDA graphs.
+    """Return the passes from Relax to the virtual machine's code, with CUDA graphs.
 
-    TVM's own pipeline but for dlight's rule for matrix-vector products, which fails in TVM 0.27: ours are kernels.
+    This is TVM's own pipeline without dlight's rule for matrix-vector products. The rule fails in TVM 0.27, and we need
+    none, as our products are kernels already.
     """
     rules = (dlight.gpu.Reduction(), dlight.gpu.GeneralReduction(), dlight.gpu.Fallback())
     passes = relax.transform

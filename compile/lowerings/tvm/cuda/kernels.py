@@ -1,7 +1,7 @@
-"""The hand-written CUDA kernels as a bundle has them: each with its sizes and options as constants, called from TIR.
+"""The hand-written CUDA kernels of a bundle, with their sizes and options as constants, and their launches from TIR.
 
-`runtimes/cuda/src` holds the device code as templates over plain structs. What is written here are the kernels around
-it, text of a few lines each that fills such a struct, and the TIR functions that launch them.
+`runtimes/cuda/src` has the device code as templates over plain structs. This module writes the text of the kernels
+around it, a few lines each that fill such a struct, and the TIR functions that launch the kernels.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from tvm.script import tirx
 from vmp_edge.runtimes.building import source_folder
 
 TYPES = {"float32": "float", "float16": "__half"}
-LANES, SHARED_BYTES, STATES_PER_THREAD, CONV_STEPS, CONV_RUNS = 64, 48 << 10, 16, 16, 4  # of tuning.h
-TILE_COLUMNS, THREADS = 64, 128  # of gemm.cuh
+LANES, SHARED_BYTES, STATES_PER_THREAD, CONV_STEPS, CONV_RUNS = 64, 48 << 10, 16, 16, 4  # as in tuning.h
+TILE_COLUMNS, THREADS = 64, 128  # as in gemm.cuh
 TILE_ROWS = (64, 32, 16)
-NORMALISE_WARPS = 4  # of rms.cuh
+NORMALISE_WARPS = 4  # as in rms.cuh
 HEADERS = ("scan.cuh", "conv.cuh", "gemm.cuh", "rms.cuh")
-SHARED = "__shared__ __align__(32)"  # what wmma's loads ask for
+SHARED = "__shared__ __align__(32)"  # the alignment that wmma's loads need
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """What kernels are tuned for.
+    """The GPU that kernels are tuned for.
 
     Attributes:
-        sm: compute capability, 10 * major + minor.
-        processors: streaming multiprocessors.
+        sm: The compute capability, 10 * major + minor.
+        processors: The number of streaming multiprocessors.
     """
 
     sm: int
@@ -40,24 +40,24 @@ class Gpu:
 
 @dataclass(frozen=True)
 class View:
-    """Columns of a row-major array (..., rows, columns): what a kernel reads without anyone copying them.
+    """Some columns of a row-major array (..., rows, columns), which a kernel reads in place.
 
     Attributes:
-        stride: numbers between rows, the array's columns.
-        offset: where the first row's first number is.
+        stride: The distance of two rows in numbers, which is the number of the array's columns.
+        offset: The index of the first row's first number.
     """
 
     stride: int
     offset: int = 0
 
     def of(self, name: str) -> str:
-        """The C expression of a vmp_cuda_input or output of one batch item."""
+        """Return the C expression of a vmp_cuda_input or output of one batch item, on the array `name`."""
         return f"{{{name} + {self.offset}, 0, {self.stride}}}"
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """A tensor that an operation takes: its name in the kernels, shape and dtype."""
+    """A tensor of an operation: its name in the kernels, its shape and its dtype."""
 
     name: str
     shape: tuple[int, ...]
@@ -69,10 +69,10 @@ class Launch:
     """One kernel of an operation.
 
     Attributes:
-        name: the kernel's.
-        bounds: its ``__launch_bounds__``, in C.
-        body: its statements, in C, over the operation's buffers.
-        grid, block: sizes, (x, y, z).
+        name: The kernel's name.
+        bounds: The kernel's ``__launch_bounds__``, in C.
+        body: The kernel's statements, in C, over the operation's buffers.
+        grid, block: The sizes (x, y, z) of the grid and of a block.
     """
 
     name: str
@@ -84,12 +84,12 @@ class Launch:
 
 @dataclass(frozen=True)
 class Operation:
-    """Kernels that are launched one after the other on the same buffers, the inputs first.
+    """Kernels that are launched one after the other on the same buffers.
 
     Attributes:
-        name: of the TIR function.
-        inputs, outputs: its buffers; some of the outputs may be workspace.
-        launches: its kernels.
+        name: The name of the TIR function that launches the kernels.
+        inputs, outputs: The buffers that the kernels read and write; some of the outputs may be workspace.
+        launches: The kernels.
     """
 
     name: str
@@ -99,11 +99,11 @@ class Operation:
 
     @property
     def buffers(self) -> tuple[Buffer, ...]:
-        """Inputs and outputs."""
+        """The inputs, then the outputs."""
         return (*self.inputs, *self.outputs)
 
     def source(self) -> str:
-        """The kernels, in CUDA C++, over `HEADERS`."""
+        """Return the kernels in CUDA C++, for which `HEADERS` must be included."""
         const = {buffer.name: "const " for buffer in self.inputs}
         parameters = ", ".join(
             f"{const.get(buffer.name, '')}{TYPES[buffer.dtype]}* __restrict__ {buffer.name}" for buffer in self.buffers
@@ -115,11 +115,11 @@ class Operation:
         )
 
     def function(self) -> tvm.tirx.PrimFunc:
-        """The TIR function that launches the kernels."""
+        """Return the TIR function that launches the kernels."""
         arguments = ", ".join(f"{b.name}: T.Buffer({b.shape}, '{b.dtype}')" for b in self.buffers)
         pointers = ", ".join(f"{buffer.name}.data" for buffer in self.buffers)
         lines = ["@T.prim_func(private=True, s_tir=True)", f"def operation({arguments}):"]
-        # 8 is an opaque function, which no pass fuses; a block, because passes look for one
+        # 8 marks an opaque function, which no pass fuses; the block is there because passes look for one
         lines += ["    T.func_attr({'op_pattern': 8, 'tirx.is_scheduled': True})", "    with T.sblock('launches'):"]
         for kind, buffers in (("reads", self.inputs), ("writes", self.outputs)):
             regions = (f"{b.name}[{', '.join(f'0:{size}' for size in b.shape)}]" for b in buffers)
@@ -131,7 +131,7 @@ class Operation:
 
 
 def source_of(operations: Sequence[Operation]) -> str:
-    """CUDA C++ of all their kernels; its headers are in ``runtimes/cuda``."""
+    """Return the CUDA C++ of the kernels of all operations; the headers are in ``runtimes/cuda``."""
     headers = "".join(f'#include "{header}"\n' for header in HEADERS)
     return headers + "using namespace vmp_cuda;\n" + "".join(operation.source() for operation in operations)
 
@@ -139,36 +139,36 @@ def source_of(operations: Sequence[Operation]) -> str:
 def gemm(
     name: str, m: int, n: int, view: View, k: int, dtype: str, out: str, extras: Sequence[str], gpu: Gpu
 ) -> Operation:
-    """y (m, n) = a (m, k) @ w (n, k)^T [+ bias (n)] [+ residual (m, n)]; a is `view` of rows of `view.stride` numbers.
+    """Return the operation y (m, n) = a (m, k) @ w (n, k)^T [+ bias (n)] [+ residual (m, n)].
 
     Args:
-        name: the operation's.
-        m, n, k: sizes.
-        view: where a is.
-        dtype: of a and w.
-        out: dtype of y.
-        extras: of ``bias`` and ``residual``, in this order.
-        gpu: has the number of processors that there should be blocks for.
+        name: The operation's name.
+        m, n, k: The sizes.
+        view: The columns of the buffer ``a`` (m, `view.stride`) that are a.
+        dtype: The dtype of a and w.
+        out: The dtype of y.
+        extras: Those of ``bias`` and ``residual`` that are added, in this order.
+        gpu: The GPU. Tiles are made so small that there is a block for each of its processors, if possible.
     """
     columns = -(-n // TILE_COLUMNS)
     rows = next((rows for rows in TILE_ROWS if -(-m // rows) * columns >= gpu.processors), TILE_ROWS[-1])
     whole = all(size * 2 % 16 == 0 for size in (k, view.stride, view.offset))  # eight halves at a time
     kind = TYPES[dtype]
-    given = [extra if extra in extras else "nullptr" for extra in ("bias", "residual")]
-    fields = ", ".join([f"a + {view.offset}", "w", *given, "y", *map(str, (view.stride, m, n, k))])
+    pointers = [extra if extra in extras else "nullptr" for extra in ("bias", "residual")]
+    fields = ", ".join([f"a + {view.offset}", "w", *pointers, "y", *map(str, (view.stride, m, n, k))])
     body = (
         f"  {SHARED} char memory[gemm_bytes<{kind}, {rows}>()];\n"
         f"  gemm<{kind}, {TYPES[out]}, {rows}, {str(whole).lower()}>(Gemm{{{fields}}}, memory);\n"
     )
     shapes = {"bias": (n,), "residual": (m, n)}
-    more = (Buffer(extra, shapes[extra]) for extra in extras)
-    inputs = (Buffer("a", (m, view.stride), dtype), Buffer("w", (n, k), dtype), *more)
+    added = (Buffer(extra, shapes[extra]) for extra in extras)
+    inputs = (Buffer("a", (m, view.stride), dtype), Buffer("w", (n, k), dtype), *added)
     launch = Launch(f"{name}_kernel", str(THREADS), body, (columns, -(-m // rows), 1), (THREADS, 1, 1))
     return Operation(name, inputs, (Buffer("y", (m, n), out),), (launch,))
 
 
 def normalise(name: str, rows: int, width: int, epsilon: float, out: str) -> Operation:
-    """y (rows, width) = x / sqrt(mean(x^2) + epsilon), x float32."""
+    """Return the operation y (rows, width) = x / sqrt(mean(x^2) + epsilon) of float32 x, with y of the dtype `out`."""
     body = f"  normalise<{TYPES[out]}>(Normalise{{x, y, {width}, {rows}, {width}, {epsilon!r}f}});\n"
     threads = 32 * NORMALISE_WARPS
     launch = Launch(f"{name}_kernel", str(threads), body, (-(-rows // NORMALISE_WARPS), 1, 1), (threads, 1, 1))
@@ -177,14 +177,14 @@ def normalise(name: str, rows: int, width: int, epsilon: float, out: str) -> Ope
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan's sizes and options, as `vmp_edge.ops.reference` has them; batch 1.
+    """The sizes and options of a scan of batch 1, as in `vmp_edge.ops.reference`.
 
     Attributes:
-        length, channels, states: L, D, N.
-        dtype: of the activations.
-        views: of x, dt, B, C and, if there is a gate, z.
-        given: of the parameters, those that there are: A_b (then both directions), D, dt_bias.
-        reverse, first_input, mask: options.
+        length, channels, states: The sizes L, D and N.
+        dtype: The dtype of the activations.
+        views: The views of x, dt, B, C and, if there is a gate, z.
+        parameters: The parameters that there are besides A: some of A_b (which means both directions), D and dt_bias.
+        reverse, first_input, mask: The options.
     """
 
     length: int
@@ -192,17 +192,17 @@ class Scan:
     states: int
     dtype: str
     views: tuple[tuple[str, View], ...]
-    given: tuple[str, ...]
+    parameters: tuple[str, ...]
     reverse: bool
     first_input: bool
     mask: bool
 
     def operation(self, name: str, gpu: Gpu) -> Operation:
-        """The kernels, and their workspace as outputs after y."""
-        plan = ScanPlan.of(self.length, self.channels, self.states, "A_b" in self.given, gpu)
-        inputs = [Buffer(view, (self.length, where.stride), self.dtype) for view, where in self.views]
+        """Return the operation of the scan's kernels, with their workspace as outputs after y."""
+        plan = ScanPlan.of(self.length, self.channels, self.states, "A_b" in self.parameters, gpu)
+        inputs = [Buffer(key, (self.length, view.stride), self.dtype) for key, view in self.views]
         shapes = {"A": (self.channels, self.states), "A_b": (self.channels, self.states)}
-        inputs += [Buffer(given, shapes.get(given, (self.channels,))) for given in ("A", *self.given)]
+        inputs += [Buffer(key, shapes.get(key, (self.channels,))) for key in ("A", *self.parameters)]
         work = (plan.directions, plan.chunks)
         outputs = [Buffer("y", (self.length, self.channels), self.dtype)]
         if plan.chunks > 1:
@@ -230,7 +230,7 @@ class Scan:
     def _job(self, plan: ScanPlan) -> str:
         views = dict(self.views)
         arrays = [views[key].of(key) if key in views else "{nullptr, 0, 0}" for key in ("x", "dt", "B", "C", "z")]
-        parameters = ["A", *(key if key in self.given else "nullptr" for key in ("A_b", "D", "dt_bias"))]
+        parameters = ["A", *(key if key in self.parameters else "nullptr" for key in ("A_b", "D", "dt_bias"))]
         dtype = "VMP_CUDA_FLOAT32" if self.dtype == "float32" else "VMP_CUDA_FLOAT16"
         flags = [dtype, *(str(int(flag)) for flag in (self.reverse, self.first_input, self.mask))]
         scan = ", ".join([*map(str, (1, self.length, self.channels, self.states)), *arrays, *parameters, *flags])
@@ -242,16 +242,16 @@ class Scan:
 def conv(
     name: str, length: int, channels: int, view: View, taps: int, bias: bool, reverse: bool, dtype: str
 ) -> Operation:
-    """y (L, D) = SiLU(the causal convolution of each channel + bias), batch 1; weight (D, taps).
+    """Return the operation y (L, D) = SiLU(causal convolution of each channel + bias), batch 1, weight (D, taps).
 
     Args:
-        name: the operation's.
-        length, channels: L, D.
-        view: where x is.
-        taps: of the convolution.
-        bias: whether there is one, (D).
-        reverse: a step sees those after it.
-        dtype: of x and y.
+        name: The operation's name.
+        length, channels: The sizes L and D.
+        view: The columns of the buffer ``x`` that are x.
+        taps: The number of the convolution's taps.
+        bias: True if there is a bias (D).
+        reverse: True if a step sees the steps after it instead of those before it.
+        dtype: The dtype of x and y.
     """
     kind, channel_blocks = TYPES[dtype], -(-channels // LANES)
     step_blocks = -(-length // (CONV_STEPS * CONV_RUNS))
@@ -268,13 +268,15 @@ def conv(
 
 @dataclass(frozen=True)
 class ScanPlan:
-    """How a scan is cut into chunks and threads; the rules are those of ``scan.cu``.
+    """The cut of a scan into chunks and threads, by the rules of ``scan.cu``.
 
     Attributes:
         directions: 1 or 2.
-        per_thread, groups: states of a thread, and threads that share a channel.
-        channel_blocks: blocks that make up the channels.
-        chunk, chunks: steps of a chunk; how many.
+        per_thread: The number of states of a thread.
+        groups: The number of threads that share a channel.
+        channel_blocks: The number of blocks over the channels.
+        chunk: The number of steps of a chunk.
+        chunks: The number of chunks.
     """
 
     directions: int
@@ -286,7 +288,7 @@ class ScanPlan:
 
     @classmethod
     def of(cls, length: int, channels: int, states: int, both: bool, gpu: Gpu) -> ScanPlan:
-        """For one batch item."""
+        """Return the plan for one batch item; `both` is True for a scan in both directions."""
         per_thread = 8 if states <= 8 else STATES_PER_THREAD
         groups = 1 if states <= STATES_PER_THREAD else 2 if states <= 2 * STATES_PER_THREAD else 4
         lanes = LANES // groups
@@ -302,7 +304,7 @@ class ScanPlan:
 
 
 def tuning_table(folder: Path | None = None) -> dict[int, dict[str, int]]:
-    """The rows of ``tuning.h`` by compute capability, numbers by their names."""
+    """Return the rows of ``tuning.h`` by compute capability, each with its numbers by name."""
     text = ((folder or source_folder("cuda")) / "src" / "tuning.h").read_text()
     fields = re.findall(r"^  int (\w+);", text, re.MULTILINE)
     rows = (list(map(int, row.split(","))) for row in re.findall(r"^    \{([\d, ]+)\},", text, re.MULTILINE))
@@ -310,6 +312,6 @@ def tuning_table(folder: Path | None = None) -> dict[int, dict[str, int]]:
 
 
 def tuning(sm: int) -> dict[str, int]:
-    """The row of ``tuning.h`` that a compute capability takes: the newest of its major version that is not newer."""
+    """Return the row of ``tuning.h`` for a compute capability: the newest of its major version that is not newer."""
     table = tuning_table()
     return table[max(row for row in table if row <= sm and row // 10 == sm // 10)]

@@ -1,4 +1,7 @@
-"""CUDA compilers: nvcc, or NVRTC from PyPI for devices whose CUDA is older than this machine's; and what they made."""
+"""Find and run a CUDA compiler, and check the machine code in a finished library.
+
+The compiler is nvcc, or NVRTC from PyPI for devices whose CUDA is older than this machine's nvcc.
+"""
 
 from __future__ import annotations
 
@@ -21,39 +24,39 @@ from vmp_edge.errors import BuildError, MissingDependencyError
 from vmp_edge.runtimes.building import source_folder
 
 Version = tuple[int, int]
-OPTIONS = ("-std=c++17", "-ftz=true")  # as runtimes/cuda/CMakeLists.txt has them
+OPTIONS = ("-std=c++17", "-ftz=true")  # as in runtimes/cuda/CMakeLists.txt
 NVRTC_PACKAGES = ("nvidia-cuda-nvrtc-cu12", "nvidia-cuda-runtime-cu12", "nvidia-cuda-cccl-cu12")
 EM_CUDA = 190
-NEWER_FLAGS = 8  # ELF ABI version from which on the architecture is in the flags' second byte, not in the first
-JETPACKS: dict[str, Version] = {"6": (12, 6), "7": (13, 0)}  # NVIDIA's release notes: the CUDA of each
+NEWER_FLAGS = 8  # the first ELF ABI version with the architecture in the flags' second byte instead of the first
+JETPACKS: dict[str, Version] = {"6": (12, 6), "7": (13, 0)}  # the CUDA of each JetPack, by NVIDIA's release notes
 
 
 class Compiler(Protocol):
-    """What makes machine code of CUDA C++."""
+    """A compiler from CUDA C++ to machine code."""
 
     @property
     def version(self) -> Version:
-        """Of its CUDA."""
+        """The version of the compiler's CUDA."""
         ...
 
     def compile(self, source: str, architectures: Sequence[int]) -> bytes:
-        """A cubin, or for several architectures a fat binary of them, without PTX.
+        """Compile to a cubin, or for several architectures to a fat binary of cubins, without PTX.
 
         Raises:
-            BuildError: the source does not compile.
+            BuildError: The source does not compile.
         """
         ...
 
 
 def find(newest: Version | None = None) -> Compiler:
-    """A compiler whose code the device's CUDA can load.
+    """Find a compiler whose code the device's CUDA can load.
 
     Args:
-        newest: the device's CUDA; a driver refuses what a newer major version made. None takes any.
+        newest: The device's CUDA: a driver refuses code that a newer major version made. None takes any compiler.
 
     Raises:
-        MissingDependencyError: there is none at all.
-        BuildError: there are only newer ones.
+        MissingDependencyError: There is no compiler at all.
+        BuildError: There are only compilers of a newer CUDA.
     """
     nvcc = find_nvcc()
     if nvcc and (newest is None or nvcc.version <= newest):
@@ -68,18 +71,18 @@ def find(newest: Version | None = None) -> Compiler:
         )
     assert newest is not None
     raise BuildError(
-        f"nvcc is of CUDA {dotted(nvcc.version)}, newer than the device's {dotted(newest)}: its code would not load "
-        "there; run: pip install 'vmp-edge[jetpack6]', or set CUDACXX to an older nvcc"
+        f"nvcc is of CUDA {version_text(nvcc.version)}, newer than the device's {version_text(newest)}: its code would "
+        "not load there; run: pip install 'vmp-edge[jetpack6]', or set CUDACXX to an older nvcc"
     )
 
 
-def dotted(version: Version) -> str:
-    """``(12, 6)`` as ``12.6``."""
+def version_text(version: Version) -> str:
+    """Return a version such as ``(12, 6)`` as the text ``12.6``."""
     return ".".join(map(str, version))
 
 
 def include_folders() -> list[Path]:
-    """Where the hand-written kernels are."""
+    """Return the folders with the headers of the hand-written kernels."""
     return [source_folder("cuda") / "src", source_folder("cuda") / "include"]
 
 
@@ -88,13 +91,13 @@ def include_folders() -> list[Path]:
 
 @dataclass(frozen=True)
 class Nvcc:
-    """A CUDA toolkit's compiler."""
+    """nvcc, the compiler of a CUDA toolkit."""
 
     path: str
     version: Version
 
     def compile(self, source: str, architectures: Sequence[int]) -> bytes:
-        """As `Compiler`."""
+        """Compile for one or several architectures, like `Compiler.compile`."""
         kind = ["-cubin", f"-arch=sm_{architectures[0]}"]
         if len(architectures) > 1:
             kind = ["-fatbin", "--no-compress", *(f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures)]
@@ -103,17 +106,17 @@ class Nvcc:
             code.write_text(source)
             includes = [f"-I{path}" for path in include_folders()]
             command = [self.path, *OPTIONS, "-O3", *kind, *includes, str(code), "-o", str(result)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise BuildError(f"nvcc: {first_error(done.stderr)}")
+            process = subprocess.run(command, capture_output=True, text=True, check=False)
+            if process.returncode:
+                raise BuildError(f"nvcc: {first_error(process.stderr)}")
             return result.read_bytes()
 
 
 def find_nvcc() -> Nvcc | None:
-    """``$CUDACXX``, or nvcc on the PATH or where NVIDIA's installers put it.
+    """Find ``$CUDACXX``, or nvcc on the PATH or in the folder of NVIDIA's installers; return None if there is none.
 
     Raises:
-        BuildError: it is there, but does not run.
+        BuildError: There is one, but it does not run.
     """
     path = os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
     if not path:
@@ -124,12 +127,12 @@ def find_nvcc() -> Nvcc | None:
         raise BuildError(f"{path} does not run ({error}); set CUDACXX to a working nvcc") from error
     release = re.search(r"release (\d+)\.(\d+)", text)
     if not release:
-        raise BuildError(f"{path} is not nvcc: it names no release; set CUDACXX to a working nvcc")
+        raise BuildError(f"{path} is not nvcc: --version names no release; set CUDACXX to a working nvcc")
     return Nvcc(path, (int(release[1]), int(release[2])))
 
 
 def first_error(text: str) -> str:
-    """The first line of a compiler's output that says error, or its last line."""
+    """Return the first line of a compiler's output that has the word error, or else the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no message"]
     return next((line for line in lines if "error" in line), lines[-1])
 
@@ -139,14 +142,18 @@ def first_error(text: str) -> str:
 
 @dataclass(frozen=True)
 class Nvrtc:
-    """NVIDIA's compiler as a library, of PyPI's packages: one architecture at a time, no host code."""
+    """NVRTC, NVIDIA's compiler as a library, from packages on PyPI. It compiles no host code."""
 
     library: str
     includes: tuple[str, ...]
     version: Version
 
     def compile(self, source: str, architectures: Sequence[int]) -> bytes:
-        """As `Compiler`, for one architecture."""
+        """Compile for one architecture, like `Compiler.compile`.
+
+        Raises:
+            BuildError: The source does not compile, or there is more than one architecture.
+        """
         if len(architectures) != 1:
             raise BuildError("NVRTC compiles for one architecture; install the CUDA toolkit's nvcc for several")
         nvrtc = _load_nvrtc(self.library)
@@ -158,15 +165,15 @@ class Nvrtc:
             options += [f"-I{folder}" for folder in folders]
             flags = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
             if nvrtc.nvrtcCompileProgram(program, len(options), flags):
-                log = _sized(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program)
+                log = _read(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program)
                 raise BuildError(f"NVRTC: {first_error(log.decode(errors='replace'))}")
-            return _sized(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
+            return _read(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
         finally:
             nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 
 
 def find_nvrtc() -> Nvrtc | None:
-    """NVRTC of the extra ``jetpack6``; None where it is not installed."""
+    """Find the NVRTC of the extra ``jetpack6``; return None if it is not installed."""
     try:
         major, minor = importlib.metadata.version(NVRTC_PACKAGES[0]).split(".")[:2]
         spec = importlib.util.find_spec("nvidia")
@@ -182,6 +189,7 @@ def find_nvrtc() -> Nvrtc | None:
 
 @functools.cache
 def _load_nvrtc(path: str) -> ctypes.CDLL:
+    """Load the library, or raise a `MissingDependencyError`."""
     try:
         library = ctypes.CDLL(path)
     except OSError as error:
@@ -191,11 +199,13 @@ def _load_nvrtc(path: str) -> ctypes.CDLL:
 
 
 def _check(nvrtc: ctypes.CDLL, code: int) -> None:
+    """Raise a `BuildError` for an error code of NVRTC."""
     if code:
         raise BuildError(f"NVRTC: {nvrtc.nvrtcGetErrorString(code).decode()}")
 
 
-def _sized(size: ctypes._NamedFuncPointer, content: ctypes._NamedFuncPointer, program: ctypes.c_void_p) -> bytes:
+def _read(size: ctypes._NamedFuncPointer, content: ctypes._NamedFuncPointer, program: ctypes.c_void_p) -> bytes:
+    """Read a result of NVRTC by a pair of functions, one for the size and one for the content."""
     count = ctypes.c_size_t()
     size(program, ctypes.byref(count))
     data = ctypes.create_string_buffer(count.value)
@@ -207,32 +217,34 @@ def _sized(size: ctypes._NamedFuncPointer, content: ctypes._NamedFuncPointer, pr
 
 
 def architectures_inside(data: bytes) -> list[int]:
-    """The architecture of each cubin in a file, whatever that is, in the file's order.
+    """Return the architecture of each cubin in a file of any kind, in the order in which they lie there.
 
-    NVIDIA documents no format; a cubin is an ELF file of machine 190, and where its flags have the architecture was
-    read off files of CUDA 12.6 and 13.0.
+    NVIDIA does not document the format. A cubin is an ELF file for machine 190; files of CUDA 12.6 and 13.0 showed
+    where the flags have the architecture.
     """
-    found = []
+    architectures = []
     at = data.find(b"\x7fELF")
     while at >= 0:
         header = data[at : at + 64]
         if len(header) == 64 and struct.unpack_from("<H", header, 18)[0] == EM_CUDA:
             (flags,) = struct.unpack_from("<I", header, 48)
-            found.append(flags >> 8 & 0xFF if header[8] >= NEWER_FLAGS else flags & 0xFF)
+            architectures.append(flags >> 8 & 0xFF if header[8] >= NEWER_FLAGS else flags & 0xFF)
         at = data.find(b"\x7fELF", at + 4)
-    return found
+    return architectures
 
 
 def check_inside(path: Path, architectures: Sequence[int], pieces: int) -> None:
-    """That a library has machine code for each architecture.
+    """Check that a library has machine code for each architecture.
+
+    TVM silently puts source text into the library where its CUDA runtime is not loaded.
 
     Args:
-        path: the library.
-        architectures: compute capabilities, 10 * major + minor.
-        pieces: how many modules of device code it should have, each for all architectures.
+        path: The library.
+        architectures: Compute capabilities, 10 * major + minor.
+        pieces: The number of modules of device code, each of which must be there for all architectures.
 
     Raises:
-        BuildError: it has not: TVM puts source text inside, without a word, where its CUDA runtime is not loaded.
+        BuildError: Machine code is missing.
     """
     inside = architectures_inside(path.read_bytes())
     for sm in architectures:

@@ -1,4 +1,4 @@
-"""Targets for Qualcomm's HTP: what is checked of them without its compiler."""
+"""Targets for Qualcomm's HTP, as far as they can be tested without Qualcomm's compiler."""
 
 import ctypes
 import dataclasses
@@ -23,7 +23,7 @@ from vmp_edge.compile.precision import find
 from vmp_edge.errors import BuildError, MissingDependencyError, UsageError
 from vmp_edge.models import ModelOptions, VideoMamba
 
-# What Qualcomm's library does as far as ours is concerned: it keeps what deviceCreate was given.
+# A library in the place of Qualcomm's: it keeps the configuration that deviceCreate gets.
 QUALCOMM = """
 #include <stdint.h>
 #include <string.h>
@@ -137,7 +137,7 @@ def test_no_compiler_is_one_line(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.so"))
 
 
-def test_only_loaded_libraries_are_in_the_way():
+def test_a_loaded_library_is_noticed():
     assert not toolchain._is_loaded("libno-such-library.so")
     ctypes.CDLL("libm.so.6")
     assert toolchain._is_loaded("libm.so.6")
@@ -147,26 +147,26 @@ def test_a_model_in_several_parts_is_refused():
     pytest.importorskip("onnx", reason="needs onnx")
     from onnx import TensorProto, helper
 
-    def made(*kinds):
+    def model_of(*kinds):
         names = [f"t{i}" for i in range(len(kinds) + 1)]
         nodes = [helper.make_node(kind, [a], [b]) for kind, a, b in zip(kinds, names, names[1:], strict=False)]
         ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in (names[0], names[-1])]
         return helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:])).SerializeToString()
 
-    onnx_qnn.check(made("EPContext"))
+    onnx_qnn.check(model_of("EPContext"))
     for kinds, words in (
         (("EPContext", "Exp", "EPContext"), "in 2 parts and leaves Exp beside"),
         (("Exp",), "in 0 parts and leaves Exp"),
         (("EPContext", "EPContext"), "in 2 parts and leaves nothing"),
     ):
         with pytest.raises(BuildError, match=words):
-            onnx_qnn.check(made(*kinds))
+            onnx_qnn.check(model_of(*kinds))
 
 
 @pytest.mark.parametrize(
     ("options", "kinds"),
     [
-        ({}, 2),  # of both directions, and of the last layer's backwards one, which gives one token
+        ({}, 2),  # scans in both directions, and the backward scan of the last layer, which gives one token
         ({"directions": "separate", "scan_input": "conv"}, 3),
         ({"scan_order": "temporal_first", "tubelet_size": 2}, 2),
     ],
@@ -174,8 +174,8 @@ def test_a_model_in_several_parts_is_refused():
 )
 def test_parts_between_shared_scans_give_the_numbers_of_the_whole(options, kinds):
     torch.manual_seed(0)
-    given = {"embed_dim": 32, "depth": 4, "image_size": 32, "num_frames": 4, "num_classes": 5, **options}
-    model = VideoMamba(ModelOptions(**given)).eval()
+    small = {"embed_dim": 32, "depth": 4, "image_size": 32, "num_frames": 4, "num_classes": 5}
+    model = VideoMamba(ModelOptions(**{**small, **options})).eval()
     program = graph.export(model)
     whole, scans = shared.split(program)
     video = torch.randn(1, 3, 4, 32, 32)
@@ -189,7 +189,7 @@ def test_parts_between_shared_scans_give_the_numbers_of_the_whole(options, kinds
         torch.testing.assert_close(logits, model(video), atol=1e-5, rtol=1e-5)
 
 
-def test_scans_are_shared_from_a_length_on():
+def test_scans_of_many_tokens_are_shared():
     torch.manual_seed(0)
     program = graph.export(VideoMamba(ModelOptions(embed_dim=32, depth=2, image_size=32, num_frames=4, num_classes=5)))
     kind = target.load("android-qnn")
@@ -202,7 +202,7 @@ def test_scans_are_shared_from_a_length_on():
 
 
 def test_a_delegate_that_quantises_by_itself_is_given_the_clips(tmp_path, monkeypatch):
-    """ONNX Runtime's quantiser, whose model is what QNN would compile: run by its CPU, it is near the float one."""
+    """ONNX Runtime's quantiser makes the model that QNN would compile: run on the CPU, it is near the float model."""
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     import onnxruntime
 
@@ -232,13 +232,13 @@ def test_a_delegate_that_quantises_by_itself_is_given_the_clips(tmp_path, monkey
 
     recipe, scales = quantisation.load("16a8w"), []
     for headroom in (recipe.headroom, 3 * recipe.headroom):
-        made = onnx_qnn.lower_calibrated(plain, kind, dataclasses.replace(recipe, headroom=headroom), clips)
-        written = onnx.load_from_string(made.program).graph
-        constants = {each.name: numpy_helper.to_array(each) for each in written.initializer}
-        (taken,) = [node for node in written.node if node.op_type == "QuantizeLinear" and node.input[0] == "frames"]
-        scales.append(float(constants[taken.input[1]]))
-    shown = np.stack(clips)
-    assert scales[0] == pytest.approx(recipe.headroom * (shown.max() - shown.min()) / 65535, rel=1e-4)
+        delegated = onnx_qnn.lower_calibrated(plain, kind, dataclasses.replace(recipe, headroom=headroom), clips)
+        nodes = onnx.load_from_string(delegated.program).graph
+        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in nodes.initializer}
+        (first,) = [node for node in nodes.node if node.op_type == "QuantizeLinear" and node.input[0] == "frames"]
+        scales.append(float(constants[first.input[1]]))
+    frames = np.stack(clips)
+    assert scales[0] == pytest.approx(recipe.headroom * (frames.max() - frames.min()) / 65535, rel=1e-4)
     assert scales[1] == pytest.approx(3 * scales[0], rel=1e-4)
 
 
@@ -247,12 +247,12 @@ class PoorlyComputed(torch.nn.Module):
         return torch.exp(-x) + torch.sigmoid(x) + torch.rsqrt(x)
 
 
-def test_what_the_htp_computes_poorly_is_written_otherwise():
+def test_operations_that_the_htp_computes_poorly_are_replaced():
     x = torch.logspace(-3, 3, 100)
-    given = htp.well_computed(torch.export.export(PoorlyComputed(), (x,), strict=False))
-    program = htp.with_bounded_exponents(given)
-    called = {node.target: node for node in program.graph.nodes if node.op == "call_function"}
+    accurate = htp.with_accurate_operations(torch.export.export(PoorlyComputed(), (x,), strict=False))
+    program = htp.with_bounded_exponents(accurate)
+    calls = {node.target: node for node in program.graph.nodes if node.op == "call_function"}
     aten = torch.ops.aten
-    assert not {aten.sigmoid.default, aten.rsqrt.default} & set(called)
-    assert called[aten.exp.default].args[0].args[1] > -88  # below which it is anything
+    assert not {aten.sigmoid.default, aten.rsqrt.default} & set(calls)
+    assert calls[aten.exp.default].args[0].args[1] > -88  # below it the HTP's exponential can be any number
     torch.testing.assert_close(program.module()(x), PoorlyComputed()(x))

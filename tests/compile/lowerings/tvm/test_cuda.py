@@ -1,4 +1,4 @@
-"""Bundles for NVIDIA GPUs, without one: kernels compiled for each architecture, and run thread by thread on the CPU."""
+"""Bundles for NVIDIA GPUs, tested without a GPU: kernels are compiled for each architecture, and run on the CPU."""
 
 import ctypes
 import dataclasses
@@ -23,7 +23,7 @@ from vmp_edge.machine import host_machine
 pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'vmp-edge[tvm]'")
 
 from vmp_edge.compile.emulation.cuda import compile_kernels
-from vmp_edge.compile.emulation.runners import EmulatedEngine
+from vmp_edge.compile.emulation.runners import EmulatedTvm
 from vmp_edge.compile.lowerings.tvm.cuda import kernels, toolchain
 from vmp_edge.compile.lowerings.tvm.cuda.kernels import Gpu, Scan, ScanPlan, View
 from vmp_edge.compile.lowerings.tvm.lowering import to_gpu_library
@@ -50,7 +50,7 @@ def launch(library, operation, arrays):
         assert run(*sizes, ctypes.c_size_t(0), pointers) == 0
 
 
-GEMMS = [  # m, n, k, columns of a's rows, first of them
+GEMMS = [  # m, n, k, the length of a's rows, and the first column in them
     (1, 10, 96, 96, 0),
     (65, 192, 6, 38, 0),
     (65, 38, 192, 192, 0),
@@ -62,7 +62,7 @@ GEMMS = [  # m, n, k, columns of a's rows, first of them
 
 @pytest.fixture(scope="module")
 def products(tmp_path_factory):
-    """Every product of `GEMMS`, compiled once."""
+    """The library of all products of `GEMMS`, compiled once, and their operations."""
     operations = {}
     for index, (m, n, k, stride, offset) in enumerate(GEMMS):
         for dtype in ("float16", "float32"):
@@ -90,7 +90,7 @@ def test_products_agree_with_numpy(products, index, rows, extras, dtype):
     launch(library, operation, arrays)
     expected = arrays["a"][:, offset : offset + k].astype(np.float64) @ arrays["w"].astype(np.float64).T
     expected += arrays.get("bias", 0) + arrays.get("residual", np.float64(0))
-    relative = 1e-3 if operation.outputs[0].dtype == "float16" else 1e-5  # sums are float32 always
+    relative = 1e-3 if operation.outputs[0].dtype == "float16" else 1e-5  # sums are always float32
     np.testing.assert_allclose(arrays["y"], expected, rtol=relative, atol=relative * np.sqrt(k))
 
 
@@ -107,7 +107,7 @@ def test_norms_agree_with_numpy(tmp_path, rows, width, out):
 
 
 def test_scans_are_cut_as_the_library_does(tmp_path):
-    """The workspace that scan.cu asks for gives its number of chunks away."""
+    """The size of the workspace that scan.cu asks for shows its number of chunks."""
     from tests.support.cuda_sources import CUDA as SOURCES
     from tests.support.cuda_sources import compile_emulated
     from vmp_edge.ops import _cuda
@@ -141,7 +141,7 @@ def random_video(frames=4, side=32):
 
 @pytest.fixture
 def compiled(tmp_path):
-    """A model's library for GPUs and what else its bundle has, and the source of its kernels."""
+    """A function that compiles a model and returns its bundle and the source of its kernels."""
 
     def make(model, precision):
         sources = to_gpu_library(graph.export(model), CUDA, precision, NVCC, tmp_path / "model.so")
@@ -164,12 +164,12 @@ def test_single_precision_agrees_with_the_source_model(make, options, compiled):
 
 
 def check(model, compiled, precision, tolerance):
-    """Both clips go through one process: the second one is the replay of a CUDA graph."""
+    """Compare an emulated bundle with the model. Both clips go through one process: the second replays a CUDA graph."""
     bundle, sources = compiled(model, precision)
     video = random_video()
     with torch.no_grad():
         expected = model(torch.from_numpy(video)).numpy()
-    got = EmulatedEngine(bundle, sources).run(video)
+    got = EmulatedTvm(bundle, sources).run(video)
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() <= tolerance * np.ptp(expected)
     assert not np.array_equal(got[0], got[1])
@@ -185,9 +185,9 @@ def test_one_cuda_graph_holds_all_kernels_but_the_first_and_the_last(make, tmp_p
     functions = dict(part.split(":\n", 1) for part in executable.as_text().split("@")[1:] if ":\n" in part)
     assert "cuda_graph.run_or_capture" in functions["main"]
     captured = [name for name in functions if name.endswith("cuda_graph_capture")]
-    assert functions[captured[0]].count("call  vmp_scan") == 3  # two blocks' bidirectional ones, and the last token's
+    assert functions[captured[0]].count("call  vmp_scan") == 3  # both directions of block one, and two of the last
     assert "vmp_scan" not in functions["main"]
-    assert len(sources) == 2 and "mma_sync" not in sources[1]  # every product is one of ours
+    assert len(sources) == 2 and "mma_sync" not in sources[1]  # TVM generates no product
 
 
 @pytest.mark.parametrize("left", [("head",), ("*.in_x", "patch"), ()], ids=str)
@@ -238,20 +238,20 @@ def nano(tmp_path_factory):
     from vmp_edge.compile.lowerings.tvm import lowering as tvm
     from vmp_edge.compile.pipeline import Request, build
 
-    kept = []
-    emulated = tvm._emulated
-    tvm._emulated = lambda kernels=(): kept.append(kernels) or emulated(kernels)
+    recorded = []
+    original = tvm._emulator
+    tvm._emulator = lambda kernels=(): recorded.append(kernels) or original(kernels)
     try:
         bundle = build(Request(target="cuda", output=tmp_path_factory.mktemp("nano") / "bundle"))
     finally:
-        tvm._emulated = emulated
-    return bundle, kept[0]
+        tvm._emulator = original
+    return bundle, recorded[0]
 
 
-def python(bundle, folder, sources, *command, **more):
+def python(bundle, folder, sources, *command, **variables):
     """Run Python on an emulated GPU."""
     library = compile_kernels(sources, "g++", folder) if sources else ""
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(build_cuda_driver().parent), **more}
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(build_cuda_driver().parent), **variables}
     environment |= {"VMP_CUDA_KERNELS": str(library)} if sources else {}
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, cwd=folder)
 
@@ -262,30 +262,30 @@ def test_python_runs_it_on_an_emulated_gpu(nano, tmp_path):
     assert bundle.manifest.parity["emulator"] == "an emulated GPU"
     video = random_video(8, 64)
     np.save(tmp_path / "video.npy", video)
-    done = python(bundle, tmp_path, sources, "-c", RUN, str(bundle.path), "video.npy", VMP_CUDA_SM="90")
-    assert done.returncode == 0, done.stderr
-    got = np.array([line.split() for line in done.stdout.splitlines()], np.float32)
-    np.testing.assert_allclose(got, EmulatedEngine(bundle, sources).run(video), atol=1e-6)
-    done = python(bundle, tmp_path, sources, "-m", "vmp_edge", "doctor", str(bundle.path), VMP_CUDA_SM="80")
-    assert done.returncode == 0, done.stdout
-    assert "emulated GPU, sm_80, 16 SMs" in done.stdout and "nothing is missing" in done.stdout
+    process = python(bundle, tmp_path, sources, "-c", RUN, str(bundle.path), "video.npy", VMP_CUDA_SM="90")
+    assert process.returncode == 0, process.stderr
+    got = np.array([line.split() for line in process.stdout.splitlines()], np.float32)
+    np.testing.assert_allclose(got, EmulatedTvm(bundle, sources).run(video), atol=1e-6)
+    process = python(bundle, tmp_path, sources, "-m", "vmp_edge", "doctor", str(bundle.path), VMP_CUDA_SM="80")
+    assert process.returncode == 0, process.stdout
+    assert "emulated GPU, sm_80, 16 SMs" in process.stdout and "nothing is missing" in process.stdout
 
 
 def test_a_gpu_of_another_kind_is_one_line(nano, tmp_path):
     bundle, sources = nano
-    done = python(bundle, tmp_path, sources, "-m", "vmp_edge", "verify", str(bundle.path), VMP_CUDA_SM="75")
-    assert done.returncode == 1
-    assert "has machine code for sm_80, sm_90, and emulated GPU is sm_75" in done.stderr.splitlines()[-1]
+    process = python(bundle, tmp_path, sources, "-m", "vmp_edge", "verify", str(bundle.path), VMP_CUDA_SM="75")
+    assert process.returncode == 1
+    assert "has machine code for sm_80, sm_90, and emulated GPU is sm_75" in process.stderr.splitlines()[-1]
 
 
 def test_no_gpu_is_one_line(nano, tmp_path):
     bundle, _ = nano
-    done = python(bundle, tmp_path, [], "-m", "vmp_edge", "verify", str(bundle.path))
-    assert (done.returncode, "the NVIDIA driver finds no GPU" in done.stderr.splitlines()[-1]) == (1, True)
-    done = python(bundle, tmp_path, [], "-m", "vmp_edge", "doctor", str(bundle.path))
-    assert done.returncode == 1
-    assert "MISSING  engine tvm: the NVIDIA driver finds no GPU" in done.stdout
-    assert done.stdout.endswith("1 missing\n")
+    process = python(bundle, tmp_path, [], "-m", "vmp_edge", "verify", str(bundle.path))
+    assert (process.returncode, "the NVIDIA driver finds no GPU" in process.stderr.splitlines()[-1]) == (1, True)
+    process = python(bundle, tmp_path, [], "-m", "vmp_edge", "doctor", str(bundle.path))
+    assert process.returncode == 1
+    assert "MISSING  engine tvm: the NVIDIA driver finds no GPU" in process.stdout
+    assert process.stdout.endswith("1 missing\n")
 
 
 def test_a_driver_that_is_too_old_is_one_line(nano, tmp_path, monkeypatch):
@@ -299,23 +299,23 @@ def test_a_driver_that_is_too_old_is_one_line(nano, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("jetpack", [pytest.param("6", marks=needs_nvrtc), pytest.param("7", marks=needs_nvcc)])
 def test_jetson_orin_runs_under_emulators(tmp_path, jetpack, capfd):
-    """egomotion-nano with an Arm64 host, by the C++ runner: TVM's host code and runtime are the device's own."""
+    """egomotion-nano runs with an Arm64 host by the C++ runner: TVM's host code and runtime are the device's own."""
     for tool in ("qemu-aarch64", "aarch64-linux-gnu-g++"):
         if shutil.which(tool) is None:
             pytest.skip(f"not installed: {tool}")
     output = tmp_path / "bundle"
     command = ["build", "--target", "jetson-orin", "--jetpack", jetpack, "--device", "nx", "--output", str(output)]
     assert main([*command, "--json"]) == 0
-    told = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert told["gpu"] == {"architectures": [87], "cuda": told["tools"]["cuda"], "device": "nx"}
-    assert toolchain.JETPACKS[jetpack] >= tuple(map(int, told["gpu"]["cuda"].split(".")))
-    assert told["parity"]["emulator"] == "an emulated GPU, qemu-aarch64"
-    assert 0 <= told["parity"]["max_difference"] <= 5e-3
+    summary = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert summary["gpu"] == {"architectures": [87], "cuda": summary["tools"]["cuda"], "device": "nx"}
+    assert toolchain.JETPACKS[jetpack] >= tuple(map(int, summary["gpu"]["cuda"].split(".")))
+    assert summary["parity"]["emulator"] == "an emulated GPU, qemu-aarch64"
+    assert 0 <= summary["parity"]["max_difference"] <= 5e-3
     assert set(toolchain.architectures_inside((output / "model.so").read_bytes())) == {87}
     assert main(["doctor", str(output), "--json"]) == 1
-    told = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert told["missing"] == ["machine"]
-    assert {"libcuda.so.1", "libtvm_runtime_cuda.so"} <= {finding["subject"] for finding in told["bundle"]}
+    summary = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert summary["missing"] == ["machine"]
+    assert {"libcuda.so.1", "libtvm_runtime_cuda.so"} <= {finding["subject"] for finding in summary["bundle"]}
 
 
 @needs_nvcc
@@ -329,7 +329,7 @@ def test_jetson_thor_compiles(make, tmp_path):
     assert set(toolchain.architectures_inside((tmp_path / "model.so").read_bytes())) == {110}
 
 
-# ------------------------------------------------------------------------------------------------------- wrong wishes
+# ------------------------------------------------------------------------------------- machine code and its compilers
 
 
 SCAN = Scan(65, 64, 16, "float16", (("x", View(64)), ("dt", View(64)), ("B", View(32)), ("C", View(32, 16))),
@@ -355,8 +355,8 @@ def test_no_kernel_of_a_bundle_spills_a_register(nano, tmp_path):
     folders = [f"-I{folder}" for folder in toolchain.include_folders()]
     for sm in (87, 90):
         command = [NVCC.path, *toolchain.OPTIONS, "-O3", "-cubin", f"-arch=sm_{sm}", "-Xptxas", "-v", *folders]
-        done = subprocess.run([*command, "kernels.cu", "-o", "cubin"], capture_output=True, text=True, cwd=tmp_path)
-        spills = [line for line in done.stderr.splitlines() if "spill stores" in line]
+        process = subprocess.run([*command, "kernels.cu", "-o", "cubin"], capture_output=True, text=True, cwd=tmp_path)
+        spills = [line for line in process.stderr.splitlines() if "spill stores" in line]
         assert len(spills) == nano[1][0].count("__global__") > 10
         assert all("0 bytes spill stores, 0 bytes spill loads" in line for line in spills)
 
@@ -411,7 +411,7 @@ def test_a_wrong_nvcc_is_one_line(tmp_path, monkeypatch):
         (["--target", "host", "--device", "agx"], "--device is 'agx'; target host has none"),
     ],
 )
-def test_wrong_wishes_are_one_line(tmp_path, capfd, arguments, text):
+def test_wrong_options_are_one_line(tmp_path, capfd, arguments, text):
     assert main(["build", *arguments, "--output", str(tmp_path / "bundle")]) == 2
     assert text in capfd.readouterr().err.splitlines()[-1]
 

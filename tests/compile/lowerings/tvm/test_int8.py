@@ -1,4 +1,4 @@
-"""int8 products and quantised programs in TVM bundles: as numpy and PyTorch compute them."""
+"""int8 products and quantised programs in TVM bundles give the numbers of numpy and PyTorch."""
 
 import shutil
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ from vmp_edge.compile.lowerings.tvm.gemm_int8 import DOTS, Int8Gemm
 from vmp_edge.compile.lowerings.tvm.lowering import lower, resolve
 from vmp_edge.runtimes.tvm.engine import TvmEngine
 
-ALL = {"keep_float": ("*normalise.mean",)}  # no other layer stays float
+ALL = {"float": ("*normalise.mean",)}  # the only layers that stay float
 LEVELS = {"avx512": "x86-64-v4", "avx2": "x86-64-v3"}
 STATIC_RANGE = Static(0.02, -7)
 EXTRAS = {"": {}, "bias": {"bias": True}, "all": {"epsilon": 1e-2, "bias": True, "residual": True}}
@@ -38,7 +38,7 @@ PER_TOKEN = torch.ops.quantized_decomposed
 
 
 def here(simd):
-    """The target of an instruction set with what int8 needs; skips where this CPU is none."""
+    """The target of an instruction set with the features that int8 needs; skips the test if this CPU lacks them."""
     if simd not in LEVELS:
         pytest.skip("not x86-64: by an emulator")
     kind = target.for_precision(target.load(LEVELS[simd]), STATIC)
@@ -47,18 +47,18 @@ def here(simd):
     return kind
 
 
-def run(gemm, kind, rows, weight, *others):
-    """The product's result."""
+def run(gemm, kind, rows, weight, *extras):
+    """Compile a product and return its result."""
     machine = tvm.target.Target({"kind": "llvm", **kind.llvm})
     module = tvm.IRModule({gemm.name: gemm.function().with_attr("global_symbol", gemm.name)})
     result = tvm.runtime.tensor(np.full((gemm.m, gemm.n), np.nan, np.float32))
-    given = [rows, *gemm.constants(weight), *others]
-    tvm.compile(module, target=machine)[gemm.name](*map(tvm.runtime.tensor, given), result)
+    arrays = [rows, *gemm.constants(weight), *extras]
+    tvm.compile(module, target=machine)[gemm.name](*map(tvm.runtime.tensor, arrays), result)
     return result.numpy()
 
 
-def rounded(a, activations):
-    """Activations (M, K) as int8 stands for them, by PyTorch, in float64."""
+def round_trip(a, activations):
+    """Quantise activations (M, K) with PyTorch, and return the numbers that int8 stands for, in float64."""
     x = torch.from_numpy(a)
     if isinstance(activations, Dynamic):
         scale, zero = PER_TOKEN.choose_qparams_per_token_asymmetric(x, torch.int8)
@@ -75,7 +75,8 @@ def random_weight(n, k, activations):
     return Weight(values, rng.uniform(1e-3, 1e-2, n).astype(np.float32), activations)
 
 
-def multiplied(a, weight):
+def multiply(a, weight):
+    """The exact product of activations (M, K) and an int8 weight (N, K)."""
     return a @ weight.values.astype(np.float64).T * weight.scales
 
 
@@ -87,7 +88,7 @@ def multiplied(a, weight):
     ids=str,
 )
 def test_products_agree_with_numpy(simd, activations, sizes, extras):
-    """One row; rows beyond whole tiles, columns beyond whole vectors, K beyond whole steps; part of a wider array."""
+    """Also with one row, and with rows, columns and K beyond whole tiles, vectors and steps, in a wider array."""
     kind, (m, n, k) = here(simd), sizes
     part = {"row": k + 5, "first": 3} if extras == "all" else {}
     dynamic = isinstance(activations, Dynamic)
@@ -102,7 +103,7 @@ def test_products_agree_with_numpy(simd, activations, sizes, extras):
     got = run(gemm, kind, rows, weight, *([bias] if gemm.bias else []), *([residual] if gemm.residual else []))
     mean = np.square(a).mean(1, keepdims=True)
     normalised = a if gemm.epsilon is None else a / np.sqrt(mean + np.float32(gemm.epsilon))
-    expected = multiplied(rounded(normalised, activations), weight) + bias + residual
+    expected = multiply(round_trip(normalised, activations), weight) + bias + residual
     np.testing.assert_allclose(got, expected, atol=1e-4, rtol=1e-5)
 
 
@@ -120,36 +121,36 @@ EXTREMES = {
 @pytest.mark.parametrize("simd", LEVELS)
 @pytest.mark.parametrize("activations", [STATIC_RANGE, Static(0.5, 127, -127), Dynamic()], ids=str)
 def test_extreme_activations(simd, activations):
-    """What goes beyond the range is the range's end; a row of zeros, or of equal numbers, has a scale."""
+    """A number beyond the range becomes the end of the range; a row of zeros, or of equal numbers, has a scale."""
     kind, a = here(simd), np.concatenate(list(EXTREMES.values())).astype(np.float32)
     weight = random_weight(4, 12, activations)
     weight.values[:] = np.array([[127], [-127], [1], [0]])
     gemm = Int8Gemm(*a.shape[:1], 4, 12, DOTS[simd].tile, dot=DOTS[simd], dynamic=isinstance(activations, Dynamic))
-    expected = multiplied(rounded(a, activations), weight)
+    expected = multiply(round_trip(a, activations), weight)
     np.testing.assert_allclose(run(gemm, kind, a, weight), expected, rtol=1e-5, atol=1e-12)
 
 
 def test_one_function_serves_all_static_ranges():
     gemms = [Int8Gemm(3, 4, 5, TILES["avx512"]) for _ in range(2)]
-    given = [gemms[0].constants(random_weight(4, 5, Static(scale, 1)))[3] for scale in (0.5, 0.25)]
+    ranges = [gemms[0].constants(random_weight(4, 5, Static(scale, 1)))[3] for scale in (0.5, 0.25)]
     assert gemms[0].name == gemms[1].name
-    np.testing.assert_array_equal(given, [[2, 129, 0, 255], [4, 129, 0, 255]])
+    np.testing.assert_array_equal(ranges, [[2, 129, 0, 255], [4, 129, 0, 255]])
 
 
 @pytest.mark.parametrize("simd", LEVELS)
 @pytest.mark.parametrize("sizes", [(1, 5, 9), (27, 45, 7)], ids=str)
 def test_products_of_int8_weights(simd, sizes):
-    """Activations stay float."""
+    """The activations stay float."""
     kind, (m, n, k) = here(simd), sizes
     a = np.random.default_rng(3).standard_normal((m, k), dtype=np.float32)
     weight = random_weight(n, k, None)
     got = run(Gemm(m, n, k, TILES[simd], scaled=True), kind, a, weight)
-    np.testing.assert_allclose(got, multiplied(a.astype(np.float64), weight), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got, multiply(a.astype(np.float64), weight), rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture
 def lowered(tmp_path):
-    """A function that lowers a quantised program; what an engine sees of the bundle."""
+    """A function that lowers a quantised program and returns what an engine sees of the bundle."""
 
     def make(model, program, precision, kind):
         result = lower(Exported(model, program), Staging(tmp_path), kind, precision)
@@ -160,7 +161,7 @@ def lowered(tmp_path):
 
 
 def compare(engine, model, program, tolerance):
-    """An engine's logits with those of the program in PyTorch, and with the model's."""
+    """Compare an engine's logits with those of the program in PyTorch, and with the model's."""
     options = model.options
     shape = (1, 3, options.num_frames, options.image_size, options.image_size)
     video = torch.randn(shape, generator=torch.Generator().manual_seed(5))
@@ -169,18 +170,15 @@ def compare(engine, model, program, tolerance):
         exact = model(video).numpy()
     got = engine.run(video.numpy())
     np.testing.assert_allclose(got, expected, atol=tolerance, rtol=0)
-    assert not np.array_equal(got, exact)  # or nothing was quantised
+    assert not np.array_equal(got, exact)  # they would be equal if nothing was quantised
     np.testing.assert_allclose(got, exact, atol=0.02 * np.ptp(exact), rtol=0)
 
 
-OTHERS = ("separate-masked",)
-
-
 @pytest.mark.parametrize(
-    ("model", "kind"), [*(("pro", kind) for kind in KINDS), *((name, STATIC) for name in OTHERS)], indirect=["model"]
+    ("model", "kind"), [*(("pro", kind) for kind in KINDS), ("separate-masked", STATIC)], indirect=["model"]
 )
 def test_agrees_with_the_quantised_program(model, kind, lowered):
-    """To the last rounding: without what is skipped (outputs) or done in another way (the patches' dynamic ranges)."""
+    """They agree to the last rounding. Quantised outputs, which we skip, and dynamic ranges of patches are left out."""
     program = quantised(graph.export(model), kind, outputs=None)
     engine = TvmEngine(lowered(model, program, kind, target.load("host")), threads=2)
     compare(engine, model, program, 1e-5)
@@ -188,7 +186,7 @@ def test_agrees_with_the_quantised_program(model, kind, lowered):
 
 @pytest.mark.parametrize("kind", [STATIC, DYNAMIC])
 def test_agrees_where_it_differs_on_purpose(kind, lowered, make):
-    """Outputs are not quantised; the dynamic range of the patch embedding is that of a patch, not of a pixel row."""
+    """Outputs are not quantised, and a dynamic range of the patch embedding is that of a patch, not of a pixel row."""
     model = make()
     program = quantised(graph.export(model), kind, **ALL)
     engine = TvmEngine(lowered(model, program, kind, target.load("host")), threads=1)
@@ -196,7 +194,7 @@ def test_agrees_where_it_differs_on_purpose(kind, lowered, make):
 
 
 def test_quantised_outputs_would_only_add_errors():
-    """Why they are skipped: on a trained model, whose logits are close enough to the float ones to see it."""
+    """This is why they are skipped. A trained model shows it, as its logits are close enough to the float ones."""
     module, preprocessing = zoo.load("egomotion-nano").module, zoo.load("egomotion-nano").preprocessing
     options = module.options
     sizes = SimpleNamespace(manifest=SimpleNamespace(image_size=options.image_size, frames=options.num_frames))
@@ -206,7 +204,7 @@ def test_quantised_outputs_would_only_add_errors():
     for outputs in (None, "percentile"):
         program = quantised(graph.export(module), STATIC, frames[:2], outputs=outputs).module()
         with torch.no_grad():
-            pairs = [(program(one), module(clip)) for one, clip in zip(frames[2:], clips[2:], strict=True)]
+            pairs = [(program(folded), module(clip)) for folded, clip in zip(frames[2:], clips[2:], strict=True)]
         errors[outputs] = sum(float((got - expected).square().sum()) for got, expected in pairs)
     assert errors[None] < errors["percentile"]
 
@@ -221,47 +219,47 @@ def test_avx2(lowered, make):
 
 
 def test_arm64_under_an_emulator(lowered, make):
-    """With static and dynamic ranges: both are in this kind."""
+    """The kind has both static and dynamic ranges."""
     if target.runs_here(target.load("arm64")):
         pytest.skip("this machine is one: the host's tests cover it")
     missing = [tool for tool in ("qemu-aarch64", "aarch64-linux-gnu-g++") if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
-    from vmp_edge.compile.emulation.runners import EmulatedEngine
+    from vmp_edge.compile.emulation.runners import EmulatedTvm
 
     model = make()
     program = quantised(graph.export(model), STATIC, outputs=None)
     bundle = lowered(model, program, STATIC, target.load("arm64"))
     try:
-        engine = EmulatedEngine(bundle)
+        engine = EmulatedTvm(bundle)
     except MissingDependencyError as error:
         pytest.skip(str(error))
     compare(engine, model, program, 1e-5)
 
 
-def constants(module):
-    """Bytes of all tensors in a module."""
-    found = []
-    relax.analysis.post_order_visit(module["main"], found.append)
-    return sum(one.value.numpy().nbytes for one in found if isinstance(one, tvm.ir.expr.GenericConst))
+def constant_bytes(module):
+    """The number of bytes of all constants in a module."""
+    nodes = []
+    relax.analysis.post_order_visit(module["main"], nodes.append)
+    return sum(node.value.numpy().nbytes for node in nodes if isinstance(node, tvm.ir.expr.GenericConst))
 
 
 @pytest.mark.parametrize("kind", [STATIC, WEIGHT_ONLY])
 def test_no_float_weights_are_left(kind, make):
-    """At most 30 percent of the layers' weights in float, filling up and scales included."""
+    """The layers take at most 30 percent of their memory in float, with filling up and scales included."""
     program = graph.export(make(embed_dim=192, depth=2))
     tiles, dot = Tiles(TILES["avx512"]), DOTS["avx512"]
-    whole = constants(to_relax(program, tiles, dot))
+    whole = constant_bytes(to_relax(program, tiles, dot))
     layers = sum(
         parameter.numel() * 4
         for name, parameter in program.named_parameters()
         if name.endswith(".weight") and "normalise" not in name
     )
     assert whole > layers
-    assert whole - constants(to_relax(quantised(program, kind, **ALL), tiles, dot)) >= 0.7 * layers
+    assert whole - constant_bytes(to_relax(quantised(program, kind, **ALL), tiles, dot)) >= 0.7 * layers
 
 
-def test_what_a_cpu_needs(monkeypatch):
+def test_cpu_features_that_int8_needs(monkeypatch):
     features = {kind: resolve(target.load("x86-64-v4"), kind).cpu_features for kind in ("fp32", *KINDS)}
     assert [kind for kind in features if "avx512_vnni" in features[kind]] == [STATIC, DYNAMIC]
     assert resolve(target.load("x86-64-v3"), STATIC).cpu_features == target.load("x86-64-v3").cpu_features
@@ -279,7 +277,7 @@ def test_what_a_cpu_needs(monkeypatch):
         ("host", "torch", "the engine torch does not do int8 for host; choose --engine .*tvm.*"),
     ],
 )
-def test_where_there_is_no_int8(name, engine, message):
+def test_targets_and_engines_without_int8(name, engine, message):
     with pytest.raises(UsageError, match=f"^{message}$"):
         target.check_choice(target.load(name), engine, STATIC)
 
@@ -298,6 +296,6 @@ def test_other_quantisations_are_refused(make):
     layer = next(node for node in program.graph.nodes if getattr(node.target, "__name__", "") == "conv2d.default")
     scheme = layer.args[1]
     values, scales, zeros = (argument.name for argument in scheme.args[:3])
-    given = {values: np.zeros((2, 3), np.int8), scales: np.ones(2, np.float32), zeros: np.array([0, 1])}
+    parameters = {values: np.zeros((2, 3), np.int8), scales: np.ones(2, np.float32), zeros: np.array([0, 1])}
     with pytest.raises(BuildError, match="only int8 weights with a scale for each row and no zero points"):
-        weight_of(layer, given)
+        weight_of(layer, parameters)

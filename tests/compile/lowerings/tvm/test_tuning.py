@@ -1,4 +1,4 @@
-"""Tuning logs: made on this machine, read by later builds, and refused in one line where they are not what they say."""
+"""Tuning logs are made on this machine and read by later builds; a damaged log is refused in one line."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ def kind(tmp_path):
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    """Fewer tiles and turns: what is chosen does not matter here."""
+    """Try few tiles in one round each: which one is the fastest does not matter here."""
     monkeypatch.setattr(tuning, "ROUNDS", 1)
     monkeypatch.setattr(tuning, "VECTORS", 1)
     monkeypatch.setattr(tuning, "BLOCKS", (2,))
@@ -52,13 +52,13 @@ def test_a_log_is_made_read_and_added_to(kind):
 
 @pytest.mark.parametrize("simd", TILES)
 def test_tiles_fit_the_registers(simd, monkeypatch):
-    tried = []
+    timed = []
     monkeypatch.setattr(tuning, "VECTORS", 6)
-    monkeypatch.setattr(tuning, "_time", lambda _, gemm, tiles: tried.extend(tiles) or dict.fromkeys(tiles, 1.0))
+    monkeypatch.setattr(tuning, "_time", lambda _, gemm, tiles: timed.extend(tiles) or dict.fromkeys(tiles, 1.0))
     kind = dataclasses.replace(NATIVE, simd=simd)
-    assert set(tuning.time_tiles(kind, Gemm(100, 96, 8, TILES[simd]))) == set(tried)
-    assert all(tile.rows * tile.vectors + tile.vectors + 1 <= REGISTERS[simd] for tile in tried)
-    assert TILES[simd] in tried and len(tried) > 10
+    assert set(tuning.time_tiles(kind, Gemm(100, 96, 8, TILES[simd]))) == set(timed)
+    assert all(tile.rows * tile.vectors + tile.vectors + 1 <= REGISTERS[simd] for tile in timed)
+    assert TILES[simd] in timed and len(timed) > 10
 
 
 def test_the_shipped_logs_can_be_read():
@@ -108,12 +108,12 @@ def test_a_log_that_cannot_be_written_says_what_to_do(kind):
         tuning.tune(kind, [])
 
 
-def test_only_where_the_target_runs(checkpoint, tmp_path, capfd, monkeypatch):
+def test_only_a_machine_that_runs_the_target_can_tune(checkpoint, tmp_path, capfd, monkeypatch):
     kinds = [kind for kind in map(target.load, target.names()) if "tvm" in kind.engines and kind.gpu is None]
-    other = next(kind.name for kind in kinds if kind.machine not in ("host", NATIVE.machine))
-    command = ["build", "--target", other, "--engine", "tvm", "--checkpoint", str(checkpoint), "--tune"]
+    foreign = next(kind.name for kind in kinds if kind.machine not in ("host", NATIVE.machine))
+    command = ["build", "--target", foreign, "--engine", "tvm", "--checkpoint", str(checkpoint), "--tune"]
     assert main([*command, "--output", str(tmp_path / "b")]) == 2
-    assert f"this one cannot run {other}" in capfd.readouterr().err.splitlines()[-1]
+    assert f"this one cannot run {foreign}" in capfd.readouterr().err.splitlines()[-1]
     assert main(["build", "--target", "host", "--tune", "--output", str(tmp_path / "b")]) == 2
     assert "executorch has nothing to tune" in capfd.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "b").exists()

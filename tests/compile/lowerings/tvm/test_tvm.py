@@ -1,4 +1,4 @@
-"""TVM bundles give the source model's numbers, on this CPU, at every x86-64 level that it has, and emulated on Arm."""
+"""TVM bundles give the source model's numbers on this CPU, at every x86-64 level that it has, and on emulated Arm."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ X86_LEVELS = ["x86-64-v3", "x86-64-v4"]
 
 @pytest.fixture
 def as_bundle(tmp_path):
-    """What an engine sees of a bundle of a model, whose library is compiled now."""
+    """A function that compiles a model and returns what an engine sees of its bundle."""
 
     def make(model, kind=NATIVE):
         to_library(graph.export(model), kind, tmp_path / "model.so")
@@ -59,17 +59,17 @@ def test_agrees_with_the_source_model(model, as_bundle):
     got = engine.run(video)
     assert got.shape == expected.shape
     np.testing.assert_allclose(got, expected, atol=1e-4, rtol=0)
-    elsewhere = []  # a thread has a pool of its own
-    thread = threading.Thread(target=lambda: elsewhere.append(engine.run(video)))
+    results = []  # of another thread, which has a pool of its own
+    thread = threading.Thread(target=lambda: results.append(engine.run(video)))
     thread.start()
     thread.join()
-    np.testing.assert_array_equal(elsewhere[0], got)
+    np.testing.assert_array_equal(results[0], got)
     engine.close()
     engine.close()
 
 
-def compiled(function, name):
-    """A TIR function as Python calls it, on this CPU."""
+def compile_here(function, name):
+    """Compile a TIR function for this CPU, and return it as a Python function."""
     module = tvm.IRModule({name: function.with_attr("global_symbol", name)})
     return tvm.compile(module, target=tvm.target.Target({"kind": "llvm", **NATIVE.llvm}))[name]
 
@@ -82,7 +82,7 @@ EXTRAS = {"": {}, "bias": {"bias": True}, "all": {"epsilon": 1e-2, "bias": True,
 @pytest.mark.parametrize("extras", EXTRAS)
 @pytest.mark.parametrize(("first", "blocks"), [(None, 1), (3, 2)])
 def test_products_agree_with_numpy(simd, sizes, extras, first, blocks):
-    """Every tile on this CPU: LLVM makes do with the registers that there are."""
+    """All tiles run on this CPU: LLVM makes do with the registers that there are."""
     extra = EXTRAS[extras]
     part = {} if first is None else {"row": sizes[2] + 5, "first": first}
     gemm = Gemm(*sizes, dataclasses.replace(TILES[simd], blocks=blocks), **part, **extra)
@@ -93,9 +93,9 @@ def test_products_agree_with_numpy(simd, sizes, extras, first, blocks):
     weight = rng.standard_normal((gemm.n, gemm.k), dtype=np.float32)
     bias = rng.standard_normal(gemm.n, dtype=np.float32) * gemm.bias
     residual = rng.standard_normal((gemm.m, gemm.n), dtype=np.float32) * gemm.residual
-    given = [rows, gemm.pack(weight), *([bias] if gemm.bias else []), *([residual] if gemm.residual else [])]
+    arrays = [rows, gemm.pack(weight), *([bias] if gemm.bias else []), *([residual] if gemm.residual else [])]
     result = tvm.runtime.tensor(np.full((gemm.m, gemm.n), np.nan, np.float32))
-    compiled(gemm.function(), gemm.name)(*map(tvm.runtime.tensor, given), result)
+    compile_here(gemm.function(), gemm.name)(*map(tvm.runtime.tensor, arrays), result)
     wide = a.astype(np.float64)
     scale = 1 if gemm.epsilon is None else (np.square(wide).mean(1, keepdims=True) + gemm.epsilon) ** -0.5
     np.testing.assert_allclose(result.numpy(), wide * scale @ weight.T + bias + residual, atol=1e-4, rtol=1e-5)
@@ -110,7 +110,7 @@ def operators(tmp_path_factory):
 
 
 def arguments(case):
-    """A case's tensors and options as the operators take them, without the result."""
+    """The arguments of an operator for a case, without the result."""
     tensors, firsts = [], []
     for name, tensor in case.inputs().items():
         first = 0
@@ -161,16 +161,16 @@ def need_emulator():
     missing = [tool for tool in ("qemu-aarch64", "aarch64-linux-gnu-g++") if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
-    from vmp_edge.compile.emulation.runners import runtime_libraries
+    from vmp_edge.compile.cross import tvm_runtime
 
     try:
-        runtime_libraries("aarch64")
+        tvm_runtime("aarch64")
     except MissingDependencyError as error:
         pytest.skip(str(error))
 
 
 def test_arm64_runs_under_an_emulator(tmp_path, capfd):
-    """egomotion-nano, cross-compiled, by the C++ runner."""
+    """egomotion-nano is cross-compiled and run by the C++ runner."""
     if host_machine() == "aarch64":
         pytest.skip("this machine is one: the host's tests cover it")
     need_emulator()
@@ -199,7 +199,7 @@ def test_a_bundle_that_cannot_be_run_says_so(tmp_path, checkpoint, capfd, monkey
 
 
 def test_the_runner_needs_no_python(tmp_path, checkpoint):
-    """The C++ program, on this machine's own bundle."""
+    """The C++ runner runs this machine's own bundle."""
     bundle = build(Request(target="host", engine="tvm", checkpoint=checkpoint, output=tmp_path / "bundle"))
     video = random_video(batch=2)
     video.transpose(0, 2, 1, 3, 4).tofile(tmp_path / "in")
@@ -219,9 +219,9 @@ def test_the_runner_needs_no_python(tmp_path, checkpoint):
     with load(bundle.path) as recognizer:
         np.testing.assert_array_equal(got, recognizer.predict_video(video))
     (tmp_path / "in").write_bytes(b"1234567")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr == "runner: the input file is not a whole number of clips\n"
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert process.stderr == "runner: the input file is not a whole number of clips\n"
 
 
 RUN_WITHOUT_TORCH = """
@@ -238,12 +238,12 @@ print(json.dumps([name for name in ("torch", "tvm") if name in sys.modules]))
 def test_runs_without_pytorch_and_compiler(tmp_path, checkpoint):
     bundle = build(Request(target="host", engine="tvm", checkpoint=checkpoint, output=tmp_path / "bundle"))
     command = [sys.executable, "-c", RUN_WITHOUT_TORCH, str(bundle.path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert json.loads(done.stdout) == []
-    assert done.stderr == ""
+    process = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert json.loads(process.stdout) == []
+    assert process.stderr == ""
 
 
-def test_a_cpu_that_lacks_something_is_told(tmp_path, checkpoint):
+def test_a_cpu_that_lacks_a_feature_is_refused(tmp_path, checkpoint):
     bundle = build(Request(target="host", engine="tvm", checkpoint=checkpoint, output=tmp_path / "bundle"))
     manifest = dataclasses.replace(bundle.manifest, cpu_features=("avx1024",))
     with pytest.raises(BundleError, match="needs a CPU with avx1024, which this one lacks"):
@@ -280,10 +280,10 @@ def test_missing_extra_is_one_line(tmp_path, checkpoint, missing):
     command = [sys.executable, "-c", program, "build", "--target", "host", "--engine", "tvm"]
     command += ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "bundle")]
     environment = {**os.environ, "VMP_EDGE_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "pip install 'vmp-edge[tvm]'" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    process = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert process.returncode == 1
+    assert "pip install 'vmp-edge[tvm]'" in process.stderr.splitlines()[-1]
+    assert "Traceback" not in process.stderr
     assert not (tmp_path / "bundle").exists()
 
 

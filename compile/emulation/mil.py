@@ -1,7 +1,8 @@
-"""Core ML's programs run by NumPy, for machines without Core ML: what the file says, not how a device rounds.
+"""Run Core ML's programs (MIL) with NumPy, for machines without Core ML.
 
-Each operation gives float16, and sums inside one are float32. How the Neural Engine sums, Apple does not say.
-Definitions: coremltools' reference of MIL operations (iOS 15 to 17).
+This shows what the file computes, not how a device rounds: each operation's result is float16, and sums inside an
+operation are float32. Apple does not say how the Neural Engine sums. The definitions are those of coremltools'
+reference of MIL operations (iOS 15 to 17).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def _pad(x: Array, pad: Any, mode: Any, constant_val: Any) -> Array:
 
 
 def _conv(x: Array, weight: Array, bias: Array | None, strides: Any, pad_type: Any) -> Array:
-    """Patches that lie side by side, the model's only convolution: (B, C, H, W) -> (B, F, H / s, W / s)."""
+    """Convolve patches that lie side by side, as the model's only convolution does: (B, C, H, W) -> (B, F, h, w)."""
     side = weight.shape[-1]
     assert pad_type == "valid" and weight.shape[2:] == (side, side) and list(strides) == [side, side]
     batch, channels, height, width = x.shape
@@ -53,7 +54,7 @@ def _linear(x: Array, weight: Array, bias: Array | None) -> Array:
     return y if bias is None else np.add(y, bias)
 
 
-# By operation: what it takes, by the names of its inputs, and what it does with them in float32.
+# For each operation the names of its inputs, and the function that computes it from them in float32.
 OPERATIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "add": ("x y", np.add),
     "sub": ("x y", np.subtract),
@@ -84,46 +85,48 @@ OPERATIONS: dict[str, tuple[str, Callable[..., Any]]] = {
 
 
 class Interpreter:
-    """Runs an ML program; keeps a result until its last use, as all of a large model's would fill the memory.
+    """An interpreter of an ML program.
+
+    It keeps each result only until its last use, as all results of a large model together would fill the memory.
 
     Args:
-        function: coremltools' ``main``, of `OPERATIONS` alone.
+        function: coremltools' ``main``, with no other operations than those in `OPERATIONS`.
     """
 
     def __init__(self, function: Any) -> None:
         self.function = function
         self._operations = [operation for operation in function.operations if operation.op_type != "const"]
-        self._last: list[list[str]] = []  # of each operation: what nothing needs after it
+        self._last_used: list[list[str]] = []  # for each operation, the results that nothing reads after it
         needed = {output.name for output in function.outputs}
         for operation in reversed(self._operations):
-            names = {given.name for given in operation.get_flattened_inputs()}
-            self._last.append(sorted(names - needed))
+            names = {value.name for value in operation.get_flattened_inputs()}
+            self._last_used.append(sorted(names - needed))
             needed |= names
-        self._last.reverse()
+        self._last_used.reverse()
 
     def run(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The program's one output, in float32, of its one input."""
+        """Return the program's one output, in float32, for its one input."""
         (name,) = self.function.inputs
         values: dict[str, Array] = {name: frames}
-        with np.errstate(over="ignore"):  # of float16: infinite, as on a device
-            for operation, last in zip(self._operations, self._last, strict=True):
+        with np.errstate(over="ignore"):  # numbers beyond float16 become infinite, as on a device
+            for operation, last_used in zip(self._operations, self._last_used, strict=True):
                 values[operation.outputs[0].name] = self._compute(operation, values)
-                for done in last:
-                    values.pop(done, None)  # constants are not in it
+                for unneeded in last_used:
+                    values.pop(unneeded, None)  # constants are not in `values`
         (output,) = self.function.outputs
         return values[output.name].astype(np.float32)
 
     def _compute(self, operation: Any, values: dict[str, Array]) -> Array:
         names, compute = OPERATIONS[operation.op_type]
-        given = [_value(operation.inputs.get(name), values) for name in names.split()]
-        return np.asarray(compute(*given)).astype(np.float16)
+        arguments = [_value(operation.inputs.get(name), values) for name in names.split()]
+        return np.asarray(compute(*arguments)).astype(np.float16)
 
 
-def _value(given: Any, values: dict[str, Array]) -> Any:
-    """A constant, an earlier result, or several; float16 as float32."""
-    if given is None:
+def _value(source: Any, values: dict[str, Array]) -> Any:
+    """Return an operation's input: a constant or an earlier result, or a list of them; float16 becomes float32."""
+    if source is None:
         return None
-    if isinstance(given, (list, tuple)):
-        return [_value(each, values) for each in given]
-    value = values.get(given.name, given.val)
+    if isinstance(source, (list, tuple)):
+        return [_value(item, values) for item in source]
+    value = values.get(source.name, source.val)
     return value.astype(np.float32) if getattr(value, "dtype", None) == np.float16 else value
