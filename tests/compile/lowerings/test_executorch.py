@@ -29,6 +29,20 @@ def library():
     return build_library()
 
 
+@pytest.fixture(scope="module")
+def lowered():
+    """A function that lowers a model: each model once, as they differ in options alone."""
+    programs = {}
+
+    def lower(model):
+        options = repr(model.options)
+        if options not in programs:
+            programs[options] = to_executorch(graph.export(model))
+        return programs[options]
+
+    return lower
+
+
 @pytest.fixture
 def as_bundle(tmp_path, library):
     """What an engine sees of a bundle with this program."""
@@ -41,8 +55,8 @@ def as_bundle(tmp_path, library):
     return make
 
 
-def test_agrees_with_the_source_model(model, as_bundle):
-    engine = ExecuTorchEngine(as_bundle(to_executorch(graph.export(model)).buffer, model.options))
+def test_agrees_with_the_source_model(model, lowered, as_bundle):
+    engine = ExecuTorchEngine(as_bundle(lowered(model).buffer, model.options))
     video = np.random.default_rng(0).standard_normal((2, 3, 4, 32, 32), dtype=np.float32)
     with torch.no_grad():
         expected = model(torch.from_numpy(video)).numpy()
@@ -56,9 +70,9 @@ def test_agrees_with_the_source_model(model, as_bundle):
     engine.close()
 
 
-def test_everything_but_the_operators_is_delegated(model):
-    lowered = to_executorch(graph.export(model)).exported_program().graph_module.graph
-    left = {str(node.target) for node in lowered.nodes if node.op == "call_function"}
+def test_everything_but_the_operators_is_delegated(model, lowered):
+    nodes = lowered(model).exported_program().graph_module.graph.nodes
+    left = {str(node.target) for node in nodes if node.op == "call_function"}
     left -= {"executorch_call_delegate", "<built-in function getitem>"}
     left = {name for name in left if not name.startswith(("vmp.", "<function alloc"))}
     # the class token alone goes on to the head
