@@ -138,11 +138,9 @@ print(json.dumps({"label": prediction.label}))
 """
 
 
-def test_runs_without_importing_pytorch(tmp_path, checkpoint):
-    from vmp_edge.compile.pipeline import Request, build
-
-    bundle = build(Request(target="host", checkpoint=checkpoint, output=tmp_path / "bundle"))
-    command = [sys.executable, "-c", RUN_WITHOUT_TORCH, str(bundle.path)]
+def test_runs_without_importing_pytorch(tmp_path, checkpoint, once):
+    bundle = once.bundle("--target", "host", "--engine", "executorch", checkpoint=checkpoint)
+    command = [sys.executable, "-c", RUN_WITHOUT_TORCH, str(bundle)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert json.loads(done.stdout)["label"].startswith("class-")
     assert done.stderr == ""
