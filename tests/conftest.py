@@ -1,9 +1,14 @@
-"""What the tests of the device side share: a small bundle in a numpy engine, and a video of known content."""
+"""What all tests share: threads, order and marks, a small bundle in a numpy engine, and a video of known content."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+
+# Before anything loads OpenMP: the tests' models are small, and two workers with a thread for every core each would
+# spend much of their time waiting for each other. What is about threads sets their number itself.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
 import pytest
@@ -11,9 +16,34 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from bundles import FRAMES, SIZE, grey, make_manifest, write_bundle
+from once import Once
+from slow import is_slow, rank
 
 from vmp_edge.bundle.check import check_clip
 from vmp_edge.recognizer import load
+
+
+def pytest_collection_modifyitems(config, items):
+    """Mark what `make check` leaves out; workers begin with the files that take longest, so that they end together."""
+    for item in items:
+        if is_slow(item.nodeid):
+            item.add_marker(pytest.mark.slow)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: rank(item.nodeid))
+
+
+@pytest.fixture(autouse=True)
+def few_threads():
+    """PyTorch's threads are the process's: a test that sets their number does not set it for those that follow."""
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    if (torch := sys.modules.get("torch")) and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """Builds and bundles that several tests take as given."""
+    return Once(tmp_path_factory)
 
 
 @pytest.fixture

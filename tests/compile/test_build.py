@@ -113,12 +113,11 @@ def test_a_bundle_whose_features_are_wrong_is_not_written(capfd, tmp_path, check
     assert code == 1 and "bundle's features" in err[-1] and not (tmp_path / "out").exists()
 
 
-def test_bundles_of_both_engines_agree_with_the_checkpoint(capfd, tmp_path, checkpoint):
+def test_bundles_of_both_engines_agree_with_the_checkpoint(once, checkpoint):
     clip = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     scores = []
     for engine in ("executorch", "torch"):
-        output = tmp_path / engine
-        run(capfd, "build", "--target", "host", "--engine", engine, "--checkpoint", checkpoint, "--output", output)
+        output = once.bundle("--target", "host", "--engine", engine, checkpoint=checkpoint)
         scores.append(vmp_edge.load(output, threads=None).predict(clip).scores)
     model = vmp_edge.models.load_checkpoint(checkpoint)
     with torch.no_grad():

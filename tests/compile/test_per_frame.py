@@ -83,13 +83,12 @@ def stream_scores(bundle):
 
 
 @pytest.mark.parametrize("engine", MODULES)
-def test_a_bundle_streams_as_the_model_does(capfd, tmp_path, engine):
+def test_a_bundle_streams_as_the_model_does(capfd, tmp_path, once, engine):
     pytest.importorskip(MODULES[engine], reason=f"needs {engine}")
     model = make_model(**VARIANTS["pro-conv-tubelet"])
     torch.save({"model": model.state_dict(), "options": vars(model.options)}, tmp_path / "small.pth")
-    given = ("--checkpoint", tmp_path / "small.pth", "--engine")
-    plain = build(capfd, tmp_path / "plain", *given, "torch")
-    apart = build(capfd, tmp_path / "apart", *given, engine, "--per-frame")
+    plain = once.bundle("--target", "host", "--engine", "torch", checkpoint=tmp_path / "small.pth")
+    apart = build(capfd, tmp_path / "apart", "--checkpoint", tmp_path / "small.pth", "--engine", engine, "--per-frame")
     expected = stream_scores(plain)
     assert len(expected) == 9
     np.testing.assert_allclose(stream_scores(apart), expected, atol=1e-5, rtol=0)

@@ -1,13 +1,16 @@
 """`vmp-edge build` in int8: what it writes, what it measures, and what it refuses."""
 
 import json
+import shutil
 from dataclasses import replace
+from functools import cache
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import yaml
+from small_models import make_model
 
 pytest.importorskip("executorch", reason="needs executorch")
 
@@ -60,30 +63,15 @@ def test_recipes_and_engines_know_the_same_precisions():
     assert set(QUANTISED) <= set(target.load("host").precisions)
 
 
-@pytest.mark.parametrize("precision", QUANTISED)
-@pytest.mark.parametrize("variant", [{}, {"directions": "separate", "scan_order": "temporal_first"}], ids=str)
-def test_everything_stays_in_the_delegate(make, precision, variant):
-    """No layer, no rounding and no int8 weight is left to ExecuTorch's portable kernels."""
-    program = graph.export(make(**variant))
-    torch.manual_seed(0)
-    inputs = [torch.randn_like(program.example_inputs[0][0])]
-    lowered = to_executorch(quantisation.quantise(program, quantisation.load(precision), inputs))
-    nodes = lowered.exported_program().graph_module.graph.nodes
-    left = {str(node.target) for node in nodes if node.op == "call_function"}
-    left -= {"executorch_call_delegate", "<built-in function getitem>"}
-    assert {name for name in left if not name.startswith(("vmp.", "<function alloc"))} <= {"aten.select_copy.int_out"}
+VARIANTS = {"pro": {}, "separate": {"directions": "separate", "scan_order": "temporal_first"}}
 
 
-KERNELS = {  # by precision: input and weight of XNNPACK's fully connected operators and convolutions
-    "int8": {"qdint8 qcint8", "qint8 qcint8", "fp32 fp32"},
-    "int8-dynamic": {"qdint8 qcint8", "fp32 fp32"},
-    "int8-weight-only": {"fp32 qcint8", "fp32 fp32"},
-}
+@cache
+def lowered(precision, variant):
+    """A small model's program, what ExecuTorch makes of it in a precision, and what XNNPACK was given meanwhile.
 
-
-@pytest.mark.parametrize("precision", QUANTISED)
-def test_xnnpack_computes_in_integers(make, monkeypatch, precision):
-    """What is handed to XNNPACK are integers, but for the layers that the recipe leaves in float."""
+    The last are the types of input and weight of its fully connected operators and convolutions.
+    """
     from executorch.backends.xnnpack import xnnpack_preprocess
 
     found = []
@@ -99,11 +87,37 @@ def test_xnnpack_computes_in_integers(make, monkeypatch, precision):
                 found.append(f"{types[node.input1_id]} {types[node.filter_id]}")
         return serialise(graph, *rest)
 
-    monkeypatch.setattr(xnnpack_preprocess, "serialize_xnnpack_binary", spy)
-    program = graph.export(make())
+    program = graph.export(make_model(**VARIANTS[variant]))
+    torch.manual_seed(0)
     inputs = [torch.randn_like(program.example_inputs[0][0])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(xnnpack_preprocess, "serialize_xnnpack_binary", spy)
+        made = to_executorch(quantisation.quantise(program, quantisation.load(precision), inputs))
+    return program, made, found
+
+
+@pytest.mark.parametrize("precision", QUANTISED)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_everything_stays_in_the_delegate(precision, variant):
+    """No layer, no rounding and no int8 weight is left to ExecuTorch's portable kernels."""
+    nodes = lowered(precision, variant)[1].exported_program().graph_module.graph.nodes
+    left = {str(node.target) for node in nodes if node.op == "call_function"}
+    left -= {"executorch_call_delegate", "<built-in function getitem>"}
+    assert {name for name in left if not name.startswith(("vmp.", "<function alloc"))} <= {"aten.select_copy.int_out"}
+
+
+KERNELS = {  # by precision: input and weight of XNNPACK's fully connected operators and convolutions
+    "int8": {"qdint8 qcint8", "qint8 qcint8", "fp32 fp32"},
+    "int8-dynamic": {"qdint8 qcint8", "fp32 fp32"},
+    "int8-weight-only": {"fp32 qcint8", "fp32 fp32"},
+}
+
+
+@pytest.mark.parametrize("precision", QUANTISED)
+def test_xnnpack_computes_in_integers(precision):
+    """What is handed to XNNPACK are integers, but for the layers that the recipe leaves in float."""
+    program, _, found = lowered(precision, "pro")
     recipe = quantisation.load(precision)
-    to_executorch(quantisation.quantise(program, recipe, inputs))
     assert set(found) == KERNELS[precision]
     layers = [name for name, _ in quantisation.layers(program.module(check_guards=False))]
     assert found.count("fp32 fp32") == sum(recipe.kind(name) is None for name in layers)
@@ -134,10 +148,9 @@ def test_a_calibrated_bundle(capfd, tmp_path, checkpoint, clips):
     assert code == 0, lines  # the report beside a bundle is in nobody's way
 
 
-def test_verify_sees_another_output(capfd, tmp_path, checkpoint):
-    output = tmp_path / "bundle"
-    build = ("build", "--target", "host", "--checkpoint", checkpoint, "--precision", "int8-dynamic", "--output", output)
-    assert run(capfd, *build)[0] == 0
+def test_verify_sees_another_output(capfd, tmp_path, checkpoint, once):
+    built = once.bundle("--target", "host", "--precision", "int8-dynamic", checkpoint=checkpoint)
+    output = shutil.copytree(built, tmp_path / "bundle")
     path = output / "manifest.yaml"
     manifest = yaml.safe_load(path.read_text())
     check = manifest["parity"]["check"]
@@ -150,11 +163,8 @@ def test_verify_sees_another_output(capfd, tmp_path, checkpoint):
 
 
 @pytest.mark.parametrize("precision", ["int8-dynamic", "int8-weight-only"])
-def test_precisions_that_need_no_clips(capfd, tmp_path, checkpoint, precision):
-    output = tmp_path / "out" / "bundle"
-    build = ("build", "--target", "host", "--checkpoint", checkpoint, "--precision", precision, "--output", output)
-    code, _, lines = run(capfd, *build)
-    assert code == 0, lines
+def test_precisions_that_need_no_clips(checkpoint, once, precision):
+    output = once.bundle("--target", "host", "--precision", precision, checkpoint=checkpoint)
     manifest = Bundle.open(output).manifest
     assert manifest.precision == precision and "measured" not in manifest.accuracy
     assert [path.name for path in output.parent.iterdir()] == ["bundle"]  # nothing to report

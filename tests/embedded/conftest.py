@@ -5,23 +5,24 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from embedded import NATIVE, Library, cmake, write_fake
+from embedded import NATIVE, Library, cmake, have_gstreamer, write_fake
 
 from vmp_edge.runtimes.tvm.library import package_folder
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory):
-    """The folder with libvmp_edge.so, the engine that needs nothing, and the suite; a debug build."""
+def built(once):
+    """The folder with libvmp_edge.so, the engine that needs nothing, the suite, and the plugin where GStreamer is.
+
+    It is a debug build, which all workers share.
+    """
     if not any(shutil.which(compiler) for compiler in ("c++", "g++", "clang++")):
         pytest.skip("needs a C++ compiler")
+    options = ["-DCMAKE_BUILD_TYPE=Debug", f"-DVMP_EDGE_TVM_FFI={package_folder('tvm_ffi')}"]
+    if have_gstreamer():
+        options.append("-DVMP_EDGE_GSTREAMER=ON")
     try:
-        return cmake(
-            NATIVE,
-            tmp_path_factory.mktemp("embedded"),
-            "-DCMAKE_BUILD_TYPE=Debug",
-            f"-DVMP_EDGE_TVM_FFI={package_folder('tvm_ffi')}",
-        )
+        return once.make("embedded", lambda folder: cmake(NATIVE, folder, *options))
     except AssertionError as error:
         if "libyaml is missing" in str(error):
             pytest.skip("needs libyaml (Debian: apt install libyaml-dev)")

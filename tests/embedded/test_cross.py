@@ -12,7 +12,6 @@ import pytest
 from embedded import ROOT, cmake, write_fake
 
 from vmp_edge.calibration.egomotion import sample
-from vmp_edge.cli import main
 from vmp_edge.compile.cross import executorch_sdk, tvm_runtime
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.recognizer import load
@@ -59,20 +58,19 @@ def emulated(example, libraries, bundle, frames):
 
 
 @pytest.mark.parametrize(("arm", "engine"), [("arm64", "tvm"), ("arm64-executorch", "executorch")])
-def test_recognises_under_qemu(example, libraries, tmp_path, arm, engine):
+def test_recognises_under_qemu(example, libraries, once, arm, engine):
     if engine == "executorch":
         try:
             libraries = executorch_sdk("aarch64") / "lib"
         except MissingDependencyError as error:
             pytest.skip(str(error))
-    for target, kind in ((arm, engine), ("host", "torch")):
-        build = ["build", "--target", target, "--engine", kind, "--output", str(tmp_path / target)]
-        assert main(build) == 0
+    bundle = once.bundle("--target", arm, "--engine", engine)
+    host = once.bundle("--target", "host", "--engine", "torch")
     frames = sample.frames(np.random.default_rng(0), sample.script()[:2])[:40]
-    done = emulated(example, libraries, tmp_path / arm, frames)
+    done = emulated(example, libraries, bundle, frames)
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()]
-    with load(tmp_path / "host") as recognizer:
+    with load(host) as recognizer:
         stream = Stream(recognizer)
         expected = [found for i, frame in enumerate(frames) if (found := stream.push(frame, i / 30))]
     assert [(one["frame"], one["label"]) for one in results] == [(one.frame, one.label) for one in expected] != []

@@ -7,14 +7,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 from brightness_engine import LABELS
 from bundles import FRAMES
-from embedded import NATIVE, ROOT, cmake, write_fake
+from embedded import NATIVE, ROOT, cmake, have_gstreamer, write_fake
 
 from vmp_edge.recognizer import load
 from vmp_edge.runtimes.executorch.library import executorch_folder
@@ -28,12 +27,11 @@ AT_ONCE = "smoothing-windows=0 smoothing-margin=0 smoothing-hold=1"
 @pytest.fixture(scope="session")
 def plugin(built):
     """The build folder with the plugin, and with gst_watch."""
-    modules = "gstreamer-1.0 >= 1.20 gstreamer-base-1.0 gstreamer-video-1.0"
     if not shutil.which("gst-launch-1.0") or not shutil.which("pkg-config"):
         pytest.skip("needs GStreamer (Debian: apt install gstreamer1.0-tools gstreamer1.0-plugins-base pkg-config)")
-    if subprocess.run(["pkg-config", "--exists", modules], check=False).returncode:
+    if not have_gstreamer():
         pytest.skip("needs GStreamer's headers (Debian: apt install libgstreamer-plugins-base1.0-dev)")
-    return cmake(NATIVE, built, "-DVMP_EDGE_GSTREAMER=ON")
+    return built
 
 
 @pytest.fixture
@@ -272,14 +270,10 @@ def test_an_engine_that_fails_ends_the_pipeline(run, engine_folder, tmp_path, wa
 
 
 @pytest.fixture(scope="session")
-def egomotion(tmp_path_factory):
+def egomotion(once):
     """The path of egomotion-nano's bundle for this machine."""
     pytest.importorskip("executorch", reason="needs executorch")
-    path = tmp_path_factory.mktemp("egomotion") / "bundle"
-    command = [sys.executable, "-m", "vmp_edge", "build", "--target", "host", "--output", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return path
+    return once.bundle("--target", "host", "--engine", "executorch")
 
 
 def test_without_gstreamer_cmake_says_what_to_install(tmp_path, monkeypatch, plugin):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_uint32, c_void_p
@@ -103,6 +104,14 @@ def cmake(source: Path, build: Path, *options: str, targets: tuple[str, ...] = (
         done = subprocess.run(step, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return build
+
+
+def have_gstreamer() -> bool:
+    """Return whether GStreamer's headers are installed."""
+    modules = "gstreamer-1.0 >= 1.20 gstreamer-base-1.0 gstreamer-video-1.0"
+    if shutil.which("pkg-config") is None:
+        return False
+    return subprocess.run(["pkg-config", "--exists", modules], check=False).returncode == 0
 
 
 class EdgeError(Exception):

@@ -31,6 +31,7 @@ def few(monkeypatch):
     monkeypatch.setattr(tuning, "ROUNDS", 1)
     monkeypatch.setattr(tuning, "VECTORS", 1)
     monkeypatch.setattr(tuning, "BLOCKS", (2,))
+    monkeypatch.setattr(tuning, "REGISTERS", dict.fromkeys(TILES, 8))  # small tiles compile faster
 
 
 def test_a_log_is_made_read_and_added_to(kind):
@@ -54,6 +55,7 @@ def test_a_log_is_made_read_and_added_to(kind):
 def test_tiles_fit_the_registers(simd, monkeypatch):
     timed = []
     monkeypatch.setattr(tuning, "VECTORS", 6)
+    monkeypatch.setattr(tuning, "REGISTERS", REGISTERS)
     monkeypatch.setattr(tuning, "_time", lambda _, gemm, tiles: timed.extend(tiles) or dict.fromkeys(tiles, 1.0))
     kind = dataclasses.replace(NATIVE, simd=simd)
     assert set(tuning.time_tiles(kind, Gemm(100, 96, 8, TILES[simd]))) == set(timed)

@@ -36,15 +36,36 @@ NATIVE = target.native()
 X86_LEVELS = ["x86-64-v3", "x86-64-v4"]
 
 
-@pytest.fixture
-def as_bundle(tmp_path):
-    """A function that compiles a model and returns what an engine sees of its bundle."""
+@pytest.fixture(scope="module")
+def library_of(tmp_path_factory):
+    """A function that compiles a model's library for this CPU: each model's once, as they differ in options alone."""
+    folder, paths = tmp_path_factory.mktemp("libraries"), {}
 
-    def make(model, kind=NATIVE):
-        to_library(graph.export(model), kind, tmp_path / "model.so")
+    def library(model):
+        options = repr(model.options)
+        if options not in paths:
+            to_library(graph.export(model), NATIVE, folder / f"{len(paths)}.so")
+            paths[options] = folder / f"{len(paths)}.so"
+        return paths[options]
+
+    return library
+
+
+@pytest.fixture
+def as_bundle(tmp_path, library_of):
+    """A function that returns what an engine sees of a model's bundle."""
+
+    def make(model):
+        shutil.copyfile(library_of(model), tmp_path / "model.so")
         return unsealed(tmp_path, "model.so", model.options)
 
     return make
+
+
+@pytest.fixture
+def host_bundle(once, checkpoint):
+    """A bundle of the small model for this machine; not to be changed."""
+    return Bundle.open(once.bundle("--target", "host", "--engine", "tvm", checkpoint=checkpoint))
 
 
 def random_video(batch=1, frames=4, side=32):
@@ -198,9 +219,9 @@ def test_a_bundle_that_cannot_be_run_says_so(tmp_path, checkpoint, capfd, monkey
     assert "NOT compared with the source model: running it needs qemu" in capfd.readouterr().err
 
 
-def test_the_runner_needs_no_python(tmp_path, checkpoint):
+def test_the_runner_needs_no_python(tmp_path, host_bundle):
     """The C++ runner runs this machine's own bundle."""
-    bundle = build(Request(target="host", engine="tvm", checkpoint=checkpoint, output=tmp_path / "bundle"))
+    bundle = host_bundle
     video = random_video(batch=2)
     video.transpose(0, 2, 1, 3, 4).tofile(tmp_path / "in")
     command = [
@@ -235,19 +256,17 @@ print(json.dumps([name for name in ("torch", "tvm") if name in sys.modules]))
 """
 
 
-def test_runs_without_pytorch_and_compiler(tmp_path, checkpoint):
-    bundle = build(Request(target="host", engine="tvm", checkpoint=checkpoint, output=tmp_path / "bundle"))
-    command = [sys.executable, "-c", RUN_WITHOUT_TORCH, str(bundle.path)]
+def test_runs_without_pytorch_and_compiler(tmp_path, host_bundle):
+    command = [sys.executable, "-c", RUN_WITHOUT_TORCH, str(host_bundle.path)]
     process = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert json.loads(process.stdout) == []
     assert process.stderr == ""
 
 
-def test_a_cpu_that_lacks_a_feature_is_refused(tmp_path, checkpoint):
-    bundle = build(Request(target="host", engine="tvm", checkpoint=checkpoint, output=tmp_path / "bundle"))
-    manifest = dataclasses.replace(bundle.manifest, cpu_features=("avx1024",))
+def test_a_cpu_that_lacks_a_feature_is_refused(host_bundle):
+    manifest = dataclasses.replace(host_bundle.manifest, cpu_features=("avx1024",))
     with pytest.raises(BundleError, match="needs a CPU with avx1024, which this one lacks"):
-        TvmEngine(dataclasses.replace(bundle, manifest=manifest))
+        TvmEngine(dataclasses.replace(host_bundle, manifest=manifest))
 
 
 def test_no_target_fits_this_cpu(monkeypatch):
