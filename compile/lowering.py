@@ -1,4 +1,4 @@
-"""The contract of a lowering: what it is given, what it gives back, and where the one for an engine is.
+"""The contract of a lowering: its input, its result, and the module that has the one for an engine.
 
 A lowering is the part of a build that is an engine's own: from an exported program to the file that the engine
 executes. Each engine's record names the module that has it as `LOWERING`.
@@ -41,7 +41,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Exported:
-    """What is lowered: a source model and its program.
+    """The input of a lowering: a source model and its program.
 
     Attributes:
         model: The source model.
@@ -66,7 +66,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class Lowered:
-    """What a lowering wrote into the bundle.
+    """The result of a lowering: the files that it wrote into the bundle, and their needs.
 
     Attributes:
         program: The name of the file that the engine executes.

@@ -1,4 +1,4 @@
-"""What a quantised build calibrates, fine-tunes and measures on: checked before anything is loaded."""
+"""The plan of a quantised build, checked before anything is loaded: its recipe, its clips, its limits."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class QuantisationOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a build quantises, and on which clips it calibrates and measures.
+    """The recipe of a quantised build, and the clips on which it calibrates and measures.
 
     Attributes:
         precision: The precision.

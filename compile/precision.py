@@ -9,7 +9,7 @@ from vmp_edge.errors import UsageError
 
 
 class Quantiser(Enum):
-    """Who quantises a program."""
+    """The quantiser that makes a program of a precision."""
 
     NONE = "none"  # the program stays in floating point
     RECIPE = "recipe"  # our quantiser, by the recipe of the precision's name in calibration/recipes
@@ -49,7 +49,7 @@ class Precision:
         parity: How a bundle's logits are compared with the source model's.
         least_feature_cosine: The smallest cosine of a clip's features with the source model's that is accepted.
             Recognising by prototypes is by cosine.
-        quantiser: Who quantises the program.
+        quantiser: The quantiser that makes the program.
         drawn_clips: On how many procedural clips a quantised bundle is measured if no labelled videos are given. It is
             fewer where an emulator may have to run them.
         without_clips: What the message adds that asks for calibration clips.

@@ -31,7 +31,7 @@ _OWN_CLIPS = "the clips of the calibration"
 
 @dataclass(frozen=True)
 class Measured:
-    """How a quantised model recognises videos beside the float model.
+    """The result of letting a quantised model and the float model recognise the same videos.
 
     Attributes:
         comparison: The quantised model compared with the float model.

@@ -1,4 +1,4 @@
-"""What to build: a request, and the order that it becomes once everything about it was checked."""
+"""A request for a build, and the order that it becomes once everything about it was checked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .variants import Variant
 
 @dataclass(frozen=True)
 class Request:
-    """What to build, as the user says it.
+    """A request for a build, as the user makes it.
 
     Attributes:
         target: The name of a target in ``targets/``.

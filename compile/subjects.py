@@ -1,4 +1,4 @@
-"""What recognises clips when a build measures: bundles, emulated bundles, exported programs and the source model."""
+"""The models that a build measures on clips: bundles, emulated bundles, exported programs and the source model."""
 
 from __future__ import annotations
 

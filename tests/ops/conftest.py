@@ -1,4 +1,4 @@
-"""What the tests of the operators share."""
+"""Fixtures of the operators' tests."""
 
 import pytest
 import torch

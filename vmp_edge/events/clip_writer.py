@@ -66,7 +66,7 @@ class Clip:
 
     @property
     def goes_on(self) -> bool:
-        """Whether an event of the clip goes on."""
+        """True while an event of the clip goes on."""
         return any(not event.ended for event in self.events.values())
 
     @property

@@ -44,7 +44,7 @@ class Event:
 
     @property
     def ended(self) -> bool:
-        """Whether the action is over."""
+        """True if the action is over."""
         return self.end is not None
 
     def to_dict(self) -> dict[str, Any]:

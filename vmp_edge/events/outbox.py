@@ -14,7 +14,7 @@ from .detector import Event
 
 @dataclass(frozen=True)
 class Delivery:
-    """How hard to try to send an event over a network that may be down.
+    """Limits on the attempts to send an event over a network that may be down.
 
     Args:
         kept: Number of events that may wait to be sent. When there are more, the oldest is dropped and counted.

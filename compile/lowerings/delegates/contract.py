@@ -30,7 +30,7 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Delegated:
-    """What a delegate's compiler made of a model.
+    """The result of a delegate's compiler.
 
     Attributes:
         program: The content of the file that the engine reads.

@@ -1,4 +1,4 @@
-"""What every delegate needs: check its toolchain, silence its compiler, and see that it took the model whole."""
+"""Helpers for every delegate: check its toolchain, silence its compiler, check that it took the model whole."""
 
 from __future__ import annotations
 
