@@ -131,8 +131,8 @@ class Build:
             self.order.lowering.tune(exported, self.order.target)
         if plan is not None:
             with stage(f"quantise by the recipe {plan.recipe.name}", bars=True):
-                tubelet, taken = model.module.options.tubelet_size, subjects.input_of(model)
-                work = quantised.quantise(exported, plan, self.order.target, taken, tubelet, self.progress)
+                tubelet, model_input = model.module.options.tubelet_size, subjects.input_of(model)
+                work = quantised.quantise(exported, plan, self.order.target, model_input, tubelet, self.progress)
         with stage(f"lower {model.name} for {self.order.engine.name}"):
             lowered = self._lower(model, exported, work)
         manifest = self._manifest(model, lowered, precision)

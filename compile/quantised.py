@@ -172,7 +172,7 @@ class Quantised:
 
 
 def quantise(
-    program: ExportedProgram, plan: Plan, target: Target, taken: Input, tubelet: int, progress: Progress | None
+    program: ExportedProgram, plan: Plan, target: Target, model_input: Input, tubelet: int, progress: Progress | None
 ) -> Quantised:
     """Calibrate, fine-tune where the plan says so, and quantise.
 
@@ -180,7 +180,7 @@ def quantise(
         program: A program of `graph.export`.
         plan: The plan.
         target: The target, whose delegate quantises in a precision that is the delegate's own.
-        taken: What the model takes of a video.
+        model_input: What the model takes of a video.
         tubelet: The model's tubelet size.
         progress: Makes progress bars, as `tqdm.tqdm` does; None shows nothing.
 
@@ -192,7 +192,7 @@ def quantise(
 
     from . import graph
 
-    clips = _calibration_clips(plan, taken, progress)
+    clips = _calibration_clips(plan, model_input, progress)
     videos = clips.videos if clips else ()
     tensors = [graph.fold_frames(torch.from_numpy(video[None]), tubelet) for video in videos]
     if plan.precision.by_delegate:
@@ -231,15 +231,15 @@ def _by_delegate(
     return Quantised(plan, Prepared(quantised), False, clips, {})
 
 
-def _calibration_clips(plan: Plan, taken: Input, progress: Progress | None) -> Videos | None:
+def _calibration_clips(plan: Plan, model_input: Input, progress: Progress | None) -> Videos | None:
     if plan.calibration is not None:
-        return load_videos(plan.calibration, taken, plan.count, progress=progress)
+        return load_videos(plan.calibration, model_input, plan.count, progress=progress)
     if not plan.procedural:
         return None
     from vmp_edge.calibration.egomotion.dataset import write_clips
 
     with tempfile.TemporaryDirectory() as folder:
-        return load_videos(write_clips("calibration", plan.count, Path(folder), progress), taken, plan.count)
+        return load_videos(write_clips("calibration", plan.count, Path(folder), progress), model_input, plan.count)
 
 
 def _labelled_by(subject: Subject, entries: Sequence[Entry]) -> ClipSet:

@@ -105,11 +105,11 @@ class Request:
         parsed = tuple(variants.parse(self.variants or ()))
         output = self.output or Path("build") / target.name
         check_destination(output)
-        found = lowering.find(engine.name)
-        if (self.tune or self.tuning_log) and found.tune is None:
+        engine_lowering = lowering.find(engine.name)
+        if (self.tune or self.tuning_log) and engine_lowering.tune is None:
             raise UsageError(f"--tune and --tuning-log are for the engine tvm; {engine.name} has nothing to tune")
-        found.check(target, chosen.name)
-        return Order(self, target, engine, chosen, found, choice, plan, parsed, output)
+        engine_lowering.check(target, chosen.name)
+        return Order(self, target, engine, chosen, engine_lowering, choice, plan, parsed, output)
 
     def _check_options(self, target: Target, engine: EngineRecord, chosen: Precision) -> None:
         if self.threads is not None and self.threads < 1:

@@ -138,8 +138,8 @@ def record(name: str) -> EngineRecord:
         return _registered[name]
     if name not in ENGINES:
         raise UsageError(f"unknown engine {name!r}; known are {', '.join(available())}")
-    found: EngineRecord = importlib.import_module(f"vmp_edge.runtimes.{name}").RECORD
-    return found
+    entry: EngineRecord = importlib.import_module(f"vmp_edge.runtimes.{name}").RECORD
+    return entry
 
 
 def create(bundle: Bundle, threads: int | None = None) -> Engine:
