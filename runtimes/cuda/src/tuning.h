@@ -8,8 +8,8 @@ struct Tuning {
   int shortest_chunk;  // in steps, for a small batch
   int longest_chunk;   // in steps; chunks double from the shortest one while enough blocks are left
   int blocks;          // number of blocks that each SM must have before chunks get longer
-  // Number of blocks of two directions for which an SM's registers must suffice: 8 blocks leave 64 registers per thread,
-  // 5 leave 96, 4 leave 128. The numbers are those with which the compiler spills no register.
+  // Number of blocks of two directions for which an SM's registers must suffice: 8 blocks leave 64 registers per
+  // thread, 5 leave 96, 4 leave 128. The numbers are those with which the compiler spills no register.
   int summarise_blocks;
   int replay_blocks;
 };

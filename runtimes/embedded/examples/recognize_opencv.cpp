@@ -1,5 +1,5 @@
-// Recognises what is in a video file or a camera's picture by OpenCV, in a thread of the stream's own.
-//   recognize_opencv BUNDLE SOURCE       SOURCE: a file, an address, or a camera's number
+// Recognises actions in a video file or a camera's pictures, read by OpenCV. A thread of the stream's own recognises.
+//   recognize_opencv BUNDLE SOURCE       SOURCE is a file, an address, or the number of a camera
 #include <iostream>
 #include <opencv2/videoio.hpp>
 #include <string>
@@ -30,9 +30,9 @@ int recognize(const std::string& bundle, const std::string& source) {
     stream.push(vmp_edge::Frame::bgr(picture.data, picture.cols, picture.rows, picture.step, seconds));
   }
   stream.stop();
-  const vmp_edge_statistics found = stream.statistics();
-  std::cerr << found.windows << " windows of " << found.frames << " frames, " << found.dropped << " dropped, "
-            << found.latency_p50 * 1e3 << " ms a window\n";
+  const vmp_edge_statistics statistics = stream.statistics();
+  std::cerr << statistics.windows << " windows of " << statistics.frames << " frames, " << statistics.dropped
+            << " dropped, " << statistics.latency_p50 * 1e3 << " ms a window\n";
   return 0;
 }
 

@@ -1,4 +1,4 @@
-/* Recognises what is in raw video on standard input, and prints a JSON line per result.
+/* Recognises actions in raw video from standard input, and prints a JSON line for each result.
  *   ffmpeg -loglevel error -i clip.mp4 -f rawvideo -pix_fmt bgr24 - | recognize_pipe build/host bgr 640 480 30
  */
 #include <errno.h>
@@ -28,19 +28,20 @@ static int print_result(vmp_edge_stream *stream) {
 }
 
 static int print_statistics(const vmp_edge_stream *stream) {
-  vmp_edge_statistics found = VMP_EDGE_STATISTICS;
-  if (vmp_edge_stream_get_statistics(stream, &found)) return fail(vmp_edge_last_error());
+  vmp_edge_statistics statistics = VMP_EDGE_STATISTICS;
+  if (vmp_edge_stream_get_statistics(stream, &statistics)) return fail(vmp_edge_last_error());
   fprintf(stderr, "%lld windows of %lld frames, %.3f ms a window, %.3f ms a frame (medians)\n",
-          (long long)found.windows, (long long)found.frames, found.latency_p50 * 1e3, found.push_p50 * 1e3);
+          (long long)statistics.windows, (long long)statistics.frames, statistics.latency_p50 * 1e3,
+          statistics.push_p50 * 1e3);
   return 0;
 }
 
-/* Until the input ends; `pixels` holds one frame of `size` bytes. */
+/* Recognise until the input ends. `pixels` has room for one frame of `size` bytes. */
 static int recognize(vmp_edge_stream *stream, vmp_edge_frame *frame, uint8_t *pixels, size_t size, double rate) {
   for (long count = 0;; ++count) {
-    const size_t got = fread(pixels, 1, size, stdin);
-    if (got == 0) return print_statistics(stream);
-    if (got < size) return fail("the last frame is not whole: check the format and the size");
+    const size_t bytes = fread(pixels, 1, size, stdin);
+    if (bytes == 0) return print_statistics(stream);
+    if (bytes < size) return fail("the last frame is not whole: check the format and the size");
     frame->timestamp = (double)count / rate;
     if (vmp_edge_stream_push(stream, frame)) return fail(vmp_edge_last_error());
     if (vmp_edge_stream_is_ready(stream) && print_result(stream)) return 1;
@@ -65,13 +66,13 @@ int main(int count, char **arguments) {
   frame.data[0] = pixels, frame.data[1] = format == VMP_EDGE_NV12 && pixels ? pixels + area : NULL;
 
   vmp_edge_recognizer_config config = VMP_EDGE_RECOGNIZER_CONFIG;
-  vmp_edge_stream_config how = VMP_EDGE_STREAM_CONFIG;
+  vmp_edge_stream_config settings = VMP_EDGE_STREAM_CONFIG;
   vmp_edge_recognizer *recognizer = NULL;
   vmp_edge_stream *stream = NULL;
   config.bundle = arguments[1];
   int status;
   if (!pixels) status = fail("out of memory");
-  else if (vmp_edge_recognizer_create(&config, &recognizer) || vmp_edge_stream_create(recognizer, &how, &stream))
+  else if (vmp_edge_recognizer_create(&config, &recognizer) || vmp_edge_stream_create(recognizer, &settings, &stream))
     status = fail(vmp_edge_last_error());
   else status = recognize(stream, &frame, pixels, sizes[format], rate);
   vmp_edge_stream_destroy(stream);

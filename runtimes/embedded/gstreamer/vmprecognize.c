@@ -1,20 +1,21 @@
-/* vmprecognize: recognises actions in the video that passes through it, which it leaves as it is.
+/* The GStreamer element vmprecognize recognises actions in the video that passes through it, and does not change the
+ * video.
  *
- * Each result is posted on the bus as an element message, a GstStructure `vmp-recognition`, and the latest one is
- * attached to each buffer as a GstCustomMeta `VmpRecognitionMeta` with the same fields. It is no
- * GstVideoRegionOfInterestMeta: a recognition is of a span of time, and has no place in the picture.
+ * It posts each result on the bus as an element message with the GstStructure `vmp-recognition`. It also attaches the
+ * latest result to each buffer as a GstCustomMeta `VmpRecognitionMeta` with the same fields. This is not a
+ * GstVideoRegionOfInterestMeta, because a recognition belongs to a span of time and not to a region of the picture.
  *
- *   label         string   the label that is shown
- *   score         double   its smoothed score, 0 to 1
+ *   label         string   the recognised label
+ *   score         double   the smoothed score of the label, 0 to 1
  *   timestamp     guint64  running time of the window's newest frame, in nanoseconds
- *   window-start  guint64  the same of its oldest frame
- *   frame         guint64  number of the newest frame, from 0
- *   latency       guint64  nanoseconds that recognising took
- *   dropped       guint64  frames that no window reached over so far
+ *   window-start  guint64  running time of the window's oldest frame, in nanoseconds
+ *   frame         guint64  number of the newest frame, counted from 0
+ *   latency       guint64  nanoseconds that the recognition took
+ *   dropped       guint64  number of frames so far that no window covered
  *   json          string   the result as `vmp-edge run --json` prints it, with the best classes
  *
- * Windows are recognised in a thread of the stream's own, so that the video is never held up; with wait=true in the
- * streaming thread, so that each window is recognised, and a file gives the same results each time.
+ * By default a thread of the stream's own recognises windows, so that the video never waits. With wait=true the
+ * streaming thread recognises them: every window is recognised, and a file gives the same results each time.
  */
 #include <gst/base/gstbasetransform.h>
 #include <gst/gst.h>
@@ -32,7 +33,7 @@ GST_DEBUG_CATEGORY_STATIC(vmp_recognize_debug);
 #define META_NAME "VmpRecognitionMeta"
 
 #define SIDE "(int) [ 1, 32768 ]"
-#define EVEN "(int) [ 2, 32768, 2 ]" /* chroma is for pairs of pixels */
+#define EVEN "(int) [ 2, 32768, 2 ]" /* pairs of pixels share their chroma */
 #define CAPS                                                                                                   \
   "video/x-raw, format = (string) { RGB, BGR, GRAY8 }, width = " SIDE ", height = " SIDE                       \
   ", framerate = (fraction) [ 0, max ]; video/x-raw, format = (string) YUY2, width = " EVEN ", height = " SIDE \
@@ -54,16 +55,16 @@ struct _GstVmpRecognize {
   vmp_edge_stream_config config;
   gboolean wait;
 
-  vmp_edge_recognizer *recognizer; /* from start to stop */
+  vmp_edge_recognizer *recognizer; /* exists from start to stop, like the stream */
   vmp_edge_stream *stream;
-  gboolean running; /* the stream's own thread */
+  gboolean running; /* the stream's own thread is running */
   GstVideoInfo video;
-  GstClockTime last_time; /* running time of the last frame that went in */
+  GstClockTime last_time; /* running time of the last pushed frame */
 
-  /* under the object lock, as the stream's own thread uses them, too */
+  /* The object lock guards these, because the stream's own thread uses them, too. */
   GstStructure *latest;
-  guint64 pushed;      /* frames that went in */
-  guint64 first_frame; /* results of earlier frames are from before a flush */
+  guint64 pushed;      /* number of pushed frames */
+  guint64 first_frame; /* results of frames before it are from before a flush */
 };
 
 G_DEFINE_TYPE(GstVmpRecognize, gst_vmp_recognize, GST_TYPE_BASE_TRANSFORM)
@@ -93,7 +94,7 @@ static void post_error(GstVmpRecognize *self, vmp_edge_status status, const char
                            GST_FUNCTION, __LINE__);
 }
 
-/* Posts the library's last error unless the status is OK; whether it is. */
+/* Return whether the status is OK. If it is not, post the library's last error. */
 static gboolean check(GstVmpRecognize *self, vmp_edge_status status) {
   if (status != VMP_EDGE_OK) post_error(self, status, vmp_edge_last_error());
   return status == VMP_EDGE_OK;
@@ -106,28 +107,28 @@ static guint64 nanoseconds(double seconds) { return (guint64)llround(seconds * 1
 static GstStructure *describe(const vmp_edge_result *result) {
   char *json = NULL;
   vmp_edge_result_to_json(result, &json);
-  GstStructure *found =
+  GstStructure *structure =
       gst_structure_new(MESSAGE_NAME, "label", G_TYPE_STRING, result->name, "score", G_TYPE_DOUBLE,
                         (gdouble)result->score, "timestamp", G_TYPE_UINT64, nanoseconds(result->timestamp),
                         "window-start", G_TYPE_UINT64, nanoseconds(result->first_timestamp), "frame", G_TYPE_UINT64,
                         (guint64)result->frame, "latency", G_TYPE_UINT64, nanoseconds(result->latency), "dropped",
                         G_TYPE_UINT64, (guint64)result->dropped, "json", G_TYPE_STRING, json ? json : "", NULL);
   vmp_edge_string_destroy(json);
-  return found;
+  return structure;
 }
 
-/* In the streaming thread, or in the stream's own. */
+/* Post a result. It is called in the streaming thread or in the stream's own thread. */
 static void take_result(GstVmpRecognize *self, const vmp_edge_result *result) {
-  GstStructure *found = describe(result);
+  GstStructure *structure = describe(result);
   GST_OBJECT_LOCK(self);
   const gboolean current = (guint64)result->frame >= self->first_frame;
   if (current) {
     g_clear_pointer(&self->latest, gst_structure_free);
-    self->latest = gst_structure_copy(found);
+    self->latest = gst_structure_copy(structure);
   }
   GST_OBJECT_UNLOCK(self);
-  if (current) gst_element_post_message(GST_ELEMENT(self), gst_message_new_element(GST_OBJECT(self), found));
-  else gst_structure_free(found);
+  if (current) gst_element_post_message(GST_ELEMENT(self), gst_message_new_element(GST_OBJECT(self), structure));
+  else gst_structure_free(structure);
 }
 
 static void on_result(const vmp_edge_result *result, const char *message, void *user) {
@@ -152,7 +153,7 @@ static void attach_latest(GstVmpRecognize *self, GstBuffer *buffer) {
 
 /* ---- Frames ---- */
 
-/* Forgets frames and results: another stream, or another place in it, comes next. */
+/* Forget frames and results, because another stream or another place in the stream follows. */
 static void forget(GstVmpRecognize *self) {
   GST_OBJECT_LOCK(self);
   self->first_frame = self->pushed;
@@ -162,7 +163,8 @@ static void forget(GstVmpRecognize *self) {
   if (self->stream) vmp_edge_stream_reset(self->stream);
 }
 
-/* The running time of a buffer; without a timestamp, that of now; none outside of the segment. */
+/* Return the running time of a buffer, or the current one if the buffer has no timestamp. The result is invalid for
+ * buffers outside of the segment. */
 static GstClockTime running_time(GstVmpRecognize *self, GstBuffer *buffer) {
   const GstSegment *segment = &GST_BASE_TRANSFORM(self)->segment;
   if (segment->format == GST_FORMAT_TIME && GST_BUFFER_PTS_IS_VALID(buffer))
@@ -193,7 +195,7 @@ static vmp_edge_status push(GstVmpRecognize *self, const GstVideoFrame *mapped, 
   return vmp_edge_stream_push(self->stream, &frame);
 }
 
-/* Starts the stream's own thread, at first and after EOS. */
+/* Start the stream's own thread, at the first frame and after EOS. */
 static gboolean ensure_running(GstVmpRecognize *self) {
   if (self->wait || self->running) return TRUE;
   return self->running = check(self, vmp_edge_stream_start(self->stream, on_result, self));
@@ -209,7 +211,7 @@ static gboolean take_frame(GstVmpRecognize *self, GstBuffer *buffer, GstClockTim
   self->last_time = time;
   const vmp_edge_status status = push(self, &mapped, time);
   gst_video_frame_unmap(&mapped);
-  if (status == VMP_EDGE_ERROR_ENGINE) return FALSE; /* of the stream's own thread, which has posted it */
+  if (status == VMP_EDGE_ERROR_ENGINE) return FALSE; /* the stream's own thread has posted this error */
   if (!check(self, status)) return FALSE;
   GST_OBJECT_LOCK(self);
   ++self->pushed;
@@ -250,7 +252,7 @@ static gboolean sink_event(GstBaseTransform *base, GstEvent *event) {
   GstVmpRecognize *self = GST_VMP_RECOGNIZE(base);
   const GstEventType type = GST_EVENT_TYPE(event);
   if (type == GST_EVENT_FLUSH_STOP || type == GST_EVENT_STREAM_START) forget(self);
-  if (type == GST_EVENT_EOS && self->running) { /* the last window before the event; failures were posted */
+  if (type == GST_EVENT_EOS && self->running) { /* recognise the last window before the event */
     vmp_edge_stream_stop(self->stream);
     self->running = FALSE;
   }
@@ -294,7 +296,7 @@ static void finalize(GObject *object) {
   G_OBJECT_CLASS(gst_vmp_recognize_parent_class)->finalize(object);
 }
 
-/* Where each property's value is. */
+/* The offset of each property's value in the element. */
 #define FIELD(name) G_STRUCT_OFFSET(GstVmpRecognize, name)
 static const glong fields[] = {[PROP_BUNDLE] = FIELD(bundle),
                                [PROP_LIBRARIES] = FIELD(libraries),
@@ -332,11 +334,11 @@ static void get_property(GObject *object, guint id, GValue *value, GParamSpec *s
 
 static void gst_vmp_recognize_init(GstVmpRecognize *self) {
   self->config = (vmp_edge_stream_config)VMP_EDGE_STREAM_CONFIG;
-  gst_base_transform_set_in_place(GST_BASE_TRANSFORM(self), TRUE); /* so that metadata can be attached */
+  gst_base_transform_set_in_place(GST_BASE_TRANSFORM(self), TRUE); /* so that buffers can carry metadata */
 }
 
 static void install_properties(GObjectClass *class) {
-  const vmp_edge_stream_config how = VMP_EDGE_STREAM_CONFIG;
+  const vmp_edge_stream_config defaults = VMP_EDGE_STREAM_CONFIG;
   const GParamFlags flags = G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY;
   GParamSpec *const specs[] = {
       [PROP_BUNDLE] = g_param_spec_string("bundle", "Bundle", "Folder of the bundle to recognise with", NULL, flags),
@@ -347,24 +349,24 @@ static void install_properties(GObjectClass *class) {
           g_param_spec_int("threads", "Threads", "CPU threads of the engine (0: the bundle's number, or all cores)", 0,
                            G_MAXINT, 0, flags),
       [PROP_HOP] =
-          g_param_spec_int("hop", "Hop", "Frames between one window and the next", 1, G_MAXINT, how.hop, flags),
+          g_param_spec_int("hop", "Hop", "Frames between one window and the next", 1, G_MAXINT, defaults.hop, flags),
       [PROP_FPS] = g_param_spec_double(
           "fps", "Frames per second",
           "Frames per second that a window takes, by their timestamps (0: the bundle's rate, or every frame)", 0,
-          G_MAXDOUBLE, how.fps, flags),
+          G_MAXDOUBLE, defaults.fps, flags),
       [PROP_SMOOTHING_WINDOWS] =
           g_param_spec_double("smoothing-windows", "Smoothing",
                               "Time constant of the scores' exponential average, in windows (0: no averaging)", 0,
-                              G_MAXDOUBLE, how.smoothing_windows, flags),
+                              G_MAXDOUBLE, defaults.smoothing_windows, flags),
       [PROP_SMOOTHING_MARGIN] =
           g_param_spec_double("smoothing-margin", "Margin",
                               "How much a new label's score must exceed that of the label shown to replace it", 0, 1,
-                              how.smoothing_margin, flags),
+                              defaults.smoothing_margin, flags),
       [PROP_SMOOTHING_HOLD] = g_param_spec_int("smoothing-hold", "Hold",
                                                "In how many windows in a row a new label must lead before it is shown",
-                                               1, G_MAXINT, how.smoothing_hold, flags),
+                                               1, G_MAXINT, defaults.smoothing_hold, flags),
       [PROP_TOP] = g_param_spec_int("top", "Top", "How many of the best classes the JSON of a result lists", 0,
-                                    G_MAXINT, how.top, flags),
+                                    G_MAXINT, defaults.top, flags),
       [PROP_WAIT] = g_param_spec_boolean(
           "wait", "Wait",
           "Recognise every window before its last frame goes on, instead of in a thread beside the video", FALSE,
@@ -394,7 +396,7 @@ static void gst_vmp_recognize_class_init(GstVmpRecognizeClass *class) {
 }
 
 static gboolean plugin_init(GstPlugin *plugin) {
-  static const gchar *const tags[] = {NULL}; /* none: it goes through conversion and scaling */
+  static const gchar *const tags[] = {NULL}; /* no tags: conversion and scaling keep the metadata */
   GST_DEBUG_CATEGORY_INIT(vmp_recognize_debug, "vmprecognize", 0, "action recognition");
   if (vmp_edge_abi_version() != VMP_EDGE_ABI_VERSION) {
     GST_ERROR("libvmp_edge is of another version than the plugin was compiled for");

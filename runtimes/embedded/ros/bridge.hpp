@@ -1,5 +1,6 @@
-// What the nodes of ROS 1 and ROS 2 share: from sensor_msgs' Image to recognitions. Both have the same names of fields,
-// so that the messages' types are template parameters here; only their stamps differ, which are nanoseconds here.
+// The code that the nodes of ROS 1 and ROS 2 share: it turns images of sensor_msgs into recognitions. The messages of
+// both have the same names of fields, so that their types are template parameters here. Only their stamps differ; here
+// they are nanoseconds.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +20,11 @@ namespace vmp_edge_bridge {
 struct Encoding {
   const char* name;
   vmp_edge_format format;
-  uint32_t bytes;  // of a pixel
+  uint32_t bytes;  // bytes per pixel
 };
 
-// Of an image, or nullptr where the library does not take it. ROS's "yuv422" is UYVY, which it does not.
+// Return the encoding of an image, or nullptr if the library does not support it. ROS's "yuv422" is UYVY, which is not
+// supported.
 inline const Encoding* find_encoding(const std::string& name) {
   static const Encoding known[] = {{"rgb8", VMP_EDGE_RGB, 3},
                                    {"bgr8", VMP_EDGE_BGR, 3},
@@ -39,7 +41,7 @@ struct Settings {
   int threads = 0;
   vmp_edge_stream_config stream = VMP_EDGE_STREAM_CONFIG;
 
-  // Calls visit(name, value) for each parameter of the node, the value being there to be changed.
+  // Call visit(name, value) for each parameter of the node. `visit` may change the value.
   template <class Visit>
   void each(Visit visit) {
     visit("bundle", bundle);
@@ -56,10 +58,10 @@ struct Settings {
 
 struct Recognition {
   const vmp_edge_result& result;
-  int64_t stamp;         // of the window's newest image, nanoseconds
-  std::string frame_id;  // of the camera
+  int64_t stamp;         // stamp of the window's newest image, in nanoseconds
+  std::string frame_id;  // frame_id of the camera
 
-  // Writes all but the stamp.
+  // Fill in a message, except for its stamp.
   template <class Message>
   void write(Message& message) const {
     message.header.frame_id = frame_id;
@@ -79,9 +81,9 @@ struct Recognition {
 class Bridge {
  public:
   struct Outputs {
-    std::function<void(const Recognition&)> publish;  // in a thread of the bridge's own, as is
-    std::function<void(const std::string&)> fail;     // recognising failed: nothing more will come
-    std::function<void(const std::string&)> warn;     // in the thread that calls `take`
+    std::function<void(const Recognition&)> publish;  // called in a thread of the bridge's own, like `fail`
+    std::function<void(const std::string&)> fail;     // recognition failed, and there will be no more results
+    std::function<void(const std::string&)> warn;     // called in the thread that calls `take`
   };
 
   // Throws vmp_edge::Error, std::invalid_argument.
@@ -95,9 +97,10 @@ class Bridge {
     });
   }
 
-  // Takes an image in, without waiting for its recognition. From one thread.
-  //   stamp: nanoseconds; earlier than the image before, frames are forgotten: a recording starts again
-  // An image that cannot be taken is left out, with a warning, once for each reason.
+  // Push an image, without waiting for its recognition. Only one thread may call it.
+  //   stamp: nanoseconds. If it is earlier than the previous one, a recording has started again, and all frames are
+  //     forgotten.
+  // An image that cannot be used is left out, with one warning for each reason.
   template <class Image>
   void take(const Image& image, int64_t stamp) {
     const Encoding* encoding = find_encoding(image.encoding);
@@ -123,14 +126,14 @@ class Bridge {
     try {
       stream_.push(frame);
     } catch (const vmp_edge::Error& error) {
-      if (error.status != VMP_EDGE_ERROR_ENGINE) warn_once(error.what());  // else `fail` was told
+      if (error.status != VMP_EDGE_ERROR_ENGINE) warn_once(error.what());  // otherwise `fail` was called
       return;
     }
     const std::lock_guard<std::mutex> lock(mutex_);
     ++pushed_;
   }
 
-  // Timestamps count from the first image: a double does not hold the nanoseconds since 1970.
+  // Timestamps count from the first image, because a double is not precise enough for nanoseconds since 1970.
   void start_again(int64_t stamp, const std::string& frame_id) {
     if (last_) outputs_.warn("time jumped back: starting again");
     {
@@ -144,10 +147,10 @@ class Bridge {
 
   void give(const vmp_edge_result& result) {
     std::unique_lock<std::mutex> lock(mutex_);
-    if (result.frame < first_frame_) return;  // from before time jumped back
-    const Recognition found{result, origin_ + static_cast<int64_t>(result.timestamp * 1e9 + 0.5), frame_id_};
+    if (result.frame < first_frame_) return;  // it is from before time jumped back
+    const Recognition recognition{result, origin_ + static_cast<int64_t>(result.timestamp * 1e9 + 0.5), frame_id_};
     lock.unlock();
-    outputs_.publish(found);
+    outputs_.publish(recognition);
   }
 
   void warn_once(const std::string& text) {
@@ -155,13 +158,13 @@ class Bridge {
   }
 
   const Outputs outputs_;
-  std::optional<int64_t> last_;  // stamp
+  std::optional<int64_t> last_;  // stamp of the last image
   std::set<std::string> warned_;
-  std::mutex mutex_;  // of the next ones, which the stream's thread uses, too
+  std::mutex mutex_;  // guards the next members, which the stream's thread uses, too
   int64_t origin_ = 0, pushed_ = 0, first_frame_ = 0;
   std::string frame_id_;
   vmp_edge::Recognizer recognizer_;
-  vmp_edge::Stream stream_;  // last, so that its thread ends before what it uses
+  vmp_edge::Stream stream_;  // the last member, so that its thread ends before the others are destroyed
 };
 
 }  // namespace vmp_edge_bridge

@@ -1,4 +1,4 @@
-// The C boundary: checks what is passed in, and turns exceptions into a status and a message.
+// The C interface: checks arguments, and turns exceptions into a status and a message.
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -27,6 +27,7 @@ using vmp::Error;
 
 thread_local std::string last_error;
 
+// Run `call`. If it throws, store the message for vmp_edge_last_error and return the status.
 template <class Call>
 vmp_edge_status guarded(Call call) noexcept {
   try {
@@ -43,15 +44,15 @@ vmp_edge_status guarded(Call call) noexcept {
       last_error = error.what();
       return VMP_EDGE_ERROR_INTERNAL;
     } catch (...) {
-      last_error = "something that is no error was thrown";
+      last_error = "an exception of an unknown type was thrown";
       return VMP_EDGE_ERROR_INTERNAL;
     }
-  } catch (...) {  // no memory even for the message
+  } catch (...) {  // there is no memory even for the message
     return VMP_EDGE_ERROR_MEMORY;
   }
 }
 
-// What was created and not yet destroyed, in debug builds: whatever else comes in as a handle is refused unread.
+// In debug builds, the handles of objects that exist. Any other handle is refused before it is read.
 #ifdef NDEBUG
 void note_created(const void*) {}
 void note_destroyed(const void*, const char*) {}
@@ -89,19 +90,19 @@ void need(Pointer* pointer, const char* what) {
   if (!pointer) throw bad_argument(std::string(what) + " is NULL");
 }
 
-// A caller's struct as this version has it: what an older caller does not know has its default.
+// Return a caller's struct as this version declares it. Fields that an older caller does not know have their defaults.
 template <class Struct>
-Struct known(const Struct* given, Struct defaults, const char* what) {
-  need(given, what);
-  uint32_t size;  // the first member of each
-  std::memcpy(&size, given, sizeof size);
+Struct known(const Struct* argument, Struct defaults, const char* what) {
+  need(argument, what);
+  uint32_t size;  // the first member of each struct
+  std::memcpy(&size, argument, sizeof size);
   if (size < sizeof size) throw bad_argument(std::string(what) + " was not initialised by its macro");
   if (size > sizeof(Struct)) throw bad_argument(std::string(what) + " is of a newer version of vmp_edge.h");
-  std::memcpy(static_cast<void*>(&defaults), given, size);
+  std::memcpy(static_cast<void*>(&defaults), argument, size);
   return defaults;
 }
 
-// Writes as much of a struct as the caller knows.
+// Copy as much of a struct to the caller's as the caller knows.
 template <class Struct>
 void give(const Struct& from, Struct* to, const char* what) {
   const uint32_t size = known(to, from, what).struct_size;
@@ -126,14 +127,15 @@ const char* vmp_edge_last_error(void) { return last_error.c_str(); }
 
 vmp_edge_status vmp_edge_recognizer_create(const vmp_edge_recognizer_config* config, vmp_edge_recognizer** recognizer) {
   return guarded([&] {
-    const auto how = known(config, vmp_edge_recognizer_config VMP_EDGE_RECOGNIZER_CONFIG, "the configuration");
-    need(how.bundle, "the configuration's bundle");
+    const auto settings = known(config, vmp_edge_recognizer_config VMP_EDGE_RECOGNIZER_CONFIG, "the configuration");
+    need(settings.bundle, "the configuration's bundle");
     need(recognizer, "the place for the recogniser");
-    if (how.threads < 0) throw bad_argument("threads is " + std::to_string(how.threads) + "; it must be 0 or more");
-    std::unique_ptr<vmp_edge_recognizer> made(new vmp_edge_recognizer{
-        std::make_shared<vmp::Recognizer>(how.bundle, how.threads, how.libraries ? how.libraries : "")});
-    note_created(made.get());
-    *recognizer = made.release();
+    if (settings.threads < 0)
+      throw bad_argument("threads is " + std::to_string(settings.threads) + "; it must be 0 or more");
+    std::unique_ptr<vmp_edge_recognizer> created(new vmp_edge_recognizer{std::make_shared<vmp::Recognizer>(
+        settings.bundle, settings.threads, settings.libraries ? settings.libraries : "")});
+    note_created(created.get());
+    *recognizer = created.release();
   });
 }
 
@@ -148,16 +150,16 @@ void vmp_edge_recognizer_destroy(vmp_edge_recognizer* recognizer) {
 vmp_edge_status vmp_edge_recognizer_get_info(const vmp_edge_recognizer* recognizer, vmp_edge_info* info) {
   return guarded([&] {
     const vmp::Manifest& manifest = alive(recognizer, "recogniser").recognizer->manifest();
-    const vmp_edge_info found = {sizeof(vmp_edge_info),
-                                 manifest.frames,
-                                 manifest.preprocessing.image_size,
-                                 static_cast<int32_t>(manifest.labels.size()),
-                                 manifest.frame_rate,
-                                 manifest.name.c_str(),
-                                 manifest.engine.c_str(),
-                                 manifest.precision.c_str(),
-                                 manifest.target.c_str()};
-    give(found, info, "the info");
+    const vmp_edge_info values = {sizeof(vmp_edge_info),
+                                  manifest.frames,
+                                  manifest.preprocessing.image_size,
+                                  static_cast<int32_t>(manifest.labels.size()),
+                                  manifest.frame_rate,
+                                  manifest.name.c_str(),
+                                  manifest.engine.c_str(),
+                                  manifest.precision.c_str(),
+                                  manifest.target.c_str()};
+    give(values, info, "the info");
   });
 }
 
@@ -179,9 +181,9 @@ vmp_edge_status vmp_edge_recognizer_predict(vmp_edge_recognizer* recognizer, con
     need(result, "the place for the result");
     if (count < 1) throw bad_argument("a clip needs at least one frame");
     if (top < 0) throw bad_argument("top is " + std::to_string(top) + "; it must be 0 or more");
-    auto made = std::make_unique<vmp::Result>(shared, shared->predict(frames, count), -1, top);
-    made->latency = vmp::seconds() - start;
-    *result = made.release();
+    auto created = std::make_unique<vmp::Result>(shared, shared->predict(frames, count), -1, top);
+    created->latency = vmp::seconds() - start;
+    *result = created.release();
   });
 }
 
@@ -204,11 +206,12 @@ void vmp_edge_string_destroy(char* string) { std::free(string); }
 vmp_edge_status vmp_edge_stream_create(vmp_edge_recognizer* recognizer, const vmp_edge_stream_config* config,
                                        vmp_edge_stream** stream) {
   return guarded([&] {
-    const auto how = known(config, vmp_edge_stream_config VMP_EDGE_STREAM_CONFIG, "the configuration");
+    const auto settings = known(config, vmp_edge_stream_config VMP_EDGE_STREAM_CONFIG, "the configuration");
     need(stream, "the place for the stream");
-    std::unique_ptr<vmp_edge_stream> made(new vmp_edge_stream{{alive(recognizer, "recogniser").recognizer, how}});
-    note_created(made.get());
-    *stream = made.release();
+    std::unique_ptr<vmp_edge_stream> created(
+        new vmp_edge_stream{{alive(recognizer, "recogniser").recognizer, settings}});
+    note_created(created.get());
+    *stream = created.release();
   });
 }
 
@@ -254,9 +257,9 @@ vmp_edge_status vmp_edge_stream_reset(vmp_edge_stream* stream) {
 
 vmp_edge_status vmp_edge_stream_get_statistics(const vmp_edge_stream* stream, vmp_edge_statistics* statistics) {
   return guarded([&] {
-    vmp_edge_statistics found = VMP_EDGE_STATISTICS;
-    alive(stream, "stream").stream.get_statistics(found);
-    give(found, statistics, "the statistics");
+    vmp_edge_statistics values = VMP_EDGE_STATISTICS;
+    alive(stream, "stream").stream.get_statistics(values);
+    give(values, statistics, "the statistics");
   });
 }
 

@@ -25,28 +25,28 @@ struct Close {
   void operator()(std::FILE* file) const { std::fclose(file); }
 };
 
-// Calls use(data, size) with all of a file, piece by piece.
+// Read a file piece by piece, and call use(data, size) with each piece.
 template <class Use>
 void read_file(const std::string& path, Use use) {
   const std::unique_ptr<std::FILE, Close> file(std::fopen(path.c_str(), "rb"));
   if (!file) throw bad_bundle(path + " cannot be read: " + std::strerror(errno));
   char piece[1 << 16];
-  while (const size_t got = std::fread(piece, 1, sizeof piece, file.get())) use(piece, got);
+  while (const size_t count = std::fread(piece, 1, sizeof piece, file.get())) use(piece, count);
   if (std::ferror(file.get())) throw bad_bundle(path + " cannot be read: " + std::strerror(errno));
 }
 
 int64_t file_size(const std::string& path) {
-  struct stat found;
-  if (stat(path.c_str(), &found)) throw bad_bundle(path + " cannot be read: " + std::strerror(errno));
-  if (!S_ISREG(found.st_mode)) throw bad_bundle(path + " is not a file: build the bundle again");
-  return found.st_size;
+  struct stat status;
+  if (stat(path.c_str(), &status)) throw bad_bundle(path + " cannot be read: " + std::strerror(errno));
+  if (!S_ISREG(status.st_mode)) throw bad_bundle(path + " is not a file: build the bundle again");
+  return status.st_size;
 }
 
 Manifest read_manifest(const std::string& folder) {
-  struct stat found;
+  struct stat status;
   const std::string path = folder + "/" + kManifestName;
-  if (stat(folder.c_str(), &found)) throw bad_bundle(folder + " does not exist: build a bundle, or give its folder");
-  if (!S_ISDIR(found.st_mode) || stat(path.c_str(), &found))
+  if (stat(folder.c_str(), &status)) throw bad_bundle(folder + " does not exist: build a bundle, or give its folder");
+  if (!S_ISDIR(status.st_mode) || stat(path.c_str(), &status))
     throw bad_bundle(folder + " is not a bundle: it has no " + kManifestName);
   if (file_size(path) > kMaxManifestBytes) throw bad_bundle(path + " is too large for a manifest");
   std::string text;
@@ -59,31 +59,31 @@ Manifest read_manifest(const std::string& folder) {
 }
 
 std::string machine() {
-  utsname found;
-  if (uname(&found)) return "unknown";
-  const std::string name = found.machine;
+  utsname system;
+  if (uname(&system)) return "unknown";
+  const std::string name = system.machine;
   return name == "amd64" ? "x86_64" : name == "arm64" ? "aarch64" : name;
 }
 
-// What this CPU can do beyond its architecture, as Linux names it; nothing where that cannot be found out.
+// Return the CPU's features beyond its architecture, by Linux's names; none if they cannot be determined.
 std::set<std::string> cpu_features() {
-  std::set<std::string> found;
-#if defined(__aarch64__)  // the kernel's own answer, which an emulator gives, too
+  std::set<std::string> features;
+#if defined(__aarch64__)  // ask the kernel; an emulator answers, too
   const char* const names[] = {"fp",      "asimd", "evtstrm", "aes",   "pmull",    "sha1",   "sha2", "crc32",
                                "atomics", "fphp",  "asimdhp", "cpuid", "asimdrdm", "jscvt",  "fcma", "lrcpc",
                                "dcpop",   "sha3",  "sm3",     "sm4",   "asimddp",  "sha512", "sve"};
   for (size_t bit = 0; bit < std::size(names); ++bit)  // in the order of the kernel's asm/hwcap.h
-    if (getauxval(AT_HWCAP) >> bit & 1) found.insert(names[bit]);
+    if (getauxval(AT_HWCAP) >> bit & 1) features.insert(names[bit]);
 #else
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
     if (line.rfind("flags", 0)) continue;
     std::istringstream words(line.substr(line.find(':') + 1));
-    for (std::string word; words >> word;) found.insert(word);
+    for (std::string word; words >> word;) features.insert(word);
     break;
   }
 #endif
-  return found;
+  return features;
 }
 
 void check_machine(const Bundle& bundle) {
@@ -112,10 +112,10 @@ void check_file(const std::string& path, const FileEntry& entry) {
 }  // namespace
 
 Bundle Bundle::open(const std::string& folder) {
-  Bundle found{folder, read_manifest(folder)};
-  check_machine(found);
-  for (const auto& [name, entry] : found.manifest.files) check_file(found.path(name), entry);
-  return found;
+  Bundle bundle{folder, read_manifest(folder)};
+  check_machine(bundle);
+  for (const auto& [name, entry] : bundle.manifest.files) check_file(bundle.path(name), entry);
+  return bundle;
 }
 
 }  // namespace vmp

@@ -1,4 +1,4 @@
-// A bundle on disk, checked before anything in it is executed: docs/bundle.md.
+// A bundle's folder (docs/bundle.md), which is checked before anything in it is executed.
 #pragma once
 
 #include <string>
@@ -13,7 +13,7 @@ struct Bundle {
 
   std::string path(const std::string& file) const { return folder + "/" + file; }
 
-  // Checks format, machine, what the CPU has, each file's size and SHA-256.
+  // Read the manifest, and check the format, the machine, the CPU's features, and the size and SHA-256 of each file.
   // Throws Error (BUNDLE, MACHINE).
   static Bundle open(const std::string& folder);
 };

@@ -20,11 +20,11 @@ constexpr size_t kErrorSize = 512;
 
 Error engine_error(const std::string& message) { return Error(VMP_EDGE_ERROR_ENGINE, message); }
 
-// Which libraries an engine needs before its own, which has the functions of vmp_program.h.
+// The libraries of an engine. Its own library has the functions of vmp_program.h and needs the others to be loaded.
 struct Kind {
   std::vector<std::string> needed, needed_for_gpu;
   std::string own;
-  bool in_bundle;  // the bundle brings its own
+  bool in_bundle;  // the engine's own library is in the bundle
 };
 
 const std::map<std::string, Kind>& kinds() {
@@ -44,7 +44,7 @@ const std::map<std::string, Kind>& kinds() {
   return known;
 }
 
-// Folders to look in, in order.
+// Return the folders to search, in order.
 std::vector<std::string> search_path(const std::string& libraries) {
   std::vector<std::string> folders;
   const char* environment = std::getenv("VMP_EDGE_LIBRARIES");
@@ -61,16 +61,16 @@ std::vector<std::string> search_path(const std::string& libraries) {
   return folders;
 }
 
-// Loads a library from the first folder that has it, or from where the system looks.
+// Load a library from the first folder that has it, or from the system's folders.
 void* load(const std::string& name, const std::vector<std::string>& folders, int visibility) {
   std::string reason;
   for (const std::string& folder : folders) {
-    if (void* found = dlopen((folder + "/" + name).c_str(), RTLD_NOW | visibility)) return found;
+    if (void* handle = dlopen((folder + "/" + name).c_str(), RTLD_NOW | visibility)) return handle;
     const std::string why = dlerror();
     if (why.find("cannot open shared object file: No such file") == std::string::npos || why.find(folder) != 0)
       reason = why;
   }
-  if (void* found = dlopen(name.c_str(), RTLD_NOW | visibility)) return found;
+  if (void* handle = dlopen(name.c_str(), RTLD_NOW | visibility)) return handle;
   if (reason.empty()) reason = dlerror();
   throw engine_error(name + " cannot be loaded (" + reason +
                      "): put its folder into the configuration's `libraries` or into VMP_EDGE_LIBRARIES");
@@ -81,8 +81,8 @@ int32_t all_cores() {
   return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
 }
 
-// An engine's functions. There is one of each kind in a process: a second libvmp_executorch.so would register its
-// operators again.
+// The functions of an engine's library. A process loads only one library of each engine: a second libvmp_executorch.so
+// would register the operators again.
 struct Library {
   decltype(&vmp_program_create) create;
   decltype(&vmp_program_destroy) destroy;
@@ -98,19 +98,20 @@ void find(void* handle, const char* name, Function& function) {
 }
 
 Library open_library(const Bundle& bundle, const Kind& kind, const std::vector<std::string>& folders) {
-  setenv("TVM_BIND_THREADS", "0", 0);  // threads may move: on shared and asymmetric machines pinned ones wait
+  // Let TVM's threads move between cores: on shared and asymmetric machines pinned threads wait for each other.
+  setenv("TVM_BIND_THREADS", "0", 0);
   for (const std::string& name : kind.needed) load(name, folders, RTLD_GLOBAL);
   void* handle = load(kind.own, kind.in_bundle ? std::vector<std::string>{bundle.folder} : folders, RTLD_LOCAL);
-  Library found;
+  Library library;
   decltype(&vmp_program_abi) abi = nullptr;
   find(handle, "vmp_program_abi", abi);
   if (abi() != VMP_PROGRAM_ABI)
     throw engine_error(kind.own + " belongs to another version of VMP Edge: build the bundle, or the library, again");
-  find(handle, "vmp_program_create", found.create);
-  find(handle, "vmp_program_destroy", found.destroy);
-  find(handle, "vmp_program_run", found.run);
-  find(handle, "vmp_program_set_threads", found.set_threads);
-  return found;
+  find(handle, "vmp_program_create", library.create);
+  find(handle, "vmp_program_destroy", library.destroy);
+  find(handle, "vmp_program_run", library.run);
+  find(handle, "vmp_program_set_threads", library.set_threads);
+  return library;
 }
 
 const Library& get_library(const Bundle& bundle, int32_t threads, const std::string& libraries) {
@@ -119,27 +120,26 @@ const Library& get_library(const Bundle& bundle, int32_t threads, const std::str
   const std::string& engine = bundle.manifest.engine;
   const auto kind = kinds().find(engine);
   if (kind == kinds().end())
-    throw engine_error(bundle.folder + " needs the engine '" + engine +
-                       "', which is not in this library (there are "
-                       "executorch and tvm): build the bundle for one of them");
+    throw engine_error(
+        bundle.folder + " needs the engine '" + engine +
+        "', which is not in this library (there are executorch and tvm): build the bundle for one of them");
   const std::lock_guard<std::mutex> lock(mutex);
-  auto found = loaded.find(engine);
+  auto entry = loaded.find(engine);
   const std::vector<std::string> folders = search_path(libraries);
-  if (found == loaded.end()) found = loaded.emplace(engine, open_library(bundle, kind->second, folders)).first;
+  if (entry == loaded.end()) entry = loaded.emplace(engine, open_library(bundle, kind->second, folders)).first;
   if (bundle.manifest.gpu) {
     load(bundle.path("libcudart.so.13"), {}, RTLD_GLOBAL);
     for (const std::string& name : kind->second.needed_for_gpu) load(name, folders, RTLD_GLOBAL);
   }
-  Library& library = found->second;
-  const int32_t wanted = threads ? threads : library.threads ? library.threads : all_cores();
-  if (wanted != library.threads) {
+  Library& library = entry->second;
+  const int32_t count = threads ? threads : library.threads ? library.threads : all_cores();
+  if (count != library.threads) {
     if (engine == "executorch" && library.threads)
       throw bad_argument("ExecuTorch runs on " + std::to_string(library.threads) +
-                         " threads in this process and cannot "
-                         "change to " +
-                         std::to_string(wanted) + ": use one number for all bundles of a process");
-    if (library.set_threads(wanted)) throw engine_error(engine + " cannot use " + std::to_string(wanted) + " threads");
-    library.threads = wanted;
+                         " threads in this process and cannot change to " + std::to_string(count) +
+                         ": use one number for all bundles of a process");
+    if (library.set_threads(count)) throw engine_error(engine + " cannot use " + std::to_string(count) + " threads");
+    library.threads = count;
   }
   return library;
 }
@@ -164,7 +164,7 @@ struct Engine::Program {
 
   const Library& library;
   const size_t classes;
-  std::vector<float> outputs;  // what the program gives: the logits, then features, which nothing here reads
+  std::vector<float> outputs;  // the program's output: the logits, then features, which this library does not use
   int32_t shape[4];
   vmp_program* program;
 };

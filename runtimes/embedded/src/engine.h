@@ -1,4 +1,4 @@
-// What executes a bundle's program: shared libraries that are loaded when a bundle asks for them.
+// Executes a bundle's program by the shared libraries of its engine, which are loaded when a bundle needs them.
 #pragma once
 
 #include <memory>
@@ -10,15 +10,15 @@ namespace vmp {
 
 class Engine {
  public:
-  // Loads the libraries of the bundle's engine, and its program.
-  //   threads: of the CPU; 0 takes the manifest's, or all cores
-  //   libraries: folders to look in first, separated by colons
+  // Load the libraries of the bundle's engine, and its program.
+  //   threads: number of CPU threads; 0 takes the number that the process uses already, or all cores
+  //   libraries: the folders to search first, separated by colons
   // Throws Error (ENGINE, MACHINE, ARGUMENT).
   Engine(const Bundle& bundle, int32_t threads, const std::string& libraries);
   ~Engine();
   Engine(const Engine&) = delete;
 
-  // input (T, 3, S, S), normalised -> logits (classes). Not from two threads at once.
+  // Compute the logits (classes) of input (T, 3, S, S), normalised. Only one thread at a time may call it.
   // Throws Error (ENGINE).
   void run(const float* input, float* logits);
 

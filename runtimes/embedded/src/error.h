@@ -1,4 +1,4 @@
-// What went wrong, on its way to the C boundary.
+// The exception that the C interface turns into a status and a message.
 #pragma once
 
 #include <stdexcept>

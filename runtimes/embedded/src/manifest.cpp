@@ -11,10 +11,10 @@ namespace vmp {
 namespace {
 
 constexpr int64_t kFormat = 1;
-constexpr int64_t kWithEmbedding = 2;  // its program takes tokens, which another program makes
-constexpr int64_t kLargest = 1 << 20;  // frames, pixels, threads: beyond it nothing is meant
+constexpr int64_t kWithEmbedding = 2;  // the program takes tokens, which a second program computes
+constexpr int64_t kLargest = 1 << 20;  // a larger number of frames, pixels or threads is an error
 
-// A mapping being read: each getter checks presence and type, and says where it was when it fails.
+// A mapping of the manifest. Each getter checks that the key is there and has the right type, and names it if not.
 class Entry {
  public:
   Entry(const Yaml& yaml, std::string where) : yaml_(yaml), where_(std::move(where)) {
@@ -26,9 +26,9 @@ class Entry {
   const Yaml& yaml() const { return yaml_; }
 
   const Yaml& at(const std::string& key) const {
-    const Yaml* found = yaml_.find(key);
-    if (!found) throw bad_bundle("lacks '" + path(key) + "'");
-    return *found;
+    const Yaml* value = yaml_.find(key);
+    if (!value) throw bad_bundle("lacks '" + path(key) + "'");
+    return *value;
   }
 
   Entry entry(const std::string& key) const { return Entry(at(key), path(key)); }
@@ -61,12 +61,12 @@ class Entry {
   std::vector<std::string> texts(const std::string& key) const {
     const Yaml& list = at(key);
     if (list.kind != Yaml::Kind::list || list.items.empty()) throw wrong(key, "a list of texts");
-    std::vector<std::string> found;
+    std::vector<std::string> texts;
     for (const Yaml& item : list.items) {
       if (!item.is_text()) throw wrong(key, "a list of texts (in quotes where they look like something else)");
-      found.push_back(item.text);
+      texts.push_back(item.text);
     }
-    return found;
+    return texts;
   }
 
   void three_numbers(const std::string& key, double* numbers) const {
@@ -94,7 +94,7 @@ class Entry {
   std::string where_;
 };
 
-// Names something directly inside a folder: no separators, no "..", nothing hidden.
+// Return whether a name is that of a file directly inside a folder: no separators, no "..", not hidden.
 bool is_plain_name(const std::string& name) {
   if (name.empty() || name[0] == '.') return false;
   for (const unsigned char c : name)
@@ -103,27 +103,27 @@ bool is_plain_name(const std::string& name) {
 }
 
 Preprocessing read_preprocessing(const Entry& entry, int32_t image_size) {
-  Preprocessing found;
-  found.image_size = image_size;
+  Preprocessing preprocessing;
+  preprocessing.image_size = image_size;
   const std::string resize = entry.text("resize"), interpolation = entry.text("interpolation");
-  if (resize == "stretch") found.resize = Resize::stretch;
-  else if (resize == "crop") found.resize = Resize::crop;
-  else if (resize == "letterbox") found.resize = Resize::letterbox;
+  if (resize == "stretch") preprocessing.resize = Resize::stretch;
+  else if (resize == "crop") preprocessing.resize = Resize::crop;
+  else if (resize == "letterbox") preprocessing.resize = Resize::letterbox;
   else throw bad_bundle("has the unknown preprocessing.resize '" + resize + "'");
   if (interpolation != "area" && interpolation != "linear")
     throw bad_bundle("has the unknown preprocessing.interpolation '" + interpolation + "'");
-  found.area = interpolation == "area";
+  preprocessing.area = interpolation == "area";
   double mean[3], deviation[3];
   entry.three_numbers("mean", mean);
   entry.three_numbers("std", deviation);
   for (int channel = 0; channel < 3; ++channel)
     if (deviation[channel] <= 0) throw bad_bundle("needs positive numbers for 'preprocessing.std'");
-  found.make_table(mean, deviation);
-  return found;
+  preprocessing.make_table(mean, deviation);
+  return preprocessing;
 }
 
 std::map<std::string, FileEntry> read_files(const Entry& entry) {
-  std::map<std::string, FileEntry> found;
+  std::map<std::string, FileEntry> files;
   for (const auto& [name, value] : entry.yaml().entries) {
     if (!is_plain_name(name) || name == kManifestName)
       throw bad_bundle("lists the file '" + name + "': only plain names inside the bundle's folder are allowed");
@@ -131,9 +131,9 @@ std::map<std::string, FileEntry> read_files(const Entry& entry) {
     const std::string sha256 = file.text("sha256");
     if (sha256.size() != 64 || sha256.find_first_not_of("0123456789abcdef") != std::string::npos)
       throw bad_bundle("has no valid SHA-256 for '" + name + "'");
-    found[name] = {file.integer("size", 0, INT64_MAX), sha256};
+    files[name] = {file.integer("size", 0, INT64_MAX), sha256};
   }
-  return found;
+  return files;
 }
 
 void check_consistency(const Manifest& manifest, const Entry& model) {
@@ -160,28 +160,28 @@ Manifest Manifest::parse(const std::string& text) {
   if (format != kFormat)
     throw bad_bundle("has format " + std::to_string(format) + ", this library reads " + std::to_string(kFormat) + ": " +
                      (format > kFormat ? "update the library" : "build the bundle again"));
-  Manifest found;
+  Manifest manifest;
   const Entry video = entry.entry("input"), model = entry.entry("model");
-  found.name = entry.text("name");
-  found.target = entry.text("target");
-  found.machine = entry.text("machine");
-  found.engine = entry.text("engine");
-  found.precision = entry.text("precision");
-  found.program = entry.text("program");
-  found.frames = static_cast<int32_t>(video.integer("frames", 1, kLargest));
-  found.tubelet = model.has("tubelet_size") ? static_cast<int32_t>(model.integer("tubelet_size", 1, kLargest)) : 1;
-  found.preprocessing =
+  manifest.name = entry.text("name");
+  manifest.target = entry.text("target");
+  manifest.machine = entry.text("machine");
+  manifest.engine = entry.text("engine");
+  manifest.precision = entry.text("precision");
+  manifest.program = entry.text("program");
+  manifest.frames = static_cast<int32_t>(video.integer("frames", 1, kLargest));
+  manifest.tubelet = model.has("tubelet_size") ? static_cast<int32_t>(model.integer("tubelet_size", 1, kLargest)) : 1;
+  manifest.preprocessing =
       read_preprocessing(entry.entry("preprocessing"), static_cast<int32_t>(video.integer("image_size", 1, kLargest)));
-  found.labels = entry.texts("labels");
-  if (video.has("frame_rate") && !((found.frame_rate = video.number("frame_rate")) > 0))
+  manifest.labels = entry.texts("labels");
+  if (video.has("frame_rate") && !((manifest.frame_rate = video.number("frame_rate")) > 0))
     throw bad_bundle("needs a positive number for 'input.frame_rate'");
-  if (entry.has("threads")) found.threads = static_cast<int32_t>(entry.integer("threads", 1, kLargest));
-  if (entry.has("features")) found.features = static_cast<int32_t>(entry.integer("features", 0, kLargest));
-  if (entry.has("cpu_features")) found.cpu_features = entry.texts("cpu_features");
-  found.gpu = entry.has("gpu");
-  found.files = read_files(entry.entry("files"));
-  check_consistency(found, model);
-  return found;
+  if (entry.has("threads")) manifest.threads = static_cast<int32_t>(entry.integer("threads", 1, kLargest));
+  if (entry.has("features")) manifest.features = static_cast<int32_t>(entry.integer("features", 0, kLargest));
+  if (entry.has("cpu_features")) manifest.cpu_features = entry.texts("cpu_features");
+  manifest.gpu = entry.has("gpu");
+  manifest.files = read_files(entry.entry("files"));
+  check_consistency(manifest, model);
+  return manifest;
 }
 
 }  // namespace vmp

@@ -1,4 +1,4 @@
-// A bundle's manifest, as vmp_edge/bundle/manifest.py writes it (docs/bundle.md).
+// A bundle's manifest, which vmp_edge/bundle/manifest.py writes (docs/bundle.md).
 #pragma once
 
 #include <cstdint>
@@ -18,17 +18,17 @@ struct FileEntry {
 struct Manifest {
   std::string name, target, machine, engine, precision, program;
   int32_t frames, tubelet;
-  double frame_rate = 0;  // 0: does not matter
-  int32_t threads = 0;    // 0: not said
-  int32_t features = 0;   // that follow the logits in what the program gives
+  double frame_rate = 0;  // frames per second in training; 0 if the model has no frame rate
+  int32_t threads = 0;    // number of CPU threads; 0 if the manifest has none
+  int32_t features = 0;   // number of features that follow the logits in the program's output
   Preprocessing preprocessing;
   std::vector<std::string> labels;
   std::vector<std::string> cpu_features;
   bool gpu = false;
   std::map<std::string, FileEntry> files;
 
-  // Reads `manifest.yaml`, checking version, keys, types and that the entries fit each other.
-  // Throws Error (BUNDLE): what is wrong with it, in words that follow the file's name.
+  // Parse the text of `manifest.yaml`. Check the version, the keys, the types, and that the entries do not contradict
+  // each other. Throws Error (BUNDLE), whose message begins with a verb: the caller puts the file's name before it.
   static Manifest parse(const std::string& text);
 };
 

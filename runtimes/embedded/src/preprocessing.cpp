@@ -22,7 +22,7 @@ int32_t row_bytes(const vmp_edge_frame& frame) {
   }
 }
 
-// Where a picture goes in the model's square, and which part of the frame it is of.
+// The part of the frame that the model sees, and where it goes in the model's square.
 struct Placement {
   Rows rows;
   int32_t left, top, width, height;
@@ -34,16 +34,16 @@ Placement place(const vmp_edge_frame& frame, Resize resize, int32_t size) {
     const int32_t side = std::min(width, height);
     return {{frame, (width - side) / 2, (height - side) / 2, side, side}, 0, 0, size, size};
   }
-  Placement found = {{frame, 0, 0, width, height}, 0, 0, size, size};
+  Placement result = {{frame, 0, 0, width, height}, 0, 0, size, size};
   if (resize == Resize::letterbox) {
-    const int32_t longer = std::max(width, height);  // ties to even, as Python's round
+    const int32_t longer = std::max(width, height);  // rounded below with ties to even, like Python's round
     const auto scaled = [&](int32_t side) {
       return std::max(1, static_cast<int32_t>(std::nearbyint(static_cast<double>(int64_t{side} * size) / longer)));
     };
-    found.width = scaled(width), found.height = scaled(height);
-    found.left = (size - found.width) / 2, found.top = (size - found.height) / 2;
+    result.width = scaled(width), result.height = scaled(height);
+    result.left = (size - result.width) / 2, result.top = (size - result.height) / 2;
   }
-  return found;
+  return result;
 }
 
 }  // namespace
@@ -75,8 +75,8 @@ void Preprocessing::make_table(const double mean[3], const double deviation[3]) 
           static_cast<float>((pixel / 255.0 - mean[channel]) / deviation[channel]);
 }
 
-void Preprocessing::prepare(const vmp_edge_frame& given, float* out) const {
-  vmp_edge_frame frame = given;
+void Preprocessing::prepare(const vmp_edge_frame& original, float* out) const {
+  vmp_edge_frame frame = original;
   for (int32_t& stride : frame.stride)
     if (stride == 0) stride = row_bytes(frame);
   const Placement to = place(frame, resize, image_size);
@@ -85,7 +85,7 @@ void Preprocessing::prepare(const vmp_edge_frame& given, float* out) const {
   const bool whole = width == image_size && height == image_size;
   if (!whole) std::fill(out, out + 3 * plane, 0.0f);
 
-  std::vector<uint8_t> pixels;  // a row, or the picture
+  std::vector<uint8_t> pixels;  // one row if the size stays, otherwise the resized picture
   const bool same = to.rows.width == width && to.rows.height == height;
   pixels.resize(3 * static_cast<size_t>(width) * static_cast<size_t>(same ? 1 : height));
   if (!same) {

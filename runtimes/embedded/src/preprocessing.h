@@ -1,4 +1,4 @@
-// From a camera's frame to what the model takes: the arithmetic of vmp_edge/preprocessing.py.
+// Turns a camera's frame into the model's input, with the same arithmetic as vmp_edge/preprocessing.py.
 #pragma once
 
 #include <cstdint>
@@ -10,19 +10,19 @@ namespace vmp {
 
 enum class Resize { stretch, crop, letterbox };
 
-// Throws Error (ARGUMENT): a plane is missing, a size or a stride cannot be.
+// Throws Error (ARGUMENT) if a plane is missing, or a size or a stride is impossible.
 void check_frame(const vmp_edge_frame& frame);
 
 class Preprocessing {
  public:
-  int32_t image_size = 0;  // S
+  int32_t image_size = 0;  // S, the side of the model's input in pixels
   Resize resize = Resize::stretch;
-  bool area = true;  // averages over the covered pixels when shrinking; else always bilinear
+  bool area = true;  // average over the covered pixels when a picture shrinks; otherwise always bilinear
 
-  // (pixel / 255 - mean) / deviation for each of 256 pixels; red, green, blue
+  // Tabulate (pixel / 255 - mean) / deviation for the 256 values of a pixel, for red, green and blue.
   void make_table(const double mean[3], const double deviation[3]);
 
-  // Prepares a checked frame into out (3, S, S), red first; every value of it is written.
+  // Resize and normalise a checked frame into out (3, S, S), red first. Every element of out is written.
   void prepare(const vmp_edge_frame& frame, float* out) const;
 
  private:

@@ -10,7 +10,7 @@
 namespace vmp {
 namespace {
 
-// In double precision about the largest, so that nothing overflows.
+// In double precision, and relative to the largest logit, so that no exponential overflows.
 void softmax(std::vector<float>& logits) {
   const double largest = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
@@ -47,25 +47,26 @@ std::vector<float> Recognizer::run(const std::vector<float>& video) {
 }
 
 std::vector<float> Recognizer::predict(const vmp_edge_frame* frames, int32_t count) {
-  const int64_t wanted = manifest().frames;
-  std::vector<float> video(static_cast<size_t>(wanted) * frame_size());
+  const int64_t picked = manifest().frames;
+  std::vector<float> video(static_cast<size_t>(picked) * frame_size());
   for (int32_t i = 0; i < count; ++i) check_frame(frames[i]);
-  for (int64_t i = 0; i < wanted; ++i)  // the middle of each of as many equal parts
-    manifest().preprocessing.prepare(frames[(2 * i + 1) * count / (2 * wanted)],
+  for (int64_t i = 0; i < picked; ++i)  // pick the middle of each of as many equal parts
+    manifest().preprocessing.prepare(frames[(2 * i + 1) * count / (2 * picked)],
                                      video.data() + static_cast<size_t>(i) * frame_size());
   return run(video);
 }
 
-Result::Result(std::shared_ptr<const Recognizer> recognizer, std::vector<float> given, int32_t shown, int32_t count)
-    : vmp_edge_result{}, recognizer_(std::move(recognizer)), scores_(std::move(given)) {
+Result::Result(std::shared_ptr<const Recognizer> recognizer, std::vector<float> all_scores, int32_t shown,
+               int32_t count)
+    : vmp_edge_result{}, recognizer_(std::move(recognizer)), scores_(std::move(all_scores)) {
   const std::vector<std::string>& labels = recognizer_->manifest().labels;
   std::vector<int32_t> order(scores_.size());
   std::iota(order.begin(), order.end(), 0);
   const auto score = [this](int32_t label) { return scores_[static_cast<size_t>(label)]; };
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return score(a) > score(b); });
   for (int32_t i = 0; i < std::min(count, static_cast<int32_t>(order.size())); ++i) {
-    const int32_t one = order[static_cast<size_t>(i)];
-    top_.push_back({one, score(one), labels[static_cast<size_t>(one)].c_str()});
+    const int32_t index = order[static_cast<size_t>(i)];
+    top_.push_back({index, score(index), labels[static_cast<size_t>(index)].c_str()});
   }
   struct_size = sizeof(vmp_edge_result);
   label = shown < 0 ? order[0] : shown;

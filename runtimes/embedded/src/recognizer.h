@@ -1,4 +1,4 @@
-// A bundle in its engine, and what comes out.
+// A bundle that is loaded into its engine, and its results.
 #pragma once
 
 #include <memory>
@@ -18,14 +18,14 @@ class Recognizer {
 
   const Manifest& manifest() const { return bundle_.manifest; }
 
-  // Runs the engine: video (T, 3, S, S) -> softmax (classes). Calls from several threads take turns.
-  // Throws Error (ENGINE): it failed, or gave values that are not finite.
+  // Run the engine on a video (T, 3, S, S). Return the softmax (classes). Calls from several threads take turns.
+  // Throws Error (ENGINE) if the engine failed or its logits are not finite.
   std::vector<float> run(const std::vector<float>& video);
 
-  // Prepares and runs `count` frames, of which the model's are picked evenly.
+  // Pick the model's number of frames evenly from `count` frames, and recognise them. Return the softmax (classes).
   std::vector<float> predict(const vmp_edge_frame* frames, int32_t count);
 
-  size_t frame_size() const;  // numbers of a prepared frame
+  size_t frame_size() const;  // number of elements of a prepared frame
 
  private:
   const Bundle bundle_;
@@ -33,20 +33,20 @@ class Recognizer {
   Engine engine_;
 };
 
-// A result with all that it points to.
+// A result that owns the arrays that it points to.
 struct Result : vmp_edge_result {
-  //   shown: the class; negative for the best
+  //   shown: index of the recognised class; negative for the class with the best score
   Result(std::shared_ptr<const Recognizer> recognizer, std::vector<float> scores, int32_t shown, int32_t count);
 
  private:
-  const std::shared_ptr<const Recognizer> recognizer_;  // whose labels these are
+  const std::shared_ptr<const Recognizer> recognizer_;  // it owns the labels
   const std::vector<float> scores_;
   std::vector<vmp_edge_score> top_;
 };
 
-// As `vmp-edge run --json` prints it.
+// Write a result in one line of JSON, as `vmp-edge run --json` prints it.
 std::string to_json(const vmp_edge_result& result);
 
-double seconds();  // on a clock that does not run backwards
+double seconds();  // the time, by a clock that does not run backwards
 
 }  // namespace vmp

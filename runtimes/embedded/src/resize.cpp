@@ -7,19 +7,19 @@
 namespace vmp {
 namespace {
 
-uint8_t rounded(float value) {  // to the nearest, ties to even
+uint8_t rounded(float value) {  // to the nearest integer, ties to even
   return static_cast<uint8_t>(std::min(std::max(std::lrintf(value), 0L), 255L));
 }
 
 // ---- area ----
 
-// How much of one source pixel goes into one destination pixel.
+// The share of one source pixel in one destination pixel.
 struct Share {
   int32_t from, to;
   float weight;
 };
 
-// The shares along one axis, by destination, then by source.
+// Return the shares along one axis, sorted by destination, then by source.
 std::vector<Share> area_shares(int32_t source, int32_t destination) {
   const double scale = static_cast<double>(source) / destination;
   std::vector<Share> shares;
@@ -40,14 +40,15 @@ void add_row(const uint8_t* row, float weight, std::vector<float>& line) {
   for (size_t x = 0, count = line.size(); x < count; ++x) sums[x] += weight * static_cast<float>(row[x]);
 }
 
-// The rows of the frame that make one of the result are added up first, number by number, then the pixels along it.
+// Average over the covered pixels: first add up the rows of the frame that make a row of the result, then the pixels
+// along it.
 void resize_area(const Rows& rows, int32_t width, int32_t height, uint8_t* out) {
   const std::vector<Share> across = area_shares(rows.width, width), down = area_shares(rows.height, height);
   const Layout layout = rows.layout();
   std::vector<uint8_t> scratch(3 * static_cast<size_t>(rows.width));
   std::vector<float> line(static_cast<size_t>(layout.numbers)), sums(3 * static_cast<size_t>(width));
   const uint8_t* row = nullptr;
-  int32_t held = -1;  // the source row that `row` is
+  int32_t held = -1;  // index of the source row in `row`
   for (size_t i = 0; i < down.size();) {
     std::fill(line.begin(), line.end(), 0.0f);
     for (const int32_t to = down[i].to; i < down.size() && down[i].to == to; ++i) {
@@ -64,7 +65,7 @@ void resize_area(const Rows& rows, int32_t width, int32_t height, uint8_t* out) 
   }
 }
 
-// Where both sides shrink by whole numbers: sums of integers.
+// If both sides shrink by whole numbers, the sums are integers.
 void resize_blocks(const Rows& rows, int32_t width, int32_t height, uint8_t* out) {
   const int32_t across = rows.width / width, down = rows.height / height;
   const float share = 1.0f / static_cast<float>(across * down);
@@ -82,7 +83,7 @@ void resize_blocks(const Rows& rows, int32_t width, int32_t height, uint8_t* out
         const int32_t* pixel = line.data() + first + static_cast<ptrdiff_t>(layout.step) * across * x;
         int32_t sum = 0;
         for (int32_t j = 0; j < across; ++j) sum += pixel[static_cast<ptrdiff_t>(layout.step) * j];
-        const bool four = across == 2 && down == 2;  // of which ties go up
+        const bool four = across == 2 && down == 2;  // in OpenCV, ties of four pixels go up
         *out++ = four ? static_cast<uint8_t>((sum + 2) >> 2) : rounded(static_cast<float>(sum) * share);
       }
   }
@@ -90,10 +91,10 @@ void resize_blocks(const Rows& rows, int32_t width, int32_t height, uint8_t* out
 
 // ---- bilinear ----
 
-// One destination pixel lies between `from` and the next, (2048 - weight) / 2048 of it at `from`.
+// A destination pixel lies between the source pixels `from` and `next`.
 struct Between {
   int32_t from, next;
-  int32_t near, far;  // weights in 2048ths
+  int32_t near, far;  // the weights of `from` and `next`, in 2048ths
 };
 
 std::vector<Between> linear_places(int32_t source, int32_t destination, bool area) {
@@ -102,7 +103,7 @@ std::vector<Between> linear_places(int32_t source, int32_t destination, bool are
   for (int32_t to = 0; to < destination; ++to) {
     int32_t from;
     float share;
-    if (area) {  // INTER_AREA where it does not shrink: pixels keep their extent, with ramps between them
+    if (area) {  // INTER_AREA that does not shrink: pixels keep their extent, with ramps between them
       from = static_cast<int32_t>(std::floor(to * scale));
       share = static_cast<float>((to + 1) - (from + 1) * inverse);
       share = share <= 0 ? 0.0f : share - std::floor(share);
@@ -133,8 +134,8 @@ void resize_linear(const Rows& rows, int32_t width, int32_t height, bool area, u
   std::vector<uint8_t> scratch(3 * static_cast<size_t>(rows.width));
   std::vector<int32_t> upper(3 * static_cast<size_t>(width)), lower(upper.size());
   int32_t upper_row = -1, lower_row = -1;
-  const auto fill = [&](std::vector<int32_t>& line, int32_t& held, int32_t wanted) {
-    if (held != wanted) interpolate(rows.row(held = wanted, scratch.data()), layout, across, line.data());
+  const auto fill = [&](std::vector<int32_t>& line, int32_t& held, int32_t needed) {
+    if (held != needed) interpolate(rows.row(held = needed, scratch.data()), layout, across, line.data());
   };
   for (const Between& place : down) {
     if (lower_row == place.from) std::swap(upper, lower), std::swap(upper_row, lower_row);
@@ -153,7 +154,7 @@ void resize(const Rows& rows, int32_t width, int32_t height, bool area, uint8_t*
   const bool shrinks = rows.width >= width && rows.height >= height;
   const bool whole = shrinks && rows.width % width == 0 && rows.height % height == 0;
   const bool halves = whole && rows.width == 2 * width && rows.height == 2 * height;
-  if (whole && (area || halves)) resize_blocks(rows, width, height, out);  // OpenCV takes halving for area always
+  if (whole && (area || halves)) resize_blocks(rows, width, height, out);  // OpenCV always averages when it halves
   else if (shrinks && area) resize_area(rows, width, height, out);
   else resize_linear(rows, width, height, area, out);
 }

@@ -23,14 +23,14 @@ FrameRing::FrameRing(const Preprocessing& preprocessing, const Window& window)
     : preprocessing_(preprocessing),
       window_(window),
       frame_size_(3 * static_cast<size_t>(preprocessing.image_size) * static_cast<size_t>(preprocessing.image_size)) {
-  const int32_t count = window.capacity() + window.frames + 1;  // kept, being gathered, being written
+  const int32_t count = window.capacity() + window.frames + 1;  // kept, being read, being written
   slots_.resize(static_cast<size_t>(count) * frame_size_);
   for (int32_t i = 0; i < count; ++i) free_.push_back(i);
 }
 
 void FrameRing::push(const vmp_edge_frame& frame) {
   check_frame(frame);
-  const std::lock_guard<std::mutex> writing(writing_);  // one at a time, so that they stay in order
+  const std::lock_guard<std::mutex> writing(writing_);  // one frame at a time, so that frames stay in order
   const double timestamp = frame.timestamp < 0 ? monotonic() : frame.timestamp;
   const std::optional<int32_t> reserved = reserve(timestamp);
   if (reserved) preprocessing_.prepare(frame, slot(*reserved));
@@ -91,7 +91,7 @@ int64_t FrameRing::dropped() const {
   return dropped_;
 }
 
-// A free slot: there always is one; none for a frame to pass over.
+// Take a free slot, of which there is always one. Return nothing if the frame is to be skipped.
 std::optional<int32_t> FrameRing::reserve(double timestamp) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!(timestamp >= last_timestamp_))
@@ -99,21 +99,22 @@ std::optional<int32_t> FrameRing::reserve(double timestamp) {
                        std::to_string(last_timestamp_) + "): reset the stream when its source starts again");
   last_timestamp_ = timestamp;
   if (!kept_.empty() && timestamp - kept_.back().timestamp < window_.min_spacing()) return std::nullopt;
-  const int32_t found = free_.back();
+  const int32_t slot = free_.back();
   free_.pop_back();
-  return found;
+  return slot;
 }
 
 void FrameRing::commit(std::optional<int32_t> slot, double timestamp) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (slot) {
-    // Only now: until the new frame is whole, the oldest one is needed for a window.
+    // Remove the oldest frame only now: until the new frame was complete, a window needed the oldest one.
     if (static_cast<int32_t>(kept_.size()) == window_.capacity()) {
       const Kept oldest = kept_.front();
       kept_.pop_front();
       const bool late = !read_at_ || pushed_ >= *read_at_ + window_.hop;
-      dropped_ += late && !oldest.seen;                               // if not late, a long hop leaves it out by choice
-      if (!pinned_.count(oldest.slot)) free_.push_back(oldest.slot);  // else `unpin` frees it
+      // A frame that a long hop leaves out on purpose is not late and not dropped.
+      dropped_ += late && !oldest.seen;
+      if (!pinned_.count(oldest.slot)) free_.push_back(oldest.slot);  // otherwise `unpin` frees it
     }
     kept_.push_back({pushed_, timestamp, *slot, false});
   }
@@ -121,14 +122,14 @@ void FrameRing::commit(std::optional<int32_t> slot, double timestamp) {
   if (is_due()) changed_.notify_all();
 }
 
-// Chooses the newest window and keeps its slots from being reused.
+// Choose the newest window, and keep its slots from being reused.
 std::vector<FrameRing::Kept> FrameRing::pin() {
   const std::lock_guard<std::mutex> lock(mutex_);
   std::vector<Kept> chosen;
   for (const int32_t index : window_.select(timestamps())) chosen.push_back(kept_[static_cast<size_t>(index)]);
   if (chosen.empty()) return chosen;
   for (const Kept& kept : chosen) pinned_.insert(kept.slot);
-  // What a long hop leaves out between windows by choice was not dropped either.
+  // Frames between windows that a long hop leaves out on purpose do not count as dropped either.
   const int64_t first = std::min(chosen.front().sequence, pushed_ - window_.hop);
   for (Kept& kept : kept_) kept.seen |= kept.sequence >= first;
   read_at_ = pushed_;
@@ -153,9 +154,9 @@ bool FrameRing::is_due() const {
 }
 
 std::vector<double> FrameRing::timestamps() const {
-  std::vector<double> found;
-  for (const Kept& kept : kept_) found.push_back(kept.timestamp);
-  return found;
+  std::vector<double> result;
+  for (const Kept& kept : kept_) result.push_back(kept.timestamp);
+  return result;
 }
 
 }  // namespace vmp

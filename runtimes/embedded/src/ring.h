@@ -1,4 +1,4 @@
-// The frame ring: where a camera's thread leaves prepared frames and a recogniser picks its windows.
+// The frame ring: a camera's thread puts prepared frames in, and a recogniser takes windows out.
 #pragma once
 
 #include <condition_variable>
@@ -15,33 +15,33 @@
 
 namespace vmp {
 
-// What was gathered.
+// The frames of a window that was read.
 struct Gathered {
-  double first_timestamp, timestamp;  // of the oldest and the newest frame, in seconds
-  int64_t frame;                      // how many frames were pushed before the newest
+  double first_timestamp, timestamp;  // timestamps of the oldest and the newest frame, in seconds
+  int64_t frame;                      // number of the newest frame, counted from 0
 };
 
-// Prepared frames, the newest `window.capacity()` of them. Every function may be called from any thread.
+// The newest `window.capacity()` prepared frames. Any thread may call any function.
 //
-// When it is full, the oldest frame goes; one that no window ever reached over counts as dropped. A frame that is being
-// gathered is never written over: there are as many spare slots as a window has frames. Frames are prepared and
-// gathered outside the lock, so that neither side waits for the other's pixels.
+// When the ring is full, a new frame replaces the oldest one, which counts as dropped if no window ever covered it. A
+// frame that is being read is never overwritten: there are as many spare slots as a window has frames. Frames are
+// written and read outside the lock, so that neither side waits for the other's pixels.
 class FrameRing {
  public:
   FrameRing(const Preprocessing& preprocessing, const Window& window);
 
-  // Throws Error (ARGUMENT): the frame is none, or its time is before the last one's.
+  // Prepare a frame and put it in. Throws Error (ARGUMENT) if the frame is invalid or older than the previous one.
   void push(const vmp_edge_frame& frame);
 
-  bool due() const;  // a window is complete that ends `hop` frames or more after the last one that was read
-  bool wait();       // until a window is due or the ring is closed; whether one is due
+  bool due() const;  // whether there is a complete window that ends `hop` frames or more after the last one read
+  bool wait();       // wait until a window is due or the ring is closed; return whether one is due
 
-  // Gathers the newest window into out (T, 3, S, S); nothing if there are too few frames as yet.
+  // Copy the newest window to out (T, 3, S, S). Return nothing if there are too few frames.
   std::optional<Gathered> read(float* out);
 
-  void clear();  // forgets all frames; timestamps may start again; the counts go on
-  void close();  // wakes who waits
-  void open();   // lets them wait again
+  void clear();  // forget all frames, so that timestamps may start again; the counts continue
+  void close();  // wake the threads in `wait`, and let no thread wait
+  void open();   // let threads wait again
 
   int64_t pushed() const;
   int64_t dropped() const;
@@ -51,7 +51,7 @@ class FrameRing {
     int64_t sequence;
     double timestamp;
     int32_t slot;
-    bool seen;  // a window has reached over it
+    bool seen;  // a window has covered it
   };
 
   float* slot(int32_t index) { return slots_.data() + static_cast<size_t>(index) * frame_size_; }
@@ -67,13 +67,13 @@ class FrameRing {
   const size_t frame_size_;
   std::vector<float> slots_;  // (slots, 3, S, S)
   std::mutex writing_, reading_;
-  mutable std::mutex mutex_;  // over what follows
+  mutable std::mutex mutex_;  // guards the members below
   std::condition_variable changed_;
   std::vector<int32_t> free_;
   std::deque<Kept> kept_;
-  std::set<int32_t> pinned_;  // slots that a window is being gathered from
+  std::set<int32_t> pinned_;  // slots of the window that is being read
   int64_t pushed_ = 0, dropped_ = 0;
-  std::optional<int64_t> read_at_;  // how many frames had come in when the last window was picked
+  std::optional<int64_t> read_at_;  // number of pushed frames when the last window was chosen
   double last_timestamp_ = -std::numeric_limits<double>::infinity();
   bool closed_ = false;
 };

@@ -5,22 +5,23 @@
 namespace vmp {
 namespace {
 
-// ITU-R BT.601 with 16 to 235 (224 for U and V), in 20-bit fixed point, as OpenCV's cvtColor computes it.
+// ITU-R BT.601 with luma from 16 to 235 (U and V from 16 to 240), in 20-bit fixed point, as OpenCV's cvtColor computes
+// it.
 constexpr int kShift = 20, kLuma = 1220542, kRedV = 1673527, kGreenV = -852492, kGreenU = -409993, kBlueU = 2116026;
-constexpr int32_t kPairs = 32;  // of pixels, converted at once, by loops that compilers make vector instructions of
+constexpr int32_t kPairs = 32;  // pairs of pixels that are converted at once, by loops that compilers vectorise
 
-// Pixels of one row two by two: the even ones and the odd ones, and what each two share.
+// The pixels of a row in pairs: luma of the even and of the odd pixels, and U and V, which a pair shares.
 struct Pairs {
   uint8_t y[2][kPairs], u[kPairs], v[kPairs];
 };
 
 #if defined(__GNUC__)
-#define VMP_INLINE inline __attribute__((always_inline))  // into functions for more than the baseline's instructions
+#define VMP_INLINE inline __attribute__((always_inline))  // also into functions with a target attribute
 #else
 #define VMP_INLINE inline
 #endif
 
-// out[2 * i + j] = luma[j][i] + chroma[i], rounded already, as a byte
+// Set out[2 * i + j] to the byte of luma[j][i] + chroma[i]. luma includes the term for rounding.
 VMP_INLINE void add(const int32_t (&luma)[2][kPairs], const int32_t* chroma, uint8_t* out) {
   int16_t sums[2][kPairs];
   for (int32_t j = 0; j < 2; ++j)
@@ -30,7 +31,7 @@ VMP_INLINE void add(const int32_t (&luma)[2][kPairs], const int32_t* chroma, uin
       out[2 * i + j] = static_cast<uint8_t>(std::min<int16_t>(std::max<int16_t>(sums[j][i], 0), 255));
 }
 
-// rgb: (3, 2 * kPairs)
+// Convert pairs to rgb (3, 2 * kPairs).
 VMP_INLINE void convert_pairs(const Pairs& from, uint8_t* rgb) {
   int32_t luma[2][kPairs], red[kPairs], green[kPairs], blue[kPairs];
   for (int32_t j = 0; j < 2; ++j)
@@ -51,14 +52,15 @@ using Convert = void (*)(const Pairs& from, uint8_t* rgb);
 void convert_baseline(const Pairs& from, uint8_t* rgb) { convert_pairs(from, rgb); }
 #if defined(__GNUC__) && defined(__x86_64__)
 __attribute__((target("avx2"))) void convert_avx2(const Pairs& from, uint8_t* rgb) { convert_pairs(from, rgb); }
-// x86-64's baseline multiplies and packs 32-bit numbers by detours: half as fast
+// The baseline of x86-64 has no instruction to multiply 32-bit numbers and packs them by detours: it is half as fast.
 const Convert kConvert = __builtin_cpu_supports("avx2") ? convert_avx2 : convert_baseline;
 #else
 const Convert kConvert = convert_baseline;
 #endif
 
-// The pixels from `left` on of a row to red, green and blue one after the other (3, width).
-//   read(x, count, pairs): `count` pairs from the even pixel x on; a last one may have one pixel only
+// Convert the pixels of a row from `left` on to red, green and blue, one after the other (3, width).
+//   read(x, count, pairs): a function that reads `count` pairs from the even pixel x on. The last pair of a row may
+//     have only one pixel.
 template <class Read>
 void convert(int32_t left, int32_t width, uint8_t* out, Read read) {
   Pairs pairs{};

@@ -1,4 +1,4 @@
-// A frame's rows as red, green and blue, whatever its format.
+// The rows of a frame as red, green and blue, whatever the frame's format.
 #pragma once
 
 #include <cstddef>
@@ -8,21 +8,22 @@
 
 namespace vmp {
 
-// How the numbers of a row lie.
+// The layout of a row.
 struct Layout {
-  int32_t step;      // from a pixel to the next
-  int32_t first[3];  // red's, green's and blue's; all the same in grey
-  int32_t numbers;   // in a row
+  int32_t step;      // from one pixel to the next
+  int32_t first[3];  // position of the first red, green and blue; all the same in grey
+  int32_t numbers;   // number of elements of a row
 };
 
-// Part of a frame: `width` by `height` pixels from (left, top).
+// A part of a frame: `width` by `height` pixels from (left, top) on.
 struct Rows {
   const vmp_edge_frame& frame;
   int32_t left, top, width, height;
 
   Layout layout() const;
 
-  // Row `y`, from `top`: (layout().numbers); in the frame itself or in `scratch` (3 * width).
+  // Return row `y`, counted from `top`, of layout().numbers elements. It is in the frame itself or in `scratch`, which
+  // has room for 3 * width elements.
   const uint8_t* row(int32_t y, uint8_t* scratch) const;
 };
 

@@ -6,11 +6,11 @@
 
 namespace vmp {
 
-// SHA-256 (FIPS 180-4) of what is added.
+// The SHA-256 (FIPS 180-4) of the data that is added.
 class Sha256 {
  public:
   void add(const void* data, size_t size);
-  std::string hexadecimal();  // lower case; nothing can be added afterwards
+  std::string hexadecimal();  // in lower case; add nothing afterwards
 
  private:
   void block(const uint8_t* data);  // (64)

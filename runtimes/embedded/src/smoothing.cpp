@@ -37,7 +37,7 @@ int32_t Smoother::update(std::vector<float>& scores, double timestamp) {
   return shown_;
 }
 
-// The newest window's: 1 - exp(-elapsed / time constant).
+// Return the weight of the newest window in the average: 1 - exp(-elapsed / time constant).
 double Smoother::weight(double elapsed) const {
   const bool by_time = smoothing_.seconds >= 0;
   const double constant = by_time ? smoothing_.seconds : smoothing_.windows;

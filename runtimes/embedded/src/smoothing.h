@@ -1,4 +1,4 @@
-// Steady results from noisy windows: the arithmetic of vmp_edge/stream/smoothing.py.
+// Makes steady results of noisy windows, with the same arithmetic as vmp_edge/stream/smoothing.py.
 #pragma once
 
 #include <cstdint>
@@ -8,11 +8,11 @@ namespace vmp {
 
 struct Smoothing {
   double windows;  // time constant of the exponential average of the scores, in windows; 0 does not average
-  double seconds;  // the same in seconds, instead; negative for none
-  double margin;   // how much a new label's averaged score must exceed that of the label shown ...
-  int32_t hold;    // ... in how many windows in a row
+  double seconds;  // time constant in seconds, instead of `windows`; negative for none
+  double margin;   // how much the averaged score of a new label must exceed that of the shown label
+  int32_t hold;    // number of windows in a row in which it must do so
 
-  // Throws Error (ARGUMENT): a value is out of range.
+  // Throws Error (ARGUMENT) if a value is out of range.
   void check() const;
 };
 
@@ -22,8 +22,8 @@ class Smoother {
 
   void reset() { average_.clear(); }
 
-  // Takes a window's scores (classes) in and makes them the averaged ones; the class to show.
-  //   timestamp: of the window's newest frame, in seconds
+  // Average a window's scores (classes) in place with those of earlier windows. Return the class to show.
+  //   timestamp: timestamp of the window's newest frame, in seconds
   int32_t update(std::vector<float>& scores, double timestamp);
 
  private:
@@ -33,7 +33,7 @@ class Smoother {
   const Smoothing smoothing_;
   std::vector<double> average_;
   double timestamp_ = 0;
-  int32_t shown_ = 0, challenger_ = 0, leads_ = 0;  // how many windows in a row the challenger has led
+  int32_t shown_ = 0, challenger_ = 0, leads_ = 0;  // leads_: windows in a row that the challenger has led
 };
 
 }  // namespace vmp

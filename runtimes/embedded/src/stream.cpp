@@ -7,7 +7,7 @@
 namespace vmp {
 namespace {
 
-constexpr size_t kRecent = 512, kRecentArrivals = 64;  // over which the statistics are taken
+constexpr size_t kRecent = 512, kRecentArrivals = 64;  // number of values of the statistics
 
 Window make_window(const Manifest& manifest, const vmp_edge_stream_config& config) {
   if (config.stride && config.fps != 0) throw bad_argument("give stride or fps, not both");
@@ -32,7 +32,7 @@ void remember(std::deque<double>& values, double value, size_t count) {
   if (values.size() > count) values.pop_front();
 }
 
-// Between the two nearest, as numpy's; 0 of nothing.
+// Return the percentile, interpolated between the two nearest values like numpy's; 0 if there are no values.
 double percentile(const std::deque<double>& values, double share) {
   if (values.empty()) return 0;
   std::vector<double> sorted(values.begin(), values.end());

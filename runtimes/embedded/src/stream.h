@@ -1,4 +1,4 @@
-// From a stream of frames to a stream of results: frame ring, sliding window, engine, smoothing.
+// Turns a stream of frames into a stream of results: frame ring, sliding window, engine, smoothing.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ namespace vmp {
 
 class Stream {
  public:
-  // Throws Error (ARGUMENT): a value of the configuration is out of range.
+  // Throws Error (ARGUMENT) if a value of the configuration is out of range.
   Stream(std::shared_ptr<Recognizer> recognizer, const vmp_edge_stream_config& config);
   ~Stream();
 
@@ -35,21 +35,21 @@ class Stream {
   std::unique_ptr<Result> recognise();
   void work(vmp_edge_callback callback, void* user);
   void end_thread();
-  void check_thread() const;  // throws what the stream's own thread failed with
+  void check_thread() const;  // throw the error with which the stream's own thread failed, if it did
 
   const std::shared_ptr<Recognizer> recognizer_;
   const int32_t top_;
   FrameRing ring_;
-  std::mutex recognising_;  // over the window and what is made of it
+  std::mutex recognising_;  // held while a window is read and recognised; guards video_
   std::vector<float> video_;
-  std::mutex control_;  // over starting and stopping
+  std::mutex control_;  // held while the thread is started or stopped
   std::thread thread_;
-  mutable std::mutex mutex_;  // over what follows
+  mutable std::mutex mutex_;  // guards the members below
   Smoother smoother_;
   std::optional<Error> failure_;
-  std::unique_ptr<Result> latest_;  // of a stream with a thread and no callback: not taken yet
+  std::unique_ptr<Result> latest_;  // with a thread and no callback: the newest result, if not taken yet
   bool running_ = false;
-  int64_t epoch_ = 0;  // counts resets: a result from before one is not shown after it
+  int64_t epoch_ = 0;  // number of resets: results from before a reset are discarded after it
   int64_t windows_ = 0;
   std::deque<double> arrivals_, pushes_, latencies_;
 };

@@ -9,7 +9,9 @@
 namespace vmp {
 namespace {
 
-constexpr double kMinSpacing = 0.24;  // in window periods: closer than a quarter, and a little for jitter: never chosen
+// In periods of the window's frame rate: frames that are closer than a quarter, with a little less for jitter, are
+// never chosen together.
+constexpr double kMinSpacing = 0.24;
 constexpr int32_t kLargestCapacity = 1 << 16;
 
 }  // namespace
@@ -36,15 +38,15 @@ std::vector<int32_t> Window::select(const std::vector<double>& timestamps) const
     for (int32_t i = newest - (frames - 1) * stride; i >= 0 && i <= newest; i += stride) chosen.push_back(i);
     return chosen;
   }
-  const double period = 1.0 / fps;  // 0.05 of it: rounding, jitter
+  const double period = 1.0 / fps;  // a window may be 0.05 of it too short, for rounding and jitter
   if (newest < 0 || timestamps[0] > timestamps.back() - (frames - 1.05) * period) return chosen;
   for (int32_t i = frames - 1; i >= 0; --i) {
-    const double wanted = timestamps.back() - period * i;
-    const auto found = std::lower_bound(timestamps.begin(), timestamps.end(), wanted) - timestamps.begin();
-    const int32_t after = std::min(std::max(static_cast<int32_t>(found), 1), std::max(newest, 1));
+    const double target = timestamps.back() - period * i;
+    const auto not_before = std::lower_bound(timestamps.begin(), timestamps.end(), target) - timestamps.begin();
+    const int32_t after = std::min(std::max(static_cast<int32_t>(not_before), 1), std::max(newest, 1));
     const int32_t at = std::min(after, newest);
     const bool nearer_before =
-        wanted - timestamps[static_cast<size_t>(after - 1)] <= timestamps[static_cast<size_t>(at)] - wanted;
+        target - timestamps[static_cast<size_t>(after - 1)] <= timestamps[static_cast<size_t>(at)] - target;
     chosen.push_back(nearer_before ? after - 1 : at);
   }
   return chosen;

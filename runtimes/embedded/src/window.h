@@ -1,4 +1,4 @@
-// Which frames make up what the model sees at once, and how often it looks: `Window` of vmp_edge/stream/ring.py.
+// Which frames make up a window, and how often there is a window; the same as `Window` of vmp_edge/stream/ring.py.
 #pragma once
 
 #include <cstdint>
@@ -7,23 +7,24 @@
 namespace vmp {
 
 struct Window {
-  int32_t frames;  // T
-  int32_t stride;  // every how many-th frame; 0: by `fps`
-  double fps;      // frames per second, by the timestamps
-  int32_t hop;     // frames between one window and the next
+  int32_t frames;  // T, the number of frames
+  int32_t stride;  // the window takes every stride-th frame; 0 chooses frames by `fps`
+  double fps;      // frames per second that the window takes, by their timestamps
+  int32_t hop;     // number of frames between one window and the next
 
-  // Throws Error (ARGUMENT): a value is out of range.
+  // Throws Error (ARGUMENT) if a value is out of range.
   void check() const;
 
-  // How many frames must be kept for a window to be found in them.
+  // Return the number of frames that must be kept so that they contain a window.
   int32_t capacity() const;
 
-  // Seconds that kept frames are at least apart: what comes closer is passed over, unprepared.
+  // Return the shortest time between kept frames in seconds. Frames that come sooner are skipped without being
+  // prepared.
   double min_spacing() const;
 
-  // The frames of the newest window: `frames` indices, oldest first, or none if what is at hand does not reach back far
-  // enough. By fps, a frame is chosen twice if the camera is slower than the window.
-  //   timestamps: of the frames at hand, in seconds, oldest first
+  // Choose the frames of the newest window. Return `frames` indices, oldest first, or none if the frames do not reach
+  // back far enough. By fps, a frame is chosen more than once if the camera is slower than the window.
+  //   timestamps: timestamps of the kept frames in seconds, oldest first
   std::vector<int32_t> select(const std::vector<double>& timestamps) const;
 };
 

@@ -55,32 +55,32 @@ class Reader {
 
   Yaml node(const Event& event, int depth) {
     if (depth > kDepth) fail("nested too deeply");
-    Yaml found;
+    Yaml yaml;
     switch (event->type) {
-      case YAML_SCALAR_EVENT: scalar(*event, found); return found;
+      case YAML_SCALAR_EVENT: scalar(*event, yaml); return yaml;
       case YAML_SEQUENCE_START_EVENT:
-        found.kind = Yaml::Kind::list;
+        yaml.kind = Yaml::Kind::list;
         for (Event item = next(); item->type != YAML_SEQUENCE_END_EVENT; item = next())
-          found.items.push_back(node(item, depth + 1));
-        return found;
+          yaml.items.push_back(node(item, depth + 1));
+        return yaml;
       case YAML_MAPPING_START_EVENT:
-        found.kind = Yaml::Kind::mapping;
+        yaml.kind = Yaml::Kind::mapping;
         for (Event key = next(); key->type != YAML_MAPPING_END_EVENT; key = next()) {
           if (key->type != YAML_SCALAR_EVENT) fail("a key that is no scalar");
           Yaml name;
           scalar(*key, name);
-          found.entries.emplace_back(std::move(name.text), node(next(), depth + 1));
+          yaml.entries.emplace_back(std::move(name.text), node(next(), depth + 1));
         }
-        return found;
+        return yaml;
       default: fail("an alias");
     }
   }
 
-  void scalar(const yaml_event_t& event, Yaml& found) {
+  void scalar(const yaml_event_t& event, Yaml& yaml) {
     const auto& data = event.data.scalar;
     if (data.tag) fail("a tag");
-    found.text.assign(reinterpret_cast<const char*>(data.value), data.length);
-    found.plain = data.style == YAML_PLAIN_SCALAR_STYLE;
+    yaml.text.assign(reinterpret_cast<const char*>(data.value), data.length);
+    yaml.plain = data.style == YAML_PLAIN_SCALAR_STYLE;
   }
 
   yaml_parser_t parser_;
@@ -91,19 +91,19 @@ class Reader {
 Yaml Yaml::parse(const std::string& text) { return Reader(text).document(); }
 
 const Yaml* Yaml::find(const std::string& key) const {
-  const Yaml* found = nullptr;
+  const Yaml* result = nullptr;
   for (const auto& [name, value] : entries)
-    if (name == key) found = &value;  // of a key that is there twice, the last, as in Python
-  return found;
+    if (name == key) result = &value;  // the last one counts if a key is there twice, as in Python
+  return result;
 }
 
 bool Yaml::is_text() const {
   if (kind != Kind::scalar) return false;
   if (!plain) return true;
-  for (const char* other :
+  for (const char* special :
        {"",    "~",   "null", "Null", "NULL", "true", "True", "TRUE", "false", "False", "FALSE", "yes",
         "Yes", "YES", "no",   "No",   "NO",   "on",   "On",   "ON",   "off",   "Off",   "OFF"})
-    if (text == other) return false;
+    if (text == special) return false;
   char* end = nullptr;
   std::strtod(text.c_str(), &end);
   return *end != '\0' || text.find_first_not_of("0123456789+-.") != std::string::npos;

@@ -1,4 +1,4 @@
-// YAML as a tree, by libyaml.
+// A YAML document as a tree, read by libyaml.
 #pragma once
 
 #include <string>
@@ -11,16 +11,16 @@ struct Yaml {
   enum class Kind { scalar, list, mapping };
 
   Kind kind = Kind::scalar;
-  std::string text;    // of a scalar
-  bool plain = false;  // a scalar without quotes, which may be a number, a boolean or nothing
+  std::string text;    // the text of a scalar
+  bool plain = false;  // true for a scalar without quotes, which may be a number, a boolean or null
   std::vector<Yaml> items;
   std::vector<std::pair<std::string, Yaml>> entries;
 
-  // Throws Error (BUNDLE): it is not YAML, nests too deeply, or has aliases, tags or keys that are no scalars.
+  // Throws Error (BUNDLE) if the text is not YAML, nests too deeply, or has aliases, tags or keys that are not scalars.
   static Yaml parse(const std::string& text);
 
-  const Yaml* find(const std::string& key) const;  // null if there is none
-  bool is_text() const;                            // and no number, boolean or nothing
+  const Yaml* find(const std::string& key) const;  // null if there is no such key
+  bool is_text() const;                            // true for a scalar that is not a number, a boolean or null
 };
 
 }  // namespace vmp

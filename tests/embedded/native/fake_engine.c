@@ -1,5 +1,6 @@
-/* An engine that needs nothing: three classes, by how bright a video is. Its program is a text: milliseconds that a run
- * takes, and after how many runs it fails (0: never). What is asked for beyond the classes counts as features. */
+/* An engine without dependencies, for tests. It has three classes, by the brightness of a video. Its program is a text
+ * with two numbers: the milliseconds that a run takes, and the number of the run that fails (0 for none). Outputs after
+ * the three classes are features. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -19,13 +20,13 @@ int vmp_program_abi(void) { return VMP_PROGRAM_ABI; }
 int vmp_program_set_threads(int num_threads) { return num_threads < 1; }
 
 vmp_program* vmp_program_create(const char* path, int gpu, char* error, int64_t error_size) {
-  vmp_program made = {0, 0, 0};
+  vmp_program loaded = {0, 0, 0};
   FILE* file = fopen(path, "r");
-  const int read = file && !gpu ? fscanf(file, "%ld %ld", &made.milliseconds, &made.failing) : 0;
+  const int read = file && !gpu ? fscanf(file, "%ld %ld", &loaded.milliseconds, &loaded.failing) : 0;
   if (file) fclose(file);
   if (read != 2) return say(error, error_size, "not a program"), NULL;
   vmp_program* program = malloc(sizeof *program);
-  *program = made;
+  *program = loaded;
   return program;
 }
 
@@ -43,6 +44,7 @@ int vmp_program_run(vmp_program* program, const float* input, const int32_t* sha
   for (int64_t i = 0; i < count; ++i) sum += input[i];
   const float mean = (float)(sum / (double)count);
   output[0] = -mean, output[1] = 1 - mean * mean, output[2] = mean;
-  for (int64_t i = 3; i < output_count; ++i) output[i] = 1e9f; /* features: whoever takes one for a class will know */
+  for (int64_t i = 3; i < output_count; ++i)
+    output[i] = 1e9f; /* features: large, so that mistaking one for a class is noticed */
   return 0;
 }

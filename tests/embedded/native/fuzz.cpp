@@ -1,5 +1,5 @@
-// A fuzz target for what comes from outside: a manifest's text, and a frame's description and pixels.
-//   clang++'s libFuzzer; `make fuzz` builds and runs it.
+// A fuzz target, for Clang's libFuzzer, of the data that comes from outside: the text of a manifest, and the
+// description and pixels of a frame. `make fuzz` builds and runs it.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -19,7 +19,7 @@ void parse_manifest(const uint8_t* data, size_t size) {
   }
 }
 
-// The first bytes are the frame's and the preprocessing's numbers, the rest are its pixels, over and over.
+// The first bytes of `data` are the numbers of the frame and of the preprocessing. The rest, repeated, are the pixels.
 void prepare_frame(const uint8_t* data, size_t size) {
   struct Numbers {
     int16_t width, height, stride[2];
@@ -29,11 +29,11 @@ void prepare_frame(const uint8_t* data, size_t size) {
   std::memcpy(&numbers, data, sizeof numbers);
   data += sizeof numbers, size -= sizeof numbers;
   vmp_edge_frame frame = VMP_EDGE_FRAME;
-  frame.format = static_cast<vmp_edge_format>(numbers.format % 6);  // one more than there are
+  frame.format = static_cast<vmp_edge_format>(numbers.format % 6);  // including one format that does not exist
   frame.width = numbers.width % 300, frame.height = numbers.height % 300;
   for (int plane = 0; plane < 2; ++plane) frame.stride[plane] = numbers.stride[plane] % 1024;
   std::vector<uint8_t> planes[2];
-  for (int plane = 0; plane < 2; ++plane) {  // of exactly the size that the header asks for
+  for (int plane = 0; plane < 2; ++plane) {  // exactly as large as vmp_edge.h requires
     const bool three = numbers.format % 6 < 2, two = numbers.format % 6 == 4;
     const int64_t row = frame.width * (three ? 3 : two ? 2 : 1);
     const int64_t stride = frame.stride[plane] ? frame.stride[plane] : row;

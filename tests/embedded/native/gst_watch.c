@@ -1,11 +1,12 @@
-/* gst_watch PIPELINE [seek | CAPS]: runs a pipeline to its end and prints what its vmprecognize tells, in the order of
- * the bus:
+/* gst_watch PIPELINE [seek | CAPS] runs a pipeline to its end and prints the results of its vmprecognize, in the order
+ * of the bus:
  *
- *   buffer PTS LABEL TIMESTAMP    of the metadata on each buffer at the element `sink`; - without any
- *   message LABEL FRAME
+ *   buffer PTS LABEL TIMESTAMP    for each buffer at the element `sink`, from its metadata; LABEL is - without metadata
+ *   message LABEL FRAME           for each message of the element
  *   end                           at EOS
  *
- * seek: at the first end it goes back to the start. CAPS: what the element `filter` lets through after six buffers. */
+ * With `seek`, the pipeline goes back to its start at the first EOS. CAPS are the caps of the element `filter` after
+ * six buffers. */
 #include <gst/gst.h>
 #include <string.h>
 
@@ -32,7 +33,7 @@ static GstPadProbeReturn on_buffer(GstPad *pad, GstPadProbeInfo *info, gpointer 
     label = gst_structure_get_string(fields, "label");
     gst_structure_get_uint64(fields, "timestamp", &timestamp);
   }
-  /* by the bus, so that its lines and those of the messages are in order */
+  /* Send the line over the bus, so that it is in order with the messages. */
   GstStructure *line = gst_structure_new("buffer", "pts", G_TYPE_UINT64, GST_BUFFER_PTS(buffer), "label", G_TYPE_STRING,
                                          label, "timestamp", G_TYPE_UINT64, timestamp, NULL);
   gst_element_post_message(pipeline, gst_message_new_element(GST_OBJECT(pipeline), line));
@@ -51,7 +52,7 @@ static void print(const GstStructure *fields) {
   if (gst_structure_has_name(fields, "vmp-recognition")) g_print("message %s %" G_GUINT64_FORMAT "\n", label, frame);
 }
 
-/* 0 to go on, 1 at the end, 2 at an error. */
+/* Return 0 to go on, 1 at the end, 2 after an error. */
 static int handle(GstMessage *message) {
   GError *error = NULL;
   switch (GST_MESSAGE_TYPE(message)) {

@@ -1,4 +1,4 @@
-// The library's insides for Python's ctypes.
+// Internal functions of the library, for Python's ctypes.
 #include <cstring>
 
 #include "error.h"

@@ -1,6 +1,6 @@
-// Uses the whole library, from several threads at once where that is allowed, for sanitizers to watch.
+// Uses the whole library under sanitizers, from several threads at once where that is allowed.
 //   suite LIBRARIES BUNDLE FAILING_BUNDLE DAMAGED_BUNDLE [FRAMES]
-// With FRAMES, that many are pushed and the resident memory before and after is printed instead.
+// With FRAMES, it pushes that many frames instead, and prints the resident memory before and after.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -37,7 +37,7 @@ vmp_edge_status status_of(Call call) {
   }
 }
 
-// A frame in memory of exactly its size, so that reading beyond it is noticed.
+// A frame in memory of exactly its size, so that sanitizers notice reads past its end.
 struct Picture {
   Picture(vmp_edge_format format, int width, int height, int gap, std::mt19937& random)
       : frame(format, nullptr, width, height) {
@@ -82,7 +82,7 @@ void one_after_another(Recognizer& recognizer) {
   REQUIRE(recognizer.predict({clip, 2}, 1).top().size() == 1);
 }
 
-// Pushed to, asked, reset and started from different threads at once.
+// Use one stream from several threads at once: push, get results, reset.
 void all_at_once(Recognizer& recognizer) {
   std::atomic<int> called{0};
   Stream stream(recognizer);
@@ -101,9 +101,9 @@ void all_at_once(Recognizer& recognizer) {
     for (int i = 0; i < 5; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(2)), stream.reset();
   });
   threads.emplace_back([&] {
-    Stream other(recognizer);  // of the same recogniser
+    Stream second(recognizer);  // a second stream of the same recogniser
     std::mt19937 random(9);
-    for (int i = 0; i < 60; ++i) other.push(any_picture(random).frame), other.get_result();
+    for (int i = 0; i < 60; ++i) second.push(any_picture(random).frame), second.get_result();
   });
   for (size_t i = 0; i < threads.size(); ++i)
     if (i != 2) threads[i].join();
@@ -111,7 +111,7 @@ void all_at_once(Recognizer& recognizer) {
   threads[2].join();
   stream.stop();
   REQUIRE(called > 0 && stream.statistics().frames == 300);
-  stream.start();  // again, and destroyed while it runs
+  stream.start();  // start it again, and destroy it while it runs
   std::mt19937 random(3);
   for (int i = 0; i < 20; ++i) stream.push(any_picture(random).frame);
 }
@@ -140,13 +140,13 @@ long resident_kilobytes() {
   return 0;
 }
 
-// Results are asked for in between, and made by a thread of the stream's own, in turn.
+// Push many frames. The calling thread and a thread of the stream's own take turns to recognise.
 void soak(Recognizer& recognizer, long frames) {
   std::mt19937 random(4);
   Stream stream(recognizer);
   long before = 0, windows = 0;
   for (long i = 0; i < frames; ++i) {
-    if (i == frames / 10) before = resident_kilobytes();  // caches and arenas have settled
+    if (i == frames / 10) before = resident_kilobytes();  // caches and arenas have reached their size
     if (i % 10000 == 5000) stream.start([&](const vmp_edge_result*, const char*) {});
     if (i % 10000 == 9999) stream.stop();
     stream.push(any_picture(random).frame);

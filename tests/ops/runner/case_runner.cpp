@@ -1,9 +1,8 @@
-// case_runner ISA INPUT OUTPUT: runs every record of INPUT with one instruction set and writes the results to OUTPUT.
+// case_runner ISA INPUT OUTPUT runs every record of INPUT with one instruction set and writes the results to OUTPUT.
 //
-// A record is ten int64 (operation, batch, length, channels, states or taps, reverse, first_input, mask, threads, and a
-// bit for each optional array that is present), then float32 arrays, all contiguous, in the order in which the code
-// below reads them. The results are float32: the output, then the gradients of the arrays that are present, in their
-// order.
+// A record has ten int64 (operation, batch, length, channels, states or taps, reverse, first_input, mask, threads, and
+// a bit for each optional array that is present), then contiguous float32 arrays in the order in which they are read
+// below. The results are float32: the output, then the gradients of the present arrays in the same order.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -16,7 +15,7 @@ namespace {
 enum Operation { kScan, kBiScan, kConv, kExp, kDecay, kSoftplus, kSilu };
 
 struct Record {
-  int64_t operation, batch, length, channels, states, reverse, first_input, mask, threads, given;
+  int64_t operation, batch, length, channels, states, reverse, first_input, mask, threads, present;
 };
 
 [[noreturn]] void fail(const char* what) {
@@ -41,10 +40,10 @@ void write(const std::vector<float>& values) {
   if (std::fwrite(values.data(), sizeof(float), values.size(), output) != values.size()) fail("cannot write");
 }
 
-// An optional array, and memory for its gradient.
+// An array that may be absent, with memory for its gradient.
 struct Array {
   std::vector<float> values, grad;
-  Array(int64_t count, bool given) : values(given ? read(count) : std::vector<float>()), grad(values.size()) {}
+  Array(int64_t count, bool present) : values(present ? read(count) : std::vector<float>()), grad(values.size()) {}
   float* data() { return values.empty() ? nullptr : values.data(); }
   float* grad_data() { return grad.empty() ? nullptr : grad.data(); }
 };
@@ -59,8 +58,8 @@ void run_scan(const Record& r) {
   const bool both = r.operation == kBiScan;
   const int64_t activation = r.batch * r.length * r.channels, projection = r.batch * r.length * r.states;
   Array x(activation, true), dt(activation, true), A(r.channels * r.states, true), A_b(r.channels * r.states, both);
-  Array B(projection, true), C(projection, true), D(r.channels, r.given & 1), z(activation, r.given & 2);
-  Array dt_bias(r.channels, r.given & 4), grad_y(activation, true);
+  Array B(projection, true), C(projection, true), D(r.channels, r.present & 1), z(activation, r.present & 2);
+  Array dt_bias(r.channels, r.present & 4), grad_y(activation, true);
   const Shape rows{r.length, r.channels}, states{r.length, r.states};
   vmp_scan scan{};
   scan.batch = r.batch, scan.length = r.length, scan.channels = r.channels, scan.states = r.states;
@@ -83,7 +82,7 @@ void run_scan(const Record& r) {
 
 void run_conv(const Record& r) {
   const int64_t activation = r.batch * r.length * r.channels;
-  Array x(activation, true), weight(r.channels * r.states, true), bias(r.channels, r.given & 1);
+  Array x(activation, true), weight(r.channels * r.states, true), bias(r.channels, r.present & 1);
   Array grad_y(activation, true);
   const Shape rows{r.length, r.channels};
   const vmp_conv conv{r.batch,    r.length,      r.channels,  r.states,

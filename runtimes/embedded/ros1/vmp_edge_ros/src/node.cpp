@@ -1,4 +1,5 @@
-// vmp_edge_node: sensor_msgs/Image on `image` in, vmp_edge_ros/Recognition on `recognition` out; see docs/robotics.md.
+// vmp_edge_node takes sensor_msgs/Image from the topic `image` and publishes vmp_edge_ros/Recognition on `recognition`
+// (docs/robotics.md).
 #include <ros/ros.h>
 #include <sensor_msgs/Image.h>
 
@@ -14,10 +15,10 @@ namespace {
 using Message = vmp_edge_ros::Recognition;
 
 vmp_edge_bridge::Settings read_settings() {
-  const ros::NodeHandle here("~");
+  const ros::NodeHandle parameters("~");
   vmp_edge_bridge::Settings settings;
-  settings.each([&here](const std::string& name, auto& value) {
-    if (here.hasParam(name) && !here.getParam(name, value))
+  settings.each([&parameters](const std::string& name, auto& value) {
+    if (parameters.hasParam(name) && !parameters.getParam(name, value))
       throw std::invalid_argument("the parameter '" + name + "' is of the wrong type");
   });
   return settings;
@@ -27,9 +28,9 @@ class Node {
  public:
   explicit Node(ros::NodeHandle& node)
       : publisher_(node.advertise<Message>("recognition", 16)),
-        bridge_(read_settings(),
-                {[this](const auto& found) { publish(found); }, [this](const std::string& message) { fail(message); },
-                 [](const std::string& message) { ROS_WARN("%s", message.c_str()); }}),
+        bridge_(read_settings(), {[this](const auto& recognition) { publish(recognition); },
+                                  [this](const std::string& message) { fail(message); },
+                                  [](const std::string& message) { ROS_WARN("%s", message.c_str()); }}),
         subscriber_(node.subscribe("image", 8, &Node::take, this, ros::TransportHints().tcpNoDelay())) {}
 
   bool failed() const { return failed_; }
@@ -40,10 +41,10 @@ class Node {
     bridge_.take(*image, static_cast<int64_t>(stamp.toNSec()));
   }
 
-  void publish(const vmp_edge_bridge::Recognition& found) {
+  void publish(const vmp_edge_bridge::Recognition& recognition) {
     Message message;
-    found.write(message);
-    message.header.stamp.fromNSec(static_cast<uint64_t>(found.stamp));
+    recognition.write(message);
+    message.header.stamp.fromNSec(static_cast<uint64_t>(recognition.stamp));
     publisher_.publish(message);
   }
 
@@ -55,7 +56,7 @@ class Node {
 
   std::atomic<bool> failed_{false};
   ros::Publisher publisher_;
-  vmp_edge_bridge::Bridge bridge_;  // after what it calls
+  vmp_edge_bridge::Bridge bridge_;  // declared after the publisher that it calls
   ros::Subscriber subscriber_;
 };
 
@@ -63,7 +64,7 @@ class Node {
 
 int main(int argc, char** argv) {
   ros::init(argc, argv, "vmp_edge_node");
-  ros::NodeHandle handle;  // while there is one, messages are logged
+  ros::NodeHandle handle;  // messages are logged as long as a handle exists
   try {
     Node node(handle);
     ros::spin();

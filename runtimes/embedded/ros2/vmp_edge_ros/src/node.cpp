@@ -1,4 +1,5 @@
-// vmp_edge_node: sensor_msgs/Image on `image` in, vmp_edge_ros/Recognition on `recognition` out; see docs/robotics.md.
+// vmp_edge_node takes sensor_msgs/Image from the topic `image` and publishes vmp_edge_ros/Recognition on `recognition`
+// (docs/robotics.md).
 #include <atomic>
 #include <cstdlib>
 #include <exception>
@@ -21,7 +22,7 @@ class Node : public rclcpp::Node {
       : rclcpp::Node("vmp_edge"),
         publisher_(create_publisher<Message>("recognition", 16)),
         bridge_(read_settings(),
-                {[this](const vmp_edge_bridge::Recognition& found) { publish(found); },
+                {[this](const vmp_edge_bridge::Recognition& recognition) { publish(recognition); },
                  [this](const std::string& message) { fail(message); },
                  [this](const std::string& message) { RCLCPP_WARN(get_logger(), "%s", message.c_str()); }}),
         subscription_(create_subscription<Image>("image", rclcpp::SensorDataQoS(),
@@ -41,10 +42,10 @@ class Node : public rclcpp::Node {
     bridge_.take(image, stamp.nanoseconds() == 0 ? now().nanoseconds() : stamp.nanoseconds());
   }
 
-  void publish(const vmp_edge_bridge::Recognition& found) {
+  void publish(const vmp_edge_bridge::Recognition& recognition) {
     Message message;
-    found.write(message);
-    message.header.stamp = rclcpp::Time(found.stamp);
+    recognition.write(message);
+    message.header.stamp = rclcpp::Time(recognition.stamp);
     publisher_->publish(message);
   }
 
