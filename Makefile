@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 EXTRAS := compile,tvm,onnxruntime,jetpack6,display,mqtt,serve,report,train,test,dev
 NATIVE := $(shell find runtimes -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.inc' -o -name '*.cu' -o -name CMakeLists.txt)
 
-.PHONY: help setup demo test test-npu lint bench parity fuzz clean
+.PHONY: help setup demo test check test-npu lint bench parity fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -33,8 +33,12 @@ demo: setup ## build the host bundle and recognise the camera's motion in a samp
 	$(BIN)/python compile/build.py --target host --output build/host
 	$(BIN)/python -m vmp_edge.apps.demo --bundle build/host
 
+# The files in the order of tests/support/slow.py, the longest first, so that both workers end at about the same time.
 test: setup ## the tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+check: lint ## lint, types and the tests that need no compiler, build or emulator, in under three minutes
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not slow'
 
 lint: setup ## ruff, clang-format and mypy
 	$(BIN)/ruff check

@@ -193,7 +193,13 @@ def test_only_the_api_is_visible(installed):
 
 
 def test_static_library(tmp_path, installed):
-    folder = cmake(EMBEDDED, tmp_path / "build", "-DBUILD_SHARED_LIBS=OFF", "-DVMP_EDGE_EXAMPLES=ON")
+    folder = cmake(
+        EMBEDDED,
+        tmp_path / "build",
+        "-DBUILD_SHARED_LIBS=OFF",
+        "-DVMP_EDGE_EXAMPLES=ON",
+        "-DCMAKE_BUILD_TYPE=Debug",  # which is about linking
+    )
     assert Path(folder / "libvmp_edge.a").exists()
     done = subprocess.run([folder / "examples" / "recognize_pipe"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "usage" in done.stderr

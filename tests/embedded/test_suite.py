@@ -27,7 +27,9 @@ def run(suite, bundles, *more):
 
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
 def test_under_sanitizers(built, bundles, tmp_path, sanitizers):
-    folder = cmake(NATIVE, tmp_path / "build", f"-DVMP_EDGE_SANITIZE={sanitizers}", targets=("suite",))
+    # as the sanitizers' documentation advises: -O1 compiles in half the time of -O3 and hides less from them
+    options = [f"-DVMP_EDGE_SANITIZE={sanitizers}", "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS=-O1"]
+    folder = cmake(NATIVE, tmp_path / "build", *options, targets=("suite",))
     assert run(folder / "suite", bundles) == "done\n"
 
 

@@ -252,7 +252,7 @@ static gboolean sink_event(GstBaseTransform *base, GstEvent *event) {
   GstVmpRecognize *self = GST_VMP_RECOGNIZE(base);
   const GstEventType type = GST_EVENT_TYPE(event);
   if (type == GST_EVENT_FLUSH_STOP || type == GST_EVENT_STREAM_START) forget(self);
-  if (type == GST_EVENT_EOS && self->running) { /* recognise the last window before the event */
+  if (type == GST_EVENT_EOS && self->running) { /* recognise the last window first; failures were posted */
     vmp_edge_stream_stop(self->stream);
     self->running = FALSE;
   }
@@ -360,13 +360,13 @@ static void install_properties(GObjectClass *class) {
                               G_MAXDOUBLE, defaults.smoothing_windows, flags),
       [PROP_SMOOTHING_MARGIN] =
           g_param_spec_double("smoothing-margin", "Margin",
-                              "How much a new label's score must exceed that of the label shown to replace it", 0, 1,
-                              defaults.smoothing_margin, flags),
-      [PROP_SMOOTHING_HOLD] = g_param_spec_int("smoothing-hold", "Hold",
-                                               "In how many windows in a row a new label must lead before it is shown",
-                                               1, G_MAXINT, defaults.smoothing_hold, flags),
-      [PROP_TOP] = g_param_spec_int("top", "Top", "How many of the best classes the JSON of a result lists", 0,
-                                    G_MAXINT, defaults.top, flags),
+                              "How much the score of a new label must exceed that of the shown label to replace it", 0,
+                              1, defaults.smoothing_margin, flags),
+      [PROP_SMOOTHING_HOLD] = g_param_spec_int(
+          "smoothing-hold", "Hold", "Number of windows in a row in which a new label must lead before it is shown", 1,
+          G_MAXINT, defaults.smoothing_hold, flags),
+      [PROP_TOP] = g_param_spec_int("top", "Top", "Number of best classes in the JSON of a result", 0, G_MAXINT,
+                                    defaults.top, flags),
       [PROP_WAIT] = g_param_spec_boolean(
           "wait", "Wait",
           "Recognise every window before its last frame goes on, instead of in a thread beside the video", FALSE,

@@ -56,7 +56,7 @@ std::vector<float> Recognizer::predict(const vmp_edge_frame* frames, int32_t cou
   return run(video);
 }
 
-Result::Result(std::shared_ptr<const Recognizer> recognizer, std::vector<float> all_scores, int32_t shown,
+Result::Result(std::shared_ptr<const Recognizer> recognizer, std::vector<float> all_scores, int32_t class_index,
                int32_t count)
     : vmp_edge_result{}, recognizer_(std::move(recognizer)), scores_(std::move(all_scores)) {
   const std::vector<std::string>& labels = recognizer_->manifest().labels;
@@ -69,7 +69,7 @@ Result::Result(std::shared_ptr<const Recognizer> recognizer, std::vector<float> 
     top_.push_back({index, score(index), labels[static_cast<size_t>(index)].c_str()});
   }
   struct_size = sizeof(vmp_edge_result);
-  label = shown < 0 ? order[0] : shown;
+  label = class_index < 0 ? order[0] : class_index;
   name = labels[static_cast<size_t>(label)].c_str();
   vmp_edge_result::score = score(label);
   classes = static_cast<int32_t>(scores_.size());

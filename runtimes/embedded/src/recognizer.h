@@ -35,8 +35,8 @@ class Recognizer {
 
 // A result that owns the arrays that it points to.
 struct Result : vmp_edge_result {
-  //   shown: index of the recognised class; negative for the class with the best score
-  Result(std::shared_ptr<const Recognizer> recognizer, std::vector<float> scores, int32_t shown, int32_t count);
+  //   class_index: index of the recognised class; negative for the class with the best score
+  Result(std::shared_ptr<const Recognizer> recognizer, std::vector<float> scores, int32_t class_index, int32_t count);
 
  private:
   const std::shared_ptr<const Recognizer> recognizer_;  // it owns the labels

@@ -51,9 +51,9 @@ void Sha256::block(const uint8_t* data) {
 void Sha256::add(const void* data, size_t size) {
   const auto* p = static_cast<const uint8_t*>(data);
   while (size > 0) {
-    const size_t filled = size_ % 64, taken = std::min(size, 64 - filled);
-    std::memcpy(buffer_ + filled, p, taken);
-    p += taken, size -= taken, size_ += taken;
+    const size_t filled = size_ % 64, count = std::min(size, 64 - filled);
+    std::memcpy(buffer_ + filled, p, count);
+    p += count, size -= count, size_ += count;
     if (size_ % 64 == 0) block(buffer_);
   }
 }

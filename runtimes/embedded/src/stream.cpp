@@ -99,8 +99,8 @@ std::unique_ptr<Result> Stream::recognise() {
   const int64_t dropped = ring_.dropped();
   const std::lock_guard<std::mutex> lock(mutex_);
   if (epoch != epoch_) return nullptr;
-  const int32_t shown = smoother_.update(scores, window->timestamp);
-  auto result = std::make_unique<Result>(recognizer_, std::move(scores), shown, top_);
+  const int32_t label = smoother_.update(scores, window->timestamp);
+  auto result = std::make_unique<Result>(recognizer_, std::move(scores), label, top_);
   result->first_timestamp = window->first_timestamp;
   result->timestamp = window->timestamp;
   result->frame = window->frame;
