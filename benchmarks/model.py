@@ -30,6 +30,7 @@ import numpy as np
 
 import vmp_edge
 from vmp_edge.bundle.reading import Bundle
+from vmp_edge.machine import cpu_features, cpu_model
 
 BUNDLES = {  # engine and precision
     "executorch": ("executorch", "fp32"),
@@ -196,10 +197,8 @@ def is_installed(variant: str) -> bool:
 
 def cpu_name() -> str:
     """Return the CPU's name, whether it has AVX-512, and the system."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return f"{name}{', AVX-512' if ' avx512f ' in flags else ''}, {platform.system()}"
+    vectors = ", AVX-512" if "avx512f" in cpu_features() else ""
+    return f"{cpu_model()}{vectors}, {platform.system()}"
 
 
 def parse_arguments() -> argparse.Namespace:

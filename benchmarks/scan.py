@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vmp_edge import ops
+from vmp_edge.machine import cpu_model
 from vmp_edge.ops import _native, reference
 
 HERE = Path(__file__).resolve().parent
@@ -192,15 +193,8 @@ def table(title: str, rows: list[tuple[Shape, dict[str, float]]], columns: list[
 
 def machine() -> str:
     """Describe the CPU, the compiler and the versions in one line."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
     compiler = subprocess.run(["cc", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    return f"{cpu}, {platform.system()} {platform.machine()}; {compiler}; PyTorch {torch.__version__}"
+    return f"{cpu_model()}, {platform.system()} {platform.machine()}; {compiler}; PyTorch {torch.__version__}"
 
 
 def parse_arguments() -> argparse.Namespace:

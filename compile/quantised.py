@@ -153,7 +153,7 @@ class Quantised:
         if self.measured is None:
             return None
         recipe = {
-            key: ", ".join(value) if isinstance(value, tuple) else str(value)
+            key.removeprefix("keep_"): ", ".join(value) if isinstance(value, tuple) else str(value)
             for key, value in dataclasses.asdict(self.plan.recipe).items()
             if value
         }

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError, UsageError, VmpError
+from vmp_edge.machine import usable_cpu_count
 
 from ..programs import ProgramEngine
 from .library import LIBRARY, executorch_folder
@@ -69,7 +70,7 @@ class _Library:
             UsageError: This process runs ExecuTorch on another number of threads already.
         """
         if cls.loaded is None:
-            cls.loaded = cls(path, threads or len(os.sched_getaffinity(0)))
+            cls.loaded = cls(path, threads or usable_cpu_count())
         elif threads is not None and threads != cls.loaded.threads:
             raise UsageError(
                 f"ExecuTorch runs on {cls.loaded.threads} threads in this process and cannot change to {threads}; "

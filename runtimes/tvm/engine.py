@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError, MissingDependencyError, VmpError
-from vmp_edge.machine import missing_cpu_features
+from vmp_edge.machine import missing_cpu_features, usable_cpu_count
 
 from ..programs import ProgramEngine
 from . import cuda
@@ -70,7 +70,7 @@ def _use_threads(count: int) -> None:
     if getattr(_pools, "threads", None) == count:
         return
     if not hasattr(_pools, "threads"):  # TVM reads the pool's largest size when it makes the pool
-        os.environ["TVM_NUM_THREADS"] = str(max(count, len(os.sched_getaffinity(0))))
+        os.environ["TVM_NUM_THREADS"] = str(max(count, usable_cpu_count()))
     _runtime().get_global_func("runtime.config_threadpool")(ALL_CORES, count)
     _pools.threads = count
 
@@ -137,7 +137,7 @@ class TvmEngine(ProgramEngine):
             _use_gpu(bundle)
         tubelet, side = int(bundle.manifest.model["tubelet_size"]), bundle.manifest.image_size
         steps = bundle.manifest.frames // tubelet
-        common = threads or len(os.sched_getaffinity(0)), bool(bundle.manifest.gpu)
+        common = threads or usable_cpu_count(), bool(bundle.manifest.gpu)
         if bundle.embedding is None:
             super().__init__(bundle, _Program(bundle.program, (steps, 3 * tubelet, side, side), *common), None)
             return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import statistics
 import sys
 import time
@@ -22,6 +21,7 @@ import tvm
 import yaml
 
 from vmp_edge.errors import BuildError, UsageError
+from vmp_edge.machine import cpu_model
 
 from ...target import FOLDER as TARGETS
 from ...target import Target, runs_here
@@ -121,7 +121,7 @@ def tune(target: Target, products: Sequence[Gemm]) -> None:
         fastest = sorted(times, key=lambda name: times[name])
         entries[sizes] = {"tile": fastest[0], "microseconds": {name: times[name] for name in fastest}}
     by_name = {"x".join(map(str, sizes)): entry for sizes, entry in sorted(entries.items())}
-    _write({"target": target.name, "cpu": _cpu(), "tvm": tvm.__version__, "products": by_name}, path)
+    _write({"target": target.name, "cpu": cpu_model(), "tvm": tvm.__version__, "products": by_name}, path)
 
 
 def _write(log: dict[str, Any], path: Path) -> None:
@@ -184,10 +184,3 @@ def _arguments(gemm: Gemm) -> list[Any]:
     shapes += [(gemm.m, gemm.n)] * (1 + gemm.residual)
     first, *rest = [tvm.runtime.tensor(rng.standard_normal(shape, dtype=np.float32)) for shape in shapes]
     return [first, tvm.runtime.tensor(weight), *rest]
-
-
-def _cpu() -> str:
-    """Return the model name of this machine's CPU."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
