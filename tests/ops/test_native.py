@@ -16,6 +16,15 @@ from vmp_edge.ops.cases import ScanCase, error
 CASE = ScanCase(2, 40, 70, 16, "both", "first_input", True)
 
 
+@pytest.fixture(autouse=True)
+def two_threads():
+    """So that the kernels divide their work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 def _run(code, **environment):
     return subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=120

@@ -36,7 +36,6 @@ SLOW = (
     "tests/embedded/",
     "tests/npu/",
     "tests/ops/test_cuda_",
-    "tests/ops/test_native.py",
 )
 
 
