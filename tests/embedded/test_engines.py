@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from embedded import ROOT, cmake
 
+import vmp_edge
 from vmp_edge.calibration.egomotion import sample
 from vmp_edge.recognizer import load
 from vmp_edge.runtimes.executorch.library import executorch_folder
@@ -179,7 +180,7 @@ def test_pkg_config(installed, tmp_path):
         env={"LD_LIBRARY_PATH": str(installed / "lib")},
         check=True,
     )
-    assert done.stdout.strip() == "0.1.0"
+    assert done.stdout.strip() == vmp_edge.__version__
 
 
 def test_only_the_api_is_visible(installed):
