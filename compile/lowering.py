@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A program that is ready for a target's delegate: its scans are ordinary operations, or left for it to share.
+    """A program that is ready for a target's delegate.
+
+    Its scans were replaced by ordinary operations, or kept because the delegate compiles one scan for all layers.
 
     Attributes:
         program: The program, from frames (T / tubelet, tubelet * 3, H, W) to logits (1, classes).

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 Logits = npt.NDArray[np.float32]
 Features = npt.NDArray[np.float32]
 
-VERIFIED = 0.1  # share of the logits' spread by which int8 may differ between two machines, by roundings elsewhere
+# How far a quantised bundle's logits may differ on another machine, where sums round differently, as a share of their
+# spread.
+VERIFIED = 0.1
 CLIPS = 3  # clips of each kind, unless the user says otherwise
 CHECK_SEED = 1
 MOST_DECIBELS = 200.0  # more than float32 can resolve

@@ -28,7 +28,8 @@ class QuantisationOptions:
         calibrate: A clip set to calibrate on; None draws procedural clips for egomotion-nano.
         calibration_clips: How many of its clips to use; None takes `CLIPS`.
         finetune: Steps in which the weights learn from the float model on those clips; None for none.
-        evaluate: A labelled clip set on which the bundle is measured beside the float model; None draws clips likewise.
+        evaluate: A labelled clip set on which the bundle is measured beside the float model; None draws procedural
+            clips for egomotion-nano.
         max_drop: Points of top-1 (0 to 100) that the bundle may lose there; None for any.
     """
 
@@ -53,8 +54,8 @@ class Plan:
         precision: The precision.
         recipe: How the layers are quantised.
         count: Number of clips to calibrate on.
-        calibration: Videos to calibrate on; None if there are none, or if procedural clips are to be drawn.
-        held_out: Labelled videos to measure on; None likewise.
+        calibration: Videos to calibrate on; None if none were given. Procedural clips are drawn then, if possible.
+        held_out: Labelled videos to measure on; None if none were given. Procedural clips are drawn then, if possible.
         procedural: Whether the model is the one for which clips can be drawn.
         finetune: Steps of fine-tuning on the calibration clips; 0 for none.
         max_drop: Points of top-1 that may be lost; None for any.

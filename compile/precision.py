@@ -52,7 +52,7 @@ class Precision:
         quantiser: The quantiser that makes the program.
         drawn_clips: On how many procedural clips a quantised bundle is measured if no labelled videos are given. It is
             fewer where an emulator may have to run them.
-        without_clips: What the message adds that asks for calibration clips.
+        without_clips: Text at the end of the error that asks for calibration clips.
     """
 
     name: str

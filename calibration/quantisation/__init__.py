@@ -12,8 +12,9 @@ The result is again an exported program, in PT2E's operators, the same for every
 
 All other operations stay unchanged.
 
-``recipe`` says what is quantised, ``layers`` finds the layers in a program, ``ranges`` fixes the ranges of activations,
-``balancing`` smooths and rotates inputs, ``quantising`` quantises, and ``noise`` measures the loss.
+``recipe`` says what is quantised, ``layers`` finds the layers in a program, ``balancing`` smooths and rotates inputs,
+``quantising`` quantises, and ``noise`` measures the loss. The ranges of activations are chosen by
+`vmp_edge.calibration.observers.RangeObserver`, with the options that ``ranges`` takes from the recipe.
 """
 
 from .balancing import hadamard

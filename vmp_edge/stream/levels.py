@@ -45,7 +45,7 @@ class Levels:
         return replace(self._requested, frames=frames, hop=level.hop).slower(apart)
 
     def capacity(self, recognizer: Recognizer) -> int:
-        """Return the number of frames that the windows of all levels need, of those with a recogniser's frame count."""
+        """Return the largest ring that any level needs whose windows have as many frames as a recogniser takes."""
         windows = [self.window(level) for level in self._levels]
         return max((window.capacity for window in windows if window.frames == recognizer.frames), default=0)
 

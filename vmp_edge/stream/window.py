@@ -132,8 +132,8 @@ class Window:
 def spread(timestamps: Sequence[float], changes: Sequence[float], frames: int) -> list[int]:
     """Choose frames so that about the same amount happens between any two neighbours.
 
-    The amount is change times time, and to a quarter plain time, summed up from the oldest frame. The frames are taken
-    where the sum reaches equal parts of its total.
+    Three quarters of the amount are change times time, and one quarter is time alone. It is summed up from the oldest
+    frame on, and the frames are chosen where the sum reaches equal parts of its total.
 
     Args:
         timestamps: Seconds, oldest first; more than `frames` of them.
