@@ -27,7 +27,7 @@ def test_the_quantised_program_agrees_with_the_source_model():
     kind = target.load("arm-ethos-u85")
     videos = [torch.randn(1, 3, 4, 16, 16) for _ in range(4)]
     frames = [graph.fold_frames(video, 1) for video in videos]
-    plain = delegates.ordinary(graph.export(model), kind, "16a8w")
+    plain = delegates.prepare(graph.export(model), kind, "16a8w").program
     with delegates.quiet():
         program = quantisation.quantise(plain, WIDE, frames, quantizer=delegates.quantiser(kind, WIDE))
     taken = next(node for node in program.graph.nodes if "quantize_per_tensor" in str(node.target))

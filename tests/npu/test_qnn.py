@@ -142,7 +142,7 @@ from vmp_edge.compile.lowerings import delegates
 from vmp_edge.models import load_checkpoint
 import sys, torch
 kind = target.choose(target.load("android-qnn"), None, None, "SM8650")
-plain = delegates.ordinary(graph.export(load_checkpoint(sys.argv[1])), kind, "16a8w")
+plain = delegates.prepare(graph.export(load_checkpoint(sys.argv[1])), kind, "16a8w").program
 recipe = quantisation.load("16a8w")
 torch.manual_seed(1)
 frames = [torch.randn_like(plain.example_inputs[0][0]) for _ in range(2)]

@@ -25,7 +25,7 @@ def lowered():
     torch.manual_seed(0)
     model = VideoMamba(ModelOptions(**SMALL)).eval()
     kind = target.load("arm-vgf")
-    return model, vgf.lower(delegates.ordinary(graph.export(model), kind, "fp32"), kind, "fp32")
+    return model, vgf.lower(delegates.prepare(graph.export(model), kind, "fp32").program, kind, "fp32")
 
 
 def test_the_file_agrees_with_the_source_model(lowered):

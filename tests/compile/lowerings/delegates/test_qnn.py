@@ -217,7 +217,7 @@ def test_a_delegate_that_quantises_by_itself_is_given_the_clips(tmp_path, monkey
     model = VideoMamba(ModelOptions(embed_dim=32, depth=2, image_size=32, num_frames=4, num_classes=5)).eval()
     kind = target.choose(target.load("onnx-qnn"), None, None, "SM8650")
     assert delegates.quantiser(kind, quantisation.load("16a8w")) is None
-    plain = delegates.ordinary(graph.export(model), kind, "16a8w")
+    plain = delegates.prepare(graph.export(model), kind, "16a8w").program
     videos = [torch.randn(1, 3, 4, 32, 32) for _ in range(3)]
     clips = [graph.fold_frames(video, 1).contiguous().numpy() for video in videos]
     source = Exported(model, plain, clips=clips)
