@@ -22,7 +22,8 @@ SMALL = {"embed_dim": 32, "depth": 2, "image_size": 32, "num_frames": 2, "num_cl
 BUILD = """
 import sys
 from pathlib import Path
-from vmp_edge.compile.lowerings.delegates import find, ordinary
+from vmp_edge.compile.lowerings.delegates import prepare
+from vmp_edge.compile.lowerings.delegates.contract import find
 from vmp_edge.compile import graph, target
 from vmp_edge.models import load_checkpoint
 import numpy as np, torch, yaml
@@ -32,8 +33,8 @@ model = load_checkpoint(checkpoint)
 torch.manual_seed(1)
 videos = [torch.randn(1, 3, 2, 32, 32) for _ in range(4)]
 frames = [graph.fold_frames(video, 1).contiguous() for video in videos]
-plain = ordinary(graph.export(model), kind, precision)
-made = find(kind.delegate).lower(plain, kind, precision)
+plain = prepare(graph.export(model), kind, precision).program
+made = find(kind).lower(plain, kind, precision)
 with torch.no_grad():
     expected = [model(video)[0].tolist() for video in videos[:2]]
 got = [made.run(one.numpy())[0].tolist() for one in frames[:2]]
@@ -86,7 +87,7 @@ def test_the_context_binary_agrees_with_the_source_model(tmp_path, checkpoint, n
 SHARED = """
 import sys
 from dataclasses import replace
-from vmp_edge.compile.lowerings.delegates import ordinary, qnn
+from vmp_edge.compile.lowerings.delegates import prepare, qnn
 from vmp_edge.compile import graph, target
 from vmp_edge.models import load_checkpoint
 import numpy as np, torch
@@ -100,7 +101,7 @@ def counted(*given):
     compiled.append(found[1].processed_bytes)
     return found
 qnn.check_whole = counted
-made = qnn.lower(ordinary(graph.export(model), kind, "fp16"), kind, "fp16")
+made = qnn.lower(prepare(graph.export(model), kind, "fp16").program, kind, "fp16")
 assert len(compiled) == 4 + 2, len(compiled)  # what lies between scans, and two kinds of scan
 assert all(made.program.count(part) == 1 for part in compiled)
 torch.manual_seed(1)
