@@ -30,7 +30,7 @@ from vmp_edge.compile.lowerings.tvm.gemm_int8 import DOTS, Int8Gemm
 from vmp_edge.compile.lowerings.tvm.lowering import lower, resolve
 from vmp_edge.runtimes.tvm.engine import TvmEngine
 
-ALL = {"float": ("*normalise.mean",)}  # the only layers that stay float
+ALL = {"keep_float": ("*normalise.mean",)}  # the only layers that stay float
 LEVELS = {"avx512": "x86-64-v4", "avx2": "x86-64-v3"}
 STATIC_RANGE = Static(0.02, -7)
 EXTRAS = {"": {}, "bias": {"bias": True}, "all": {"epsilon": 1e-2, "bias": True, "residual": True}}
