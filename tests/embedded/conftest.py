@@ -18,7 +18,7 @@ def built(once):
     """
     if not any(shutil.which(compiler) for compiler in ("c++", "g++", "clang++")):
         pytest.skip("needs a C++ compiler")
-    options = ["-DCMAKE_BUILD_TYPE=Debug", f"-DVMP_EDGE_TVM_FFI={package_folder('tvm_ffi')}"]
+    options = ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS=-O1", f"-DVMP_EDGE_TVM_FFI={package_folder('tvm_ffi')}"]
     if have_gstreamer():
         options.append("-DVMP_EDGE_GSTREAMER=ON")
     try:
