@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import itertools
 import multiprocessing
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from vmp_edge.machine import cpu_count
 from vmp_edge.recognizer import Prediction, load
 from vmp_edge.stream.governor import Budget, Decision, Governor, ladder, worthwhile
 from vmp_edge.stream.stream import Stream
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument(
         "--hogs",
         type=int,
-        default=2 * (os.cpu_count() or 1),
+        default=2 * cpu_count(),
         help="number of busy processes (default: two for each core)",
     )
     args = parser.parse_args()

@@ -30,7 +30,7 @@ import numpy as np
 
 import vmp_edge
 from vmp_edge.bundle.reading import Bundle
-from vmp_edge.machine import cpu_features, cpu_model
+from vmp_edge.machine import cpu_count, cpu_features, cpu_model
 
 BUNDLES = {  # engine and precision
     "executorch": ("executorch", "fp32"),
@@ -242,7 +242,7 @@ def main() -> None:
         "ratios within it.",
         "CPU ms: time of all threads of the process, which beside other work is more reliable than elapsed time.",
         "Peak MB: memory of the process, including Python and all that the variant imports.",
-        f"Load average before and after, the benchmark's own included, on {os.cpu_count()} cores: {before:.1f}, "
+        f"Load average before and after, the benchmark's own included, on {cpu_count()} cores: {before:.1f}, "
         f"{os.getloadavg()[0]:.1f}.",
         "Built and checked in: "
         + ", ".join(f"{engine} {seconds:.0f} s" for engine, seconds in build_seconds.items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from vmp_edge.bundle.manifest import Manifest
 from vmp_edge.errors import SourceError, UsageError, VmpError
+from vmp_edge.machine import cpu_count
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.recognizer import sample_evenly
 from vmp_edge.sources import Source, open_source
@@ -240,7 +240,7 @@ def in_workers(
     if workers == 0:
         yield from ((entry, _attempt(job, entry)) for entry in entries)
         return
-    count = min(workers or os.cpu_count() or 1, max(len(entries), 1))
+    count = min(workers or cpu_count(), max(len(entries), 1))
     waiting, pending = deque(entries), deque[tuple[Entry, Future[Any]]]()
     pool = _pool(count)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vmp_edge.machine import cpu_count
 from vmp_edge.preprocessing import Preprocessing
 
 from ..actions.geometry import write_lossless
@@ -83,7 +83,7 @@ def make_pool(split: str, count: int, path: Path, workers: int | None = None) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     clips = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
     tasks = [(split, i) for i in range(count)]
-    with multiprocessing.get_context("spawn").Pool(workers or os.cpu_count(), start_worker) as processes:
+    with multiprocessing.get_context("spawn").Pool(workers or cpu_count(), start_worker) as processes:
         drawn = processes.imap(_draw, tasks, chunksize=16)
         for i, clip in enumerate(tqdm(drawn, total=count, desc=f"{split} clips", unit="clip")):
             clips[i] = clip
