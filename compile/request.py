@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from vmp_edge import engines
@@ -103,13 +102,14 @@ class Request:
         choice = self._source()
         plan = planning.plan(chosen, choice.is_procedural, self._quantisation_options(chosen))
         parsed = tuple(variants.parse(self.variants or ()))
+        labelled = clipset.read(self.evaluate) if parsed and self.evaluate is not None else None
         output = self.output or Path("build") / target.name
         check_destination(output)
         engine_lowering = lowering.find(engine.name)
         if (self.tune or self.tuning_log) and engine_lowering.tune is None:
             raise UsageError(f"--tune and --tuning-log are for the engine tvm; {engine.name} has nothing to tune")
         engine_lowering.check(target, chosen.name)
-        return Order(self, target, engine, chosen, engine_lowering, choice, plan, parsed, output)
+        return Order(self, target, engine, chosen, engine_lowering, choice, plan, parsed, labelled, output)
 
     def _check_options(self, target: Target, engine: EngineRecord, chosen: Precision) -> None:
         if self.threads is not None and self.threads < 1:
@@ -162,6 +162,7 @@ class Order:
         choice: The source model to load.
         plan: How to quantise, and on which clips; None if the precision is not a quantised one.
         variants: The variants that the user asks for.
+        labelled: Labelled clips on which the variants are measured; None if none were given.
         output: The bundle's folder.
     """
 
@@ -173,14 +174,10 @@ class Order:
     choice: Choice
     plan: Plan | None
     variants: tuple[Variant, ...]
+    labelled: ClipSet | None
     output: Path
 
     @property
     def runs_here(self) -> bool:
         """True if this machine can run the bundle."""
         return targets.runs_here(self.target)
-
-    @cached_property
-    def labelled(self) -> ClipSet | None:
-        """The labelled clips that the user gives for measuring; None if there are none."""
-        return None if self.request.evaluate is None else clipset.read(self.request.evaluate)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from vmp_edge.calibration.clipset import ClipSetError
 from vmp_edge.cli import main
 from vmp_edge.compile import source
 from vmp_edge.compile.pipeline import build
@@ -37,6 +38,7 @@ def nothing_is_loaded(monkeypatch):
         ({"engine": "onnxruntime", "tune": True}, UsageError, "onnxruntime has nothing to tune"),
         ({"calibrate": Path("clips")}, UsageError, "--calibrate: for the precisions int8,"),
         ({"precision": "int8", "checkpoint": Path("a.pth")}, UsageError, "int8 is calibrated on clips"),
+        ({"variants": ["frames=4"], "evaluate": Path("none")}, ClipSetError, "none does not exist"),
     ],
 )
 def test_what_is_wrong_is_known_before_anything_is_loaded(
