@@ -137,6 +137,8 @@ def find(engine: str) -> Lowering:
     try:
         module = importlib.import_module(record.lowering)
     except ImportError as error:
+        if (error.name or "").startswith("vmp_edge"):
+            raise  # a fault of this package, not a missing library
         extras = ",".join(dict.fromkeys(("compile", record.extra)))
         raise MissingDependencyError(
             f"lowering to {engine} needs {error.name or error}; run: pip install 'vmp-edge[{extras}]'"

@@ -3,6 +3,7 @@
 import importlib
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from vmp_edge import engines
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.calibration import quantisation
 from vmp_edge.cli import main
-from vmp_edge.compile import precision, target
+from vmp_edge.compile import lowering, precision, target
 from vmp_edge.compile.precision import Cosine, Precision, Quantiser
 
 RECORD = """
@@ -136,3 +137,11 @@ def test_each_engine_and_precision_has_one_whole_record():
         assert set(record.precisions) <= set(precision.PRECISIONS)
         assert record.precisions[0] == "fp32"
     assert all(name == record.name for name, record in precision.PRECISIONS.items())
+
+
+def test_a_fault_inside_a_lowering_is_not_taken_for_a_missing_library(toy):
+    broken = LOWERING.replace("import Lowered, Lowering", "import Lowered, NoSuchName")
+    path = importlib.import_module("vmp_edge.compile.lowerings").__path__[-1]
+    (Path(path) / "toy.py").write_text(broken)
+    with pytest.raises(ImportError, match="NoSuchName"):
+        lowering.find("toy")

@@ -69,11 +69,7 @@ class Delegate:
 
 
 def find(target: Target) -> Delegate:
-    """Return the delegate that a target's YAML names.
-
-    Raises:
-        MissingDependencyError: A library that the delegate's module imports is not installed.
-    """
+    """Return the delegate that a target's YAML names. Its toolchain is not imported yet."""
     assert target.delegate is not None
     delegate: Delegate = importlib.import_module(MODULES[target.delegate]).DELEGATE
     return delegate
