@@ -36,14 +36,6 @@ def run(capfd, *arguments):
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
-    """A checkpoint of one block: to lower more of them takes most of a build's time and says nothing else here."""
-    model = make_model(depth=1)
-    torch.save({"model": model.state_dict(), "options": vars(model.options)}, tmp_path / "small.pth")
-    return tmp_path / "small.pth"
-
-
-@pytest.fixture
 def clips(tmp_path):
     """Three videos of moving noise for two of the small model's five labels."""
     random = np.random.default_rng(0)
