@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import UsageError, VmpError
-from ..sources import Message, without_password
+from ..masking import masked
+from ..sources import Message
 from .detector import Event
 from .mqtt import PORTS, MqttPublisher
 from .outbox import DEFAULT_DELIVERY, Delivery, Outbox
@@ -58,9 +59,9 @@ def open_sink(text: str, tell: Message, delivery: Delivery = DEFAULT_DELIVERY) -
         return JsonLines(Path(text), tell)
     url = _split(text.replace("#", "%23") if scheme in PORTS else text)  # `#` belongs to a topic, it begins no fragment
     if scheme in ("http", "https"):
-        return Outbox(without_password(text), Webhook(url), tell, delivery)
+        return Outbox(masked(text), Webhook(url), tell, delivery)
     if scheme in PORTS:
-        return Outbox(without_password(text), MqttPublisher(url), tell, delivery)
+        return Outbox(masked(text), MqttPublisher(url), tell, delivery)
     raise UsageError(f"events cannot be sent to {scheme}://: give a file, http://, https://, mqtt:// or mqtts://")
 
 
@@ -72,7 +73,7 @@ def _split(text: str) -> urllib.parse.SplitResult:
             return url
     except ValueError:  # the port is not a number or out of range
         pass
-    raise UsageError(f"{without_password(text)} has no host, or no valid port")
+    raise UsageError(f"{masked(text)} has no host, or no valid port")
 
 
 class JsonLines:

@@ -14,7 +14,7 @@ from .images import ImageFolder
 from .paced import Paced
 from .retrying import DEFAULT_PAUSES, Pauses, Retrying
 from .stdin import RawFormat, StdinSource
-from .url import open_url, without_password
+from .url import open_url
 from .y4m import Y4mReader
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "Y4mReader",
     "open_source",
     "quieten_opencv",
-    "without_password",
 ]
 
 

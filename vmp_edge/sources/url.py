@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
+from ..masking import masked
 from .base import Message, Source
 from .capture import open_capture
 from .retrying import Pauses, Retrying
@@ -20,7 +19,7 @@ def open_url(url: str, tell: Message, pauses: Pauses) -> Source:
     Raises:
         SourceError: The address cannot be opened, or gives no frame.
     """
-    name = without_password(url)
+    name = masked(url)
     first = open_capture(url, name, live=None)
     if not first.live:
         return first
@@ -31,7 +30,3 @@ def open_url(url: str, tell: Message, pauses: Pauses) -> Source:
 
     return Retrying(name, open_again, tell, pauses)
 
-
-def without_password(url: str) -> str:
-    """Return a URL without its user and password, for messages and logs."""
-    return re.sub(r"//[^/@]*@", "//", url)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
 from ..errors import UsageError, VmpError
+from ..masking import masked
 from ..recognizer import Prediction, Recognizer
 from ..sources import Frame, Message, Paced, Source, open_source
 from .capture import CaptureRun
@@ -41,7 +41,7 @@ class Camera:
     def __init__(self, index: int, source: str, stream: Stream) -> None:
         self.index = index
         self.source = source
-        self.name = re.sub(r"//[^/@]*@", "//", source)
+        self.name = masked(source)
         self.stream = stream
         self.state: State = "stopped"
         self.message = ""
