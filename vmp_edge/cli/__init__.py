@@ -19,7 +19,7 @@ from .. import __version__
 from ..errors import UsageError, VmpError
 from .output import message, print_json
 
-COMMANDS = ("build", "run", "serve", "enroll", "evaluate", "bench", "verify", "targets", "info", "doctor")
+COMMANDS = ("build", "run", "serve", "enroll", "evaluate", "bench", "verify", "models", "targets", "info", "doctor")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

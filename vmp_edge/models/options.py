@@ -124,6 +124,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"embed_dim": 192, "depth": 24},
     "small": {"embed_dim": 384, "depth": 24},
     "middle": {"embed_dim": 576, "depth": 32},
+    "base": {"embed_dim": 768, "depth": 24},  # published for images only
 }
 PRESETS: dict[str, ModelOptions] = {
     f"{family}-{size}": ModelOptions(**FAMILIES[family], **SIZES[size]) for family in FAMILIES for size in SIZES
