@@ -13,6 +13,7 @@ from vmp_edge.calibration.clipset import ClipSet, Entry
 from vmp_edge.calibration.decoding import Input, Progress, Video, Videos, load_videos
 from vmp_edge.calibration.measure import Comparison, Subject, evaluate
 from vmp_edge.calibration.report import Report
+from vmp_edge.calibration.timing import ROUNDS
 from vmp_edge.errors import BuildError
 from vmp_edge.runtimes.folding import fold
 
@@ -115,7 +116,7 @@ class Quantised:
         if clips is None:
             assert self.clips is not None
             clips = _labelled_by(reference, self.clips.entries)
-        comparison = Comparison(*evaluate([quantised, reference], clips, progress=progress))
+        comparison = Comparison(*evaluate([quantised, reference], clips, progress=progress, rounds=ROUNDS))
         self._check_drop(comparison)
         return dataclasses.replace(self, measured=Measured(comparison, clips.name, labelled))
 
@@ -162,6 +163,7 @@ class Quantised:
             self.measured.comparison.subject,
             self.measured.comparison.baseline,
             data=self.measured.data,
+            labelled=self.measured.labelled,
             layers=self.layers,
             details={
                 **{f"recipe: {key}": value for key, value in recipe.items()},

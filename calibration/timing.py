@@ -1,0 +1,143 @@
+"""Time models in turns, so that what disturbs one of them disturbs the others as well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmp_edge.contention import OtherLoad, is_quiet
+from vmp_edge.formatting import number, percent
+
+ROUNDS = 30  # runs of each model, unless they take longer than the budget
+LEAST_ROUNDS = 7  # even of models that take longer
+BUDGET = 10.0  # seconds for all rounds
+SPREAD = 0.1  # of a quiet measurement: the middle half is at most this share of the median wide
+
+
+@dataclass(frozen=True, eq=False)  # comparing arrays gives no single bool
+class Timing:
+    """How long the runs of a model took that were timed in turns with other models.
+
+    Attributes:
+        seconds: Duration of each run, one in each round, float64 (rounds,).
+        other_load: Share of the usable CPUs that other programs took meanwhile, 0 to 1; None if that is not known.
+    """
+
+    seconds: NDArray[np.float64]
+    other_load: float | None
+
+    @property
+    def quartiles(self) -> tuple[float, float, float]:
+        """Lower quartile, median and upper quartile, in seconds."""
+        return _quartiles(self.seconds)
+
+    @property
+    def disturbance(self) -> str | None:
+        """Why the times are no claim, in words for the middle of a sentence; None if the measurement was quiet."""
+        return _disturbance(self.quartiles, self.other_load, "times")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the timing in the form that the command line prints, in milliseconds."""
+        return {
+            "rounds": len(self.seconds),
+            "quartiles_ms": [round(1e3 * value, 3) for value in self.quartiles],
+            "range_ms": [round(1e3 * float(self.seconds.min()), 3), round(1e3 * float(self.seconds.max()), 3)],
+            "other_load": None if self.other_load is None else round(self.other_load, 3),
+            "quiet": self.disturbance is None,
+        }
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How many times as fast as another model a model is, from the rounds in which both ran.
+
+    Attributes:
+        quartiles: Lower quartile, median and upper quartile of the rounds' ratios.
+        rounds: Number of rounds.
+        disturbance: Why the ratio is no claim, in words for the middle of a sentence; None if it is one.
+    """
+
+    quartiles: tuple[float, float, float]
+    rounds: int
+    disturbance: str | None
+
+    @classmethod
+    def of(cls, subject: Timing, baseline: Timing, same_threads: bool = True) -> Speed:
+        """Compare two models that were timed in turns.
+
+        Args:
+            subject: The model that is judged.
+            baseline: The model that it is compared with.
+            same_threads: Whether both had the same number of threads.
+        """
+        quartiles = _quartiles(baseline.seconds / subject.seconds)
+        disturbance = _disturbance(quartiles, subject.other_load, "ratios")
+        if disturbance is None and not same_threads:
+            disturbance = "the two ran with different numbers of threads"
+        return cls(quartiles, len(subject.seconds), disturbance)
+
+    @property
+    def claim(self) -> str | None:
+        """The comparison in words that follow "is"; None if the measurement was too disturbed for it."""
+        low, middle, high = self.quartiles
+        if self.disturbance is not None:
+            return None
+        return "about as fast" if low <= 1 <= high else f"{number(middle)} times as fast"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the comparison in the form that the command line prints."""
+        quartiles = [round(value, 3) for value in self.quartiles]
+        return {"rounds": self.rounds, "quartiles": quartiles, "disturbance": self.disturbance}
+
+
+def in_turns(
+    runs: Sequence[Callable[[], object]],
+    rounds: int = ROUNDS,
+    budget: float = BUDGET,
+    clock: Callable[[], float] = time.perf_counter,
+    load: Callable[[], OtherLoad] = OtherLoad,
+) -> list[Timing]:
+    """Time functions in turns: each runs once in every round, in the reverse order in every second one.
+
+    Args:
+        runs: The functions. Each runs once more before the rounds, untimed.
+        rounds: Number of rounds, at least 1.
+        budget: Seconds after which no new round begins, if there have been `LEAST_ROUNDS`.
+        clock: Gives seconds.
+        load: Starts to measure the load of other programs.
+    """
+    for run in runs:
+        run()
+    seconds: list[list[float]] = [[] for _ in runs]
+    others, begin = load(), clock()
+    for done in range(rounds):
+        if done >= LEAST_ROUNDS and clock() - begin > budget:
+            break
+        order = range(len(runs))
+        for i in reversed(order) if done % 2 else order:
+            start = clock()
+            runs[i]()
+            seconds[i].append(clock() - start)
+    share = others.share()
+    return [Timing(np.array(values), share) for values in seconds]
+
+
+def _quartiles(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    low, middle, high = (float(value) for value in np.percentile(values, (25, 50, 75)))
+    return low, middle, high
+
+
+def _disturbance(quartiles: tuple[float, float, float], other_load: float | None, what: str) -> str | None:
+    low, middle, high = quartiles
+    if other_load is None:
+        return "it is not known how busy other programs kept the machine"
+    if not is_quiet(other_load):
+        return f"other programs took {percent(other_load)} of the CPUs"
+    if not high - low <= SPREAD * middle:
+        return f"the middle half of the {what} is {percent((high - low) / middle)} of the median wide"
+    return None
