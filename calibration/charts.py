@@ -47,7 +47,7 @@ class Bars:
 
 
 def by_label(models: Sequence[Evaluation]) -> Bars:
-    """Return how much of each label the models recognise: of too many labels, those of which the first recognises least.
+    """Return how much of each label the models recognise; of too many labels, those that the first knows worst.
 
     Args:
         models: The evaluations of one or two models on the same videos.
@@ -56,7 +56,7 @@ def by_label(models: Sequence[Evaluation]) -> Bars:
     labels = list(tables[0])
     shown = labels
     if len(labels) > MOST_SHOWN:
-        shown = sorted(labels, key=lambda label: tables[0][label]["recall"])[:WORST]
+        shown = sorted(labels, key=lambda label: (tables[0][label]["recall"], -tables[0][label]["clips"]))[:WORST]
     rows = [
         Bar(
             label,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -34,7 +34,7 @@ def command_line(arguments: Sequence[str]) -> str:
     """
     if not arguments or not arguments[0] or arguments[0].startswith("-"):
         return "typed into Python"
-    program = ["vmp-edge"] if os.path.basename(arguments[0]) in _OWN_NAMES else ["python", arguments[0]]
+    program = ["vmp-edge"] if Path(arguments[0]).name in _OWN_NAMES else ["python", arguments[0]]
     return shlex.join([*program, *(masked(argument) for argument in arguments[1:])])
 
 

@@ -96,8 +96,8 @@ def render(report: Report) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    def finalize(value: object) -> object:
-        return formatting.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    def finalize(value: object) -> str:
+        return value if isinstance(value, Markup) else formatting.visible(str(value))
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -127,7 +127,7 @@ def render(report: Report) -> str:
         worst=[_clip(report, i) for i in evaluation.worst(report.worst)],
         differing=[_clip(report, i) for i in comparison.differing[: report.worst]] if comparison else [],
         circumstances=circumstances.describe(models, report.command, report.date),
-        json=Markup(_json(report, comparison)),  # noqa: S704 - `_json` leaves no character that HTML knows
+        json=Markup(_json(report, comparison)),  # it has no character that HTML knows
         version=__version__,
         format=formatting,
         charts=charts,

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmp_edge.contention import OtherLoad, is_quiet
+from vmp_edge import contention
+from vmp_edge.contention import OtherLoad
 from vmp_edge.formatting import number, percent
 
 ROUNDS = 30  # runs of each model, unless they take longer than the budget
 LEAST_ROUNDS = 7  # even of models that take longer
+MOST_ROUNDS = 1000  # of models so fast that `ROUNDS` of them are over before the load can be measured
+LEAST_SECONDS = 1.0  # for all rounds: the system counts the load in hundredths of a second
 BUDGET = 10.0  # seconds for all rounds
 SPREAD = 0.1  # of a quiet measurement: the middle half is at most this share of the median wide
 
@@ -37,9 +40,9 @@ class Timing:
         return _quartiles(self.seconds)
 
     @property
-    def disturbance(self) -> str | None:
-        """Why the times are no claim, in words for the middle of a sentence; None if the measurement was quiet."""
-        return _disturbance(self.quartiles, self.other_load, "times")
+    def doubt(self) -> str | None:
+        """Why the times are no claim, as a part of a sentence; None if the measurement was quiet."""
+        return _doubt(self.quartiles, self.other_load, "times")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the timing in the form that the command line prints, in milliseconds."""
@@ -48,7 +51,7 @@ class Timing:
             "quartiles_ms": [round(1e3 * value, 3) for value in self.quartiles],
             "range_ms": [round(1e3 * float(self.seconds.min()), 3), round(1e3 * float(self.seconds.max()), 3)],
             "other_load": None if self.other_load is None else round(self.other_load, 3),
-            "quiet": self.disturbance is None,
+            "doubt": self.doubt,
         }
 
 
@@ -59,12 +62,12 @@ class Speed:
     Attributes:
         quartiles: Lower quartile, median and upper quartile of the rounds' ratios.
         rounds: Number of rounds.
-        disturbance: Why the ratio is no claim, in words for the middle of a sentence; None if it is one.
+        doubt: Why the ratio is no claim, as a part of a sentence; None if it is one.
     """
 
     quartiles: tuple[float, float, float]
     rounds: int
-    disturbance: str | None
+    doubt: str | None
 
     @classmethod
     def of(cls, subject: Timing, baseline: Timing, same_threads: bool = True) -> Speed:
@@ -76,23 +79,23 @@ class Speed:
             same_threads: Whether both had the same number of threads.
         """
         quartiles = _quartiles(baseline.seconds / subject.seconds)
-        disturbance = _disturbance(quartiles, subject.other_load, "ratios")
-        if disturbance is None and not same_threads:
-            disturbance = "the two ran with different numbers of threads"
-        return cls(quartiles, len(subject.seconds), disturbance)
+        doubt = _doubt(quartiles, subject.other_load, "ratios")
+        if doubt is None and not same_threads:
+            doubt = "measured with different numbers of threads; not a claim"
+        return cls(quartiles, len(subject.seconds), doubt)
 
     @property
     def claim(self) -> str | None:
-        """The comparison in words that follow "is"; None if the measurement was too disturbed for it."""
+        """The comparison in words that follow "is"; None if there is doubt."""
         low, middle, high = self.quartiles
-        if self.disturbance is not None:
+        if self.doubt is not None:
             return None
         return "about as fast" if low <= 1 <= high else f"{number(middle)} times as fast"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison in the form that the command line prints."""
         quartiles = [round(value, 3) for value in self.quartiles]
-        return {"rounds": self.rounds, "quartiles": quartiles, "disturbance": self.disturbance}
+        return {"rounds": self.rounds, "quartiles": quartiles, "doubt": self.doubt}
 
 
 def in_turns(
@@ -106,7 +109,7 @@ def in_turns(
 
     Args:
         runs: The functions. Each runs once more before the rounds, untimed.
-        rounds: Number of rounds, at least 1.
+        rounds: Number of rounds, at least 1. If they take less than `LEAST_SECONDS`, there are more.
         budget: Seconds after which no new round begins, if there have been `LEAST_ROUNDS`.
         clock: Gives seconds.
         load: Starts to measure the load of other programs.
@@ -115,8 +118,9 @@ def in_turns(
         run()
     seconds: list[list[float]] = [[] for _ in runs]
     others, begin = load(), clock()
-    for done in range(rounds):
-        if done >= LEAST_ROUNDS and clock() - begin > budget:
+    for done in range(MOST_ROUNDS):
+        passed = clock() - begin
+        if (done >= rounds and passed >= LEAST_SECONDS) or (done >= min(rounds, LEAST_ROUNDS) and passed > budget):
             break
         order = range(len(runs))
         for i in reversed(order) if done % 2 else order:
@@ -132,12 +136,11 @@ def _quartiles(values: NDArray[np.float64]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def _disturbance(quartiles: tuple[float, float, float], other_load: float | None, what: str) -> str | None:
+def _doubt(quartiles: tuple[float, float, float], other_load: float | None, what: str) -> str | None:
     low, middle, high = quartiles
-    if other_load is None:
-        return "it is not known how busy other programs kept the machine"
-    if not is_quiet(other_load):
-        return f"other programs took {percent(other_load)} of the CPUs"
+    if (text := contention.doubt(other_load)) is not None:
+        return text
     if not high - low <= SPREAD * middle:
-        return f"the middle half of the {what} is {percent((high - low) / middle)} of the median wide"
+        width = percent((high - low) / middle)
+        return f"measured unevenly; not a claim: the middle half of the {what} spans {width} of the median"
     return None

@@ -18,6 +18,7 @@ from vmp_edge.bundle.reading import Bundle
 from vmp_edge.calibration.decoding import Video
 from vmp_edge.engines import Engine
 from vmp_edge.errors import BuildError
+from vmp_edge.formatting import number
 
 from .precision import Cosine, Difference, Precision, find
 
@@ -129,8 +130,8 @@ def _by_difference(logits: Logits, expected: Logits, precision: Precision, accep
     if not largest <= accepted.tolerance:
         unit = " of their spread" if accepted.of_spread else ""
         raise BuildError(
-            f"the bundle's logits differ from the source model's by {largest:.2g}{unit}, "
-            f"more than the {accepted.tolerance:g} that {precision.name} allows; nothing was written"
+            f"the bundle's logits differ from the source model's by {number(largest, 2)}{unit}, "
+            f"more than the {number(accepted.tolerance, 2)} that {precision.name} allows; nothing was written"
         )
     return {"max_difference": float(f"{largest:.3g}"), "tolerance": accepted.tolerance}
 

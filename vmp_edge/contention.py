@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+from .formatting import percent
 from .machine import usable_cpu_count
 
 BUSY = 0.1  # share of the usable CPUs: with more in other programs' hands, times are no claim
@@ -28,9 +29,17 @@ class OtherLoad:
         return min(1.0, max(0.0, others / (wall * usable_cpu_count())))
 
 
-def is_quiet(share: float | None) -> bool:
-    """Return whether other programs took so little that times measured meanwhile can be relied on."""
-    return share is not None and share <= BUSY
+def doubt(share: float | None) -> str | None:
+    """Return why times are no claim that were measured beside other programs, as a part of a sentence; None if they are.
+
+    Args:
+        share: The share of the usable CPUs that the other programs took, 0 to 1; None if it is not known.
+    """
+    if share is None:
+        return "measured on a machine that does not tell how busy it was; not a claim"
+    if share > BUSY:
+        return f"measured on a busy machine; not a claim: other programs took {percent(share)} of the CPUs"
+    return None
 
 
 def _own_seconds() -> float:

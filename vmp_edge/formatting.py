@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 
+_UNITS = ("kB", "MB", "GB", "TB")
 UNKNOWN = "unknown"  # stands for a number that is not finite
 _JOINERS = "\u200c\u200d"  # invisible, but words of some scripts and many emoji need them
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # Unicode's categories of what cannot be seen
@@ -50,31 +51,30 @@ def size(count: float) -> str:
     """
     if not math.isfinite(count) or abs(count) < 1000:
         return f"{number(count) if not math.isfinite(count) else int(count)} bytes"
-    for unit in ("kB", "MB", "GB"):
-        count /= 1000
-        if abs(_rounded(count)) < 1000:
-            break
-    return f"{number(count)} {unit}"
+    power = 1
+    while power < len(_UNITS) and abs(_rounded(count / 1000**power)) >= 1000:
+        power += 1
+    return f"{number(count / 1000**power)} {_UNITS[power - 1]}"
 
 
 def percent(share: float) -> str:
-    """Return a share in percent with one decimal. Only a whole is 100.0%, and only nothing is 0.0%.
+    """Return a share in percent: `83.3%`, below one percent `0.25%`. Only a whole is 100.0%, and only nothing is 0.0%.
 
     Args:
         share: Share, 0 to 1.
     """
     if not math.isfinite(share):
         return UNKNOWN
-    if 0 < share < 0.0005:
-        return "<0.1%"
     if 0.9995 <= share < 1:
         return ">99.9%"
+    if 0 < share < 0.00995:
+        return f"{100 * share:.2f}%" if share >= 0.00005 else "<0.01%"
     return f"{100 * share:.1f}%"
 
 
 def interval(shares: tuple[float, float]) -> str:
-    """Return an interval of shares in percent: `59.6% to 98.2%`."""
-    return f"{percent(shares[0])} to {percent(shares[1])}"
+    """Return an interval of shares in percent: `59.6 to 98.2%`."""
+    return f"{percent(shares[0]).removesuffix('%')} to {percent(shares[1])}"
 
 
 def points(value: float) -> str:

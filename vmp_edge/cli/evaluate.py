@@ -90,12 +90,19 @@ def run(args: argparse.Namespace) -> int:
     if args.fold is not None:
         clips = clips.fold(args.fold)
     bundles = [args.bundle] + ([args.compare] if args.compare is not None else [])
-    options = {"threads": args.threads, "workers": args.workers, "progress": progress_bar, "rounds": ROUNDS}
     try:
-        evaluation, *others = evaluate_bundles(bundles, clips, sampling, **options)
+        evaluation, *others = evaluate_bundles(
+            bundles,
+            clips,
+            sampling,
+            threads=args.threads,
+            workers=args.workers,
+            progress=progress_bar,
+            rounds=ROUNDS,
+        )
     except NoUsableVideoError as error:
         if args.report is not None:  # it says why no video can be used
-            report.write(report.Report(*error.evaluations[:2], data=args.data), args.report)
+            report.write(report.Report(error.evaluations[0], data=args.data), args.report)
         raise
     comparison = Comparison(evaluation, others[0]) if others else None
     result = {
@@ -142,9 +149,9 @@ def _print_timing(evaluation: Evaluation) -> None:
     if timing is None:
         return
     low, middle, high = (milliseconds(1e3 * value) for value in timing.quartiles)
-    busy = f"; measured on a busy machine: {timing.disturbance}" if timing.disturbance else ""
+    doubt = f"; {timing.doubt}" if timing.doubt else ""
     rounds = quantity(len(timing.seconds), "round")
-    print(f"{'engine':>24}  {middle} median, half of the runs {low} to {high}, {rounds}{busy}")
+    print(f"{'engine':>24}  {middle} median, half of the runs {low} to {high}, {rounds}{doubt}")
 
 
 def _most_frequent_mistake(evaluation: Evaluation, label: str) -> str:
@@ -163,8 +170,8 @@ def _print_comparison(comparison: Comparison) -> None:
     if speed is not None:
         low, middle, high = map(number, speed.quartiles)
         rounds = f"{middle} times its speed, half of the rounds {low} to {high}, {quantity(speed.rounds, 'round')}"
-        busy = f"; measured on a busy machine, not a claim: {speed.disturbance}" if speed.disturbance else ""
-        print(f"{'speed':>24}  {rounds}{busy}")
+        doubt = f"; {speed.doubt}" if speed.doubt else ""
+        print(f"{'speed':>24}  {rounds}{doubt}")
     for i in comparison.differing:
         label, baseline_label = (visible(model.labels[model.predictions[i]]) for model in (subject, baseline))
         entry = subject.entries[i]
