@@ -38,6 +38,8 @@ class Evaluation:
         skipped: The videos that could not be used.
         facts: Further facts about the model, see `Subject`.
         timing: How long the model takes while nothing is decoded, in turns with the others; None if it was not timed.
+        labelled: Whether the videos' labels are true. If not, they are what another model recognises, with which this
+            one is compared: shares of them are agreement and say nothing about accuracy.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Evaluation:
     skipped: tuple[Skipped, ...] = ()
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     timing: Timing | None = None
+    labelled: bool = True
 
     @cached_property
     def truth(self) -> NDArray[np.int64]:
@@ -163,13 +166,22 @@ class Evaluation:
         return [int(i) for i in np.argsort(own, kind="stable")[:count]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all results in the form that the command line prints."""
-        folds, majority = self.by_fold(), self.majority
-        shown = self.occurring() if len(self.labels) > MOST_SHOWN else list(range(len(self.labels)))
-        values: dict[str, Any] = {
+        """Return all results in the form that the command line prints; without true labels, none about accuracy."""
+        return {
             "bundle": self.name,
             **self.facts,
             "clips": len(self.entries),
+            "labelled": self.labelled,
+            **(self._accuracy() if self.labelled else {}),
+            "engine_ms": self.milliseconds,
+            "timing": None if self.timing is None else self.timing.to_dict(),
+            "skipped": [{"path": str(video.path), "reason": video.reason} for video in self.skipped],
+        }
+
+    def _accuracy(self) -> dict[str, Any]:
+        folds, majority = self.by_fold(), self.majority
+        shown = self.occurring() if len(self.labels) > MOST_SHOWN else list(range(len(self.labels)))
+        values: dict[str, Any] = {
             "top1": round(self.top1, _PLACES),
             "top1_interval": [round(share, _PLACES) for share in self.interval],
             "top5": None if self.top5 is None else round(self.top5, _PLACES),
@@ -181,9 +193,6 @@ class Evaluation:
                 "labels": [self.labels[i] for i in shown],
                 "counts": self.confusion[np.ix_(shown, shown)].tolist(),
             },
-            "engine_ms": self.milliseconds,
-            "timing": None if self.timing is None else self.timing.to_dict(),
-            "skipped": [{"path": str(video.path), "reason": video.reason} for video in self.skipped],
         }
         if folds:
             values["folds"] = {str(fold): round(value, _PLACES) for fold, value in folds.items()}
@@ -238,9 +247,9 @@ class Comparison:
         return {
             "bundle": baseline.name,
             **baseline.facts,
-            "top1": round(baseline.top1, _PLACES),
-            "drop_points": round(self.drop, 2),
+            **({"top1": round(baseline.top1, _PLACES), "drop_points": round(self.drop, 2)} if subject.labelled else {}),
             "agreement": round(self.agreement, _PLACES),
+            "agreement_interval": [round(share, _PLACES) for share in self.agreement_interval],
             "speed": None if speed is None else round(speed.quartiles[1], 3),
             "speed_measured": None if speed is None else speed.to_dict(),
             "engine_ms": baseline.milliseconds,
@@ -251,7 +260,7 @@ class Comparison:
             "differing": [
                 {
                     "path": str(subject.entries[i].path),
-                    "label": subject.entries[i].label,
+                    "label": subject.entries[i].label if subject.labelled else None,
                     "recognised": subject.labels[subject.predictions[i]],
                     "baseline": baseline.labels[baseline.predictions[i]],
                 }
@@ -312,4 +321,5 @@ def merge(parts: Iterable[Evaluation], name: str) -> Evaluation:
         tuple(video for part in evaluations for video in part.skipped),
         first.facts,
         first.timing,
+        first.labelled,
     )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmp_edge.errors import UsageError
+from vmp_edge.formatting import quantity
 from vmp_edge.recognizer import Recognizer, load, softmax
 
 from .clipset import ClipSet, ClipSetError, Entry
@@ -108,7 +109,7 @@ def evaluate(
 
     Args:
         subjects: The models; several models must have the same labels.
-        clips: Labelled videos.
+        clips: Labelled videos. If none has a label, what the last of several models recognises stands for the labels.
         sampling: Which frames to take; None takes one uniform clip of each video.
         workers: See `in_workers`.
         progress: Makes a progress bar, like `tqdm.tqdm`; None shows nothing.
@@ -137,6 +138,8 @@ def evaluate(
             for tally in tallies:
                 tally.add(result[inputs.index(tally.subject.input)])
     evaluations = [tally.evaluation(entries, skipped) for tally in tallies]
+    if not has_labels(clips):
+        evaluations = _labelled_by(evaluations[-1], evaluations)
     if not entries:
         text = f"{clips.name} has no videos that can be used{describe_skipped(skipped)}"
         raise NoUsableVideoError(text, evaluations)
@@ -149,6 +152,8 @@ def evaluate(
 def check_labels(subjects: Sequence[Subject], clips: ClipSet) -> None:
     """Check that all models have the same labels, and that every video has one of them.
 
+    Several models can be compared on videos none of which has a label.
+
     Raises:
         UsageError: The models' labels differ, or a video has no label or one that the models do not know.
     """
@@ -156,13 +161,32 @@ def check_labels(subjects: Sequence[Subject], clips: ClipSet) -> None:
     for subject in subjects[1:]:
         if subject.labels != first.labels:
             raise UsageError(f"{first.name} and {subject.name} have different labels and cannot be compared")
-    if unlabelled := [entry.path.name for entry in clips.entries if entry.label is None]:
-        raise UsageError(f"{clips.name} has {len(unlabelled)} videos without a label, {unlabelled[0]} for one")
+    unlabelled = [entry.path.name for entry in clips.entries if entry.label is None]
+    if unlabelled and (len(subjects) == 1 or has_labels(clips)):
+        count = quantity(len(unlabelled), "video")
+        raise UsageError(
+            f"{clips.name} has {count} without a label, {unlabelled[0]} for one: give every video its label; only a "
+            "comparison of two models does without any"
+        )
     if unknown := [label for label in clips.labels if label not in first.labels]:
         raise UsageError(
             f"{first.name} does not know the label {', '.join(unknown[:TOP])} of {clips.name}; "
             f"its labels are {', '.join(first.labels[:TOP])}{', ...' if len(first.labels) > TOP else ''}"
         )
+
+
+def has_labels(clips: ClipSet) -> bool:
+    """Return whether any of the videos has a label."""
+    return any(entry.label is not None for entry in clips.entries)
+
+
+def _labelled_by(reference: Evaluation, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Return evaluations of unlabelled videos with what one of the models recognises for the labels."""
+    entries = tuple(
+        dataclasses.replace(entry, label=reference.labels[i])
+        for entry, i in zip(reference.entries, reference.predictions, strict=True)
+    )
+    return [dataclasses.replace(one, entries=entries, labelled=False) for one in evaluations]
 
 
 class _Tally:

@@ -38,8 +38,6 @@ class Report:
         evaluation: The evaluation that the report is about.
         baseline: Another model's evaluation of the same videos, of the float model for example.
         data: Where the videos are from.
-        labelled: Whether the labels are true. If not, they are what the baseline recognises, and the report speaks of
-            agreement and never of accuracy.
         layers: Signal-to-noise ratio of each layer in decibels, by name, in the model's order.
         details: Further facts by name, such as the recipe and the tools.
         tables: Further tables by title, an ablation for example; the first row is the table's head.
@@ -51,7 +49,6 @@ class Report:
     evaluation: Evaluation
     baseline: Evaluation | None = None
     data: str = ""
-    labelled: bool = True
     layers: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, str] = field(default_factory=dict)
     tables: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
@@ -118,8 +115,8 @@ def render(report: Report) -> str:
         comparison=comparison,
         speed=comparison.speed if comparison else None,
         names=names,
-        notes=_notes(report),
-        labels=charts.by_label(models),
+        notes=_notes(evaluation, names),
+        labels=charts.by_label(models if evaluation.labelled else [evaluation]),
         confusion=charts.confusion(evaluation),
         performance=charts.performance(names, models),
         layers=charts.layers(report.layers),
@@ -136,31 +133,27 @@ def render(report: Report) -> str:
 
 def _json(report: Report, comparison: Comparison | None) -> str:
     """Return all that was measured as JSON that can stand in a page."""
-    if report.labelled:
-        values = report.evaluation.to_dict()
-        values["compare"] = comparison.to_dict() if comparison else None
-    else:
-        values = {"agreement": comparison.agreement if comparison else None, "clips": len(report.evaluation.entries)}
+    values = report.evaluation.to_dict()
+    values["compare"] = comparison.to_dict() if comparison else None
     layers = {name: ratio if np.isfinite(ratio) else None for name, ratio in report.layers.items()}
     values = {"data": report.data, "date": report.date.isoformat(), **values, "layers_db": layers}
     return json.dumps(values, allow_nan=False).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _notes(report: Report) -> list[str]:
+def _notes(evaluation: Evaluation, names: Sequence[str]) -> list[str]:
     """Return what a reader should know before the numbers, in whole sentences."""
-    evaluation = report.evaluation
     count, shown = len(evaluation.entries), {entry.label for entry in evaluation.entries}
     if not count:
         return ["No video could be used, so nothing was measured. The reasons are below."]
     notes = []
     if count < _FEW:
         notes.append(f"{formatting.quantity(count, 'video')} can tell little: see how wide the interval is.")
-    if not report.labelled:
+    if not evaluation.labelled and len(names) > 1:
         notes.append(
-            "The videos have no labels. What the source model recognises stands for them, so the report tells how far "
-            "the two models agree, and nothing about how often either is right."
+            f"The videos have no labels. What {names[1]} recognises stands for them, so the report tells how far the two "
+            "models agree, and nothing about how often either is right."
         )
-    elif len(shown) == 1:
+    elif evaluation.labelled and len(shown) == 1:
         notes.append("All videos have the same label. Always giving it would be right every time.")
     if evaluation.groups:
         groups = formatting.quantity(evaluation.groups, "group")

@@ -183,8 +183,6 @@ def _parity(parity: Mapping[str, Any]) -> str:
 
 def _accuracy(measured: Mapping[str, Any]) -> str:
     top1 = (
-        f"top-1 {percent(measured['top1'])}, in float {percent(measured['float_top1'])}, "
-        if "top1" in measured
-        else ""
+        f"top-1 {percent(measured['top1'])}, in float {percent(measured['float_top1'])}, " if "top1" in measured else ""
     )
     return f"{top1}agreement {percent(measured['agreement'])} on {measured['clips']} of {measured['data']}"

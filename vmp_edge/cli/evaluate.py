@@ -126,9 +126,19 @@ def _print(evaluation: Evaluation, comparison: Comparison | None) -> None:
     for video in evaluation.skipped:
         print(f"left out: {visible(str(video.path))}: {visible(video.reason)}", file=sys.stderr)
     left_out = f", {len(evaluation.skipped)} left out" if evaluation.skipped else ""
-    top5 = "" if evaluation.top5 is None else f", top-5 {percent(evaluation.top5)}"
     count = quantity(len(evaluation.entries), "video")
-    print(f"{visible(evaluation.name)}: top-1 {percent(evaluation.top1)}{top5} of {count}{left_out}")
+    if evaluation.labelled:
+        _print_accuracy(evaluation, f"{count}{left_out}")
+    else:
+        print(f"{visible(evaluation.name)}: {count} without labels{left_out}")
+    _print_timing(evaluation)
+    if comparison is not None:
+        _print_comparison(comparison)
+
+
+def _print_accuracy(evaluation: Evaluation, count: str) -> None:
+    top5 = "" if evaluation.top5 is None else f", top-5 {percent(evaluation.top5)}"
+    print(f"{visible(evaluation.name)}: top-1 {percent(evaluation.top1)}{top5} of {count}")
     print(f"{'95% interval':>24}  {interval(evaluation.interval)} (Wilson)")
     controls = f"{percent(evaluation.chance)} by chance"
     if evaluation.majority is not None:
@@ -139,9 +149,6 @@ def _print(evaluation: Evaluation, comparison: Comparison | None) -> None:
         print(f"{visible(label):>24}  {percent(row['recall']):>6} of {row['clips']}{mistake}")
     for fold, share in evaluation.by_fold().items():
         print(f"{f'fold {fold}':>24}  {percent(share):>6}")
-    _print_timing(evaluation)
-    if comparison is not None:
-        _print_comparison(comparison)
 
 
 def _print_timing(evaluation: Evaluation) -> None:
@@ -163,10 +170,14 @@ def _most_frequent_mistake(evaluation: Evaluation, label: str) -> str:
 
 def _print_comparison(comparison: Comparison) -> None:
     subject, baseline, speed = comparison.subject, comparison.baseline, comparison.speed
-    print(
-        f"{visible(baseline.name)}: top-1 {percent(baseline.top1)}; {visible(subject.name)} has "
-        f"{points(0 - comparison.drop)}, agrees on {percent(comparison.agreement)}"
-    )
+    agreement = f"agrees on {percent(comparison.agreement)}, 95% interval {interval(comparison.agreement_interval)}"
+    if subject.labelled:
+        print(
+            f"{visible(baseline.name)}: top-1 {percent(baseline.top1)}; {visible(subject.name)} has "
+            f"{points(0 - comparison.drop)}, {agreement}"
+        )
+    else:
+        print(f"{visible(baseline.name)}: {visible(subject.name)} {agreement}")
     if speed is not None:
         low, middle, high = map(number, speed.quartiles)
         rounds = f"{middle} times its speed, half of the rounds {low} to {high}, {quantity(speed.rounds, 'round')}"
@@ -175,5 +186,5 @@ def _print_comparison(comparison: Comparison) -> None:
     for i in comparison.differing:
         label, baseline_label = (visible(model.labels[model.predictions[i]]) for model in (subject, baseline))
         entry = subject.entries[i]
-        name = visible(str(entry.path))
-        print(f"{'differs':>24}  {name}: {label}, not {baseline_label} (it is {visible(str(entry.label))})")
+        truth = f" (it is {visible(str(entry.label))})" if subject.labelled else ""
+        print(f"{'differs':>24}  {visible(str(entry.path))}: {label}, not {baseline_label}{truth}")
