@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from vmp_edge.formatting import interval, milliseconds, number, percent, points, quantity, size, visible
+from vmp_edge.formatting import interval, milliseconds, number, percent, plain, points, quantity, size, visible
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,8 @@ def test_percentages(share, text):
 
 
 def test_the_rest():
+    values = (0.001, 0.0001, 1e-5, 29.97, 1e6, 15, 0, -2.5, 100.0, 5.5e-7)
+    assert " ".join(map(plain, values)) == "0.001 0.0001 1e-5 29.97 1000000 15 0 -2.5 100 5.5e-7"
     assert interval((0.5958, 0.9821)) == "59.6 to 98.2%"
     assert [points(value) for value in (1.46, -0.2, 0.04, -0.04)] == [
         "+1.5 points", "-0.2 points", "0.0 points", "0.0 points"

@@ -31,6 +31,17 @@ def number(value: float, digits: int = 3) -> str:
     return f"{float(f'{mantissa}e{power}'):.{max(0, digits - 1 - exponent)}f}"
 
 
+def plain(value: float) -> str:
+    """Return a number that somebody chose, as it would be typed: `0.001`, `29.97`, `1000000`, `1e-5`.
+
+    Args:
+        value: The number. At most six digits of it are shown.
+    """
+    text = number(value, 6)
+    mantissa, mark, power = text.partition("e")
+    return (mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa) + mark + power
+
+
 def milliseconds(value: float) -> str:
     """Return a duration in the unit that people read it in: `85.2 µs`, `12.3 ms`, `1060 ms`, `12.3 s`.
 

@@ -146,7 +146,7 @@ def _print(result: dict[str, Any]) -> None:
     threads = "the engine's number of threads" if result["threads"] is None else quantity(result["threads"], "thread")
     rows = [
         ("machine", f"{result['cpu']}, {quantity(result['cpus'], 'usable CPU')}; {threads}"),
-        ("start-up", f"{number(result['startup_s'])} s to the first result, the engine's import included"),
+        ("start-up", f"{milliseconds(1e3 * result['startup_s'])} to the first result, the engine's import included"),
         ("engine", _spread(result["engine_ms"])),
         ("stream", f"{_spread(result['stream_ms'])}, from a 640x480 frame to a result"),
         ("throughput", f"{number(result['frames_per_second'])} frames per second at a hop of {result['hop']}"),

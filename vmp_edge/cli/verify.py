@@ -10,7 +10,7 @@ import numpy as np
 
 from ..bundle.check import check_clip
 from ..errors import BundleError
-from ..formatting import number
+from ..formatting import number, plain
 from ..recognizer import Recognizer, load
 from .options import add_threads_option
 from .output import add_json_option, print_json
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     elif outcome["compared"]:
         print(
             f"{args.bundle} is whole; its output differs by at most {number(outcome['max_difference'], 2)} from the recorded "
-            f"one (allowed: {number(outcome['tolerance'], 2)})"
+            f"one (allowed: {plain(outcome['tolerance'])})"
         )
     else:
         print(f"{args.bundle} is whole and runs; it has no recorded output to compare with")
@@ -80,6 +80,6 @@ def verify(recognizer: Recognizer) -> dict[str, Any]:
     if not difference <= tolerance:
         raise BundleError(
             f"{recognizer.bundle.path} is whole, but gives another output here than where it was built (largest "
-            f"difference {number(difference, 2)}, allowed {number(tolerance, 2)}): build it on or for this machine"
+            f"difference {number(difference, 2)}, allowed {plain(tolerance)}): build it on or for this machine"
         )
     return {"compared": True, "max_difference": difference, "tolerance": tolerance}
