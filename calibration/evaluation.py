@@ -238,8 +238,11 @@ class Comparison:
         subject, baseline = self.subject, self.baseline
         if subject.timing is None or baseline.timing is None:
             return None
-        same_threads = subject.facts.get("threads") == baseline.facts.get("threads")
-        return Speed.of(subject.timing, baseline.timing, same_threads)
+        threads = subject.facts.get("threads")
+        same = threads == baseline.facts.get("threads")
+        if threads is None:  # each engine has a default of its own
+            same = same and subject.facts.get("engine") == baseline.facts.get("engine")
+        return Speed.of(subject.timing, baseline.timing, same)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison in the form that the command line prints."""

@@ -76,12 +76,12 @@ class Speed:
         Args:
             subject: The model that is judged.
             baseline: The model that it is compared with.
-            same_threads: Whether both had the same number of threads.
+            same_threads: Whether both certainly had the same number of threads.
         """
         quartiles = _quartiles(baseline.seconds / subject.seconds)
         doubt = _doubt(quartiles, subject.other_load, "ratios")
         if doubt is None and not same_threads:
-            doubt = "measured with different numbers of threads; not a claim"
+            doubt = "measured with numbers of threads that may differ; not a claim: give both the same with --threads"
         return cls(quartiles, len(subject.seconds), doubt)
 
     @property

@@ -142,6 +142,10 @@ def test_speed_is_that_of_the_rounds():
     assert values["speed"] == 1.5 and values["speed_measured"]["rounds"] == 5
     other = make_evaluation([0], [0], timing=second.timing, facts={"threads": 1})
     assert Comparison(first, other).speed.claim is None
+    defaults = [dataclasses.replace(one, facts={"threads": None, "engine": "x"}) for one in (first, second)]
+    assert Comparison(*defaults).speed.claim == "1.50 times as fast"
+    foreign = dataclasses.replace(second, facts={"threads": None, "engine": "y"})
+    assert "threads that may differ" in Comparison(defaults[0], foreign).speed.doubt
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def test_a_quiet_measurement_is_a_claim():
         (0.4, (2.0, 2.0, 2.0), True, "busy machine; not a claim: other programs took 40.0% of the CPUs"),
         (0.0, (1.0, 2.0, 3.0), True, "measured unevenly; not a claim: the middle half of the ratios spans 50.0%"),
         (None, (2.0, 2.0, 2.0), True, "does not tell how busy it was; not a claim"),
-        (0.0, (2.0, 2.0, 2.0), False, "different numbers of threads; not a claim"),
+        (0.0, (2.0, 2.0, 2.0), False, "numbers of threads that may differ; not a claim"),
     ],
     ids=["busy", "uneven", "unknown", "threads"],
 )

@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     _print(evaluation, comparison)
     if args.report is not None:
         report.write(report.Report(evaluation, others[0] if others else None, data=args.data), args.report)
-        print(f"report: {args.report}")
+        print(f"report: {visible(str(args.report))}")
     sys.stdout.flush()
     if args.json:
         print_json(result)
