@@ -145,7 +145,7 @@ def evaluate(
         raise NoUsableVideoError(text, evaluations)
     if not rounds or not all(subject.can_be_timed for subject in subjects):
         return evaluations
-    timings = in_turns([tally.repeat for tally in tallies], rounds)
+    timings = in_turns([tally.repeat for tally in tallies], rounds, progress=progress)
     return [dataclasses.replace(one, timing=timing) for one, timing in zip(evaluations, timings, strict=True)]
 
 

@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 
 from vmp_edge import contention
 from vmp_edge.contention import OtherLoad
-from vmp_edge.formatting import number, percent
+from vmp_edge.formatting import number, percent, quantity
+
+Progress = Callable[..., Any]  # makes a progress bar, like `tqdm.tqdm`
 
 ROUNDS = 30  # runs of each model, unless they take longer than the budget
-LEAST_ROUNDS = 7  # even of models that take longer
+LEAST_ROUNDS = 7  # of a claim, even of models that take longer
+FEWEST_ROUNDS = 3  # of models so slow that `LEAST_ROUNDS` would take longer than `PATIENCE`
 MOST_ROUNDS = 1000  # of models so fast that `ROUNDS` of them are over before the load can be measured
 LEAST_SECONDS = 1.0  # for all rounds: the system counts the load in hundredths of a second
 BUDGET = 10.0  # seconds for all rounds
+PATIENCE = 60.0  # seconds for the least number of rounds
 SPREAD = 0.1  # of a quiet measurement: the middle half is at most this share of the median wide
 
 
@@ -42,7 +46,7 @@ class Timing:
     @property
     def doubt(self) -> str | None:
         """Why the times are no claim, as a part of a sentence; None if the measurement was quiet."""
-        return _doubt(self.quartiles, self.other_load, "times")
+        return _doubt(self.quartiles, len(self.seconds), self.other_load, "times")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the timing in the form that the command line prints, in milliseconds."""
@@ -79,7 +83,7 @@ class Speed:
             same_threads: Whether both certainly had the same number of threads.
         """
         quartiles = _quartiles(baseline.seconds / subject.seconds)
-        doubt = _doubt(quartiles, subject.other_load, "ratios")
+        doubt = _doubt(quartiles, len(subject.seconds), subject.other_load, "ratios")
         if doubt is None and not same_threads:
             doubt = "measured with numbers of threads that may differ; not a claim: give both the same with --threads"
         return cls(quartiles, len(subject.seconds), doubt)
@@ -102,6 +106,7 @@ def in_turns(
     runs: Sequence[Callable[[], object]],
     rounds: int = ROUNDS,
     budget: float = BUDGET,
+    progress: Progress | None = None,
     clock: Callable[[], float] = time.perf_counter,
     load: Callable[[], OtherLoad] = OtherLoad,
 ) -> list[Timing]:
@@ -110,25 +115,38 @@ def in_turns(
     Args:
         runs: The functions. Each runs once more before the rounds, untimed.
         rounds: Number of rounds, at least 1. If they take less than `LEAST_SECONDS`, there are more.
-        budget: Seconds after which no new round begins, if there have been `LEAST_ROUNDS`.
+        budget: Seconds after which no new round begins, if there have been `LEAST_ROUNDS`; of very slow models
+            `FEWEST_ROUNDS` are enough.
+        progress: Makes a progress bar, like `tqdm.tqdm`; None shows nothing.
         clock: Gives seconds.
         load: Starts to measure the load of other programs.
     """
+    bar = progress(total=rounds, desc="speed", unit="round") if progress else None
     for run in runs:
         run()
     seconds: list[list[float]] = [[] for _ in runs]
     others, begin = load(), clock()
     for done in range(MOST_ROUNDS):
-        passed = clock() - begin
-        if (done >= rounds and passed >= LEAST_SECONDS) or (done >= min(rounds, LEAST_ROUNDS) and passed > budget):
+        if _is_enough(done, clock() - begin, rounds, budget):
             break
         order = range(len(runs))
         for i in reversed(order) if done % 2 else order:
             start = clock()
             runs[i]()
             seconds[i].append(clock() - start)
+        if bar is not None and done < rounds:
+            bar.update(1)
     share = others.share()
+    if bar is not None:
+        bar.close()
     return [Timing(np.array(values), share) for values in seconds]
+
+
+def _is_enough(done: int, passed: float, rounds: int, budget: float) -> bool:
+    if done >= rounds:
+        return passed >= LEAST_SECONDS
+    least = FEWEST_ROUNDS if passed > max(budget, PATIENCE) else LEAST_ROUNDS
+    return done >= least and passed > budget
 
 
 def _quartiles(values: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -136,10 +154,12 @@ def _quartiles(values: NDArray[np.float64]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def _doubt(quartiles: tuple[float, float, float], other_load: float | None, what: str) -> str | None:
+def _doubt(quartiles: tuple[float, float, float], rounds: int, other_load: float | None, what: str) -> str | None:
     low, middle, high = quartiles
     if (text := contention.doubt(other_load)) is not None:
         return text
+    if rounds < LEAST_ROUNDS:
+        return f"measured in {quantity(rounds, 'round')}, which are few; not a claim"
     if not high - low <= SPREAD * middle:
         width = percent((high - low) / middle)
         return f"measured unevenly; not a claim: the middle half of the {what} spans {width} of the median"
