@@ -13,17 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmp_edge.errors import UsageError
+from vmp_edge.formatting import quantity
 from vmp_edge.recognizer import Recognizer, load, softmax
 
 from .clipset import ClipSet, ClipSetError, Entry
 from .decoding import Input, Prepare, Progress, Sampling, Skipped, Video, describe_skipped, in_workers
 from .evaluation import TOP, Comparison, Evaluation, confusion, merge
+from .timing import in_turns
 
 __all__ = [
     "FOLD",
     "TOP",
     "Comparison",
     "Evaluation",
+    "NoUsableVideoError",
     "Subject",
     "check_labels",
     "confusion",
@@ -33,6 +36,19 @@ __all__ = [
 ]
 
 FOLD = "{fold}"  # in a bundle's path, stands for the fold's number
+
+
+class NoUsableVideoError(ClipSetError):
+    """No video of a clip set can be used.
+
+    Args:
+        message: The message.
+        evaluations: The evaluation of each model, without videos; they name those that cannot be used.
+    """
+
+    def __init__(self, message: str, evaluations: Sequence[Evaluation]) -> None:
+        super().__init__(message)
+        self.evaluations = tuple(evaluations)
 
 
 @dataclass(frozen=True)
@@ -45,7 +61,9 @@ class Subject:
         input: The clips that the model takes.
         run: Function from a video, float32 (1, 3, T, S, S), to logits, float32 (1, classes), after which features may
             follow.
-        facts: Further facts about the model: ``engine``, ``precision``, ``bytes``.
+        facts: Further facts about the model: ``model``, ``target``, ``engine``, ``precision``, ``bytes``, ``threads``
+            (None leaves them to the engine), ``sha256`` of the program, and the ``tools`` that made it.
+        can_be_timed: Whether its speed says something. That of a stand-in for a target's engine does not.
     """
 
     name: str
@@ -53,10 +71,16 @@ class Subject:
     input: Input
     run: Callable[[Video], NDArray[np.float32]]
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    can_be_timed: bool = True
 
     @classmethod
-    def of(cls, recognizer: Recognizer) -> Subject:
-        """Return a loaded bundle, of any engine, as a model to measure."""
+    def of(cls, recognizer: Recognizer, threads: int | None = None) -> Subject:
+        """Return a loaded bundle, of any engine, as a model to measure.
+
+        Args:
+            recognizer: The bundle.
+            threads: Number of threads that it was loaded with; None is the bundle's own number.
+        """
         manifest = recognizer.manifest
         facts = {
             "model": manifest.name,
@@ -64,6 +88,9 @@ class Subject:
             "engine": manifest.engine,
             "precision": manifest.precision,
             "bytes": sum(entry.size for entry in manifest.files.values()),
+            "threads": threads if threads is not None else manifest.threads,
+            "sha256": manifest.files[manifest.program].sha256 if manifest.program in manifest.files else None,
+            "tools": dict(manifest.tools),
         }
         name = str(recognizer.bundle.path)
         return cls(name, manifest.labels, Input.of(manifest), recognizer.predict_video, facts)
@@ -76,22 +103,25 @@ def evaluate(
     *,
     workers: int | None = None,
     progress: Progress | None = None,
+    rounds: int = 0,
 ) -> list[Evaluation]:
     """Measure models on the same videos. Every video goes through all models before the next video.
 
     Args:
         subjects: The models; several models must have the same labels.
-        clips: Labelled videos.
+        clips: Labelled videos. If none has a label, what the last of several models recognises stands for the labels.
         sampling: Which frames to take; None takes one uniform clip of each video.
         workers: See `in_workers`.
         progress: Makes a progress bar, like `tqdm.tqdm`; None shows nothing.
+        rounds: Number of rounds in which the models are timed in turns afterwards, while nothing is decoded; 0 leaves
+            that out, and so does a model that cannot be timed.
 
     Returns:
         One evaluation for each model.
 
     Raises:
         UsageError: A video has no label or one that a model does not know, or the models have different labels.
-        ClipSetError: No video can be used.
+        NoUsableVideoError: No video can be used.
         BundleError: An engine failed.
     """
     check_labels(subjects, clips)
@@ -107,13 +137,22 @@ def evaluate(
             entries.append(entry)
             for tally in tallies:
                 tally.add(result[inputs.index(tally.subject.input)])
+    evaluations = [tally.evaluation(entries, skipped) for tally in tallies]
+    if not has_labels(clips):
+        evaluations = _labelled_by(evaluations[-1], evaluations)
     if not entries:
-        raise ClipSetError(f"{clips.name} has no videos that can be used{describe_skipped(skipped)}")
-    return [tally.evaluation(entries, skipped) for tally in tallies]
+        text = f"{clips.name} has no videos that can be used{describe_skipped(skipped)}"
+        raise NoUsableVideoError(text, evaluations)
+    if not rounds or not all(subject.can_be_timed for subject in subjects):
+        return evaluations
+    timings = in_turns([tally.repeat for tally in tallies], rounds, progress=progress)
+    return [dataclasses.replace(one, timing=timing) for one, timing in zip(evaluations, timings, strict=True)]
 
 
 def check_labels(subjects: Sequence[Subject], clips: ClipSet) -> None:
     """Check that all models have the same labels, and that every video has one of them.
+
+    Several models can be compared on videos none of which has a label.
 
     Raises:
         UsageError: The models' labels differ, or a video has no label or one that the models do not know.
@@ -122,13 +161,32 @@ def check_labels(subjects: Sequence[Subject], clips: ClipSet) -> None:
     for subject in subjects[1:]:
         if subject.labels != first.labels:
             raise UsageError(f"{first.name} and {subject.name} have different labels and cannot be compared")
-    if unlabelled := [entry.path.name for entry in clips.entries if entry.label is None]:
-        raise UsageError(f"{clips.name} has {len(unlabelled)} videos without a label, {unlabelled[0]} for one")
+    unlabelled = [entry.path.name for entry in clips.entries if entry.label is None]
+    if unlabelled and (len(subjects) == 1 or has_labels(clips)):
+        count = quantity(len(unlabelled), "video")
+        raise UsageError(
+            f"{clips.name} has {count} without a label, {unlabelled[0]} for one: give every video its label; only a "
+            "comparison of two models does without any"
+        )
     if unknown := [label for label in clips.labels if label not in first.labels]:
         raise UsageError(
             f"{first.name} does not know the label {', '.join(unknown[:TOP])} of {clips.name}; "
             f"its labels are {', '.join(first.labels[:TOP])}{', ...' if len(first.labels) > TOP else ''}"
         )
+
+
+def has_labels(clips: ClipSet) -> bool:
+    """Return whether any of the videos has a label."""
+    return any(entry.label is not None for entry in clips.entries)
+
+
+def _labelled_by(reference: Evaluation, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Return evaluations of unlabelled videos with what one of the models recognises for the labels."""
+    entries = tuple(
+        dataclasses.replace(entry, label=reference.labels[i])
+        for entry, i in zip(reference.entries, reference.predictions, strict=True)
+    )
+    return [dataclasses.replace(one, entries=entries, labelled=False) for one in evaluations]
 
 
 class _Tally:
@@ -142,6 +200,7 @@ class _Tally:
         self.subject = subject
         self._scores: list[NDArray[np.float32]] = []
         self._seconds: list[float] = []
+        self._last: Video | None = None
 
     def add(self, videos: Video) -> None:
         """Run the model on each clip of a video, (clips, 3, T, S, S), and keep the mean scores."""
@@ -153,11 +212,18 @@ class _Tally:
             self._seconds.append(time.perf_counter() - start)
             total += softmax(logits[0, :classes])
         self._scores.append((total / len(videos)).astype(np.float32))
+        self._last = videos[-1:]
+
+    def repeat(self) -> None:
+        """Run the model on the last clip once more."""
+        assert self._last is not None
+        self.subject.run(self._last)
 
     def evaluation(self, entries: Sequence[Entry], skipped: Sequence[Skipped]) -> Evaluation:
         """Return the results for the videos that were added, in their order."""
         subject = self.subject
-        scores, seconds = np.stack(self._scores), np.array(self._seconds)
+        scores = np.stack(self._scores) if self._scores else np.zeros((0, len(subject.labels)), np.float32)
+        seconds = np.array(self._seconds, np.float64)
         return Evaluation(subject.name, subject.labels, tuple(entries), scores, seconds, tuple(skipped), subject.facts)
 
 
@@ -169,6 +235,7 @@ def evaluate_bundles(
     threads: int | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    rounds: int = 0,
 ) -> list[Evaluation]:
     """Measure bundles, of any engines, on the same videos.
 
@@ -179,6 +246,7 @@ def evaluate_bundles(
         threads: Number of the engines' threads; None takes the bundles' numbers.
         workers: See `in_workers`.
         progress: See `evaluate`.
+        rounds: See `evaluate`. Of several folds, the first one's models are timed.
 
     Returns:
         One evaluation for each path, over all folds.
@@ -187,12 +255,18 @@ def evaluate_bundles(
         UsageError, ClipSetError, BundleError: See `evaluate` and `load`.
     """
     if not any(FOLD in path for path in bundles):
-        return _evaluate_loaded(bundles, clips, sampling, threads, workers, progress)
+        return _evaluate_loaded(bundles, clips, sampling, threads, workers, progress, rounds)
     if not clips.folds:
         raise UsageError(f"{clips.name} has no folds for {FOLD}: give a CSV with a column `fold`")
     parts = [
         _evaluate_loaded(
-            [path.replace(FOLD, str(fold)) for path in bundles], clips.fold(fold), sampling, threads, workers, progress
+            [path.replace(FOLD, str(fold)) for path in bundles],
+            clips.fold(fold),
+            sampling,
+            threads,
+            workers,
+            progress,
+            rounds if fold == clips.folds[0] else 0,
         )
         for fold in clips.folds
     ]
@@ -206,7 +280,8 @@ def _evaluate_loaded(
     threads: int | None,
     workers: int | None,
     progress: Progress | None,
+    rounds: int,
 ) -> list[Evaluation]:
     with ExitStack() as stack:
-        subjects = [Subject.of(stack.enter_context(load(path, threads))) for path in bundles]
-        return evaluate(subjects, clips, sampling, workers=workers, progress=progress)
+        subjects = [Subject.of(stack.enter_context(load(path, threads)), threads) for path in bundles]
+        return evaluate(subjects, clips, sampling, workers=workers, progress=progress, rounds=rounds)

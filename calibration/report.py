@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import base64
-import io
+import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
-from vmp_edge import __version__
+from vmp_edge import __version__, formatting
 from vmp_edge.errors import MissingDependencyError, UsageError
 from vmp_edge.files import whole
+from vmp_edge.installation import install_command
 
+from . import charts, circumstances
 from .clipset import Entry
 from .decoding import Sampling, UnusableError, read_clips
 from .measure import Comparison, Evaluation
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 TEMPLATES = Path(__file__).parent / "templates"
 _PICTURES = 4  # frames that show a clip
 _PICTURE_HEIGHT = 96  # pixels
+_FEW = 30  # videos: with fewer, the report says that they tell little
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Report:
         details: Further facts by name, such as the recipe and the tools.
         tables: Further tables by title, an ablation for example; the first row is the table's head.
         worst: How many clips to show of those whose own label scored lowest, and of those on which the models differ.
+        command: The program that measured, and its arguments. Secrets in them are masked.
+        date: The time of the measurement.
     """
 
     evaluation: Evaluation
@@ -49,6 +53,8 @@ class Report:
     details: Mapping[str, str] = field(default_factory=dict)
     tables: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
     worst: int = 9
+    command: Sequence[str] = field(default_factory=lambda: tuple(sys.argv))
+    date: datetime = field(default_factory=circumstances.now)
 
 
 def check(path: Path) -> None:
@@ -62,10 +68,9 @@ def check(path: Path) -> None:
         raise UsageError(f"the report cannot be written to {path}: give a file in a folder that exists")
     try:
         import jinja2  # noqa: F401
-        import matplotlib  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            f"a report needs {error.name}, which is not installed; run: pip install 'vmp-edge[report]'"
+            f"a report needs {error.name}, which is not installed; run: {install_command('report')}"
         ) from error
 
 
@@ -84,26 +89,79 @@ def write(report: Report, path: Path) -> None:
 
 
 def render(report: Report) -> str:
-    """Return the report's HTML."""
+    """Return the report's HTML, which can be written as UTF-8 whatever the names of files and labels are."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def finalize(value: object) -> str:
+        return value if isinstance(value, Markup) else formatting.visible(str(value))
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=finalize,
     )
     evaluation, baseline = report.evaluation, report.baseline
+    models = [evaluation] + ([baseline] if baseline is not None else [])
     comparison = Comparison(evaluation, baseline) if baseline is not None else None
+    names = _names(evaluation, baseline)
     return environment.get_template("report.html.j2").render(
         report=report,
         evaluation=evaluation,
         baseline=baseline,
         comparison=comparison,
-        names=_names(evaluation, baseline),
-        plots=_plots(report),
+        speed=comparison.speed if comparison else None,
+        names=names,
+        notes=_notes(evaluation, names),
+        labels=charts.by_label(models if evaluation.labelled else [evaluation]),
+        confusion=charts.confusion(evaluation),
+        performance=charts.performance(names, models),
+        layers=charts.layers(report.layers),
         folds=_folds(evaluation, baseline),
         worst=[_clip(report, i) for i in evaluation.worst(report.worst)],
         differing=[_clip(report, i) for i in comparison.differing[: report.worst]] if comparison else [],
+        circumstances=circumstances.describe(models, report.command, report.date),
+        json=Markup(_json(report, comparison)),  # it has no character that HTML knows
         version=__version__,
+        format=formatting,
+        charts=charts,
     )
+
+
+def _json(report: Report, comparison: Comparison | None) -> str:
+    """Return all that was measured as JSON that can stand in a page."""
+    values = report.evaluation.to_dict()
+    values["compare"] = comparison.to_dict() if comparison else None
+    layers = {name: ratio if np.isfinite(ratio) else None for name, ratio in report.layers.items()}
+    values = {"data": report.data, "date": report.date.isoformat(), **values, "layers_db": layers}
+    return json.dumps(values, allow_nan=False).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _notes(evaluation: Evaluation, names: Sequence[str]) -> list[str]:
+    """Return what a reader should know before the numbers, in whole sentences."""
+    count, shown = len(evaluation.entries), {entry.label for entry in evaluation.entries}
+    if not count:
+        return ["No video could be used, so nothing was measured. The reasons are below."]
+    notes = []
+    if count < _FEW:
+        notes.append(f"{formatting.quantity(count, 'video')} can tell little: see how wide the interval is.")
+    if not evaluation.labelled and len(names) > 1:
+        notes.append(
+            f"The videos have no labels. What {names[1]} recognises stands for them, so the report tells how far the two "
+            "models agree, and nothing about how often either is right."
+        )
+    elif evaluation.labelled and len(shown) == 1:
+        notes.append("All videos have the same label. Always giving it would be right every time.")
+    if evaluation.groups:
+        groups = formatting.quantity(evaluation.groups, "group")
+        notes.append(
+            f"The videos belong to {groups}. Those of one group are alike, so the true interval is wider than the one "
+            "given, which takes every video for itself."
+        )
+    return notes
 
 
 def _names(evaluation: Evaluation, baseline: Evaluation | None) -> list[str]:
@@ -116,41 +174,6 @@ def _names(evaluation: Evaluation, baseline: Evaluation | None) -> list[str]:
             return [str(model.facts.get(key, model.name)) for model in models]
     names = [Path(model.name).name for model in models]
     return names if names[0] != names[1] else [model.name for model in models]
-
-
-def _plots(report: Report) -> dict[str, str]:
-    """Return the plots by name, as data URLs."""
-    from . import plots
-
-    models = [report.evaluation] + ([report.baseline] if report.baseline is not None else [])
-    names = _names(report.evaluation, report.baseline)
-    recalls = [{label: row["recall"] for label, row in model.by_label().items()} for model in models]
-    labels = list(recalls[0])
-    figures = {
-        "labels": plots.label_figure(
-            {name: [recall[label] for label in labels] for name, recall in zip(names, recalls, strict=True)}, labels
-        ),
-        "confusion": plots.confusion_figure(report.evaluation.confusion, report.evaluation.labels),
-        "latency": plots.bars_figure(
-            {name: model.milliseconds["p50"] for name, model in zip(names, models, strict=True)}, "ms"
-        ),
-    }
-    if all("bytes" in model.facts for model in models):
-        sizes = {name: model.facts["bytes"] / 1e6 for name, model in zip(names, models, strict=True)}
-        figures["size"] = plots.bars_figure(sizes, "MB")
-    if report.layers:
-        figures["layers"] = plots.layers_figure(report.layers)
-    return {name: _as_url(figure) for name, figure in figures.items()}
-
-
-def _as_url(figure: Figure) -> str:
-    """Return a figure as the data URL of an SVG."""
-    import matplotlib
-
-    file = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "vmp-edge"}):  # the same numbers give the same file
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _folds(evaluation: Evaluation, baseline: Evaluation | None) -> list[tuple[str, float, float | None]]:

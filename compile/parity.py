@@ -18,6 +18,7 @@ from vmp_edge.bundle.reading import Bundle
 from vmp_edge.calibration.decoding import Video
 from vmp_edge.engines import Engine
 from vmp_edge.errors import BuildError
+from vmp_edge.formatting import number, plain
 
 from .precision import Cosine, Difference, Precision, find
 
@@ -129,8 +130,8 @@ def _by_difference(logits: Logits, expected: Logits, precision: Precision, accep
     if not largest <= accepted.tolerance:
         unit = " of their spread" if accepted.of_spread else ""
         raise BuildError(
-            f"the bundle's logits differ from the source model's by {largest:.2g}{unit}, "
-            f"more than the {accepted.tolerance:g} that {precision.name} allows; nothing was written"
+            f"the bundle's logits differ from the source model's by {number(largest, 2)}{unit}, "
+            f"more than the {plain(accepted.tolerance)} that {precision.name} allows; nothing was written"
         )
     return {"max_difference": float(f"{largest:.3g}"), "tolerance": accepted.tolerance}
 
@@ -140,7 +141,7 @@ def _by_cosine(logits: Logits, expected: Logits, precision: Precision, accepted:
     if not cosine >= accepted.least:
         raise BuildError(
             f"the cosine between the bundle's logits and the source model's is {cosine:.4f}, less than the "
-            f"{accepted.least:g} that {precision.name} asks for: calibrate on clips like those that it will see, or "
+            f"{plain(accepted.least)} that {precision.name} asks for: calibrate on clips like those that it will see, or "
             "take another --precision; nothing was written"
         )
     return {"cosine": round(cosine, 5), "least_cosine": accepted.least}
@@ -153,7 +154,7 @@ def _compare_features(features: Features, expected: Features, precision: Precisi
     if not cosine >= least:
         raise BuildError(
             f"the cosine between the bundle's features and the source model's is {cosine:.4f} for a clip, less than "
-            f"the {least:g} that {precision.name} asks for: take another --precision, or leave out --features; nothing "
+            f"the {plain(least)} that {precision.name} asks for: take another --precision, or leave out --features; nothing "
             "was written"
         )
     return {"cosine": round(cosine, 5), "least_cosine": least}

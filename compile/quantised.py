@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmp_edge.calibration.clipset import ClipSet, Entry
+from vmp_edge.calibration.clipset import ClipSet
 from vmp_edge.calibration.decoding import Input, Progress, Video, Videos, load_videos
 from vmp_edge.calibration.measure import Comparison, Subject, evaluate
 from vmp_edge.calibration.report import Report
+from vmp_edge.calibration.timing import ROUNDS
 from vmp_edge.errors import BuildError
 from vmp_edge.runtimes.folding import fold
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 COMPARED = 4  # clips over which the layers' signal-to-noise ratios are taken
 SUFFIX = ".report.html"  # of the report beside the bundle
-_OWN_CLIPS = "the clips of the calibration"
+_OWN_CLIPS = "the clips of the calibration, labelled with what the float model recognises"
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,15 @@ class Measured:
     Attributes:
         comparison: The quantised model compared with the float model.
         data: The name of the clip set.
-        labelled: Whether the labels are true; if not, they are what the float model recognises.
     """
 
     comparison: Comparison
     data: str
-    labelled: bool
 
     def to_manifest(self) -> dict[str, Any]:
         """Return the ``measured`` entry of the manifest's ``accuracy``."""
         quantised, reference = self.comparison.subject, self.comparison.baseline
-        top1 = {"top1": round(quantised.top1, 4), "float_top1": round(reference.top1, 4)} if self.labelled else {}
+        top1 = {"top1": round(quantised.top1, 4), "float_top1": round(reference.top1, 4)} if quantised.labelled else {}
         return {
             "data": self.data,
             "clips": len(quantised.entries),
@@ -111,13 +110,13 @@ class Quantised:
             from vmp_edge.calibration.egomotion.dataset import write_clips
 
             clips = write_clips("test", self.plan.precision.drawn_clips, folder, progress)
-        labelled = clips is not None
         if clips is None:
             assert self.clips is not None
-            clips = _labelled_by(reference, self.clips.entries)
-        comparison = Comparison(*evaluate([quantised, reference], clips, progress=progress))
+            entries = dict.fromkeys(dataclasses.replace(entry, label=None) for entry in self.clips.entries)
+            clips = ClipSet(_OWN_CLIPS, tuple(entries))
+        comparison = Comparison(*evaluate([quantised, reference], clips, progress=progress, rounds=ROUNDS))
         self._check_drop(comparison)
-        return dataclasses.replace(self, measured=Measured(comparison, clips.name, labelled))
+        return dataclasses.replace(self, measured=Measured(comparison, clips.name))
 
     def _check_drop(self, comparison: Comparison) -> None:
         allowed = self.plan.max_drop
@@ -240,12 +239,3 @@ def _calibration_clips(plan: Plan, model_input: Input, progress: Progress | None
 
     with tempfile.TemporaryDirectory() as folder:
         return load_videos(write_clips("calibration", plan.count, Path(folder), progress), model_input, plan.count)
-
-
-def _labelled_by(subject: Subject, entries: Sequence[Entry]) -> ClipSet:
-    """Label videos with what a model recognises in them."""
-    unlabelled = [dataclasses.replace(entry, label=subject.labels[0]) for entry in dict.fromkeys(entries)]
-    evaluation = evaluate([subject], ClipSet(_OWN_CLIPS, tuple(unlabelled)))[0]
-    labels = [subject.labels[i] for i in evaluation.predictions]
-    labelled = (dataclasses.replace(e, label=label) for e, label in zip(evaluation.entries, labels, strict=True))
-    return ClipSet(f"{_OWN_CLIPS}, labelled with what the float model recognises", tuple(labelled))

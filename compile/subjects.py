@@ -65,7 +65,7 @@ def of_program(program: ExportedProgram, like: Subject, tubelet: int) -> Subject
             logits = module(fold_frames(torch.from_numpy(np.ascontiguousarray(video)), tubelet))
         return np.asarray(logits)
 
-    return dataclasses.replace(like, run=run)
+    return dataclasses.replace(like, run=run, can_be_timed=False)
 
 
 def of_emulator(engine: EmulatedEngine, like: Subject) -> Subject:
@@ -75,7 +75,8 @@ def of_emulator(engine: EmulatedEngine, like: Subject) -> Subject:
         engine: The emulated engine.
         like: A subject with the same labels, input and facts.
     """
-    return dataclasses.replace(like, run=engine.run, facts={**like.facts, "engine": engine.emulator})
+    facts = {**like.facts, "engine": engine.emulator}
+    return dataclasses.replace(like, run=engine.run, facts=facts, can_be_timed=False)
 
 
 def of_bundle(bundle: Bundle, name: str, threads: int | None, stack: ExitStack) -> Subject:
@@ -88,4 +89,4 @@ def of_bundle(bundle: Bundle, name: str, threads: int | None, stack: ExitStack) 
         stack: Closes the engine at its end.
     """
     recognizer = stack.enter_context(Recognizer(bundle, engines.create(bundle, threads)))
-    return dataclasses.replace(Subject.of(recognizer), name=name)
+    return dataclasses.replace(Subject.of(recognizer, threads), name=name)

@@ -16,6 +16,10 @@ def test_evaluate_counts_and_names(capsys, bundle, clips):
     assert result["folds"] == {"0": 1.0, "1": 1.0} and result["sampling"] == {"mode": "uniform", "clips": 1}
     assert result["skipped"] == [{"path": str(clips.parent / "none.avi"), "reason": "there is no such file"}]
     assert "top-1 100.0% of 2 videos, 1 left out" in out[0]
+    assert result["top1_interval"] == [0.3424, 1.0] and result["majority"] == {"label": "brighter", "top1": 0.5}
+    assert "34.2 to 100.0% (Wilson)" in out[1] and "33.3% by chance, 50.0% by always saying brighter" in out[2]
+    assert any(line.lstrip().startswith("engine") and "half of the runs" in line for line in out)
+    assert result["timing"]["rounds"] >= 7 and result["engine_ms"]["p50"] > 0
     assert any(line.startswith("left out: ") and "none.avi" in line for line in err)
 
 
@@ -30,6 +34,29 @@ def test_evaluate_compares_and_reports(capsys, bundle, clips, tmp_path):
     assert result["top1"] == 0.0 and result["compare"]["top1"] == 1.0 and result["compare"]["drop_points"] == 100.0
     assert [video["baseline"] for video in result["compare"]["differing"]] == ["brighter", "darker"]
     assert sum(line.lstrip().startswith("differs") for line in out) == 2
+
+
+def test_evaluate_of_nothing_reports_the_reasons(capsys, bundle, clips, tmp_path):
+    pytest.importorskip("jinja2", reason="needs the extra `report`")
+    clips.write_text("path,label\nnone.avi,steady\n")
+    page = tmp_path / "out.html"
+    code, out, err = run(capsys, "evaluate", bundle, "--data", clips, "--report", page, "--workers", 0)
+    assert code == 1 and out == [] and "no videos that can be used" in err[-1]
+    assert "No video could be used" in page.read_text() and "there is no such file" in page.read_text()
+
+
+def test_evaluate_without_labels_compares_and_claims_no_accuracy(capsys, bundle, clips, tmp_path):
+    videos = tmp_path / "videos.txt"
+    videos.write_text("brighter.avi\ndarker.avi\n")
+    other = write_bundle(tmp_path / "other", gain=0.0)
+    options = ["--data", videos, "--workers", 0, "--json"]
+    code, out, _ = run(capsys, "evaluate", other, "--compare", bundle, *options)
+    result = last_json(out)
+    assert code == 0 and result["compare"]["agreement"] == 0.0 and "top1" not in result
+    assert f"{bundle}: {other} agrees on 0.0%, 95% interval 0.0 to 65.8%" in out
+    assert not any("top-1" in line or "it is" in line for line in out[:-1])
+    code, out, err = run(capsys, "evaluate", bundle, *options)
+    assert code == 2 and "2 videos without a label" in err[-1]
 
 
 def test_evaluate_takes_a_fold_or_all_by_their_bundles(capsys, bundle, clips, tmp_path):

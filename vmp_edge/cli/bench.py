@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ..contention import OtherLoad, doubt
 from ..errors import UsageError
-from ..machine import usable_cpu_count
+from ..formatting import milliseconds, number, quantity, size
+from ..machine import cpu_model, usable_cpu_count
 from ..recognizer import Recognizer, load
 from ..stream.stream import Stream
 from .options import add_hop_option, add_threads_option
@@ -55,14 +57,18 @@ def run(args: argparse.Namespace) -> int:
     with recognizer:
         recognizer.predict_video(np.zeros((1, 3, recognizer.frames, *2 * (recognizer.image_size,)), np.float32))
         startup = time.perf_counter() - start
+        others = OtherLoad()
         with progress(f"engine: {args.warmup} + {args.windows} windows"):
             engine = time_engine(recognizer, args.warmup, args.windows)
         with progress(f"stream: {args.windows} windows, hop {args.hop}"):
             stream, frames_per_second = time_stream(recognizer, args.hop, args.windows)
+    load_share = others.share()
     result = {
         "bundle": str(args.bundle),
-        "threads": args.threads,
+        "threads": args.threads if args.threads is not None else recognizer.manifest.threads,
+        "cpu": cpu_model(),
         "cpus": usable_cpu_count(),
+        "other_load": None if load_share is None else round(load_share, 3),
         "startup_s": round(startup, 4),
         "engine_ms": _milliseconds(engine),
         "stream_ms": _milliseconds(stream),
@@ -128,21 +134,31 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _milliseconds(seconds: list[float]) -> dict[str, float]:
-    p50, p95 = np.percentile(seconds, (50, 95)) * 1e3
-    return {"p50": round(float(p50), 3), "p95": round(float(p95), 3), "mean": round(float(np.mean(seconds)) * 1e3, 3)}
+    names = {"p25": 25, "p50": 50, "p75": 75, "p95": 95}
+    values = np.percentile(seconds, list(names.values())) * 1e3
+    return {
+        **{name: round(float(value), 3) for name, value in zip(names, values, strict=True)},
+        "mean": round(float(np.mean(seconds)) * 1e3, 3),
+    }
 
 
 def _print(result: dict[str, Any]) -> None:
+    threads = "the engine's number of threads" if result["threads"] is None else quantity(result["threads"], "thread")
     rows = [
-        ("start-up", f"{result['startup_s']:.2f} s to the first result, the engine's import included"),
-        ("engine", "{p50:.2f} ms median, {p95:.2f} ms p95".format(**result["engine_ms"])),
-        (
-            "stream",
-            "{p50:.2f} ms median, {p95:.2f} ms p95, from a 640x480 frame to a result".format(**result["stream_ms"]),
-        ),
-        ("throughput", f"{result['frames_per_second']:.0f} frames per second at a hop of {result['hop']}"),
-        ("peak memory", f"{result['peak_memory_mb']:.0f} MB of the whole process"),
+        ("machine", f"{result['cpu']}, {quantity(result['cpus'], 'usable CPU')}; {threads}"),
+        ("start-up", f"{milliseconds(1e3 * result['startup_s'])} to the first result, the engine's import included"),
+        ("engine", _spread(result["engine_ms"])),
+        ("stream", f"{_spread(result['stream_ms'])}, from a 640x480 frame to a result"),
+        ("throughput", f"{number(result['frames_per_second'])} frames per second at a hop of {result['hop']}"),
+        ("peak memory", f"{size(1e6 * result['peak_memory_mb'])} of the whole process"),
     ]
     for key, value in rows:
         print(f"{key:>12}  {value}")
+    if (text := doubt(result["other_load"])) is not None:
+        print(f"{'':>12}  {text}")
     sys.stdout.flush()
+
+
+def _spread(values: dict[str, float]) -> str:
+    middle, low, high, late = (milliseconds(values[name]) for name in ("p50", "p25", "p75", "p95"))
+    return f"{middle} median, half of the runs {low} to {high}, {late} p95"

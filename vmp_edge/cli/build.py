@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..formatting import number, percent, size
 from ..machine import ANY_MACHINE, host_machine, missing_cpu_features
 from .output import add_json_option, print_json, progress_bar
 
@@ -143,13 +144,13 @@ def _report(bundle: Bundle) -> None:
     from vmp_edge.compile.target import load
 
     manifest = bundle.manifest
-    megabytes = sum(entry.size for entry in manifest.files.values()) / 1e6
+    bundle_size = size(sum(entry.size for entry in manifest.files.values()))
     if gpu := manifest.gpu:
         codes = ", ".join(f"sm_{sm}" for sm in gpu["architectures"])
         print(f"machine code for {codes} by CUDA {gpu['cuda']}, tuned for {gpu['device']}", file=sys.stderr)
     print(
         f"{bundle.path}: {manifest.name} for {manifest.target}, {manifest.engine} {manifest.precision}, "
-        f"{megabytes:.1f} MB, {_parity(manifest.parity)}",
+        f"{bundle_size}, {_parity(manifest.parity)}",
         file=sys.stderr,
     )
     if measured := manifest.accuracy.get("measured"):
@@ -157,7 +158,7 @@ def _report(bundle: Bundle) -> None:
     for name, facts in manifest.variants.items():
         top1 = "not measured"
         if "top1" in facts:
-            top1 = f"top-1 {100 * facts['top1']:.1f}%, the model {100 * facts['model_top1']:.1f}% of {facts['clips']}"
+            top1 = f"top-1 {percent(facts['top1'])}, the model {percent(facts['model_top1'])} of {facts['clips']}"
         print(f"variant {name}: {top1}", file=sys.stderr)
     here = manifest.machine in (ANY_MACHINE, host_machine()) and not missing_cpu_features(manifest.cpu_features)
     where = "" if here else f"on a {manifest.target} machine, "
@@ -177,13 +178,11 @@ def _parity(parity: Mapping[str, Any]) -> str:
         where = f", cosine of its features {parity['features']['cosine']:.4f}{where}"
     if "cosine" in parity:
         return f"cosine of its logits with the source model's {parity['cosine']:.4f}{where}"
-    return f"at most {parity['max_difference']:.1e} from the source model{where}"
+    return f"at most {number(parity['max_difference'], 2)} from the source model{where}"
 
 
 def _accuracy(measured: Mapping[str, Any]) -> str:
     top1 = (
-        f"top-1 {100 * measured['top1']:.1f}%, in float {100 * measured['float_top1']:.1f}%, "
-        if "top1" in measured
-        else ""
+        f"top-1 {percent(measured['top1'])}, in float {percent(measured['float_top1'])}, " if "top1" in measured else ""
     )
-    return f"{top1}agreement {100 * measured['agreement']:.1f}% on {measured['clips']} of {measured['data']}"
+    return f"{top1}agreement {percent(measured['agreement'])} on {measured['clips']} of {measured['data']}"

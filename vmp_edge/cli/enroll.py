@@ -12,6 +12,7 @@ import numpy as np
 
 from ..bundle.reading import Bundle
 from ..errors import SourceError, UsageError
+from ..formatting import quantity
 from ..gallery import Features, Gallery, check_fits, check_name, default_path
 from ..recognizer import Recognizer, load
 from ..sources import open_source
@@ -96,7 +97,7 @@ def _enroll(gallery: Gallery, args: argparse.Namespace) -> None:
     with load(args.bundle, args.threads) as recognizer:
         for source in args.source:
             features = examples(recognizer, source, args.hop, args.seconds)
-            message(f"{source}: {len(features)} examples")
+            message(f"{source}: {quantity(len(features), 'example')}")
             if args.negative:
                 gallery.add_negatives(features)
             else:
@@ -152,10 +153,11 @@ def examples(recognizer: Recognizer, text: str, hop: int = DEFAULTS.hop, seconds
 def _print(gallery: Gallery, path: Path, as_json: bool) -> None:
     thresholds = gallery.thresholds()
     for name, entry in gallery.classes.items():
-        takes = len(np.unique(entry.takes))
-        print(f"{name:>24}  {len(entry.features)} examples of {takes} takes, recognised from {thresholds[name]:.3f} on")
-    negatives = f", {len(gallery.negatives)} negatives" if len(gallery.negatives) else ""
-    print(f"{path}: {len(gallery.classes)} classes{negatives}", flush=True)
+        takes = quantity(len(np.unique(entry.takes)), "take")
+        count = quantity(len(entry.features), "example")
+        print(f"{name:>24}  {count} of {takes}, recognised from a similarity of {thresholds[name]:.3f} on")
+    negatives = f", {quantity(len(gallery.negatives), 'negative')}" if len(gallery.negatives) else ""
+    print(f"{path}: {quantity(len(gallery.classes), 'class', 'classes')}{negatives}", flush=True)
     if as_json:
         classes = {
             name: {

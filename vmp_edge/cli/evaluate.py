@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..formatting import interval, milliseconds, number, percent, points, quantity, visible
 from .options import add_threads_option
 from .output import add_json_option, print_json, progress_bar
 
@@ -45,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
         "--compare", metavar="BUNDLE2", help="another bundle with the same labels; both run on the same clips, in turns"
     )
     parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="write an HTML report with plots and the worst clips"
+        "--report", type=Path, metavar="FILE", help="write an HTML report with charts and the worst clips"
     )
     parser.add_argument(
         "--sampling",
@@ -77,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure the bundle, print the results, and write the report."""
     from vmp_edge.calibration import clipset, report
     from vmp_edge.calibration.decoding import Sampling
-    from vmp_edge.calibration.measure import Comparison, evaluate_bundles
+    from vmp_edge.calibration.measure import Comparison, NoUsableVideoError, evaluate_bundles
+    from vmp_edge.calibration.timing import ROUNDS
 
     if args.workers is not None and args.workers < 0:
         raise UsageError(f"--workers is {args.workers}; it must be at least 0")
@@ -88,9 +90,20 @@ def run(args: argparse.Namespace) -> int:
     if args.fold is not None:
         clips = clips.fold(args.fold)
     bundles = [args.bundle] + ([args.compare] if args.compare is not None else [])
-    evaluation, *others = evaluate_bundles(
-        bundles, clips, sampling, threads=args.threads, workers=args.workers, progress=progress_bar
-    )
+    try:
+        evaluation, *others = evaluate_bundles(
+            bundles,
+            clips,
+            sampling,
+            threads=args.threads,
+            workers=args.workers,
+            progress=progress_bar,
+            rounds=ROUNDS,
+        )
+    except NoUsableVideoError as error:
+        if args.report is not None:  # it says why no video can be used
+            report.write(report.Report(error.evaluations[0], data=args.data), args.report)
+        raise
     comparison = Comparison(evaluation, others[0]) if others else None
     result = {
         "data": args.data,
@@ -102,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     _print(evaluation, comparison)
     if args.report is not None:
         report.write(report.Report(evaluation, others[0] if others else None, data=args.data), args.report)
-        print(f"report: {args.report}")
+        print(f"report: {visible(str(args.report))}")
     sys.stdout.flush()
     if args.json:
         print_json(result)
@@ -111,34 +124,67 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(evaluation: Evaluation, comparison: Comparison | None) -> None:
     for video in evaluation.skipped:
-        print(f"left out: {video.path}: {video.reason}", file=sys.stderr)
+        print(f"left out: {visible(str(video.path))}: {visible(video.reason)}", file=sys.stderr)
     left_out = f", {len(evaluation.skipped)} left out" if evaluation.skipped else ""
-    top5 = "" if evaluation.top5 is None else f", top-5 {100 * evaluation.top5:.1f}%"
-    print(f"{evaluation.name}: top-1 {100 * evaluation.top1:.1f}%{top5} of {len(evaluation.entries)} videos{left_out}")
-    for label, row in evaluation.by_label().items():
-        print(f"{label:>24}  {100 * row['recall']:5.1f}% of {row['clips']}{_most_frequent_mistake(evaluation, label)}")
-    for fold, share in evaluation.by_fold().items():
-        print(f"{f'fold {fold}':>24}  {100 * share:5.1f}%")
-    milliseconds = evaluation.milliseconds
-    print(f"{'engine':>24}  {milliseconds['p50']:.2f} ms median, {milliseconds['p95']:.2f} ms p95")
+    count = quantity(len(evaluation.entries), "video")
+    if evaluation.labelled:
+        _print_accuracy(evaluation, f"{count}{left_out}")
+    else:
+        print(f"{visible(evaluation.name)}: {count} without labels{left_out}")
+    _print_timing(evaluation)
     if comparison is not None:
         _print_comparison(comparison)
+
+
+def _print_accuracy(evaluation: Evaluation, count: str) -> None:
+    top5 = "" if evaluation.top5 is None else f", top-5 {percent(evaluation.top5)}"
+    print(f"{visible(evaluation.name)}: top-1 {percent(evaluation.top1)}{top5} of {count}")
+    print(f"{'95% interval':>24}  {interval(evaluation.interval)} (Wilson)")
+    controls = f"{percent(evaluation.chance)} by chance"
+    if evaluation.majority is not None:
+        controls += f", {percent(evaluation.majority[1])} by always saying {visible(evaluation.majority[0])}"
+    print(f"{'for comparison':>24}  {controls}")
+    for label, row in evaluation.by_label().items():
+        mistake = _most_frequent_mistake(evaluation, label)
+        print(f"{visible(label):>24}  {percent(row['recall']):>6} of {row['clips']}{mistake}")
+    for fold, share in evaluation.by_fold().items():
+        print(f"{f'fold {fold}':>24}  {percent(share):>6}")
+
+
+def _print_timing(evaluation: Evaluation) -> None:
+    timing = evaluation.timing
+    if timing is None:
+        return
+    low, middle, high = (milliseconds(1e3 * value) for value in timing.quartiles)
+    doubt = f"; {timing.doubt}" if timing.doubt else ""
+    rounds = quantity(len(timing.seconds), "round")
+    print(f"{'engine':>24}  {middle} median, half of the runs {low} to {high}, {rounds}{doubt}")
 
 
 def _most_frequent_mistake(evaluation: Evaluation, label: str) -> str:
     """Return the words for what a label is mistaken for most often, or an empty text if there are no mistakes."""
     row = evaluation.confusion[evaluation.labels.index(label)].copy()
     row[evaluation.labels.index(label)] = 0
-    return f", else mostly {evaluation.labels[row.argmax()]}" if row.any() else ""
+    return f", else mostly {visible(evaluation.labels[row.argmax()])}" if row.any() else ""
 
 
 def _print_comparison(comparison: Comparison) -> None:
-    subject, baseline = comparison.subject, comparison.baseline
-    print(
-        f"{baseline.name}: top-1 {100 * baseline.top1:.1f}%; {subject.name} has {0 - comparison.drop:+.1f} points, "
-        f"agrees on {100 * comparison.agreement:.1f}%, is {comparison.speed:.2f} times as fast"
-    )
+    subject, baseline, speed = comparison.subject, comparison.baseline, comparison.speed
+    agreement = f"agrees on {percent(comparison.agreement)}, 95% interval {interval(comparison.agreement_interval)}"
+    if subject.labelled:
+        print(
+            f"{visible(baseline.name)}: top-1 {percent(baseline.top1)}; {visible(subject.name)} has "
+            f"{points(0 - comparison.drop)}, {agreement}"
+        )
+    else:
+        print(f"{visible(baseline.name)}: {visible(subject.name)} {agreement}")
+    if speed is not None:
+        low, middle, high = map(number, speed.quartiles)
+        rounds = f"{middle} times its speed, half of the rounds {low} to {high}, {quantity(speed.rounds, 'round')}"
+        doubt = f"; {speed.doubt}" if speed.doubt else ""
+        print(f"{'speed':>24}  {rounds}{doubt}")
     for i in comparison.differing:
-        label, baseline_label = (model.labels[model.predictions[i]] for model in (subject, baseline))
+        label, baseline_label = (visible(model.labels[model.predictions[i]]) for model in (subject, baseline))
         entry = subject.entries[i]
-        print(f"{'differs':>24}  {entry.path}: {label}, not {baseline_label} (it is {entry.label})")
+        truth = f" (it is {visible(str(entry.label))})" if subject.labelled else ""
+        print(f"{'differs':>24}  {visible(str(entry.path))}: {label}, not {baseline_label}{truth}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..bundle.manifest import Manifest
 from ..bundle.reading import Bundle
+from ..formatting import size as size_of
 from .output import add_json_option, print_json
 
 
@@ -47,7 +48,7 @@ def _summary(manifest: Manifest) -> list[tuple[str, str]]:
     ]
     if manifest.features:
         rows.append(("features", f"{manifest.features}, for vmp-edge enroll"))
-    rows += [("file", f"{name}, {entry.size / 1e6:.2f} MB") for name, entry in manifest.files.items()]
+    rows += [("file", f"{name}, {size_of(entry.size)}") for name, entry in manifest.files.items()]
     for title, values in (("parity", manifest.parity), ("accuracy", manifest.accuracy), ("tools", manifest.tools)):
         facts = [f"{key} {value}" for key, value in values.items() if not isinstance(value, (dict, list))]
         rows.append((title, ", ".join(facts) or "not recorded"))

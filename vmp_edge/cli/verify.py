@@ -10,6 +10,7 @@ import numpy as np
 
 from ..bundle.check import check_clip
 from ..errors import BundleError
+from ..formatting import number, plain
 from ..recognizer import Recognizer, load
 from .options import add_threads_option
 from .output import add_json_option, print_json
@@ -38,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
         print_json({"bundle": str(args.bundle), **outcome})
     elif outcome["compared"]:
         print(
-            f"{args.bundle} is whole; its output differs by at most {outcome['max_difference']:.2g} from the recorded "
-            f"one (allowed: {outcome['tolerance']:g})"
+            f"{args.bundle} is whole; its output differs by at most {number(outcome['max_difference'], 2)} from the recorded "
+            f"one (allowed: {plain(outcome['tolerance'])})"
         )
     else:
         print(f"{args.bundle} is whole and runs; it has no recorded output to compare with")
@@ -79,6 +80,6 @@ def verify(recognizer: Recognizer) -> dict[str, Any]:
     if not difference <= tolerance:
         raise BundleError(
             f"{recognizer.bundle.path} is whole, but gives another output here than where it was built (largest "
-            f"difference {difference:.2g}, allowed {tolerance:g}): build it on or for this machine"
+            f"difference {number(difference, 2)}, allowed {plain(tolerance)}): build it on or for this machine"
         )
     return {"compared": True, "max_difference": difference, "tolerance": tolerance}
