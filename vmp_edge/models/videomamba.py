@@ -144,7 +144,7 @@ class VideoMamba(nn.Module):
         self.temporal_pos_embedding = nn.Parameter(torch.zeros(1, steps, width))
         self.layers = nn.ModuleList(Block(options) for _ in range(options.depth))
         self.norm_f = nn.RMSNorm(width, eps=NORM_EPS)
-        self.head = nn.Linear(width, options.num_classes)
+        self.head = nn.Linear(width, options.num_classes) if options.num_classes else nn.Identity()
         initialise(self)
         # When memory is freed, glibc gives back to the system what exceeds twice the largest block that was ever freed
         # (mallopt(3)). Freeing this untouched block raises that limit, so that the activations of each layer are not
@@ -158,7 +158,7 @@ class VideoMamba(nn.Module):
             video: (B, 3, T, H, W) float video, normalised.
 
         Returns:
-            (B, classes).
+            (B, classes), or the features (B, C) of a model without classes.
 
         Raises:
             ValueError: The video's shape does not fit the model.
