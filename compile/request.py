@@ -33,6 +33,7 @@ class Request:
         target: The name of a target in ``targets/``.
         model: One of our models or a preset; None means egomotion-nano if there is no checkpoint either.
         checkpoint: A published ``.pth`` file instead.
+        checkpoint_key: Which model to take from a checkpoint with several, by its key; None takes the trained weights.
         family: The family of the checkpoint.
         frames: Frames of a clip; None keeps the model's.
         image_size: Pixels of a frame's side; None keeps the model's.
@@ -61,6 +62,7 @@ class Request:
     target: str
     model: str | None = None
     checkpoint: Path | None = None
+    checkpoint_key: str | None = None
     family: str = "videomambapro"
     frames: int | None = None
     image_size: int | None = None
@@ -135,7 +137,10 @@ class Request:
 
     def _source(self) -> Choice:
         labels = None if self.labels is None else read_labels(self.labels)
-        choice = Choice(self.model, self.checkpoint, self.family, self.frames, self.image_size, labels, self.labels)
+        choice = Choice(
+            self.model, self.checkpoint, self.family, self.frames, self.image_size, labels, self.labels,
+            self.checkpoint_key,
+        )  # fmt: skip
         choice.check()
         return choice
 

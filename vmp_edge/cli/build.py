@@ -58,7 +58,12 @@ def add_parser(subparsers: Any) -> None:
 def _add_model_options(group: Any) -> None:
     model = group.add_mutually_exclusive_group()
     model.add_argument("--model", metavar="PRESET", help="egomotion-nano (default), videomamba-tiny, ...")
-    model.add_argument("--checkpoint", type=Path, metavar="FILE", help="a published .pth file")
+    model.add_argument("--checkpoint", type=Path, metavar="FILE", help="a checkpoint as training programs save it")
+    group.add_argument(
+        "--checkpoint-key",
+        metavar="KEY",
+        help="which model to take from a checkpoint with several: model_ema, ... (default: the trained weights)",
+    )
     group.add_argument(
         "--family",
         default="videomambapro",

@@ -77,7 +77,9 @@ def load_checkpoint(
     state = found.tensors
     try:
         source = (
-            infer_options(state, family, tubelet_size) if found.options is None else ModelOptions.from_dict(found.options)
+            infer_options(state, family, tubelet_size)
+            if found.options is None
+            else ModelOptions.from_dict(found.options)
         )
         _require_layers(state, source)
     except (UsageError, KeyError, ValueError, IndexError, ZeroDivisionError, TypeError) as error:
@@ -119,8 +121,8 @@ def infer_options(state: dict[str, Tensor], family: str, tubelet_size: int | Non
             raise ValueError(f"{key} {tuple(state[key].shape)} does not have {numbers[-1]} dimensions")
     if "layers.0.mixer.A_b_log" not in state:
         raise ValueError(
-            "its mixers have no backward direction (bimamba_type none); only models that scan in both directions can be "
-            "loaded"
+            "its mixers have no backward direction (bimamba_type none); only models that scan in both directions can "
+            "be loaded"
         )
     patch = state["patch_embed.proj.weight"]
     width, patch_size = patch.shape[0], patch.shape[-1]

@@ -77,7 +77,9 @@ def _read_foreign(path: Path) -> Any:
 def _require_checkpoint(path: Path) -> None:
     """Check that a path leads to a file that may be a checkpoint; the text of the error says what it is instead."""
     if path.is_dir():
-        inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pth", ".pt", ".bin", ".safetensors"))
+        inside = sorted(
+            entry.name for entry in path.iterdir() if entry.suffix in (".pth", ".pt", ".bin", ".safetensors")
+        )
         hint = f"; it has {', '.join(inside[:4])}" if inside else ""
         raise CheckpointError(f"{path}: is a folder; give the checkpoint's file{hint}")
     if not path.is_file():
@@ -108,7 +110,7 @@ def _require_zip(path: Path, size: int) -> None:
             names = [name.rpartition("/")[2] for name in archive.namelist()]
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
         raise CheckpointError(
-            f"{path}: is not a PyTorch checkpoint, or is damaged: it ends early ({size} bytes); download or save it again"
+            f"{path}: is not a PyTorch checkpoint, or is damaged: it ends early ({size} bytes); download it again"
         ) from error
     if "constants.pkl" in names:
         raise CheckpointError(

@@ -1,9 +1,9 @@
 """Unpickle tensors and plain data, and nothing else: no name in the file is imported, no function in it is called.
 
-PyTorch's own safe loading refuses a whole checkpoint for one `argparse.Namespace` or one NumPy number beside the weights.
-This unpickler reads such objects as data without behaviour (`Foreign`). It follows a call only if the function is one of
-PyTorch's that rebuild tensors, and then calls its own version of it, or if the function is known to make plain data, and
-then keeps the arguments.
+PyTorch's own safe loading refuses a whole checkpoint for one `argparse.Namespace` or one NumPy number beside the
+weights. This unpickler reads such objects as data without behaviour (`Foreign`). For PyTorch's functions that rebuild
+tensors it has functions of its own. Of functions that are known to make plain data it keeps the arguments. It refuses
+a file that calls any other function.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,20 +20,22 @@ from torch import Tensor
 # Functions and classes whose calls do nothing but make data. They are not called either: the arguments are kept.
 DATA_CALLS = frozenset(
     """
-    _codecs.encode argparse.Namespace builtins.bytearray builtins.bytes builtins.complex builtins.dict builtins.frozenset
-    builtins.list builtins.object builtins.range builtins.set builtins.slice builtins.tuple collections.Counter
-    collections.OrderedDict collections.UserDict collections.defaultdict collections.deque copyreg._reconstructor
-    datetime.date datetime.datetime datetime.time datetime.timedelta datetime.timezone decimal.Decimal
-    fractions.Fraction numpy.dtype numpy.ndarray numpy.core.multiarray._reconstruct numpy.core.multiarray.scalar
-    numpy.core.numeric._frombuffer numpy._core.multiarray._reconstruct numpy._core.multiarray.scalar
-    numpy._core.numeric._frombuffer numpy.random._pickle.__bit_generator_ctor numpy.random._pickle.__generator_ctor
-    numpy.random._pickle.__randomstate_ctor pathlib.Path pathlib.PosixPath pathlib.PurePath pathlib.PurePosixPath
-    pathlib.PureWindowsPath pathlib.WindowsPath pathlib._local.PosixPath pathlib._local.WindowsPath
-    torch._utils._rebuild_device_tensor_from_cpu_tensor torch._utils._rebuild_device_tensor_from_numpy
-    torch._utils._rebuild_meta_tensor_no_storage torch._utils._rebuild_nested_tensor torch._utils._rebuild_qtensor
-    torch._utils._rebuild_sparse_tensor torch._utils._rebuild_wrapper_subclass torch.device
-    torch.serialization._get_layout types.SimpleNamespace uuid.UUID
-    """.split()
+    _codecs.encode argparse.Namespace builtins.bytearray builtins.bytes builtins.complex builtins.dict
+    builtins.frozenset builtins.list builtins.object builtins.range builtins.set builtins.slice builtins.tuple
+    collections.Counter collections.OrderedDict collections.UserDict collections.defaultdict collections.deque
+    copyreg._reconstructor datetime.date datetime.datetime datetime.time datetime.timedelta datetime.timezone
+    decimal.Decimal fractions.Fraction numpy.dtype numpy.ndarray numpy.core.multiarray._reconstruct
+    numpy.core.multiarray.scalar numpy.core.numeric._frombuffer numpy._core.multiarray._reconstruct
+    numpy._core.multiarray.scalar numpy._core.numeric._frombuffer numpy.random._pickle.__bit_generator_ctor
+    numpy.random._pickle.__generator_ctor numpy.random._pickle.__randomstate_ctor
+    numpy.random.bit_generator.__pyx_unpickle_SeedSequence pathlib.Path pathlib.PosixPath pathlib.PurePath
+    pathlib.PurePosixPath pathlib.PureWindowsPath pathlib.WindowsPath pathlib._local.PosixPath
+    pathlib._local.WindowsPath torch._utils._rebuild_device_tensor_from_cpu_tensor
+    torch._utils._rebuild_device_tensor_from_numpy torch._utils._rebuild_meta_tensor_no_storage
+    torch._utils._rebuild_nested_tensor torch._utils._rebuild_qtensor torch._utils._rebuild_sparse_tensor
+    torch._utils._rebuild_wrapper_subclass torch.device torch.serialization._get_layout types.SimpleNamespace
+    uuid.UUID
+    """.split()  # noqa: SIM905 - so many names are easier to read as a text
 )
 OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # Python 2's names, which pickle's protocol 2 writes
 
@@ -80,7 +82,7 @@ class Foreign(dict[Any, Any]):
 
     add = append
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # type: ignore[override]
         return id(self)
 
     def __eq__(self, other: object) -> bool:
@@ -97,7 +99,9 @@ class CallRefusedError(pickle.UnpicklingError):
 class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
     """Python's unpickler with every operation replaced that imports or calls something."""
 
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    stack: list[Any]
+    append: Callable[[Any], None]
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the name itself."""

@@ -17,16 +17,17 @@ from .plain_pickle import Foreign
 LANDMARK = "patch_embed.proj.weight"  # every model of the family has it, at the head of its names
 # The keys under which training programs keep a model, the likeliest first; then those of averaged weights.
 MODELS = (
-    "model", "module", "state_dict", "model_state_dict", "model_state", "net", "network", "student", "params", "weights",
+    "model", "module", "state_dict", "model_state_dict", "model_state", "net", "network", "student", "params",
+    "weights",
 )  # fmt: skip
 AVERAGES = (
     "model_ema", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "ema", "averaged_model",
     "params_ema", "shadow", "teacher",
 )  # fmt: skip
 # Parts of names that wrappers put before a model's own.
-WRAPPERS = ("module", "model", "net", "network", "backbone", "encoder", "_orig_mod", "vision_encoder", "student", "visual")
+WRAPPERS = ("module", "model", "net", "network", "backbone", "encoder", "_orig_mod", "vision_encoder", "student")
 # Where the classifier lies in files that keep it apart from the backbone.
-HEADS = ("cls_head.fc_cls", "cls_head.fc", "cls_head.head", "head.fc_cls", "head.fc", "head", "fc_cls", "classifier", "fc")
+HEADS = ("cls_head.fc_cls", "cls_head.fc", "head.fc_cls", "head.fc", "head", "fc_cls", "classifier", "fc")
 DROPPED = ("distill_head.", "clip_decoder.", "decoder.", "pool_norm.", "mask_token")  # of pretraining and distillation
 OWN = re.compile(r"(cls_token|pos_embed|temporal_pos_embedding|patch_embed\.|layers\.\d|norm_f\.|head\.(weight|bias)$)")
 DEPTH = 3  # dicts inside dicts that are searched
@@ -58,6 +59,7 @@ class _Candidate:
 
     @property
     def words(self) -> tuple[str, ...]:
+        """The keys, and the parts of the prefix."""
         return (*self.keys, *self.prefix.rstrip(".").split(".")) if self.prefix else self.keys
 
     @property
@@ -66,13 +68,17 @@ class _Candidate:
         return next((word for word in self.words if word in AVERAGES), "") or (self.words[0] if self.words else "")
 
     @property
+    def averaged(self) -> bool:
+        """Whether its weights are averages over the training (EMA)."""
+        return any(word in AVERAGES for word in self.words)
+
+    @property
     def rank(self) -> tuple[bool, int, int]:
         """The likeliest candidate has the least rank."""
-        averaged = any(word in AVERAGES for word in self.words)
         known = (*MODELS, *AVERAGES)
         places = [known.index(key) if key in known else len(known) for key in self.keys[:1]]
         strange = sum(word not in (*WRAPPERS, *known) for word in self.words)
-        return averaged, strange, sum(places)
+        return self.averaged, strange, sum(places)
 
 
 def find(content: Any, path: Path, key: str | None = None) -> StateDict:
@@ -92,8 +98,9 @@ def find(content: Any, path: Path, key: str | None = None) -> StateDict:
     chosen = _choose(candidates, path, key)
     if chosen is None:
         chosen = _Candidate((), "", _any_state_dict(content, path))
-    notes = [_several(candidates, chosen, path)] if key is None and len({c.name for c in candidates}) > 1 else []
-    entries, left_out = _own_entries(chosen)
+    notes = [] if key is not None else _notes(candidates, chosen, path)
+    others = [c.prefix for c in candidates if c.entries is chosen.entries and not chosen.prefix.startswith(c.prefix)]
+    entries, left_out = _own_entries(chosen, tuple(others))
     options = content.get("options") if isinstance(content, dict) else None
     tensors = {name: as_float32(name, value, path) for name, value in entries.items()}
     if left_out:
@@ -111,10 +118,17 @@ def _choose(candidates: list[_Candidate], path: Path, key: str | None) -> _Candi
     return fitting[0]
 
 
-def _several(candidates: list[_Candidate], chosen: _Candidate, path: Path) -> str:
+def _notes(candidates: list[_Candidate], chosen: _Candidate, path: Path) -> list[str]:
+    """Say which model was taken if there are several, or if it is one of averaged weights."""
     names = list(dict.fromkeys(candidate.name for candidate in candidates))
-    others = " and ".join(name for name in names if name != chosen.name)
-    return f"{path}: holds several models; took {chosen.name!r} and not {others} (choose with --checkpoint-key)"
+    others = [name or "the bare one" for name in names if name != chosen.name]
+    if others:
+        taken = repr(chosen.name) if chosen.name else "the bare one"
+        return [
+            f"{path}: holds several models; took {taken} and not {' and '.join(others)} "
+            "(choose with --checkpoint-key, in Python with key=)"
+        ]
+    return [f"{path}: took {chosen.name!r}, averaged weights (EMA), as it holds no others"] if chosen.averaged else []
 
 
 def _candidates(content: Any, keys: tuple[str, ...] = ()) -> Iterator[_Candidate]:
@@ -142,19 +156,25 @@ def _any_state_dict(content: Any, path: Path) -> Mapping[Any, Any]:
             f"{path}: holds a whole object of the class {wholes[0].kind}, which needs pickled code to load; "
             "save its state dict: torch.save({'model': model.state_dict()}, ...)"
         )
-    inside = f"; its keys are {_list_briefly([str(key) for key in content])}" if isinstance(content, dict) and content else ""
+    keys = [str(key) for key in content] if isinstance(content, dict) else []
+    inside = f"; its keys are {_list_briefly(keys)}" if keys else ""
     raise CheckpointError(
         f"{path}: holds no state dict (a dict of tensors, bare or under 'model', 'module', 'state_dict', ...){inside}"
     )
 
 
-def _own_entries(chosen: _Candidate) -> tuple[dict[str, Any], list[str]]:
-    """Return a model's entries under their published names, and the names of what was left out."""
+def _own_entries(chosen: _Candidate, prefixes: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
+    """Return a model's entries under their published names, and the names of what was left out.
+
+    Args:
+        chosen: The model.
+        prefixes: The prefixes of the other models in the same dict.
+    """
     entries: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for key, value in chosen.entries.items():
         name = strip_prefixes(str(key).removeprefix(chosen.prefix))
-        inside = str(key).startswith(chosen.prefix) and name not in entries
+        inside = str(key).startswith(chosen.prefix) and name not in entries and not str(key).startswith(prefixes)
         if inside and (OWN.match(name) or not (name.startswith(DROPPED) or _is_counter(value))):
             entries[name] = value
         else:
@@ -164,7 +184,8 @@ def _own_entries(chosen: _Candidate) -> tuple[dict[str, Any], list[str]]:
     if "head.weight" not in entries and (head := _head(entries, others)):
         for part in ("weight", "bias"):
             entries[f"head.{part}"] = others.pop(f"{head}.{part}")
-    return entries, list(others)
+    starts = [len(chosen.prefix) if key.startswith(chosen.prefix) else 0 for key in others]
+    return entries, [key[:start] + key[start:].split(".")[0] for key, start in zip(others, starts, strict=True)]
 
 
 def _is_counter(value: Any) -> bool:
@@ -173,13 +194,17 @@ def _is_counter(value: Any) -> bool:
 
 
 def _head(entries: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:
-    """Return the name of a classifier outside the backbone that takes the backbone's features; None if there is none."""
-    width = entries[LANDMARK].shape[0] if isinstance(entries.get(LANDMARK), Tensor) else None
-    for key in others:
+    """Return the name of a classifier outside the backbone for the backbone's features; None if there is none."""
+    landmark = entries.get(LANDMARK)
+    width = landmark.shape[0] if isinstance(landmark, Tensor) and landmark.ndim else None
+    for key, weight in others.items():
         name, _, part = key.rpartition(".")
-        weight, bias = others[key], others.get(f"{name}.bias")
-        fits = isinstance(weight, Tensor) and isinstance(bias, Tensor) and weight.ndim == 2 and weight.shape[1] == width
-        if part == "weight" and fits and bias.shape == weight.shape[:1] and strip_prefixes(name) in HEADS:
+        bias = others.get(f"{name}.bias")
+        if part != "weight" or strip_prefixes(name) not in HEADS:
+            continue
+        if not isinstance(weight, Tensor) or not isinstance(bias, Tensor) or weight.ndim != 2:
+            continue
+        if weight.shape[1] == width and bias.shape == weight.shape[:1]:
             return name
     return None
 
@@ -207,7 +232,7 @@ def as_float32(name: str, value: Any, path: Path) -> Tensor:
             "quantised"
         )
     if value.layout != torch.strided or value.is_meta:
-        raise CheckpointError(f"{path}: {name} is a sparse tensor or one without numbers; save it as an ordinary tensor")
+        raise CheckpointError(f"{path}: {name} is a sparse or empty tensor; save it as an ordinary one")
     tensor = value.detach().float()
     if not bool(torch.isfinite(tensor).all()):
         count = int((~torch.isfinite(tensor)).sum())
@@ -220,7 +245,7 @@ def as_float32(name: str, value: Any, path: Path) -> Tensor:
 
 
 def _list_briefly(names: list[str]) -> str:
-    """List the first parts of names, each once, and the first few of them."""
-    short = list(dict.fromkeys(name if len(names) <= NAMES_IN_MESSAGE else name.split(".")[0] for name in names))
-    listed = ", ".join(short[:NAMES_IN_MESSAGE])
-    return listed if len(short) <= NAMES_IN_MESSAGE else f"{listed} and {len(short) - NAMES_IN_MESSAGE} more"
+    """List names, each once, and of many the first few."""
+    different = list(dict.fromkeys(names))
+    listed = ", ".join(different[:NAMES_IN_MESSAGE])
+    return listed if len(different) <= NAMES_IN_MESSAGE else f"{listed} and {len(different) - NAMES_IN_MESSAGE} more"
