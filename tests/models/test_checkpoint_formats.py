@@ -239,6 +239,7 @@ WRONG = {
     "list": (lambda s: [s], "holds no state dict"),
     "options": (lambda s: {"model": s, "options": {"depth": 10**9}}, "layers.2 is not among"),
     "odd options": (lambda s: {"model": s, "options": {3: 1, "depth": "two"}}, "do not make a model"),
+    "line in a name": (lambda s: {**s, "a\nb\x1b[2J": torch.ones(2)}, r"unknown a\\nb\\x1b\[2J"),
     "no width": (lambda s: {**s, "patch_embed.proj.weight": torch.zeros(0, 3, 1, 16, 16)}, "do not make a model"),
 }
 

@@ -50,7 +50,8 @@ class Name:
     @property
     def path(self) -> str:
         """The name with its module."""
-        return f"{OLD_MODULES.get(self.module, self.module)}.{self.name}"
+        path = f"{OLD_MODULES.get(self.module, self.module)}.{self.name}"
+        return path if path.isprintable() else ascii(path)
 
     @property
     def __name__(self) -> str:

@@ -32,6 +32,7 @@ DROPPED = ("distill_head.", "clip_decoder.", "decoder.", "pool_norm.", "mask_tok
 OWN = re.compile(r"(cls_token|pos_embed|temporal_pos_embedding|patch_embed\.|layers\.\d|norm_f\.|head\.(weight|bias)$)")
 DEPTH = 3  # dicts inside dicts that are searched
 NAMES_IN_MESSAGE = 3
+MOST_LETTERS = 200  # of a name in a message
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class _Candidate:
     @property
     def name(self) -> str:
         """What the user calls it with `key`."""
-        return next((word for word in self.words if word in AVERAGES), "") or (self.words[0] if self.words else "")
+        average = next((word for word in self.words if word in AVERAGES), "")
+        return average or printable(self.words[0] if self.words else "")
 
     @property
     def averaged(self) -> bool:
@@ -153,7 +155,7 @@ def _any_state_dict(content: Any, path: Path) -> Mapping[Any, Any]:
     wholes = [entries for entries in (*known, content) if isinstance(entries, Foreign)]
     if wholes:
         raise CheckpointError(
-            f"{path}: holds a whole object of the class {wholes[0].kind}, which needs pickled code to load; "
+            f"{path}: holds a whole object of the class {printable(wholes[0].kind)}, which needs pickled code to load; "
             "save its state dict: torch.save({'model': model.state_dict()}, ...)"
         )
     keys = [str(key) for key in content] if isinstance(content, dict) else []
@@ -173,7 +175,7 @@ def _own_entries(chosen: _Candidate, prefixes: tuple[str, ...]) -> tuple[dict[st
     entries: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for key, value in chosen.entries.items():
-        name = strip_prefixes(str(key).removeprefix(chosen.prefix))
+        name = printable(strip_prefixes(str(key).removeprefix(chosen.prefix)))
         inside = str(key).startswith(chosen.prefix) and name not in entries and not str(key).startswith(prefixes)
         if inside and (OWN.match(name) or not (name.startswith(DROPPED) or _is_counter(value))):
             entries[name] = value
@@ -209,6 +211,11 @@ def _head(entries: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:
     return None
 
 
+def printable(name: str) -> str:
+    """Return a name from a file as it may stand in a message: in one line, and not too long."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name[:MOST_LETTERS])
+
+
 def strip_prefixes(key: str) -> str:
     """Remove the names that wrappers put before a tensor's own, in any order and number."""
     while "." in key and key.split(".", 1)[0] in WRAPPERS:
@@ -223,7 +230,7 @@ def as_float32(name: str, value: Any, path: Path) -> Tensor:
         CheckpointError: It is no tensor, not in floating point, or not finite as float32.
     """
     if not isinstance(value, Tensor):
-        kind = value.kind if isinstance(value, Foreign) else type(value).__name__
+        kind = printable(value.kind) if isinstance(value, Foreign) else type(value).__name__
         raise CheckpointError(f"{path}: {name} is {kind}, not a tensor")
     if not value.is_floating_point():
         kind = str(value.dtype).removeprefix("torch.")
@@ -246,6 +253,6 @@ def as_float32(name: str, value: Any, path: Path) -> Tensor:
 
 def _list_briefly(names: list[str]) -> str:
     """List names, each once, and of many the first few."""
-    different = list(dict.fromkeys(names))
+    different = list(dict.fromkeys(map(printable, names)))
     listed = ", ".join(different[:NAMES_IN_MESSAGE])
     return listed if len(different) <= NAMES_IN_MESSAGE else f"{listed} and {len(different) - NAMES_IN_MESSAGE} more"
