@@ -22,7 +22,7 @@ from vmp_edge.calibration.report import Report
 from vmp_edge.errors import MissingDependencyError, UsageError, VmpError
 from vmp_edge.machine import host_machine
 
-from . import parity, quantised, source, subjects, variants
+from . import needs, notes, parity, quantised, source, subjects, variants
 from . import precision as precisions
 from .lowering import Exported, Lowered, Prepared
 from .precision import Precision
@@ -84,6 +84,8 @@ def build(request: Request, progress: Progress | None = None, stages: type[Stage
             than the request allows, or cannot be written. Nothing is left behind.
     """
     order = request.checked()
+    for note in notes.of(order):
+        print(f"vmp-edge: {note}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as scratch:
         with staged_bundle(order.output) as staging:
             # Which variants are cheaper shows only on the model: it is loaded ahead of the stages.
@@ -160,6 +162,8 @@ class Build:
             )
         if order.plan is not None and order.plan.held_out is not None:
             check_labels([subjects.of_source(model, order.target.name)], order.plan.held_out)
+        weights = sum(parameter.numel() for parameter in model.module.parameters())
+        needs.require_space(self.output, weights, order.precision.name)
         from . import graph  # which needs PyTorch
 
         return model, graph.export(model.module, order.request.features)

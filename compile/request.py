@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vmp_edge import engines
@@ -18,6 +19,7 @@ from . import lowering, precision, variants
 from . import plan as planning
 from . import target as targets
 from .lowering import Lowering
+from .needs import require_all, require_package
 from .plan import Plan, QuantisationOptions
 from .precision import Precision
 from .source import Choice, read_labels
@@ -102,15 +104,23 @@ class Request:
         engine, chosen = engines.record(engine_name), precision.find(precision_name)
         self._check_options(target, engine, chosen)
         choice = self._source()
+        output = self.output or Path("build") / target.name
+        check_destination(output)
+        require_package("torch", "building", "compile")
         plan = planning.plan(chosen, choice.is_procedural, self._quantisation_options(chosen))
         parsed = tuple(variants.parse(self.variants or ()))
         labelled = clipset.read(self.evaluate) if parsed and self.evaluate is not None else None
-        output = self.output or Path("build") / target.name
-        check_destination(output)
+        choice.check_file()
         engine_lowering = lowering.find(engine.name)
         if (self.tune or self.tuning_log) and engine_lowering.tune is None:
             raise UsageError(f"--tune and --tuning-log are for the engine tvm; {engine.name} has nothing to tune")
-        engine_lowering.check(target, chosen.name)
+        require_all(
+            partial(engine_lowering.check, target, chosen.name),
+            *([partial(require_package, "torchao", f"quantising to {chosen.name}", "compile")] if plan else []),
+            *([partial(require_package, "tqdm", "--tune", "tvm")] if self.tune else []),
+        )
+        if self.tune or self.tuning_log:
+            engine_lowering.check_tuning(target, self.tune)
         return Order(self, target, engine, chosen, engine_lowering, choice, plan, parsed, labelled, output)
 
     def _check_options(self, target: Target, engine: EngineRecord, chosen: Precision) -> None:

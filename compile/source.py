@@ -63,6 +63,17 @@ class Choice:
         if self.key is not None and self.checkpoint is None:
             raise UsageError("--checkpoint-key chooses a model in a file: give the file with --checkpoint")
 
+    def check_file(self) -> None:
+        """Check that the checkpoint is there and may be one, without reading it whole.
+
+        Raises:
+            CheckpointError: It is not; the text says what it is instead.
+        """
+        if self.checkpoint is not None:
+            from vmp_edge.models import checkpoint_file
+
+            checkpoint_file.check(self.checkpoint)
+
 
 @dataclass(frozen=True)
 class SourceModel:

@@ -80,7 +80,7 @@ def _cgroup_folders() -> Iterator[Path]:
     except OSError:
         return
     for line in lines:
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers and "cpu" not in controllers.split(","):
             continue
         group = Path(path.lstrip("/"))

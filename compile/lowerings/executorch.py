@@ -17,10 +17,11 @@ from vmp_edge.bundle.writing import Staging
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.machine import host_machine
 from vmp_edge.runtimes.building import INSTALL_HINT
-from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
+from vmp_edge.runtimes.executorch.library import LIBRARY, build_library, library_is_built
 
-from ..cross import cross_compiler, executorch_library
+from ..cross import cmake_toolchain, cross_compiler, executorch_library
 from ..lowering import EmulatedEngine, Exported, Lowered, Lowering
+from ..needs import require_all, require_build_tools, require_package_tools
 from ..target import Target
 from . import delegates
 
@@ -118,9 +119,14 @@ def check(target: Target, precision: str) -> None:
         return
     if importlib.util.find_spec("executorch") is None:
         raise MissingDependencyError(f"lowering to ExecuTorch needs executorch; {INSTALL_HINT}")
-    processor = SYSTEMS.get(target.machine, target.machine)
-    if target.machine not in SYSTEMS and processor not in ("host", host_machine()):
-        cross_compiler(processor)
+    if target.machine in SYSTEMS:
+        return
+    foreign = target.machine not in ("host", host_machine())
+    toolchain = cmake_toolchain(target.machine) if foreign else None
+    require_all(
+        *([partial(cross_compiler, target.machine)] if foreign else []),
+        *([] if library_is_built(toolchain) else [require_package_tools if foreign else require_build_tools]),
+    )
 
 
 LOWERING = Lowering(lower, check)

@@ -45,12 +45,9 @@ def read(path: Path) -> Any:
     Raises:
         CheckpointError: There is no such file, it is no checkpoint, or it would need code from elsewhere.
     """
-    try:
-        _require_checkpoint(path)
-        if _is_safetensors(path):
-            return _read_safetensors(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
+    check(path)
+    if _is_safetensors(path):
+        return _read_safetensors(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's, about files that are old
         try:
@@ -72,6 +69,18 @@ def _read_foreign(path: Path) -> Any:
         ) from error
     except DAMAGED as error:
         raise CheckpointError(f"{path}: is not a PyTorch checkpoint, or is damaged") from error
+
+
+def check(path: Path) -> None:
+    """Check that a path leads to a file that may be a checkpoint, without reading it whole.
+
+    Raises:
+        CheckpointError: It does not; the text says what it is instead.
+    """
+    try:
+        _require_checkpoint(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _require_checkpoint(path: Path) -> None:
