@@ -117,7 +117,6 @@ class Request:
         require_all(
             partial(engine_lowering.check, target, chosen.name),
             *([partial(require_package, "torchao", f"quantising to {chosen.name}", "compile")] if plan else []),
-            *([partial(require_package, "tqdm", "--tune", "tvm")] if self.tune else []),
         )
         if self.tune or self.tuning_log:
             engine_lowering.check_tuning(target, self.tune)

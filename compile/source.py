@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmp_edge.errors import UsageError
 from vmp_edge.preprocessing import Preprocessing
+from vmp_edge.progress import note
 
 from . import variants
 
@@ -160,10 +160,9 @@ def _untrained(name: str, choice: Choice) -> SourceModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = models.create(name, **options)
-    print(
-        f"\nvmp-edge: {name} has no weights here and gets random ones: good for timing, recognises nothing; "
-        "give trained ones with --checkpoint",
-        file=sys.stderr,
+    note(
+        f"vmp-edge: {name} has no weights here and gets random ones: good for timing, recognises nothing; "
+        "give trained ones with --checkpoint"
     )
     return _published(name, module, choice)
 

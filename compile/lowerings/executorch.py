@@ -16,6 +16,7 @@ from vmp_edge.bundle.reading import Bundle
 from vmp_edge.bundle.writing import Staging
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.machine import host_machine
+from vmp_edge.progress import part
 from vmp_edge.runtimes.building import INSTALL_HINT
 from vmp_edge.runtimes.executorch.library import LIBRARY, build_library, library_is_built
 
@@ -49,7 +50,8 @@ def lower(exported: Exported, staging: Staging, target: Target, precision: str) 
     processor = SYSTEMS.get(target.machine, target.machine)
     foreign = processor not in ("host", host_machine())
     if target.machine not in SYSTEMS:
-        staging.add(LIBRARY, executorch_library(processor) if foreign else build_library())
+        with part("compile our operators, once for all builds"):
+            staging.add(LIBRARY, executorch_library(processor) if foreign else build_library())
     staging.add(PROGRAM, to_executorch(exported.unprepared).buffer)
     if exported.embedding is not None:
         staging.add(EMBEDDING, to_executorch(exported.embedding).buffer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import CheckpointError, UsageError
+from ..progress import note
 from . import checkpoint_file, state_dict
 from .options import FAMILIES, ModelOptions
 from .state_dict import LANDMARK
@@ -96,8 +96,8 @@ def load_checkpoint(
         _require_fit(state, VideoMamba(source), path)
     model = VideoMamba(options)
     model.load_state_dict(interpolate_positions(state, options))
-    for note in found.notes:
-        print(f"vmp-edge: {note}", file=sys.stderr)
+    for text in found.notes:
+        note(f"vmp-edge: {text}")
     return model.eval()
 
 

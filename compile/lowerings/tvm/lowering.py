@@ -18,6 +18,7 @@ from vmp_edge.bundle.reading import Bundle
 from vmp_edge.bundle.writing import Staging
 from vmp_edge.errors import BuildError, MissingDependencyError
 from vmp_edge.machine import host_machine
+from vmp_edge.progress import part
 from vmp_edge.runtimes.tvm.library import (
     CUDART,
     INSTALL_HINT,
@@ -208,13 +209,16 @@ def to_library(program: ExportedProgram, target: Target, path: Path) -> None:
     from .gemm_int8 import DOTS
 
     compiler = cross_compiler(target.machine)
-    archives = build_operators(cmake_toolchain(target.machine))
+    with part("compile our operators, once for all builds"):
+        archives = build_operators(cmake_toolchain(target.machine))
     assert target.llvm is not None and target.simd is not None
     machine = tvm.target.Target({"kind": "llvm", **target.llvm})
     module = to_relax(program, tuning.load(target), DOTS[target.simd])
     pipeline = relax.backend.cpu_generic.get_default_pipeline(machine)
-    executable = tvm.compile(module, target=machine, relax_pipeline=pipeline)
-    executable.export_library(str(path), fcompile=_linker(compiler, archives))
+    with part("compile"):
+        executable = tvm.compile(module, target=machine, relax_pipeline=pipeline)
+    with part("link"):
+        executable.export_library(str(path), fcompile=_linker(compiler, archives))
 
 
 def _import_tvm() -> ModuleType:
