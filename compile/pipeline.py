@@ -251,7 +251,7 @@ class Build:
     ) -> tuple[Subject, Subject]:
         """The bundle and one in fp32 of the same engine."""
         fp32 = precisions.find("fp32")
-        with staged_bundle(self.scratch / fp32.name) as staging:
+        with staged_bundle(self.scratch / fp32.name) as staging, part("lower the float model"):
             lowered = self._lower_into(staging, model, exported, fp32)
             staging.seal(self._manifest(model, lowered, fp32))
         reference, threads = Bundle.open(self.scratch / fp32.name), self.order.request.threads

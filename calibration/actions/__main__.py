@@ -13,7 +13,7 @@ from pathlib import Path
 from vmp_edge.errors import UsageError, VmpError
 
 from .. import clipset
-from ..training import recipe_options
+from ..training import recipe_options, require_train_extra
 from .train import ActionsTraining, train
 
 
@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, help="processes that decode (default: all cores)")
     options, fields = recipe_options(parser, ActionsTraining, arguments)
     try:
+        require_train_extra("tqdm")
         from tqdm import tqdm
 
         recipe = ActionsTraining(**fields)
