@@ -116,7 +116,7 @@ def test_a_bar_is_what_tqdm_is(monkeypatch, fast):
     wait_for(lambda: re.search(r"decode \.\.\. 3 of 5 clips, 0 s, about \d+ s left", log.getvalue()))
     bar.close()
     bar.close()
-    assert "clips ...\n" in log.getvalue() and re.search(r"decode \.\.\. 0\.\d s\n$", log.getvalue())
+    assert "clips" not in log.getvalue().split("decode")[0]  # what takes no time is not worth a line
     assert list(Bar([1, 2])) == [1, 2]
 
 

@@ -29,7 +29,7 @@ class Step:
         total: How many items there are; None if they cannot be counted.
         unit: What the items are, in the plural.
         done: How many of them are done already.
-        quiet: Whether nothing is shown at the beginning and at the end, as long as it takes less than 15 seconds.
+        quiet: Whether its beginning and its end are not worth a line of their own.
     """
 
     def __init__(self, what: str, total: int | None = None, unit: str = "", done: int = 0, quiet: bool = False) -> None:
@@ -205,7 +205,7 @@ class Bar:
         if total is None and hasattr(items, "__len__"):
             total = len(items)  # type: ignore[arg-type]
         self._items = items
-        self._step: Step | None = Step(desc, total, f"{unit}s", initial, quiet=_display.active)
+        self._step: Step | None = Step(desc, total, f"{unit}s", initial, quiet=True)
         if items is None:
             self._step.__enter__()
 
