@@ -135,6 +135,21 @@ def test_an_error_output_that_is_closed_harms_nothing(monkeypatch, fast):
         time.sleep(0.1)
 
 
+def test_without_an_error_output_nothing_goes_to_the_standard_output(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    with Step("lower"), part("compile"):
+        note("by the way")
+    note("afterwards")
+    assert capsys.readouterr().out == ""
+
+
+def test_odd_names_do_not_reach_the_terminal(capsys):
+    with Step("write a\x1b[2Jb\n"):
+        note("c\x07\u202e")
+    said = capsys.readouterr().err
+    assert "write a\\x1b[2Jb\\n ...\n" in said and "c\\x07\\u202e\n" in said
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

@@ -33,7 +33,7 @@ class Step:
     """
 
     def __init__(self, what: str, total: int | None = None, unit: str = "", done: int = 0, quiet: bool = False) -> None:
-        self.what, self.total, self.unit, self.quiet = what, total, unit, quiet
+        self.what, self.total, self.unit, self.quiet = _plain(what), total, unit, quiet
         self._first = self._done = done
         self._start = time.monotonic()
 
@@ -75,7 +75,7 @@ class _Display:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._steps: list[Step] = []
-        self._stream: TextIO = sys.stderr
+        self._stream: TextIO | None = sys.stderr  # None where the program has no error output
         self._terminal = False
         self._drawn = False  # whether the terminal's line shows a step
         self._last = 0.0  # when something was shown
@@ -119,8 +119,7 @@ class _Display:
         with self._lock:
             stream = self._stream if self._steps else sys.stderr
             self._clear()
-            with contextlib.suppress(OSError, ValueError):
-                print(text, file=stream, flush=True)
+            _write(stream, f"{_plain(text)}\n")
             if self._terminal and self._steps:
                 self._draw()
 
@@ -152,9 +151,19 @@ class _Display:
             self._drawn = False
 
     def _write(self, text: str) -> None:
+        _write(self._stream, text)
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is not None:
         with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-            self._stream.write(text)
-            self._stream.flush()
+            stream.write(text)
+            stream.flush()
+
+
+def _plain(text: str) -> str:
+    """Return a text in one line, without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 _display = _Display()
@@ -238,8 +247,8 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
-def _is_terminal(stream: TextIO) -> bool:
+def _is_terminal(stream: TextIO | None) -> bool:
     try:
-        return stream.isatty()
-    except (AttributeError, ValueError):  # there is none, or it is closed
+        return stream is not None and stream.isatty()
+    except ValueError:  # it is closed
         return False

@@ -175,6 +175,20 @@ def test_averaged_weights_alone_are_named(save, state, capsys):
     assert "took 'state_dict_ema', averaged weights" in capsys.readouterr().err
 
 
+def test_a_family_that_is_probably_another_one_is_doubted(save, state, capsys):
+    path = save({"model": state, "args": argparse.Namespace(model="videomamba_tiny")})
+    load_checkpoint(path, "videomambapro")
+    assert (
+        "calls the model 'videomamba_tiny'; if it is a videomamba, give --family videomamba" in capsys.readouterr().err
+    )
+    load_checkpoint(save({"model": state, "arch": "videomambapro_small"}), "videomamba")
+    assert "give --family videomambapro" in capsys.readouterr().err
+    load_checkpoint(save({"model": state}), "videomamba")
+    assert "its directions share their weights" in capsys.readouterr().err
+    load_checkpoint(path.with_name("some.pth"), "videomambapro")
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("prefix", ["", "encoder.", "vision_encoder."])
 def test_pretrained_backbone_has_no_head(save, state, prefix, capsys):
     video = torch.randn(1, 3, 2, 32, 32)

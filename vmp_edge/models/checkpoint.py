@@ -96,9 +96,23 @@ def load_checkpoint(
         _require_fit(state, VideoMamba(source), path)
     model = VideoMamba(options)
     model.load_state_dict(interpolate_positions(state, options))
-    for text in found.notes:
+    doubts = () if found.options is not None else _doubts(path, family, source, found.architecture)
+    for text in (*found.notes, *doubts):
         note(f"vmp-edge: {text}")
     return model.eval()
+
+
+def _doubts(path: Path, family: str, options: ModelOptions, architecture: str | None) -> list[str]:
+    """Return a line if a file looks like one of another family. The tensors of both families may be the same."""
+    named = re.sub(r"[^a-z]", "", (architecture or "").lower())
+    likely = next((name for name in ("videomambapro", "videomamba") if named.startswith(name)), family)
+    if likely != family:
+        return [f"{path}: its training calls the model {architecture!r}; if it is a {likely}, give --family {likely}"]
+    if family == "videomamba" and options.directions == "shared":
+        return [
+            f"{path}: its directions share their weights, as only a videomambapro's do; give --family videomambapro"
+        ]
+    return []
 
 
 def infer_options(state: dict[str, Tensor], family: str, tubelet_size: int | None) -> ModelOptions:

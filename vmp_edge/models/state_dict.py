@@ -43,11 +43,13 @@ class StateDict:
         tensors: The tensors as float32 under their published names.
         options: The model's options, if the file has any, as files of our own do.
         notes: What the user should know: what was chosen among several, and what was left out.
+        architecture: What the file calls its model, as in the training's arguments; None if nothing does.
     """
 
     tensors: dict[str, Tensor]
     options: dict[str, Any] | None
     notes: tuple[str, ...]
+    architecture: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,21 @@ def find(content: Any, path: Path, key: str | None = None) -> StateDict:
     others = [c.prefix for c in candidates if c.entries is chosen.entries and not chosen.prefix.startswith(c.prefix)]
     entries, left_out = _own_entries(chosen, tuple(others))
     options = content.get("options") if isinstance(content, dict) else None
+    name = _architecture(content)
     tensors = {name: as_float32(name, value, path) for name, value in entries.items()}
     if left_out:
         notes.append(f"{path}: left out {_list_briefly(left_out)}, which a VideoMamba does not have")
-    return StateDict(tensors, options if isinstance(options, dict) else None, tuple(notes))
+    return StateDict(tensors, options if isinstance(options, dict) else None, tuple(notes), name)
+
+
+def _architecture(content: Any) -> str | None:
+    """Return the name of the model in the training's arguments, or under the key that timm has for it."""
+    if not isinstance(content, dict):
+        return None
+    arguments = content.get("args")
+    state = arguments.state if isinstance(arguments, Foreign) else arguments
+    names = [state.get("model") if isinstance(state, dict) else None, content.get("arch")]
+    return next((printable(name) for name in names if isinstance(name, str)), None)
 
 
 def _choose(candidates: list[_Candidate], path: Path, key: str | None) -> _Candidate | None:
