@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -17,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmp_edge.errors import MissingDependencyError, UsageError
+from vmp_edge.errors import UsageError
 from vmp_edge.files import whole
-from vmp_edge.installation import install_command
 from vmp_edge.models import PRESETS, VideoMamba, load_checkpoint
 
 from .distillation import adapter, features_loss, predictions_loss
@@ -230,16 +228,6 @@ class Trainer:
         self.adapter.load_state_dict(content["adapter"])
         self.optimiser.load_state_dict(content["optimiser"])
         self.history = content["history"]
-
-
-def require_train_extra(name: str) -> None:
-    """Check that a package of the extra ``train`` is installed.
-
-    Raises:
-        MissingDependencyError: It is not.
-    """
-    if importlib.util.find_spec(name) is None:
-        raise MissingDependencyError(f"training needs {name}, which is not installed; run: {install_command('train')}")
 
 
 def load_teacher(path: Path, student: VideoMamba) -> VideoMamba:

@@ -1,6 +1,7 @@
 """Long work is never silent: a line that is kept up to date on a terminal, a line from time to time elsewhere."""
 
 import contextlib
+import gc
 import io
 import os
 import re
@@ -126,6 +127,21 @@ def test_a_bar_that_is_left_early_ends(capsys):
     items.close()
     assert not progress._display.active
     assert "failed" not in capsys.readouterr().err
+
+
+def test_a_bar_of_work_that_failed_ends(monkeypatch, fast):
+    monkeypatch.setattr(sys, "stderr", log := io.StringIO())
+
+    def train():
+        bar = Bar(total=3, desc="training", unit="step")
+        bar.set_postfix(loss="0.123", refresh=False)
+        wait_for(lambda: "training ... 0 of 3 steps, 0 s, loss=0.123\n" in log.getvalue())
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        train()
+    gc.collect()
+    assert not progress._display.active
 
 
 def test_an_error_output_that_is_closed_harms_nothing(monkeypatch, fast):

@@ -34,6 +34,7 @@ class Step:
 
     def __init__(self, what: str, total: int | None = None, unit: str = "", done: int = 0, quiet: bool = False) -> None:
         self.what, self.total, self.unit, self.quiet = _plain(what), total, unit, quiet
+        self.figures = ""  # what the work has measured so far, for people
         self._first = self._done = done
         self._start = time.monotonic()
 
@@ -66,6 +67,8 @@ class Step:
         parts = [f"{self._done} of {self.total}{f' {self.unit}' if self.unit else ''}", duration(elapsed)]
         if done > 0 and elapsed >= TELLING and self._done < self.total:
             parts.append(f"about {duration((self.total - self._done) * elapsed / done)} left")
+        if self.figures:
+            parts.append(self.figures)
         return ", ".join(parts)
 
 
@@ -229,6 +232,14 @@ class Bar:
         """Count items that are done."""
         if self._step is not None:
             self._step.advance(count)
+
+    def set_postfix(self, **figures: Any) -> None:
+        """Show figures behind the count. tqdm's option `refresh` has no effect."""
+        if self._step is not None:
+            self._step.figures = " ".join(f"{name}={value}" for name, value in figures.items() if name != "refresh")
+
+    def __del__(self) -> None:  # work that failed does not close its bar
+        self.close()
 
     def close(self) -> None:
         """End the bar."""
