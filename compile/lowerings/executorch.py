@@ -16,11 +16,11 @@ from vmp_edge.bundle.reading import Bundle
 from vmp_edge.bundle.writing import Staging
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.machine import host_machine
-from vmp_edge.progress import part
+from vmp_edge.progress import Step, part
 from vmp_edge.runtimes.building import INSTALL_HINT
 from vmp_edge.runtimes.executorch.library import LIBRARY, build_library, library_is_built
 
-from ..cross import cmake_toolchain, cross_compiler, executorch_library
+from ..cross import cmake_toolchain, cross_compiler, executorch_library, executorch_sdk
 from ..lowering import EmulatedEngine, Exported, Lowered, Lowering
 from ..needs import require_all, require_build_tools, require_package_tools
 from ..target import Target
@@ -129,6 +129,9 @@ def check(target: Target, precision: str) -> None:
         *([partial(cross_compiler, target.machine)] if foreign else []),
         *([] if library_is_built(toolchain) else [require_package_tools if foreign else require_build_tools]),
     )
+    if foreign and not library_is_built(toolchain):
+        with Step(f"get ExecuTorch for {target.machine}", quiet=True):
+            executorch_sdk(target.machine)  # a download that fails should not do so after the export
 
 
 LOWERING = Lowering(lower, check)
