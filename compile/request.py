@@ -36,7 +36,8 @@ class Request:
         model: One of our models or a preset; None means egomotion-nano if there is no checkpoint either.
         checkpoint: A published ``.pth`` file instead.
         checkpoint_key: Which model to take from a checkpoint with several, by its key; None takes the trained weights.
-        family: The family of the checkpoint.
+        family: The family of the checkpoint; None finds it out.
+        readout: What the checkpoint's head reads, as in `ModelOptions`; None keeps the checkpoint's.
         frames: Frames of a clip; None keeps the model's.
         image_size: Pixels of a frame's side; None keeps the model's.
         labels: A text file with one label on each line; None numbers the classes, or takes the model's own labels.
@@ -65,7 +66,8 @@ class Request:
     model: str | None = None
     checkpoint: Path | None = None
     checkpoint_key: str | None = None
-    family: str = "videomambapro"
+    family: str | None = None
+    readout: str | None = None
     frames: int | None = None
     image_size: int | None = None
     labels: Path | None = None
@@ -148,7 +150,7 @@ class Request:
         labels = None if self.labels is None else read_labels(self.labels)
         choice = Choice(
             self.model, self.checkpoint, self.family, self.frames, self.image_size, labels, self.labels,
-            self.checkpoint_key,
+            self.checkpoint_key, self.readout,
         )  # fmt: skip
         choice.check()
         return choice

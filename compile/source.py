@@ -30,22 +30,24 @@ class Choice:
     Attributes:
         model: The name of one of our models or of a preset; None takes `DEFAULT_MODEL` if there is no checkpoint.
         checkpoint: A published ``.pth`` file.
-        family: The family of the checkpoint.
+        family: The family of the checkpoint; None finds it out.
         frames: Frames of a clip; None keeps the model's.
         image_size: Pixels of a frame's side; None keeps the model's.
         labels: The classes' labels; None numbers the classes, or takes the labels that our model has.
         labels_file: The file that the labels are from, for messages.
         key: Which model to take from a checkpoint with several; see `load_checkpoint`.
+        readout: What the checkpoint's head reads; None keeps the checkpoint's.
     """
 
     model: str | None
     checkpoint: Path | None
-    family: str
+    family: str | None
     frames: int | None
     image_size: int | None
     labels: tuple[str, ...] | None
     labels_file: Path | None
     key: str | None = None
+    readout: str | None = None
 
     @property
     def is_procedural(self) -> bool:
@@ -62,6 +64,8 @@ class Choice:
             raise UsageError("give --model or --checkpoint, not both")
         if self.key is not None and self.checkpoint is None:
             raise UsageError("--checkpoint-key chooses a model in a file: give the file with --checkpoint")
+        if self.readout is not None and self.checkpoint is None:
+            raise UsageError("--readout is for checkpoints: give the file with --checkpoint")
 
     def check_file(self) -> None:
         """Check that the checkpoint is there and may be one, without reading it whole.
@@ -118,8 +122,18 @@ def load(choice: Choice) -> SourceModel:
 
     if choice.checkpoint is not None:
         module = models.load_checkpoint(
-            choice.checkpoint, choice.family, choice.frames, choice.image_size, key=choice.key
+            choice.checkpoint,
+            choice.family,
+            choice.frames,
+            choice.image_size,
+            key=choice.key,
+            readout=choice.readout,
         )
+        if module.options.directions == "forward" and module.options.readout == "class_token":
+            raise UsageError(
+                f"{choice.checkpoint}: scans in one direction, and its head reads the first token, which sees no other "
+                "one: give --readout mean, and fine-tune the head for it"
+            )
         if not module.options.num_classes:
             raise UsageError(
                 f"{choice.checkpoint}: is a backbone without a classifier, which has nothing to recognise: fine-tune "

@@ -38,7 +38,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="the bundle's folder (default: build/TARGET)")
     parser.add_argument("--engine", help="what executes the bundle (default: the target's)")
     parser.add_argument("--precision", help="fp32, int8, ... (default: the target's first)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads on the device (default: all that it may use)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads on the device (default: all that it may use)"
+    )
     parser.add_argument(
         "--parity-clips",
         type=int,
@@ -67,9 +69,13 @@ def _add_model_options(group: Any) -> None:
     )
     group.add_argument(
         "--family",
-        default="videomambapro",
         choices=["videomamba", "videomambapro"],
-        help="the checkpoint's family (default: videomambapro)",
+        help="the checkpoint's family (default: found out from the file, and said)",
+    )
+    group.add_argument(
+        "--readout",
+        choices=["class_token", "mean"],
+        help="what the checkpoint's head reads (default: the class token; a model with one direction needs the mean)",
     )
     group.add_argument("--frames", type=int, metavar="T", help="frames of a clip (default: the model's)")
     group.add_argument("--image-size", type=int, metavar="S", help="pixels of a frame's side (default: the model's)")
