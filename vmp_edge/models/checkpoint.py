@@ -77,13 +77,13 @@ def load_checkpoint(
     path = Path(path)
     found = state_dict.find(checkpoint_file.read(path), path, key)
     state, notes = found.tensors, list(found.notes)
+    decision = None if found.options else families.decide(state, path, found.architecture, family)
     try:
-        if found.options is None:
-            decision = families.decide(state, path, found.architecture, family)
+        if decision is not None:
             source = infer_options(state, decision.family, tubelet_size)
             notes.append(f"{path} is taken for a {decision.family}, {decision.reason}")
         else:
-            source = ModelOptions.from_dict(found.options)
+            source = ModelOptions.from_dict(found.options or {})
         _require_layers(state, source)
     except (UsageError, KeyError, ValueError, IndexError, ZeroDivisionError, TypeError) as error:
         raise CheckpointError(f"{path}: its tensors do not make a model of the family: {error}") from error
