@@ -13,6 +13,7 @@ import numpy as np
 from ..bundle.reading import Bundle
 from ..errors import SourceError, UsageError
 from ..gallery import Features, Gallery, check_fits, check_name, default_path
+from ..masking import masked
 from ..recognizer import Recognizer, load
 from ..sources import open_source
 from ..stream.stream import Stream
@@ -96,7 +97,7 @@ def _enroll(gallery: Gallery, args: argparse.Namespace) -> None:
     with load(args.bundle, args.threads) as recognizer:
         for source in args.source:
             features = examples(recognizer, source, args.hop, args.seconds)
-            message(f"{source}: {len(features)} examples")
+            message(f"{masked(source)}: {len(features)} examples")
             if args.negative:
                 gallery.add_negatives(features)
             else:
@@ -142,7 +143,7 @@ def examples(recognizer: Recognizer, text: str, hop: int = DEFAULTS.hop, seconds
                 frames.clear()
     if not windows:
         if not frames:
-            raise SourceError(f"{text} has no frames")
+            raise SourceError(f"{masked(text)} has no frames")
         features = recognizer.predict(np.stack(frames)).features
         assert features is not None
         windows.append(features)
