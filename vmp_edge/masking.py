@@ -68,17 +68,18 @@ def masked_receiver(address: str) -> str:
     return _Hiding(whole_path=True).all_of(address)
 
 
-def without_secrets(text: str, *addresses: str) -> str:
+def without_secrets(text: str, *addresses: str, whole_path: bool = False) -> str:
     """Return somebody else's message without the secrets of the addresses, in whatever spelling it quotes them.
 
     Args:
         text: The message, for example that of a library's exception.
         addresses: The addresses that the message may be about.
+        whole_path: Whether the addresses are of receivers of events, of which only the host is shown.
     """
-    hiding = _Hiding()
+    hiding = _Hiding(whole_path)
     for address in addresses:
-        text = text.replace(address, masked(address)) if len(address) > 3 else text
-        hiding.all_of(address)
+        shown = hiding.all_of(address)
+        text = text.replace(address, shown) if len(address) > 3 else text
     for secret in sorted(hiding.spellings(), key=len, reverse=True):
         text = _replaced(text, secret)
     return _Hiding().sentence(text)
@@ -184,6 +185,7 @@ class _Hiding:
         if is_web and (self._whole_path or _WEBHOOK.search(host + tail)):
             if tail.strip("/"):
                 self._hide(tail.strip("/"))
+                self._secrets += [part for part in re.split("[/?&=#]", tail) if len(part) > 5]
                 tail = f"/{HIDDEN}"
             return host + tail
         tail = self._parameters(tail)

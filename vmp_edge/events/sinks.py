@@ -68,7 +68,7 @@ def open_sink(text: str, tell: Message, delivery: Delivery = DEFAULT_DELIVERY) -
     url = _split(text.replace("#", "%23") if scheme in PORTS else text)  # `#` belongs to a topic, it begins no fragment
 
     def say(message: str) -> None:
-        tell(without_secrets(message, text))
+        tell(without_secrets(message, text, whole_path=True))
 
     if scheme in ("http", "https"):
         return Outbox(masked_receiver(text), Webhook(url), say, delivery)

@@ -86,7 +86,7 @@ def guard(access: Access) -> Middleware:
         if not is_own:
             raise web.HTTPForbidden(text="requests from other web sites are refused\n")
         if access.token is None and not is_loopback(host):
-            raise web.HTTPForbidden(text=f"call this page http://localhost, not {ascii(_host(request))}\n")
+            raise web.HTTPForbidden(text=f"call this page http://localhost, not {_host(request)!a}\n")
         if request.path == "/" and "token" in request.query and access.accepts(request.query["token"]):
             return _welcome(request, access)
         if not request.path.startswith(_OPEN) and not access.accepts(_token_of(request)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,6 @@ from aiohttp.typedefs import Handler
 from ..sources import Message
 
 BACKLOG = 32  # connections that the system takes before the door has seen them
-_GUEST = "vmp_edge.guest"  # key of a request's connection
 _SWEEP = 0.5  # seconds between two looks for requests that stall
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _LATE = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -74,6 +74,9 @@ class Rarely:
         self._tell(" ".join(text.split()) + (f" ({untold} more since the last such message)" if untold else ""))
 
 
+_served: contextvars.ContextVar[_Guest | None] = contextvars.ContextVar("the connection of a request", default=None)
+
+
 class Door:
     """Makes the protocols of connections, as `loop.create_server` asks for them.
 
@@ -112,7 +115,7 @@ class Door:
         guest = self._guests.get(request.protocol)
         if guest is None:  # it was ended meanwhile
             return await handler(request)
-        request[_GUEST] = guest
+        _served.set(guest)
         guest.is_served = True
         try:
             return await handler(request)
@@ -160,9 +163,9 @@ class Door:
 
 
 @contextlib.contextmanager
-def waiting_for(request: web.Request) -> Iterator[None]:
-    """Count a request's connection as one that waits for the visitor, while the body is read."""
-    guest = request.get(_GUEST)
+def waiting() -> Iterator[None]:
+    """While a request's body is read, count its connection among those that wait for their visitors."""
+    guest = _served.get()
     if guest is None:
         yield
         return

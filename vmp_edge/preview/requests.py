@@ -13,9 +13,10 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
-from .door import Rarely, waiting_for
+from .door import Rarely, waiting
 
 _UTF8 = frozenset(("utf-8", "utf8", "us-ascii", "ascii"))
+_VISITORS_FAULTS = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
 _NO_MORE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # the system has no room for a connection
 
 
@@ -42,14 +43,14 @@ async def read_text(request: web.Request, seconds: float, wanted: str) -> str:
     if (charset or "utf-8").lower() not in _UTF8:
         raise problem(web.HTTPBadRequest, f"send {wanted}, in UTF-8")
     try:
-        with waiting_for(request):
+        with waiting():
             body = await asyncio.wait_for(request.read(), seconds)
         return body.decode()
     except asyncio.TimeoutError:
         raise problem(web.HTTPRequestTimeout, f"the body was not whole after {seconds:g} s") from None
     except UnicodeDecodeError:
         raise problem(web.HTTPBadRequest, f"send {wanted}, in UTF-8") from None
-    except (web.RequestPayloadError, HttpProcessingError):
+    except _VISITORS_FAULTS:
         raise problem(web.HTTPBadRequest, "the body is not what the head says it is") from None
 
 
@@ -84,7 +85,7 @@ class _OneLine(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Report a record, without a traceback."""
         error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, HttpProcessingError):
+        if not isinstance(error, _VISITORS_FAULTS):
             ending = "" if error is None else f": {type(error).__name__}: {error}"
             self._tell(f"aiohttp {type(error)}", f"the page: {record.getMessage()}{ending}")
 
