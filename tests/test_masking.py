@@ -132,6 +132,9 @@ def test_a_library_s_message_is_cleaned_in_whatever_spelling_it_quotes_the_addre
         without_secrets("a short user is no reason to spoil it", "rtsp://a:b@cam/")
         == "*** short user is no reason to spoil it"
     )
+    cleaned = without_secrets("unrecognized arguments: location=rtsp://a:PASS@cam/a user-pw='SECRET WORD' ! --x=1")
+    assert cleaned == "unrecognized arguments: location=rtsp://cam/a user-pw=*** ! --x=1"
+    assert without_secrets("http://cam/?pwd=SECRET&x=1, --token=SECRET") == "http://cam/?pwd=***&x=1, --token=***"
     pipeline = 'rtspsrc location=rtsp://cam/ user-pw="SECRET WORD" ! x'
     assert without_secrets('no property with "SECRET WORD"', pipeline) == 'no property with "***"'
 
@@ -140,7 +143,7 @@ def test_passwords_of_any_characters_are_hidden():
     random.seed(0)
     signs = "@/?#:&=%!$'\"\\ ;,_-.+~()[]{}|^<>*é\N{SNOWMAN}"
     hosts = ("192.168.1.2", "127.0.0.1:9", "cam", "cam:554", "cam.example.org", "[::1]:554", "localhost")
-    for _ in range(20_000):
+    for _ in range(8_000):
         host = random.choice(hosts)
         # No run of letters in it looks like a host, or like a parameter's name.
         password = "".join(random.choice(("QXZ", random.choice(signs))) for _ in range(random.randrange(1, 8)))
@@ -194,7 +197,7 @@ def test_no_text_makes_it_fail():
         ),
         *("location=", "token", "${CAM}", "_", "-", ".", "a", "hook", "mqtt://", "file://", "x" * 50),
     ]
-    for _ in range(30_000):
+    for _ in range(8_000):
         text = "".join(random.choices(pieces, k=random.randrange(14)))
         once = masked(text)
         assert masked(once) == once, (text, once)

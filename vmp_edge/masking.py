@@ -19,6 +19,7 @@ _SCHEME = re.compile(
     re.I | re.S,
 )
 _URL = re.compile(r"[a-z][a-z0-9+.\-]{0,30}://[^\s\"'<>]+", re.I)  # in a sentence
+_PAIR = re.compile(r"([a-z][\w:.\-]{0,60})=(\"[^\"]*\"|'[^']*'|[^\s\"'&;,)\]]+)", re.I)  # a parameter in a sentence
 _AT = re.compile("[@\N{FULLWIDTH COMMERCIAL AT}\N{SMALL COMMERCIAL AT}]")
 _END_OF_HOST = re.compile(r"[/?#\\]")
 _HOST = re.compile(r"(\[[\w:.%\-]+\]|[\w.\-]+)(:\d*)?")
@@ -69,7 +70,10 @@ def masked_receiver(address: str) -> str:
 
 
 def without_secrets(text: str, *addresses: str, whole_path: bool = False) -> str:
-    """Return somebody else's message without the secrets of the addresses, in whatever spelling it quotes them.
+    """Return a message without the secrets of the addresses, in whatever spelling it quotes them.
+
+    Addresses in the message that are not among these lose their secrets, too, as far as a sentence shows where they
+    end.
 
     Args:
         text: The message, for example that of a library's exception.
@@ -151,6 +155,7 @@ class _Hiding:
     def sentence(self, text: str) -> str:
         """Return a sentence without the secrets of the addresses in it."""
         try:
+            text = _PAIR.sub(lambda match: f"{match[1]}={HIDDEN}" if is_secret(match[1]) else match[0], text)
             text = _URL.sub(lambda match: self._quoted_url(match[0]), text)
         except Exception:
             text = HIDDEN

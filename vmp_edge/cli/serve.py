@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ..credentials import with_credentials
 from ..errors import MissingDependencyError, UsageError
@@ -141,7 +142,7 @@ def _print_address(preview: Preview, as_json: bool) -> None:
         host = socket.gethostname()
     address = f"http://[{host}]:{preview.port}/" if ":" in host else f"http://{host}:{preview.port}/"
     if token is not None:
-        address += f"?token={token}"
+        address += f"?token={quote(token)}"
     if as_json:
         print_json({"address": address, "port": preview.port, "token": token})
     else:
