@@ -40,11 +40,13 @@ def open_source(
 ) -> Source:
     """Open a source of any kind by its address.
 
+    `${NAME}` and `${file:PATH}` in the address are replaced first, by `with_credentials`.
+
     Args:
         text: A camera's number (`0`), device (`/dev/video0`) or name (`camera:HD Webcam`), a video file, a folder of
             pictures, a URL (`rtsp://...`, `http://...`), a GStreamer pipeline without its sink
             (`v4l2src ! video/x-raw,width=640`), or the standard input: `-` for YUV4MPEG2, `raw:640x480:bgr:30` for raw
-            pixels. `${NAME}` and `${file:PATH}` in it are replaced, as `with_credentials` does.
+            pixels.
         on_message: Called with a message when a live source vanishes, is tried again, and is back.
         fps: Frames per second of a source that has no rate of its own: a folder of pictures, the standard input.
         pauses: The pauses before a live source that vanished is tried again.
