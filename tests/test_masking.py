@@ -123,6 +123,7 @@ def test_a_library_s_message_is_cleaned_in_whatever_spelling_it_quotes_the_addre
         "cannot open 'rtsp://ROOT:p@SECRET@cam/live'",
         "user ROOT is refused, with p@SECRET, or p%40SECRET",
         "bad query token=WORD",
+        "http:/ROOT:PASS@cam/a does not exist",
         "redirected to http://PASS:WORD@elsewhere/a, which is down",
     ):
         cleaned = without_secrets(text, address)

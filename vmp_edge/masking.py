@@ -14,11 +14,11 @@ from .secret_names import is_secret, is_usual, unquoted
 
 HIDDEN = "***"
 
-_SCHEME = re.compile(
-    r"\s*(?:[a-z][a-z0-9+.\-]*://|(?:rtsp|rtmp|https?|mqtt|ftp|srt|rtp|mms|udp|tcp|wss?)[a-z]?:/{0,3}(?=.*@))",
-    re.I | re.S,
+_USUAL_SCHEMES = "(?:rtsp|rtmp|http|mqtt|ftp|srt|rtp|mms|udp|tcp|ws)[a-z]?"
+_SCHEME = re.compile(rf"\s*(?:[a-z][a-z0-9+.\-]*://|{_USUAL_SCHEMES}:/{{0,3}}(?=.*@))", re.I | re.S)
+_URL = re.compile(  # in a sentence; a path made of a URL has one slash
+    rf"(?:[a-z][a-z0-9+.\-]{{0,30}}://|{_USUAL_SCHEMES}:/)[^\s\"'<>]+", re.I
 )
-_URL = re.compile(r"[a-z][a-z0-9+.\-]{0,30}://[^\s\"'<>]+", re.I)  # in a sentence
 _PAIR = re.compile(r"([a-z][\w:.\-]{0,60})=(\"[^\"]*\"|'[^']*'|[^\s\"'&;,)\]]+)", re.I)  # a parameter in a sentence
 _AT = re.compile("[@\N{FULLWIDTH COMMERCIAL AT}\N{SMALL COMMERCIAL AT}]")
 _END_OF_HOST = re.compile(r"[/?#\\]")

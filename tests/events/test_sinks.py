@@ -504,7 +504,7 @@ def test_a_missing_broker_is_reported_and_closing_does_not_hang(mqtt):
 
 def test_mqtt_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "paho.mqtt.client", None)
-    with pytest.raises(MissingDependencyError, match=r"vmp-edge\[mqtt\]"):
+    with pytest.raises(MissingDependencyError, match=r"\[mqtt\]"):
         open_sink("mqtt://host/a", print)
 
 
