@@ -61,6 +61,9 @@ def test_what_came_from_outside_is_shown_nowhere(monkeypatch):
     url = with_credentials("http://cam/live/${STREAM}/a.mjpg")
     assert url == "http://cam/live/7f/3e9a b/a.mjpg" and masked(url) == "http://cam/live/***/a.mjpg"
     assert without_secrets("no 7f/3e9a b, and no 7f%2F3e9a%20b") == "no ***, and no ***"
+    monkeypatch.setenv("PIN", "18")
+    assert masked(with_credentials("http://cam/${PIN}/a")) == "http://cam/***/a"
+    assert without_secrets("1 of 18 events") == "1 of 18 events"
 
 
 @pytest.mark.parametrize("address", ["clip.mp4", "$HOME/${}", "rtsp://cam/$a{b}", "${a b}", "${file:}", ""])

@@ -75,7 +75,12 @@ PLAIN = [
     *("0", "/dev/video0", "camera:USB@2 Cam", "clip@2x.mp4", "/data/what?pass=1@home.mp4", "clip 10:30@home.mp4", "-"),
     *("a=b.mp4", "raw:640x480:bgr:30", "file:///data/a@b.mp4", "rtsp://cam:554/Streaming/Channels/101", ""),
     *("v4l2src device=/dev/video0 ! video/x-raw,width=640 ! x264enc key-int-max=30", "http://[::1]:8080/a.mjpg?fps=5"),
-    *("http://10.0.0.1:8080/video?width=640&height=480", "filesrc location=/a/b@2x?.mp4 ! decodebin", "odd\0\udcff"),
+    *(
+        "http://10.0.0.1:8080/video?width=640&height=480",
+        "filesrc location=/a/b@2x?.mp4 ! decodebin",
+        "/run!/key=5/a.mp4",
+        "odd\0\udcff",
+    ),
 ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
+from collections.abc import Iterable
 
 from .secret_names import is_secret, is_usual, unquoted
 
@@ -90,7 +91,7 @@ def without_secrets(text: str, *addresses: str, whole_path: bool = False) -> str
 
 
 def hide_everywhere(value: str) -> None:
-    """Let `masked` and `without_secrets` hide this value from now on, wherever it stands."""
+    """Let `masked` hide this value from now on, wherever it stands, and `without_secrets` if it is no short one."""
     if value and "://" not in value:  # of a whole address, `masked` finds the secrets
         _given.update((value, urllib.parse.quote(value, safe="", errors="surrogateescape")))
 
@@ -150,7 +151,7 @@ class _Hiding:
                 before, text = text, self._address(text)
         except Exception:  # a message must not fail because of the address that it names
             text = HIDDEN
-        return _without_given(text)
+        return _without_given(text, _given)
 
     def sentence(self, text: str) -> str:
         """Return a sentence without the secrets of the addresses in it."""
@@ -159,7 +160,7 @@ class _Hiding:
             text = _URL.sub(lambda match: self._quoted_url(match[0]), text)
         except Exception:
             text = HIDDEN
-        return _without_given(text)
+        return _without_given(text, (secret for secret in _given if len(secret) > 3))  # a short one may be any word
 
     def _address(self, text: str) -> str:
         if text.lower().startswith("file://"):
@@ -274,6 +275,8 @@ class _Hiding:
         return "".join(shown) + text[end:]
 
     def _word(self, word: str) -> str:
+        if word.startswith(("/", ".")) and "://" not in word:
+            return word
         match = _PROPERTY.fullmatch(word)
         if match is None:
             return self._value(word)
@@ -346,7 +349,7 @@ def _name_start(piece: str, in_secret: bool) -> int | None:
     return None
 
 
-def _without_given(text: str) -> str:
-    for secret in sorted(_given, key=len, reverse=True):
+def _without_given(text: str, secrets: Iterable[str]) -> str:
+    for secret in sorted(secrets, key=len, reverse=True):
         text = _replaced(text, secret)
     return text

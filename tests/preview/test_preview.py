@@ -421,11 +421,22 @@ def test_for_other_machines_a_token_is_made_and_printed(bundle, video):
     assert len(answer["token"]) >= 22 and answer["address"].endswith(f":{answer['port']}/?token={answer['token']}")
 
 
+def test_the_token_may_come_from_a_file(bundle, video, tmp_path):
+    (tmp_path / "token").write_text("correct&horse battery\n")
+    process = serve(bundle, "--source", video, "--host", "0.0.0.0", "--token", f"${{file:{tmp_path / 'token'}}}")
+    answer = json.loads(process.stdout.readline())
+    process.terminate()
+    process.communicate(timeout=60)
+    assert answer["token"] == "correct&horse battery"
+    assert answer["address"].endswith("/?token=correct%26horse%20battery")
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
         (["--port", 70000], 2, "port"),
         (["--token", "short"], 2, "16 characters"),
+        (["--token", "${file:/none/token}"], 2, "/none/token, which an argument names, cannot be read"),
         (["--top", 0], 2, "at least 1"),
         (["--hop", 0], 2, "hop"),
         (["--budget-ms", 0], 2, "budget of latency"),
