@@ -50,6 +50,8 @@ URLS = [
         "http://cam/?X-Amz-Signature=***&X-Amz-Credential=***",
     ),
     ("http://cam/?p%61ssword=SECRET", "http://cam/?p%61ssword=***"),
+    ("http://cam/?id=ROOT&passwd=SECRET&fps=5", "http://cam/?id=***&passwd=***&fps=5"),
+    ("http://cam/?id=3&fps=5", "http://cam/?id=3&fps=5"),
     ("http://cam/x%3Fpassword%3DSECRET", "http://cam/x?password=***"),
     ("http://cam/a;jsessionid=SECRET", "http://cam/a;jsessionid=***"),
     ("srt://cam:1000?passphrase=SECRET&mode=caller", "srt://cam:1000?passphrase=***&mode=caller"),

@@ -243,7 +243,8 @@ class _Hiding:
         first, *pieces = text.split("=")
         shown = [first]
         start = _name_start(first, False)
-        secret, value = is_secret(first[start or 0 :]), ""
+        has_password = re.search("pass|pwd|psw|pw=", text, re.I) is not None
+        secret, value = is_secret(first[start or 0 :], has_password), ""
         for index, piece in enumerate(pieces):
             start = None if index == len(pieces) - 1 else _name_start(piece, secret)
             value += piece if start is None else piece[:start]
@@ -253,7 +254,7 @@ class _Hiding:
             shown.append("=" + (self._hide(value) if secret and value else value))
             if start is not None:
                 shown.append(piece[start:])
-                secret, value = is_secret(piece[start + 1 :]), ""
+                secret, value = is_secret(piece[start + 1 :], has_password), ""
         return "".join(shown)
 
     # Pipelines and names

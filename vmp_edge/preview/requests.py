@@ -54,6 +54,40 @@ async def read_text(request: web.Request, seconds: float, wanted: str) -> str:
         raise problem(web.HTTPBadRequest, "the body is not what the head says it is") from None
 
 
+def serve_routes(app: web.Application, get: dict[str, Handler], post: dict[str, Handler]) -> None:
+    """Add routes, and one for all other paths.
+
+    aiohttp's own routes would quote an Expect header in their answers, and fail if it is not text.
+
+    Args:
+        app: The application.
+        get: The handlers of requests with GET, by path.
+        post: The handlers of requests with POST, by path.
+    """
+
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        for allowed, paths in ((["GET", "HEAD"], get), (["POST"], post)):
+            if request.path in paths:
+                raise web.HTTPMethodNotAllowed(request.method, allowed)
+        raise web.HTTPNotFound
+
+    for path, handler in get.items():
+        app.router.add_get(path, handler, expect_handler=_expect)
+    for path, handler in post.items():
+        app.router.add_post(path, handler, expect_handler=_expect)
+    app.router.add_route("*", "/{path:.*}", refuse, expect_handler=_expect)
+
+
+async def _expect(request: web.Request) -> None:
+    """Answer the Expect header."""
+    if request.version < (1, 1):
+        return
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        raise problem(web.HTTPExpectationFailed, "only 100-continue is understood")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # it is no part of the response
+
+
 def calm(tell: Rarely) -> Middleware:
     """Make the middleware that answers 500 to a request that makes the server fail, and reports it in one line."""
 

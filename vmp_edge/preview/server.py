@@ -21,7 +21,7 @@ from ..stream.cameras import Camera, Cameras
 from .access import Access, guard, log_in
 from .door import BACKLOG, Door, Limits, Rarely
 from .pictures import Pictures
-from .requests import calm, logger_of, loop_errors, problem, read_text
+from .requests import calm, logger_of, loop_errors, problem, read_text, serve_routes
 from .viewer import Viewer
 
 _STATIC = Path(str(resources.files(__package__).joinpath("static")))
@@ -238,13 +238,16 @@ class Preview:
     def _application(self) -> web.Application:
         middlewares = [self._door.attend, calm(self._tell), guard(self.access)]
         app = web.Application(middlewares=middlewares, client_max_size=4096)
-        app.router.add_get("/", self._page)
-        app.router.add_get("/static/{name}", self._file)
-        app.router.add_post("/login", self._log_in)
-        app.router.add_get("/api/state", self._get_state)
-        app.router.add_post("/api/start", self._start)
-        app.router.add_post("/api/stop", self._stop)
-        app.router.add_get("/api/events", self._events)
+        serve_routes(
+            app,
+            get={
+                "/": self._page,
+                "/static/{name}": self._file,
+                "/api/state": self._get_state,
+                "/api/events": self._events,
+            },
+            post={"/login": self._log_in, "/api/start": self._start, "/api/stop": self._stop},
+        )
         app.on_response_prepare.append(_add_headers)
         return app
 
