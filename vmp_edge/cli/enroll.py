@@ -14,6 +14,7 @@ from ..bundle.reading import Bundle
 from ..errors import SourceError, UsageError
 from ..formatting import quantity
 from ..gallery import Features, Gallery, check_fits, check_name, default_path
+from ..masking import masked
 from ..recognizer import Recognizer, load
 from ..sources import open_source
 from ..stream.stream import Stream
@@ -97,7 +98,7 @@ def _enroll(gallery: Gallery, args: argparse.Namespace) -> None:
     with load(args.bundle, args.threads) as recognizer:
         for source in args.source:
             features = examples(recognizer, source, args.hop, args.seconds)
-            message(f"{source}: {quantity(len(features), 'example')}")
+            message(f"{masked(source)}: {quantity(len(features), 'example')}")
             if args.negative:
                 gallery.add_negatives(features)
             else:
@@ -143,7 +144,7 @@ def examples(recognizer: Recognizer, text: str, hop: int = DEFAULTS.hop, seconds
                 frames.clear()
     if not windows:
         if not frames:
-            raise SourceError(f"{text} has no frames")
+            raise SourceError(f"{masked(text)} has no frames")
         features = recognizer.predict(np.stack(frames)).features
         assert features is not None
         windows.append(features)

@@ -12,7 +12,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+from ..credentials import with_credentials
 from ..errors import MissingDependencyError, UsageError
 from ..recognizer import load
 from ..stream.cameras import Camera
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         raise MissingDependencyError("the preview needs aiohttp: pip install 'vmp-edge[serve]'") from error
     if not 0 <= args.port <= 65535:
         raise UsageError(f"the port must be 0 to 65535, not {args.port}")
-    access = Access.make(args.host, args.token)
+    access = Access.make(args.host, with_credentials(args.token) if args.token else None)
     options = stream_options(args)
     with contextlib.ExitStack() as stack:
         recognizer = stack.enter_context(load(args.bundle, args.threads, args.gallery, args.threshold))
@@ -84,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
             options=options,
             loop=args.loop,
             on_message=_show_message,
+            tell=message,
             variants=load_variants(recognizer, options, args.threads, stack),
             on_decision=lambda camera, decision: _show_message(camera, str(decision)),
         )
@@ -139,7 +142,7 @@ def _print_address(preview: Preview, as_json: bool) -> None:
         host = socket.gethostname()
     address = f"http://[{host}]:{preview.port}/" if ":" in host else f"http://{host}:{preview.port}/"
     if token is not None:
-        address += f"?token={token}"
+        address += f"?token={quote(token)}"
     if as_json:
         print_json({"address": address, "port": preview.port, "token": token})
     else:

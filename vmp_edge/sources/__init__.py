@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from ..credentials import with_credentials
 from ..errors import SourceError, UsageError
+from ..masking import masked
 from .base import USUAL_FPS, Frame, Message, Source
 from .camera import is_camera, open_camera
 from .capture import open_capture, quieten_opencv
@@ -38,6 +40,8 @@ def open_source(
 ) -> Source:
     """Open a source of any kind by its address.
 
+    `${NAME}` and `${file:PATH}` in the address are replaced first, by `with_credentials`.
+
     Args:
         text: A camera's number (`0`), device (`/dev/video0`) or name (`camera:HD Webcam`), a video file, a folder of
             pictures, a URL (`rtsp://...`, `http://...`), a GStreamer pipeline without its sink
@@ -50,9 +54,9 @@ def open_source(
     Raises:
         SourceError: The source cannot be opened, or gives no frame.
         MissingDependencyError: The source is a pipeline, and neither OpenCV nor the machine has GStreamer.
-        UsageError: A raw format or the frame rate is not valid.
+        UsageError: A raw format or the frame rate is not valid, or a credential is missing.
     """
-    text = text.strip()
+    text = with_credentials(text.strip())
     tell = on_message or (lambda message: None)
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise UsageError(f"the source's frames per second must be positive, not {fps}")
@@ -71,6 +75,7 @@ def open_source(
         return ImageFolder(path, fps)
     if not path.is_file():
         raise SourceError(
-            f"the video {path} does not exist: give a video file, a folder of pictures, a camera, a URL or a pipeline"
+            f"the video {masked(str(path))} does not exist: give a video file, a folder of pictures, a camera, a URL "
+            "or a pipeline"
         )
     return open_capture(str(path), str(path), live=False)

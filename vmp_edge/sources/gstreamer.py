@@ -15,6 +15,7 @@ from io import BufferedReader
 import cv2
 
 from ..errors import MissingDependencyError, SourceError
+from ..masking import masked, without_secrets
 from .base import Frame, Source
 from .capture import open_capture
 from .y4m import Y4mReader
@@ -53,6 +54,7 @@ class GstLaunchSource:
 
     def __init__(self, pipeline: str) -> None:
         self.name = "pipeline"
+        self._pipeline = pipeline
         self.live = True
         self.frame_count: int | None = None
         self._process, self._pipe = _launch(pipeline)
@@ -66,7 +68,7 @@ class GstLaunchSource:
             self._finish()
             self._pipe.close()
             raise SourceError(
-                f"the pipeline gives no frames ({self._complaint() or 'it said nothing'}): {pipeline}"
+                f"the pipeline gives no frames ({self._complaint() or 'it said nothing'}): {masked(pipeline)}"
             ) from error
         self.fps: float | None = self._reader.fps
 
@@ -110,7 +112,7 @@ class GstLaunchSource:
         self._listener.join(timeout=1.0)
         lines = [line for line in self._errors if line]
         errors = [line for line in lines if "ERROR" in line or "WARNING" in line or "erroneous" in line]
-        return (errors or lines or [""])[0][:200]
+        return without_secrets((errors or lines or [""])[0], self._pipeline)[:200]
 
     def _finish(self) -> int:
         """Wait for the process to end, and return its exit code. End it if this source is closed, or after 2 seconds.
@@ -138,7 +140,7 @@ def _launch(pipeline: str) -> tuple[subprocess.Popen[bytes], BufferedReader]:
     try:
         elements = shlex.split(pipeline)
     except ValueError as error:
-        raise SourceError(f"the pipeline cannot be split into words ({error}): {pipeline}") from error
+        raise SourceError(f"the pipeline cannot be split into words ({error}): {masked(pipeline)}") from error
     # The frames have a pipe of their own, because GStreamer's elements print to the standard output as they like.
     read_end, write_end = os.pipe()
     # With sync=true a pipeline that reads a file runs at the file's rate, so that its timestamps are right too.

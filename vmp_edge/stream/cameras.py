@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from ..errors import UsageError, VmpError
-from ..masking import masked
+from ..masking import masked, without_secrets
 from ..recognizer import Prediction, Recognizer
 from ..sources import Frame, Message, Paced, Source, open_source
 from .capture import CaptureRun
@@ -232,7 +232,7 @@ class Cameras:
             text = str(error) if isinstance(error, VmpError) else f"{type(error).__name__}: {error}"
             if not run.stopped:
                 camera.error = error
-            self._settle(camera, run, "failed", text)
+            self._settle(camera, run, "failed", without_secrets(text, camera.source))
 
     def _play(self, camera: Camera, run: CaptureRun) -> bool:
         """Take a source's frames to its end. Return True if the source is a file, which can be played again."""
