@@ -44,18 +44,26 @@ class Retrying:
         opener: Opens the source.
         tell: Called with a message when the source vanishes, is tried again, and is back.
         pauses: The pauses before the source is tried again.
+        closed: Set when the source is closed. `opener` can look at it to end the waiting for a source that hangs.
 
     Raises:
         SourceError: The source cannot be opened for the first time.
     """
 
-    def __init__(self, name: str, opener: Callable[[], Source], tell: Message, pauses: Pauses) -> None:
+    def __init__(
+        self,
+        name: str,
+        opener: Callable[[], Source],
+        tell: Message,
+        pauses: Pauses,
+        closed: threading.Event | None = None,
+    ) -> None:
         self.name = name
         self.live = True
         self.frame_count: int | None = None
         self._opener = opener
         self._tell = tell
-        self._closed = threading.Event()
+        self._closed = closed or threading.Event()
         self._swapping = threading.Lock()
         self._pauses = pauses
         self._wait = pauses.first
@@ -107,7 +115,8 @@ class Retrying:
             try:
                 source = self._opener()
             except SourceError as error:
-                self._tell(f"{error}; trying again in {self._wait:g} s")
+                if not self._closed.is_set():
+                    self._tell(f"{error}; trying again in {self._wait:g} s")
                 continue
             with self._swapping:
                 self._source = source

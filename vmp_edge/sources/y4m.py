@@ -17,6 +17,7 @@ from .yuv import Chroma, to_bgr
 # Pixels of the picture for each pixel of chroma, across and down, by the beginning of the chroma tag.
 _CHROMA: dict[str, Chroma] = {"420": (2, 2), "422": (2, 1), "444": (1, 1), "411": (4, 1), "mono": None}
 _SAME_AS_420 = frozenset({"420jpeg", "420paldv", "420mpeg2"})  # chroma lies elsewhere by a fraction of a pixel
+MAGIC = b"YUV4MPEG2 "  # what a stream begins with
 _LONGEST_HEADER = 1024  # bytes
 
 
@@ -43,7 +44,7 @@ class Y4mReader:
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         header = stream.readline(_LONGEST_HEADER)
-        if not header.startswith(b"YUV4MPEG2 ") or not header.endswith(b"\n"):
+        if not header.startswith(MAGIC) or not header.endswith(b"\n"):
             raise SourceError("no YUV4MPEG2 header")
         words = header.decode("ascii", "replace").split()[1:]
         tags = {word[:1]: word[1:] for word in words if word[0] != "X"}
