@@ -18,7 +18,7 @@ from .images import ImageFolder
 from .paced import Paced
 from .pipe import open_pipe
 from .raw import RawFormat
-from .retrying import DEFAULT_PAUSES, Pauses, Retrying
+from .retrying import DEFAULT_PAUSES, Pauses, Retrying, open_when_there
 from .stdin import StdinSource
 from .url import open_url
 from .y4m import Y4mReader
@@ -37,6 +37,7 @@ __all__ = [
     "Y4mReader",
     "is_live_address",
     "open_source",
+    "open_when_there",
     "quieten_opencv",
 ]
 

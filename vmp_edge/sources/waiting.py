@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ..errors import SourceError
-from .base import Message
+from .base import Message, Source
 
 _SLICE = 0.05  # seconds within which a signal, or closing, is noticed
 _SILENCE = 10.0  # seconds after which the user is told that the source does not answer
@@ -66,6 +66,13 @@ def in_background(
     except BaseException:  # also an interrupt
         running.abandon()
         raise
+
+
+def close_in_background(source: Source) -> threading.Thread:
+    """Close a source in a thread of its own, because the source may hang. Return the thread."""
+    thread = threading.Thread(target=source.close, name="vmp-edge closing", daemon=True)
+    thread.start()
+    return thread
 
 
 class _Running(Generic[T]):
