@@ -21,7 +21,7 @@ from .session import Session
 from .summary import Summary
 from .view import View, open_display
 
-_CLOSING_TIMEOUT = 0.5  # seconds that the end of the source is waited for; if it hangs, it is left behind
+_CLOSING_TIMEOUT = 0.2  # seconds that the end of the source is waited for; if it hangs, it is left behind
 
 def play(
     options: Options,

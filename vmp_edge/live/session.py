@@ -26,7 +26,7 @@ from .view import View
 
 _TICK = 0.05  # seconds within which a key press or Ctrl-C is noticed while no frames come
 _SILENCE = 5.0  # seconds without a frame after which an event that goes on counts as ended
-_JOIN_TIMEOUT = 1.0  # seconds that the end of the capture thread is waited for; if the source hangs, it is left behind
+_JOIN_TIMEOUT = 0.8  # seconds that the end of the capture thread is waited for; if the source hangs, it is left behind
 
 
 class Session:

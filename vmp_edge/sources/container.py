@@ -56,11 +56,12 @@ class ContainerReader:
         self.fps: float | None = None
         self.time = 0.0
         self._errors = av.error.FFmpegError
-        source = _spooled(stream) if _index_comes_last(stream) else _Adapter(stream)
+        self._adapter = _Adapter(stream)
         try:
-            self._container: Any = av.open(source)
+            self._container: Any = av.open(_spooled(stream) if _index_comes_last(stream) else self._adapter)
             video = self._container.streams.video[0]
         except (self._errors, IndexError, ValueError) as error:
+            self._adapter.check()
             raise SourceError("and no video that FFmpeg can read") from error
         rate = float(video.average_rate or video.guessed_rate or 0)
         self.fps = rate if 0 < rate <= 1000 else None
@@ -70,6 +71,7 @@ class ContainerReader:
     def read(self) -> npt.NDArray[np.uint8] | None:
         """Return the next picture that can be decoded, uint8 (H, W, 3) BGR, or None at the end."""
         frame = next(self._frames, None)
+        self._adapter.check()
         if frame is None:
             return None
         step = 1 / (self.fps or USUAL_FPS)
@@ -99,13 +101,28 @@ class ContainerReader:
 
 
 class _Adapter:
-    """What PyAV takes for a file, without waiting until all bytes that it asks for are there."""
+    """What PyAV takes for a file. It does not wait until all bytes that PyAV asks for are there.
+
+    PyAV would lose an interrupt that comes while it reads. So the file ends for PyAV, and `check` raises the interrupt.
+    """
 
     def __init__(self, stream: _Input) -> None:
         self._stream = stream
+        self._failure: BaseException | None = None
 
     def read(self, size: int) -> bytes:
-        return self._stream.read(size) or b""
+        if self._failure is not None:
+            return b""
+        try:
+            return self._stream.read(size) or b""
+        except BaseException as error:
+            self._failure = error
+            return b""
+
+    def check(self) -> None:
+        """Raise the failure or the interrupt that ended the reading, if any."""
+        if self._failure is not None:
+            raise self._failure
 
 
 def _index_comes_last(stream: _Input) -> bool:

@@ -21,7 +21,7 @@ from .turns import Turns
 
 State = Literal["stopped", "opening", "running", "lost", "ended", "failed"]
 
-_JOIN_TIMEOUT = 1.0  # seconds that `stop` waits for the capture threads; those whose camera hangs are left behind
+_JOIN_TIMEOUT = 0.8  # seconds that `stop` waits for the capture threads; those whose camera hangs are left behind
 
 
 class Camera:
@@ -175,7 +175,7 @@ class Cameras:
                 self._scheduler.start()
 
     def stop(self, index: int | None = None) -> None:
-        """Stop a camera, or all of them, and wait until the source is closed (at most 1 s, if it hangs).
+        """Stop a camera, or all of them, and wait until the source is closed (or for 0.8 s, if it hangs).
 
         Args:
             index: Number of the camera. None stops all.
