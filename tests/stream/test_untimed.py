@@ -56,7 +56,7 @@ def test_frames_are_counted_by_the_rate_of_their_source(timed, video):
             np.testing.assert_array_equal(counted.scores, expected.scores)
     counting.reset()
     assert counting.push(frames[0]) is None, "after a reset, time starts again"
-    assert counting.push(frames[0], 5.0) is None, "a timestamp counts more than the rate"
+    assert counting.push(frames[0], 5.0).timestamp == 5.0, "a timestamp counts more than the rate"
 
 
 def test_frames_without_times_are_refused_where_the_windows_need_them(timed):

@@ -147,7 +147,7 @@ class GstLaunchSource:
         """
         if self._closed:
             self._process.terminate()
-        for seconds in (0.5 if self._closed else 2.0, 0.5):
+        for seconds in (0.3 if self._closed else 2.0, 0.3):
             try:
                 return self._process.wait(seconds)
             except subprocess.TimeoutExpired:

@@ -98,7 +98,10 @@ class PipeSource:
             return RawReader(cast(IO[bytes], io.BufferedReader(self._input, 1 << 16)), form)
         if self._input.peek(len(MAGIC)) == MAGIC:
             return Y4mReader(cast(IO[bytes], io.BufferedReader(self._input, 1 << 16)))
-        advice = "for raw frames, say raw:WIDTHxHEIGHT:PIXELS:FPS"
+        form_of_raw = "raw:WIDTHxHEIGHT:PIXELS:FPS"
+        advice = f"for raw frames, say {form_of_raw}"
+        if self._input.owned:  # a named pipe
+            advice = f"raw frames go to the standard input, as {form_of_raw}"
         if not self._input.peek(1):
             raise SourceError(f"{self.name} is no YUV4MPEG2 (it is empty): {advice}")
         try:
@@ -141,11 +144,14 @@ class InterruptibleReader(io.RawIOBase):
     Args:
         descriptor: The file descriptor.
         owned: Whether `end` closes the descriptor.
+
+    Attributes:
+        ended: Whether the reading has ended.
     """
 
     def __init__(self, descriptor: int, owned: bool = False) -> None:
         self._descriptor = descriptor
-        self._owned = owned
+        self.owned = owned
         self._can_block = not stat.S_ISREG(os.fstat(descriptor).st_mode)
         self._end_reader, self._end_writer = os.pipe()
         self._ahead = b""  # bytes that `peek` has read
@@ -175,7 +181,7 @@ class InterruptibleReader(io.RawIOBase):
             return
         self.ended = True
         os.close(self._end_writer)  # from now on, polling the other end returns at once
-        if self._owned:
+        if self.owned:
             with self._reading:
                 os.close(self._descriptor)
 
