@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import RUN, start
 
-# An OpenCV whose camera 0 hangs when it is opened, and camera 1 when it is read, in C code that Python cannot interrupt.
+# An OpenCV whose camera 0 hangs when it is opened, and camera 1 when it is read: in C code, which no signal ends.
 CAMERAS = """
 import ctypes, sys, cv2, numpy
 

@@ -90,7 +90,7 @@ def test_frames_come_while_the_file_is_still_being_written(fifo):
 def test_a_pipe_without_a_video_is_refused_in_one_line(fifo, content):
     pytest.importorskip("av", reason="needs PyAV")
     write_later(fifo, content)
-    with pytest.raises(SourceError, match="the pipe .* no YUV4MPEG2") as caught:
+    with pytest.raises(SourceError, match=r"the pipe .* no YUV4MPEG2") as caught:
         open_source(str(fifo))
     assert "\n" not in str(caught.value)
 

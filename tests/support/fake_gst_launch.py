@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import time
+from pathlib import Path
 
 what = sys.argv[2]
 fd = int(re.search(r"fd=(\d+)", " ".join(sys.argv)).group(1))
@@ -22,10 +23,10 @@ with os.fdopen(fd, "wb") as out:
     if what == "hang":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if "NOTE" in os.environ:  # where the test looks for its number
-            note = os.environ["NOTE"]
-            with open(f"{note}.part", "w") as file:
-                file.write(str(os.getpid()))
-            os.rename(f"{note}.part", note)
+            note = Path(os.environ["NOTE"])
+            part = note.with_suffix(".part")
+            part.write_text(str(os.getpid()))
+            part.rename(note)
         time.sleep(3600)
     if what == "full":
         name = re.search(r"y4menc name=(\w+)", " ".join(sys.argv)).group(1)

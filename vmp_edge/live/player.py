@@ -23,6 +23,7 @@ from .view import View, open_display
 
 _CLOSING_TIMEOUT = 0.2  # seconds that the end of the source is waited for; if it hangs, it is left behind
 
+
 def play(
     options: Options,
     on_prediction: Callable[[Prediction, float], None],

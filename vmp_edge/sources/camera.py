@@ -30,7 +30,7 @@ def is_camera(text: str) -> bool:
     if text.isdecimal() or text.startswith(BY_NAME):
         return True
     try:
-        return stat.S_ISCHR(os.stat(text).st_mode)
+        return stat.S_ISCHR(Path(text).stat().st_mode)
     except (OSError, ValueError):
         return re.fullmatch(r"/dev/(?!fd/|shm/|std)[^!\s]+", text) is not None
 

@@ -126,7 +126,9 @@ class GstLaunchSource:
         if self._closed or (code == 0 and failure is None):
             return None
         complaint = self._messages.complaint() or str(failure or "it said nothing")
-        ending = "did not end" if code is None else f"ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
+        ending = "does not end"
+        if code is not None:
+            ending = f"ended with signal {-code}" if code < 0 else f"ended with exit code {code}"
         raise SourceError(f"the pipeline {ending} ({complaint})") from failure
 
     def close(self) -> None:

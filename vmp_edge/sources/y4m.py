@@ -127,7 +127,8 @@ class _Format:
         Raises:
             SourceError: This reader does not know the tag.
         """
-        match = re.fullmatch(r"(420|422|444|411)(?:p(\d+))?(alpha)?|(mono)(\d+)?", "420" if tag in _SAME_AS_420 else tag)
+        name = "420" if tag in _SAME_AS_420 else tag
+        match = re.fullmatch(r"(420|422|444|411)(?:p(\d+))?(alpha)?|(mono)(\d+)?", name)
         depth = int(match[2] or match[5] or 8) if match else 0
         if match is None or not 8 <= depth <= 16:
             raise SourceError(f"unsupported YUV4MPEG2 format C{tag[:20]}: add -pix_fmt yuv420p to FFmpeg's options")

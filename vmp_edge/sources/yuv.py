@@ -60,7 +60,8 @@ def _to_full_range(
     """Return a plane in 8 bits and full range."""
     if depth == 8 and full_range:
         return np.ascontiguousarray(plane, np.uint8)
-    return _table(depth, full_range, span)[np.minimum(plane, (1 << depth) - 1)]
+    result: npt.NDArray[np.uint8] = _table(depth, full_range, span)[np.minimum(plane, (1 << depth) - 1)]
+    return result
 
 
 @lru_cache(maxsize=8)
