@@ -16,9 +16,10 @@ from .capture import open_capture, quieten_opencv
 from .gstreamer import is_pipeline, open_pipeline
 from .images import ImageFolder
 from .paced import Paced
+from .patience import open_when_there
 from .pipe import open_pipe
 from .raw import RawFormat
-from .retrying import DEFAULT_PAUSES, Pauses, Retrying, open_when_there
+from .retrying import DEFAULT_PAUSES, Pauses, Retrying
 from .stdin import StdinSource
 from .url import open_url
 from .y4m import Y4mReader
@@ -79,12 +80,12 @@ def open_source(
     closed = cancelled or threading.Event()
     if is_camera(text):
         name = f"camera {text.removeprefix('camera:')}"
-        return Retrying(name, lambda: open_camera(text, tell, closed), tell, pauses, closed)
+        return Retrying(name, lambda: open_camera(text, tell, closed), tell, pauses, closed.set)
     if text == "-" or text.startswith("raw:"):
-        return StdinSource(None if text == "-" else RawFormat.parse(text), fps)
+        return StdinSource(None if text == "-" else RawFormat.parse(text), fps, cancelled=closed)
     path = _path(text)
     if is_pipeline(text) and not _exists(path):
-        return Retrying("pipeline", lambda: open_pipeline(text, tell, closed), tell, pauses, closed)
+        return Retrying("pipeline", lambda: open_pipeline(text, tell, closed), tell, pauses, closed.set)
     if _is_url(text):
         return open_url(text, tell, pauses)
     return _open_path(path, fps, tell, closed)

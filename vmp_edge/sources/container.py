@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any, Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +15,7 @@ from ..errors import MissingDependencyError, SourceError
 from ..installation import install_command
 from .base import USUAL_FPS
 
+_TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 _PIECE = 1 << 16  # bytes
 _LONGEST_HEADER = 1 << 16  # bytes; where an MP4 file's index is looked for
 _SMALL_BOXES = frozenset({b"ftyp", b"free", b"skip", b"wide", b"uuid"})
@@ -58,7 +60,9 @@ class ContainerReader:
         self._errors = av.error.FFmpegError
         self._adapter = _Adapter(stream)
         try:
-            self._container: Any = av.open(_spooled(stream) if _index_comes_last(stream) else self._adapter)
+            self._container: Any = av.open(
+                _spooled(stream) if _index_comes_last(stream) else self._adapter, metadata_errors="replace"
+            )
             video = self._container.streams.video[0]
         except (self._errors, IndexError, ValueError) as error:
             self._adapter.check()
@@ -82,7 +86,8 @@ class ContainerReader:
             seconds = self.time + step if frame.time is None else frame.time - self._first
             self.time = seconds if seconds > self.time else self.time + step
         image: npt.NDArray[np.uint8] = frame.to_ndarray(format="bgr24")
-        return image
+        turn = _TURNS.get(round(getattr(frame, "rotation", 0)) % 360)  # as phones note it in their videos
+        return image if turn is None else np.asarray(cv2.rotate(image, turn), np.uint8)
 
     def _decode(self, video: Any) -> Iterator[Any]:
         """Give the frames that can be decoded, and pass over the others."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import SourceError
 from .base import USUAL_FPS, Frame
-from .capture import as_bgr, quieten_opencv
+from .capture import quieten_opencv
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -61,7 +61,7 @@ class ImageFolder:
             image = None
         if image is None:
             raise SourceError(f"{path} cannot be read as a picture: take it out of the folder")
-        return Frame(as_bgr(image), timestamp)
+        return Frame(np.asarray(image, np.uint8), timestamp)
 
     def close(self) -> None:
         """Close the source."""

@@ -21,6 +21,9 @@ from .waiting import wait
 from .y4m import MAGIC, Y4mReader
 
 
+_SLICE_MS = 200  # within which a reader notices that it was cancelled
+
+
 class _Reader(Protocol):
     """Gives the pictures in a stream of bytes.
 
@@ -49,18 +52,25 @@ class PipeSource:
             describe themselves.
         fps: Frames per second, if the format does not give them. None takes 30.
         owned: Whether the descriptor is closed with the source.
+        cancelled: Another thread may set this to close the source, also while it is being opened.
 
     Raises:
         SourceError: The pipe does not begin with YUV4MPEG2 or a video if it should.
     """
 
     def __init__(
-        self, descriptor: int, name: str, form: RawFormat | None, fps: float | None = None, owned: bool = False
+        self,
+        descriptor: int,
+        name: str,
+        form: RawFormat | None,
+        fps: float | None = None,
+        owned: bool = False,
+        cancelled: threading.Event | None = None,
     ) -> None:
         self.name = name
         self.live = False
         self.frame_count: int | None = None
-        self._input = InterruptibleReader(descriptor, owned)
+        self._input = InterruptibleReader(descriptor, owned, cancelled)
         try:
             self._reader = self._make_reader(form)
         except BaseException:
@@ -133,7 +143,7 @@ def open_pipe(path: Path, fps: float | None, tell: Message, cancelled: threading
     except BaseException:
         os.close(descriptor)
         raise
-    return PipeSource(descriptor, f"the pipe {path}", None, fps, owned=True)
+    return PipeSource(descriptor, f"the pipe {path}", None, fps, owned=True, cancelled=cancelled)
 
 
 class InterruptibleReader(io.RawIOBase):
@@ -144,19 +154,23 @@ class InterruptibleReader(io.RawIOBase):
     Args:
         descriptor: The file descriptor.
         owned: Whether `end` closes the descriptor.
-
-    Attributes:
-        ended: Whether the reading has ended.
+        cancelled: Another thread may set this, too, to end the reading.
     """
 
-    def __init__(self, descriptor: int, owned: bool = False) -> None:
+    def __init__(self, descriptor: int, owned: bool = False, cancelled: threading.Event | None = None) -> None:
         self._descriptor = descriptor
         self.owned = owned
         self._can_block = not stat.S_ISREG(os.fstat(descriptor).st_mode)
         self._end_reader, self._end_writer = os.pipe()
         self._ahead = b""  # bytes that `peek` has read
         self._reading = threading.Lock()
-        self.ended = False
+        self._ended = False
+        self._cancelled = cancelled or threading.Event()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the reading was ended."""
+        return self._ended or self._cancelled.is_set()
 
     def readable(self) -> bool:
         """Return True: `io.BufferedReader` asks."""
@@ -177,9 +191,9 @@ class InterruptibleReader(io.RawIOBase):
 
     def end(self) -> None:
         """End the reading: a read that waits, and every later one, comes to the end of the file."""
-        if self.ended:
+        if self._ended:
             return
-        self.ended = True
+        self._ended = True
         os.close(self._end_writer)  # from now on, polling the other end returns at once
         if self.owned:
             with self._reading:
@@ -199,7 +213,8 @@ class InterruptibleReader(io.RawIOBase):
                 poll.register(self._end_reader, select.POLLIN)
                 if self._can_block:
                     poll.register(self._descriptor, select.POLLIN)
-                    poll.poll()
+                    if not poll.poll(_SLICE_MS):
+                        continue
                 if self.ended:
                     break
                 try:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import SourceError, UsageError
-from .base import AddressError, Frame, Message, Source
+from .base import Frame, Message, Source
 
 
 @dataclass(frozen=True)
@@ -34,41 +34,6 @@ class Pauses:
 DEFAULT_PAUSES = Pauses()
 
 
-def open_when_there(
-    opener: Callable[[], Source], name: str, tell: Message, pauses: Pauses, cancelled: threading.Event
-) -> Source:
-    """Open a source that may not be there yet, again and again until it is.
-
-    Args:
-        opener: Opens the source.
-        name: The source's name for messages.
-        tell: Called with a message when the source cannot be opened, and when it is there at last.
-        pauses: The pauses before the source is tried again.
-        cancelled: Ends the waiting when it is set.
-
-    Raises:
-        AddressError: The address is wrong, so that there will never be such a source.
-        SourceError: The waiting was ended.
-    """
-    pause, tried = pauses.first, False
-    while True:
-        try:
-            source = opener()
-        except AddressError:
-            raise
-        except SourceError as error:
-            if cancelled.is_set():
-                raise
-            tell(f"{error}; trying again in {pause:g} s")
-            if cancelled.wait(pause):
-                raise
-            pause, tried = min(2 * pause, pauses.longest), True
-        else:
-            if tried:
-                tell(f"{name} is there")
-            return source
-
-
 class Retrying:
     """A live source that is opened again, after growing pauses, when it vanishes.
 
@@ -79,7 +44,7 @@ class Retrying:
         opener: Opens the source.
         tell: Called with a message when the source vanishes, is tried again, and is back.
         pauses: The pauses before the source is tried again.
-        closed: Set when the source is closed. `opener` can look at it to end the waiting for a source that hangs.
+        cancel: Called when this source is closed, so that the opener returns at once if it is waiting.
 
     Raises:
         SourceError: The source cannot be opened for the first time.
@@ -91,14 +56,15 @@ class Retrying:
         opener: Callable[[], Source],
         tell: Message,
         pauses: Pauses,
-        closed: threading.Event | None = None,
+        cancel: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self.live = True
         self.frame_count: int | None = None
         self._opener = opener
         self._tell = tell
-        self._closed = closed or threading.Event()
+        self._cancel = cancel
+        self._closed = threading.Event()
         self._swapping = threading.Lock()
         self._pauses = pauses
         self._wait = pauses.first
@@ -129,6 +95,7 @@ class Retrying:
     def close(self) -> None:
         """Close the source. A `read` that waits returns."""
         self._closed.set()
+        self._cancel()
         with self._swapping:
             if self._source is not None:
                 self._source.close()
