@@ -124,6 +124,29 @@ def test_closing_ends_a_read_that_waits_for_a_named_pipe(fifo):
     writer.join(timeout=60)
 
 
+def test_the_wait_for_the_rest_of_a_header_can_be_ended(fifo):
+    pytest.importorskip("av", reason="needs PyAV")
+    cancelled, opened = threading.Event(), threading.Event()
+
+    def write():
+        with fifo.open("wb") as file:
+            file.write(b"\x1aE\xdf\xa3")  # a Matroska file begins in this way
+            file.flush()
+            opened.wait(60)
+
+    def opening():
+        with pytest.raises(SourceError):
+            open_source(str(fifo), cancelled=cancelled)
+
+    threading.Thread(target=write, daemon=True).start()
+    thread = threading.Thread(target=opening)
+    thread.start()
+    cancelled.set()
+    thread.join(timeout=60)
+    opened.set()
+    assert not thread.is_alive()
+
+
 def test_the_wait_for_a_writer_can_be_ended(fifo):
     cancelled = threading.Event()
     errors = []

@@ -3,7 +3,7 @@
 
 endless: a frame every 10 ms; N (a number): so many frames, then exit 0; torn: half a frame, exit 0; noise: no
 YUV4MPEG at all; fail: an error, exit 1; wrong: an error in the pipeline, exit 1; odd: 3x5 pixels, packed; full: a frame
-whose caps say that it has full range; hang: nothing at all, for ever.
+whose caps say that it has full range; hang: nothing at all, for ever; later: an error until the file $NOTE exists.
 """
 
 import os
@@ -18,6 +18,8 @@ fd = int(re.search(r"fd=(\d+)", " ".join(sys.argv)).group(1))
 with os.fdopen(fd, "wb") as out:
     if what == "fail":
         sys.exit("ERROR: from element /GstPipeline:pipeline0/GstFail: it failed")
+    if what == "later" and not Path(os.environ["NOTE"]).exists():
+        sys.exit("ERROR: from element /GstPipeline:pipeline0/GstLater: it is off")
     if what == "wrong":
         sys.exit('WARNING: erroneous pipeline: no element "wrong"')
     if what == "hang":
@@ -39,10 +41,10 @@ with os.fdopen(fd, "wb") as out:
     out.write(f"YUV4MPEG2 C420 W{width} H{height} Ip F25:1 A1:1\n".encode())
     luma = bytes([16 if what == "full" else 128]) * (width * height)
     chroma = ((height + 1) // 2) * ((width + 1) // 2)
-    count = 10**9 if what == "endless" else 2 if what in ("odd", "torn", "full") else int(what)
+    count = 10**9 if what in ("endless", "later") else 2 if what in ("odd", "torn", "full") else int(what)
     for index in range(count):
         frame = b"FRAME\n" + luma + bytes([128]) * (2 * chroma)
         out.write(frame[: len(frame) // 2] if what == "torn" and index else frame)
         out.flush()
-        if what == "endless":
+        if what in ("endless", "later"):
             time.sleep(0.01)
