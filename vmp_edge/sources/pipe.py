@@ -20,7 +20,6 @@ from .raw import RawFormat, RawReader
 from .waiting import wait
 from .y4m import MAGIC, Y4mReader
 
-
 _SLICE_MS = 200  # within which a reader notices that it was cancelled
 
 
