@@ -11,6 +11,7 @@ from ..events.detector import Event
 from ..events.watch import Watch
 from ..recognizer import Prediction, Recognizer, load
 from ..sources import USUAL_FPS, Paced, Source, open_source
+from ..sources.waiting import close_in_background
 from ..stream.governor import Decision
 from ..stream.stream import Stream
 from ..stream.variants import load_variants
@@ -19,6 +20,8 @@ from .options import Options
 from .session import Session
 from .summary import Summary
 from .view import View, open_display
+
+_CLOSING_TIMEOUT = 0.2  # seconds that the end of the source is waited for; if it hangs, it is left behind
 
 
 def play(
@@ -47,7 +50,7 @@ def play(
     with contextlib.ExitStack() as stack:
         recognizer = stack.enter_context(load(options.bundle, options.threads, options.gallery, options.threshold))
         source = open_source(options.source, on_message, fps=options.source_fps)
-        stack.callback(source.close)
+        stack.callback(lambda: close_in_background(source).join(_CLOSING_TIMEOUT))
         display = None
         if not options.headless:
             display = open_display(f"vmp-edge: {recognizer.manifest.name}", on_message)

@@ -9,10 +9,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import SourceError
+
 Message = Callable[[str], None]  # takes a line of text for the user
 
 LARGEST_SIDE = 16384  # pixels; a larger width or height is taken for a mistake
 USUAL_FPS = 30.0  # assumed for a source that does not give its frame rate
+
+
+class AddressError(SourceError):
+    """The address of a source is wrong, so that it is of no use to try again."""
 
 
 @dataclass(frozen=True)

@@ -44,17 +44,26 @@ class Retrying:
         opener: Opens the source.
         tell: Called with a message when the source vanishes, is tried again, and is back.
         pauses: The pauses before the source is tried again.
+        cancel: Called when this source is closed, so that the opener returns at once if it is waiting.
 
     Raises:
         SourceError: The source cannot be opened for the first time.
     """
 
-    def __init__(self, name: str, opener: Callable[[], Source], tell: Message, pauses: Pauses) -> None:
+    def __init__(
+        self,
+        name: str,
+        opener: Callable[[], Source],
+        tell: Message,
+        pauses: Pauses,
+        cancel: Callable[[], None] = lambda: None,
+    ) -> None:
         self.name = name
         self.live = True
         self.frame_count: int | None = None
         self._opener = opener
         self._tell = tell
+        self._cancel = cancel
         self._closed = threading.Event()
         self._swapping = threading.Lock()
         self._pauses = pauses
@@ -86,6 +95,7 @@ class Retrying:
     def close(self) -> None:
         """Close the source. A `read` that waits returns."""
         self._closed.set()
+        self._cancel()
         with self._swapping:
             if self._source is not None:
                 self._source.close()
@@ -107,7 +117,8 @@ class Retrying:
             try:
                 source = self._opener()
             except SourceError as error:
-                self._tell(f"{error}; trying again in {self._wait:g} s")
+                if not self._closed.is_set():
+                    self._tell(f"{error}; trying again in {self._wait:g} s")
                 continue
             with self._swapping:
                 self._source = source
