@@ -68,9 +68,9 @@ class StageTimer(Stages):
     seconds: ClassVar[dict[str, float]] = {}
 
     @contextmanager
-    def __call__(self, what: str, bars: bool = False) -> Iterator[None]:
+    def __call__(self, what: str) -> Iterator[None]:
         started = cpu_seconds()
-        with super().__call__(what, bars):
+        with super().__call__(what):
             yield
         self.seconds[what.split()[0]] = cpu_seconds() - started
 

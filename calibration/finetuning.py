@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Interpreter, Node
 
 from vmp_edge.errors import UsageError
+from vmp_edge.progress import part
 
 from .decoding import Progress
 from .distillation import features_loss, predictions_loss
@@ -92,7 +93,8 @@ def finetune(
     for name, value in weights.items():
         owner, _, last = name.rpartition(".")
         setattr(module.get_submodule(owner), last, torch.nn.Parameter(value.detach(), requires_grad=False))
-    return torch.export.export(module, tuple(program.example_inputs[0]), strict=False)
+    with part("export"):
+        return torch.export.export(module, tuple(program.example_inputs[0]), strict=False)
 
 
 def _batches(inputs: Sequence[Tensor], schedule: Schedule) -> Iterator[list[Tensor]]:

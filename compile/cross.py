@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.machine import host_machine
+from vmp_edge.progress import part
 from vmp_edge.runtimes.building import cache_folder
 from vmp_edge.runtimes.executorch.library import build_library
 
@@ -66,7 +67,8 @@ def from_wheels(
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         pip += ["--only-binary=:all:", "--platform", f"{PLATFORM}_{machine}", "--retries", "1", "--timeout", "15"]
         pip += ["--dest", temporary, *(f"{package}=={version}" for package, version in versions.items())]
-        process = subprocess.run(pip, capture_output=True, text=True, check=False)
+        with part(f"download the wheels for {machine}"):
+            process = subprocess.run(pip, capture_output=True, text=True, check=False)
         wheels = sorted(Path(temporary).glob("*.whl"))
         if process.returncode or len(wheels) != len(versions):
             names = " and ".join(versions)

@@ -114,14 +114,17 @@ class Lowering:
     Attributes:
         lower: Lowers a program.
         check: Raises `MissingDependencyError` if a library or a compiler is missing that `lower` will need for a target
-            in a precision. A build calls it before anything is loaded.
+            in a precision, with all that is missing in its text. A build calls it before anything is loaded.
         tune: Times variants of a program's kernels on this machine and keeps the best for later builds; None if the
             engine has nothing to tune.
+        check_tuning: Raises a `VmpError` if the tuning log of a target cannot be read or, if the second argument is
+            true, if this machine cannot tune for the target.
     """
 
     lower: Lower
     check: Callable[[Target, str], None] = lambda target, precision: None
     tune: Callable[[ExportedProgram, Target], None] | None = None
+    check_tuning: Callable[[Target, bool], None] = lambda target, tune: None
 
 
 def find(engine: str) -> Lowering:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from vmp_edge.calibration.decoding import Video
 from vmp_edge.engines import Engine
 from vmp_edge.errors import BuildError
 from vmp_edge.formatting import number, plain
+from vmp_edge.progress import Step, part
 
 from .precision import Cosine, Difference, Precision, find
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 Logits = npt.NDArray[np.float32]
 Features = npt.NDArray[np.float32]
+T = TypeVar("T")
 
 # How far a quantised bundle's logits may differ on another machine, where sums round differently, as a share of their
 # spread.
@@ -71,8 +73,10 @@ def measure(
     compared = _clips(bundle, precision, clips, videos)
     classes = len(manifest.labels)
     try:
-        expected, expected_features = _run_source(model, compared)
-        outputs = np.concatenate([engine.run(video) for video in compared])
+        with part("the source model", len(compared), "clips") as step:
+            expected, expected_features = _run_source(model, compared, step)
+        with part("the bundle", len(compared) + 1, "clips") as step:
+            outputs = np.concatenate([_counted(engine.run(video), step) for video in compared])
         check = engine.run(manifest.preprocessing.clip(check_clip(CHECK_SEED, manifest.frames, manifest.image_size)))[0]
     finally:
         engine.close()
@@ -100,11 +104,17 @@ def _clips(bundle: Bundle, precision: Precision, clips: int, videos: Sequence[Vi
     return scenes if precision.is_quantised else scenes + [_random_video(seed, bundle) for seed in range(clips)]
 
 
-def _run_source(model: VideoMamba, videos: Sequence[Video]) -> tuple[Logits, Features]:
+def _counted(result: T, step: Step) -> T:
+    """Count a clip that was run, and return its result."""
+    step.advance()
+    return result
+
+
+def _run_source(model: VideoMamba, videos: Sequence[Video], step: Step) -> tuple[Logits, Features]:
     import torch
 
     with torch.no_grad():
-        features = torch.cat([model.forward_features(torch.from_numpy(video)) for video in videos])
+        features = torch.cat([_counted(model.forward_features(torch.from_numpy(video)), step) for video in videos])
         return model.head(features).numpy(), features.numpy()
 
 

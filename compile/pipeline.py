@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from vmp_edge.calibration.measure import Subject, check_labels
 from vmp_edge.calibration.report import Report
 from vmp_edge.errors import MissingDependencyError, UsageError, VmpError
 from vmp_edge.machine import host_machine
+from vmp_edge.progress import Step, note, part
 
-from . import parity, quantised, source, subjects, variants
+from . import needs, notes, parity, quantised, source, subjects, variants
 from . import precision as precisions
 from .lowering import Exported, Lowered, Prepared
 from .precision import Precision
@@ -48,23 +48,15 @@ class Stages:
         self.total, self.number = total, 0
 
     @contextmanager
-    def __call__(self, what: str, bars: bool = False) -> Iterator[None]:
+    def __call__(self, what: str) -> Iterator[None]:
         """Run one stage.
 
         Args:
             what: The stage's name.
-            bars: Whether the stage shows progress bars; then its end is reported on a line of its own.
         """
         self.number += 1
-        title = f"[{self.number}/{self.total}] {what}"
-        print(f"{title} ...", end="\n" if bars else "", file=sys.stderr, flush=True)
-        start, begin = time.perf_counter(), title if bars else ""
-        try:
+        with Step(f"[{self.number}/{self.total}] {what}"):
             yield
-        except BaseException:
-            print(f"{begin} failed", file=sys.stderr, flush=True)
-            raise
-        print(f"{begin} {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
 
 
 def build(request: Request, progress: Progress | None = None, stages: type[Stages] = Stages) -> Bundle:
@@ -84,6 +76,8 @@ def build(request: Request, progress: Progress | None = None, stages: type[Stage
             than the request allows, or cannot be written. Nothing is left behind.
     """
     order = request.checked()
+    for text in notes.of(order):
+        note(f"vmp-edge: {text}")
     with tempfile.TemporaryDirectory() as scratch:
         with staged_bundle(order.output) as staging:
             # Which variants are cheaper shows only on the model: it is loaded ahead of the stages.
@@ -125,12 +119,13 @@ class Build:
         plan, precision = self.order.plan, self.order.precision
         stage = self.stages(4 if plan is None else 6)
         work: Quantised | None = None
-        with stage("load the model"):
+        with stage("load and export the model"):
             model, exported = self._load()
         if self.order.request.tune and self.order.lowering.tune is not None:
-            self.order.lowering.tune(exported, self.order.target)
+            with Step("tune the kernels"):
+                self.order.lowering.tune(exported, self.order.target)
         if plan is not None:
-            with stage(f"quantise by the recipe {plan.recipe.name}", bars=True):
+            with stage(f"quantise by the recipe {plan.recipe.name}"):
                 tubelet, model_input = model.module.options.tubelet_size, subjects.input_of(model)
                 work = quantised.quantise(exported, plan, self.order.target, model_input, tubelet, self.progress)
         with stage(f"lower {model.name} for {self.order.engine.name}"):
@@ -140,7 +135,7 @@ class Build:
             bundle = self.staging.seal(manifest)
             manifest = dataclasses.replace(manifest, parity=self._compare(bundle, lowered, model, work))
         if work is not None:
-            with stage("recognise clips beside the float model", bars=True):
+            with stage("recognise clips beside the float model"):
                 work = self._measure(work, model, exported, bundle, lowered)
             measured = {**({"float": model.accuracy} if model.accuracy else {}), **work.to_manifest()}
             manifest = dataclasses.replace(manifest, accuracy=measured)
@@ -160,9 +155,12 @@ class Build:
             )
         if order.plan is not None and order.plan.held_out is not None:
             check_labels([subjects.of_source(model, order.target.name)], order.plan.held_out)
+        weights = sum(parameter.numel() for parameter in model.module.parameters())
+        needs.require_space(self.output, weights, order.precision.name)
         from . import graph  # which needs PyTorch
 
-        return model, graph.export(model.module, order.request.features)
+        with part("export"):
+            return model, graph.export(model.module, order.request.features)
 
     def _lower(self, model: SourceModel, exported: ExportedProgram, work: Quantised | None) -> Lowered:
         """Lower the program, or the quantised one, into the bundle."""
@@ -253,7 +251,7 @@ class Build:
     ) -> tuple[Subject, Subject]:
         """The bundle and one in fp32 of the same engine."""
         fp32 = precisions.find("fp32")
-        with staged_bundle(self.scratch / fp32.name) as staging:
+        with staged_bundle(self.scratch / fp32.name) as staging, part("lower the float model"):
             lowered = self._lower_into(staging, model, exported, fp32)
             staging.seal(self._manifest(model, lowered, fp32))
         reference, threads = Bundle.open(self.scratch / fp32.name), self.order.request.threads
@@ -289,7 +287,7 @@ def _add_variants(run: Build, model: SourceModel, cheaper: Sequence[Variant]) ->
     """
     order, folder = run.order, run.staging.path / VARIANTS_FOLDER
     for variant in cheaper:
-        print(f"variant {variant.name}:", file=sys.stderr)
+        note(f"variant {variant.name}:")
         with staged_bundle(folder / variant.name) as staging:
             output = run.output / VARIANTS_FOLDER / variant.name
             dataclasses.replace(run, output=output, staging=staging, model=model.cut(variant)).run()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmp_edge.calibration import clipset
-from vmp_edge.calibration.clipset import ClipSet
+from vmp_edge.calibration.clipset import ClipSet, ClipSetError
 from vmp_edge.errors import UsageError
 
 from . import precision
@@ -109,7 +109,23 @@ def plan(chosen: Precision, procedural: bool, options: QuantisationOptions) -> P
         raise UsageError("--finetune learns from videos: give some of what the camera will see with --calibrate")
     if options.max_drop is not None and held_out is None and not procedural:
         raise UsageError("--max-drop is measured on labelled videos: give them with --evaluate (class folders or .csv)")
+    _check_videos(calibration, count, held_out)
     return Plan(chosen, recipe, count, calibration, held_out, procedural, finetune, options.max_drop)
+
+
+def _check_videos(calibration: ClipSet | None, count: int, held_out: ClipSet | None) -> None:
+    """Check that there are as many videos as are needed; one clip is taken of each to calibrate on."""
+    for clips, needed in ((calibration, count), (held_out, 1)):
+        if clips is None:
+            continue
+        missing = [entry.path for entry in clips.entries if not entry.path.exists()]
+        there = len(clips) - len(missing)
+        if there < needed:
+            absent = f", {len(missing)} of whose videos do not exist ({missing[0]} for one)" if missing else ""
+            advice = f"; give more, or --calibration-clips {there}" if clips is calibration and there else ""
+            raise ClipSetError(
+                f"{needed} clips are needed, {clips.name} gives {there} from {len(clips)} videos{absent}{advice}"
+            )
 
 
 def _check_numbers(chosen: Precision, count: int, options: QuantisationOptions) -> None:

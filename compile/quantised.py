@@ -15,6 +15,7 @@ from vmp_edge.calibration.measure import Comparison, Subject, evaluate
 from vmp_edge.calibration.report import Report
 from vmp_edge.calibration.timing import ROUNDS
 from vmp_edge.errors import BuildError
+from vmp_edge.progress import part
 from vmp_edge.runtimes.folding import fold
 
 from .lowering import Prepared
@@ -202,7 +203,8 @@ def quantise(
     if plan.finetune:
         tuned = finetuning.finetune(program, plan.recipe, tensors, finetuning.Schedule(plan.finetune), progress)
     quantised = quantisation.quantise(tuned, plan.recipe, tensors, progress)
-    layers = quantisation.signal_to_noise(program, quantised, tensors[:COMPARED]) if tensors else {}
+    with part("compare the layers"):
+        layers = quantisation.signal_to_noise(program, quantised, tensors[:COMPARED]) if tensors else {}
     return Quantised(plan, quantised, False, clips, layers)
 
 
@@ -223,7 +225,8 @@ def _by_delegate(
     from .lowerings import delegates
 
     quantizer = delegates.quantiser(target, plan.recipe)
-    prepared = delegates.prepare(program, target, plan.precision.name)
+    with part("prepare the program for the delegate"):
+        prepared = delegates.prepare(program, target, plan.precision.name)
     if quantizer is None:
         return Quantised(plan, prepared, True, clips, {})
     quantised = quantisation.quantise(prepared.program, plan.recipe, tensors, progress, quantizer)

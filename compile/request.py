@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vmp_edge import engines
@@ -18,6 +19,7 @@ from . import lowering, precision, variants
 from . import plan as planning
 from . import target as targets
 from .lowering import Lowering
+from .needs import require_all, require_package
 from .plan import Plan, QuantisationOptions
 from .precision import Precision
 from .source import Choice, read_labels
@@ -33,6 +35,7 @@ class Request:
         target: The name of a target in ``targets/``.
         model: One of our models or a preset; None means egomotion-nano if there is no checkpoint either.
         checkpoint: A published ``.pth`` file instead.
+        checkpoint_key: Which model to take from a checkpoint with several, by its key; None takes the trained weights.
         family: The family of the checkpoint.
         frames: Frames of a clip; None keeps the model's.
         image_size: Pixels of a frame's side; None keeps the model's.
@@ -61,6 +64,7 @@ class Request:
     target: str
     model: str | None = None
     checkpoint: Path | None = None
+    checkpoint_key: str | None = None
     family: str = "videomambapro"
     frames: int | None = None
     image_size: int | None = None
@@ -100,15 +104,22 @@ class Request:
         engine, chosen = engines.record(engine_name), precision.find(precision_name)
         self._check_options(target, engine, chosen)
         choice = self._source()
+        output = self.output or Path("build") / target.name
+        check_destination(output)
+        require_package("torch", "building", "compile")
         plan = planning.plan(chosen, choice.is_procedural, self._quantisation_options(chosen))
         parsed = tuple(variants.parse(self.variants or ()))
         labelled = clipset.read(self.evaluate) if parsed and self.evaluate is not None else None
-        output = self.output or Path("build") / target.name
-        check_destination(output)
+        choice.check_file()
         engine_lowering = lowering.find(engine.name)
         if (self.tune or self.tuning_log) and engine_lowering.tune is None:
             raise UsageError(f"--tune and --tuning-log are for the engine tvm; {engine.name} has nothing to tune")
-        engine_lowering.check(target, chosen.name)
+        require_all(
+            partial(engine_lowering.check, target, chosen.name),
+            *([partial(require_package, "torchao", f"quantising to {chosen.name}", "compile")] if plan else []),
+        )
+        if self.tune or self.tuning_log:
+            engine_lowering.check_tuning(target, self.tune)
         return Order(self, target, engine, chosen, engine_lowering, choice, plan, parsed, labelled, output)
 
     def _check_options(self, target: Target, engine: EngineRecord, chosen: Precision) -> None:
@@ -135,7 +146,10 @@ class Request:
 
     def _source(self) -> Choice:
         labels = None if self.labels is None else read_labels(self.labels)
-        choice = Choice(self.model, self.checkpoint, self.family, self.frames, self.image_size, labels, self.labels)
+        choice = Choice(
+            self.model, self.checkpoint, self.family, self.frames, self.image_size, labels, self.labels,
+            self.checkpoint_key,
+        )  # fmt: skip
         choice.check()
         return choice
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmp_edge.errors import UsageError
 from vmp_edge.preprocessing import Preprocessing
+from vmp_edge.progress import note
 
 from . import variants
 
@@ -35,6 +35,7 @@ class Choice:
         image_size: Pixels of a frame's side; None keeps the model's.
         labels: The classes' labels; None numbers the classes, or takes the labels that our model has.
         labels_file: The file that the labels are from, for messages.
+        key: Which model to take from a checkpoint with several; see `load_checkpoint`.
     """
 
     model: str | None
@@ -44,6 +45,7 @@ class Choice:
     image_size: int | None
     labels: tuple[str, ...] | None
     labels_file: Path | None
+    key: str | None = None
 
     @property
     def is_procedural(self) -> bool:
@@ -54,10 +56,23 @@ class Choice:
         """Check all that can be known without loading anything.
 
         Raises:
-            UsageError: Both a model and a checkpoint are chosen.
+            UsageError: Both a model and a checkpoint are chosen, or a key without a checkpoint.
         """
         if self.checkpoint is not None and self.model is not None:
             raise UsageError("give --model or --checkpoint, not both")
+        if self.key is not None and self.checkpoint is None:
+            raise UsageError("--checkpoint-key chooses a model in a file: give the file with --checkpoint")
+
+    def check_file(self) -> None:
+        """Check that the checkpoint is there and may be one, without reading it whole.
+
+        Raises:
+            CheckpointError: It is not; the text says what it is instead.
+        """
+        if self.checkpoint is not None:
+            from vmp_edge.models import checkpoint_file
+
+            checkpoint_file.check(self.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -102,7 +117,14 @@ def load(choice: Choice) -> SourceModel:
     from vmp_edge.models import zoo
 
     if choice.checkpoint is not None:
-        module = models.load_checkpoint(choice.checkpoint, choice.family, choice.frames, choice.image_size)
+        module = models.load_checkpoint(
+            choice.checkpoint, choice.family, choice.frames, choice.image_size, key=choice.key
+        )
+        if not module.options.num_classes:
+            raise UsageError(
+                f"{choice.checkpoint}: is a backbone without a classifier, which has nothing to recognise: fine-tune "
+                "it for your classes first; its features are to be had from Python (vmp_edge.models.load_checkpoint)"
+            )
         return _published(choice.checkpoint.stem, module, choice)
     name = choice.model or DEFAULT_MODEL
     if name in zoo.names():
@@ -138,10 +160,9 @@ def _untrained(name: str, choice: Choice) -> SourceModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = models.create(name, **options)
-    print(
-        f"\nvmp-edge: {name} has no weights here and gets random ones: good for timing, recognises nothing; "
-        "give trained ones with --checkpoint",
-        file=sys.stderr,
+    note(
+        f"vmp-edge: {name} has no weights here and gets random ones: good for timing, recognises nothing; "
+        "give trained ones with --checkpoint"
     )
     return _published(name, module, choice)
 

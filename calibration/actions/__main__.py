@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from vmp_edge.errors import UsageError, VmpError
+from vmp_edge.progress import Bar
 
 from .. import clipset
 from ..training import recipe_options
@@ -34,12 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, help="processes that decode (default: all cores)")
     options, fields = recipe_options(parser, ActionsTraining, arguments)
     try:
-        from tqdm import tqdm
-
         recipe = ActionsTraining(**fields)
         clips = clipset.read(options.data, options.group)
         clips = clips if clips.folds else clips.split(options.folds, recipe.seed)
-        results = train(recipe, clips, options.output, options.one_geometry, tqdm, options.workers)
+        results = train(recipe, clips, options.output, options.one_geometry, Bar, options.workers)
     except VmpError as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1

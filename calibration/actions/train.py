@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from vmp_edge.errors import UsageError
-from vmp_edge.files import whole
+from vmp_edge.files import make_output_folder, whole
 from vmp_edge.models import PRESETS, VideoMamba, create, load_checkpoint, zoo
 from vmp_edge.preprocessing import Preprocessing
 
-from ..clipset import ClipSet
+from ..clipset import ClipSet, need_scikit_learn
 from ..decoding import Input, Progress, Sampling, Video
 from ..measure import Evaluation, Subject, evaluate, merge
 from ..training import Task, Trainer, TrainingRecipe, load_teacher, save
@@ -158,7 +158,8 @@ def train(
             other videos or folds.
         ClipSetError: No video can be used.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_output_folder(folder)
+    need_scikit_learn()
     clips, geometries, skipped = geometry.measure(clips, progress, workers)
     controls = {"geometry_control": geometry.control(clips, geometries)}
     cut: Cut | None = None

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vmp_edge.machine import cpu_count
 from vmp_edge.preprocessing import Preprocessing
+from vmp_edge.progress import Bar
 
 from ..actions.geometry import write_lossless
 from ..clipset import ClipSet, Entry
@@ -71,8 +72,6 @@ def make_pool(split: str, count: int, path: Path, workers: int | None = None) ->
         path: The ``.npy`` file; it appears only when it is complete.
         workers: Number of processes; None takes all cores.
     """
-    from tqdm import tqdm
-
     labels = np.arange(count) % len(LABELS)
     shape = (count, FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3)
     if path.exists():
@@ -85,7 +84,7 @@ def make_pool(split: str, count: int, path: Path, workers: int | None = None) ->
     tasks = [(split, i) for i in range(count)]
     with multiprocessing.get_context("spawn").Pool(workers or cpu_count(), start_worker) as processes:
         drawn = processes.imap(_draw, tasks, chunksize=16)
-        for i, clip in enumerate(tqdm(drawn, total=count, desc=f"{split} clips", unit="clip")):
+        for i, clip in enumerate(Bar(drawn, total=count, desc=f"{split} clips", unit="clip")):
             clips[i] = clip
     clips.flush()
     partial.replace(path)

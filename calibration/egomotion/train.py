@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vmp_edge.errors import UsageError, VmpError
-from vmp_edge.files import whole
+from vmp_edge.files import make_output_folder, whole
 from vmp_edge.models import VideoMamba, create
+from vmp_edge.progress import Bar
 
 from ..training import Task, Trainer, TrainingRecipe, load_teacher, recipe_options, save
 from . import dataset
@@ -118,13 +119,13 @@ def train(recipe: EgomotionTraining, folder: Path, workers: int | None = None) -
         UsageError: The folder holds a run with another recipe, or the recipe's teacher is for other clips or labels.
         CheckpointError: The recipe's teacher cannot be loaded.
     """
-    from tqdm import tqdm
-
-    folder.mkdir(parents=True, exist_ok=True)
+    make_output_folder(folder)
+    if recipe.teacher:  # before the clips are drawn, which takes long
+        load_teacher(Path(recipe.teacher), create(NAME, num_classes=len(LABELS)))
     pool = dataset.make_pool("train", recipe.clips, folder / "train.npy", workers)
     validation = dataset.make_pool("validation", recipe.validation, folder / "validation.npy", workers)
     trainer = make_trainer(recipe, pool, validation, folder)
-    trainer.run(tqdm)
+    trainer.run(Bar)
     save_weights(trainer, folder / f"{NAME}.pth")
     with whole(folder / "history.json") as place:
         place.write_text(json.dumps({"recipe": dataclasses.asdict(recipe), "epochs": trainer.history}, indent=1) + "\n")

@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from vmp_edge.errors import UsageError
+from vmp_edge.progress import part
 
 from ..decoding import Progress
 from .balancing import balance
@@ -49,15 +50,17 @@ def quantise(
         warnings.simplefilter("ignore")  # deprecations inside the libraries, which users cannot mend
         module = program.module(check_guards=False)
         balance(module, recipe, inputs, progress)
-        prepared = quantize_pt2e.prepare_pt2e(module, quantizer or make_quantizer(recipe))
+        with part("prepare"):
+            prepared = quantize_pt2e.prepare_pt2e(module, quantizer or make_quantizer(recipe))
         if recipe.activations == STATIC:
             for tensor in progress_over(inputs, "calibrate", progress):
                 prepared(tensor)
         else:
             prepared(*example)  # the observers of weights look at the weights when the program runs
-        converted = quantize_pt2e.convert_pt2e(prepared)
-        _choose_ranges_by_token(converted)
-        return torch.export.export(converted, tuple(example), strict=False)
+        with part("convert and export"):
+            converted = quantize_pt2e.convert_pt2e(prepared)
+            _choose_ranges_by_token(converted)
+            return torch.export.export(converted, tuple(example), strict=False)
 
 
 def make_quantizer(recipe: Recipe) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from vmp_edge.errors import MissingDependencyError
+from vmp_edge.progress import part
 
 from .layers import Recorder, input_of, layers
 from .recipe import STATIC, Recipe
@@ -73,8 +74,9 @@ def static_ranges(module: GraphModule, recipe: Recipe, inputs: Sequence[Tensor])
     rules |= {layer: recipe.outputs for layer in static if recipe.outputs}
     observers = {node: RangeObserver(**int8_range_options(recipe, rule), **INT8) for node, rule in rules.items()}
     recorder = Recorder(module, list(observers), lambda node, value: observers[node](value))
-    with torch.no_grad():
+    with torch.no_grad(), part("find the ranges", len(inputs), "clips") as step:
         for tensor in inputs if observers else ():
             recorder.run(tensor)
+            step.advance()
     ranges = {node: observer.calculate_qparams() for node, observer in observers.items()}
     return {node: (float(scale), int(zero_point)) for node, (scale, zero_point) in ranges.items()}

@@ -16,11 +16,13 @@ from vmp_edge.bundle.reading import Bundle
 from vmp_edge.bundle.writing import Staging
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.machine import host_machine
+from vmp_edge.progress import Step, part
 from vmp_edge.runtimes.building import INSTALL_HINT
-from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
+from vmp_edge.runtimes.executorch.library import LIBRARY, build_library, library_is_built
 
-from ..cross import cross_compiler, executorch_library
+from ..cross import cmake_toolchain, cross_compiler, executorch_library, executorch_sdk
 from ..lowering import EmulatedEngine, Exported, Lowered, Lowering
+from ..needs import require_all, require_build_tools, require_package_tools
 from ..target import Target
 from . import delegates
 
@@ -48,7 +50,8 @@ def lower(exported: Exported, staging: Staging, target: Target, precision: str) 
     processor = SYSTEMS.get(target.machine, target.machine)
     foreign = processor not in ("host", host_machine())
     if target.machine not in SYSTEMS:
-        staging.add(LIBRARY, executorch_library(processor) if foreign else build_library())
+        with part("compile our operators, once for all builds"):
+            staging.add(LIBRARY, executorch_library(processor) if foreign else build_library())
     staging.add(PROGRAM, to_executorch(exported.unprepared).buffer)
     if exported.embedding is not None:
         staging.add(EMBEDDING, to_executorch(exported.embedding).buffer)
@@ -118,9 +121,17 @@ def check(target: Target, precision: str) -> None:
         return
     if importlib.util.find_spec("executorch") is None:
         raise MissingDependencyError(f"lowering to ExecuTorch needs executorch; {INSTALL_HINT}")
-    processor = SYSTEMS.get(target.machine, target.machine)
-    if target.machine not in SYSTEMS and processor not in ("host", host_machine()):
-        cross_compiler(processor)
+    if target.machine in SYSTEMS:
+        return
+    foreign = target.machine not in ("host", host_machine())
+    toolchain = cmake_toolchain(target.machine) if foreign else None
+    require_all(
+        *([partial(cross_compiler, target.machine)] if foreign else []),
+        *([] if library_is_built(toolchain) else [require_package_tools if foreign else require_build_tools]),
+    )
+    if foreign and not library_is_built(toolchain):
+        with Step(f"get ExecuTorch for {target.machine}", quiet=True):
+            executorch_sdk(target.machine)  # a download that fails should not do so after the export
 
 
 LOWERING = Lowering(lower, check)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError, UsageError, VmpError
-from vmp_edge.machine import usable_cpu_count
+from vmp_edge.machine import default_threads
 
 from ..programs import ProgramEngine
 from .library import LIBRARY, executorch_folder
@@ -70,7 +70,7 @@ class _Library:
             UsageError: This process runs ExecuTorch on another number of threads already.
         """
         if cls.loaded is None:
-            cls.loaded = cls(path, threads or usable_cpu_count())
+            cls.loaded = cls(path, threads or default_threads())
         elif threads is not None and threads != cls.loaded.threads:
             raise UsageError(
                 f"ExecuTorch runs on {cls.loaded.threads} threads in this process and cannot change to {threads}; "
@@ -126,7 +126,7 @@ class ExecuTorchEngine(ProgramEngine):
     Args:
         bundle: A bundle whose engine is ``executorch``.
         threads: Number of CPU threads, the same for every program of a process. None takes the number that the
-            process uses already, or else all cores.
+            process uses already, or else `default_threads`.
 
     Raises:
         BundleError: The program or its library cannot be loaded.

@@ -45,6 +45,11 @@ def build_library(toolchain: str | None = None, sdk: Path | None = None) -> Path
     return _build(LIBRARY, "vmp_executorch", toolchain, sdk)
 
 
+def library_is_built(toolchain: str | None = None) -> bool:
+    """Return whether `build_library` has nothing to compile."""
+    return _place(LIBRARY, toolchain).is_file()
+
+
 def build_runner(toolchain: str | None = None, sdk: Path | None = None) -> Path:
     """Return the small executable that runs a bundle without Python, from the cache, or build it.
 
@@ -59,11 +64,16 @@ def build_runner(toolchain: str | None = None, sdk: Path | None = None) -> Path:
     return _build(RUNNER, RUNNER, toolchain, sdk)
 
 
+def _place(file: str, toolchain: str | None) -> Path:
+    """Return the path of a built file in the cache."""
+    versions = [f"executorch {importlib.metadata.version('executorch')}", *([toolchain] if toolchain else [])]
+    folder = f"executorch-{fingerprint(versions, source_folder('executorch'), source_folder('native'))}"
+    return cache_folder() / folder / file
+
+
 def _build(file: str, target: str, toolchain: str | None, sdk: Path | None) -> Path:
     native = source_folder("native")
-    sources = source_folder("executorch"), native
-    versions = [f"executorch {importlib.metadata.version('executorch')}", *([toolchain] if toolchain else [])]
-    finished = cache_folder() / f"executorch-{fingerprint(versions, *sources)}" / file
+    finished = _place(file, toolchain)
     if finished.is_file():
         return finished
     options = [f"-DCMAKE_PREFIX_PATH={sdk or executorch_folder()}"]
@@ -71,7 +81,7 @@ def _build(file: str, target: str, toolchain: str | None, sdk: Path | None) -> P
     finished.parent.mkdir(parents=True, exist_ok=True)
     log = finished.with_name(f"{target}.log")
     with tempfile.TemporaryDirectory(prefix="vmp-edge-") as folder:
-        cmake_build(sources[0], Path(folder), [target], options, log)
+        cmake_build(source_folder("executorch"), Path(folder), [target], options, log)
         temporary = finished.with_suffix(f".{os.getpid()}")
         shutil.copy2(Path(folder) / file, temporary)
         temporary.replace(finished)

@@ -11,12 +11,14 @@ import onnxruntime
 
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError, VmpError
+from vmp_edge.machine import default_threads, usable_core_count
 
 from ..programs import ProgramEngine, one_line
 
 ONLY_ERRORS = 3  # a log level of ONNX Runtime
 # In bundles whose weights alone are int8, ONNX Runtime would round the activations, too; level 1 keeps them float32.
 FLOAT_ACTIVATIONS = ("session.qdq_matmulnbits_accuracy_level", "1")
+NO_SPINNING = ("session.intra_op.allow_spinning", "0")
 
 
 class OnnxRuntimeEngine(ProgramEngine):
@@ -24,8 +26,7 @@ class OnnxRuntimeEngine(ProgramEngine):
 
     Args:
         bundle: A bundle whose engine is ``onnxruntime``.
-        threads: Number of CPU threads inside an operator. None leaves the number to ONNX Runtime, which takes all
-            cores.
+        threads: Number of CPU threads inside an operator. None takes one for each core that this process may use.
 
     Raises:
         BundleError: ONNX Runtime cannot load the model.
@@ -33,7 +34,11 @@ class OnnxRuntimeEngine(ProgramEngine):
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
+        # The number is given even where it is the default: ONNX Runtime would count cores that this process may not
+        # use, and would bind its threads to them.
+        count = options.intra_op_num_threads = threads or min(default_threads(), usable_core_count())
+        if count > default_threads():  # threads that spin would keep the others from a core
+            options.add_session_config_entry(*NO_SPINNING)
         options.log_severity_level = ONLY_ERRORS
         options.add_session_config_entry(*FLOAT_ACTIVATIONS)
         program = _Program(bundle.path / bundle.manifest.program, options)

@@ -11,6 +11,7 @@ import openvino
 
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError, VmpError
+from vmp_edge.machine import cpu_count, default_threads
 
 from ..programs import ProgramEngine, one_line
 
@@ -20,7 +21,8 @@ class OpenVinoEngine(ProgramEngine):
 
     Args:
         bundle: A bundle whose engine is ``openvino``.
-        threads: Number of CPU threads; None leaves the number to OpenVINO.
+        threads: Number of CPU threads. None leaves the number to OpenVINO, unless this process may use less than the
+            machine has: then it is `default_threads`.
 
     Raises:
         BundleError: OpenVINO cannot load the model.
@@ -29,6 +31,8 @@ class OpenVinoEngine(ProgramEngine):
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         # OpenVINO would choose bfloat16 on CPUs that have it, which moves logits by 0.015.
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if threads is None and default_threads() < cpu_count():
+            threads = default_threads()
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         program = _Program(bundle.path / bundle.manifest.program, options)

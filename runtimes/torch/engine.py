@@ -8,6 +8,7 @@ import torch
 
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError, VmpError
+from vmp_edge.machine import default_threads
 from vmp_edge.models import VideoMamba, load_checkpoint
 
 
@@ -17,15 +18,15 @@ class TorchEngine:
     Args:
         bundle: An opened bundle.
         threads: Number of PyTorch's threads inside an operator, which the whole process shares. None leaves the number
-            as it is.
+            as it is, but for at most `default_threads`.
 
     Raises:
         BundleError: The program is not such a file, or its weights do not fit its options.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        if threads is not None:
-            torch.set_num_threads(threads)
+        # PyTorch knows the process's CPUs at its import, but no limit of a container.
+        torch.set_num_threads(threads or min(torch.get_num_threads(), default_threads()))
         self._module = _load(bundle)
         self._features = bundle.manifest.features > 0
 

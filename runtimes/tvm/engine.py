@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError, MissingDependencyError, VmpError
-from vmp_edge.machine import missing_cpu_features, usable_cpu_count
+from vmp_edge.machine import default_threads, missing_cpu_features, usable_cpu_count
 
 from ..programs import ProgramEngine
 from . import cuda
@@ -63,6 +63,12 @@ def _runtime() -> ModuleType:
 
 
 _pools = threading.local()
+_WANTED_THREADS = os.environ.get("TVM_NUM_THREADS", "")  # the user's; `_use_threads` sets another
+
+
+def _default_threads() -> int:
+    """Return the number of threads that the user asks TVM for, or else that of all engines."""
+    return int(_WANTED_THREADS) if _WANTED_THREADS.isdecimal() and int(_WANTED_THREADS) else default_threads()
 
 
 def _use_threads(count: int) -> None:
@@ -118,7 +124,7 @@ class TvmEngine(ProgramEngine):
 
     Args:
         bundle: A bundle whose engine is ``tvm``.
-        threads: Number of CPU threads; None takes all cores.
+        threads: Number of CPU threads; None takes `TVM_NUM_THREADS`, or else `default_threads`.
 
     Raises:
         BundleError: The library cannot be loaded, or needs a CPU or GPU that this machine does not have.
@@ -137,7 +143,7 @@ class TvmEngine(ProgramEngine):
             _use_gpu(bundle)
         tubelet, side = int(bundle.manifest.model["tubelet_size"]), bundle.manifest.image_size
         steps = bundle.manifest.frames // tubelet
-        common = threads or usable_cpu_count(), bool(bundle.manifest.gpu)
+        common = threads or _default_threads(), bool(bundle.manifest.gpu)
         if bundle.embedding is None:
             super().__init__(bundle, _Program(bundle.program, (steps, 3 * tubelet, side, side), *common), None)
             return

@@ -97,6 +97,12 @@ def build_operators(toolchain: str | None = None) -> list[Path]:
     return _build(ARCHIVES, ["vmp_tvm", "vmp_ops_static"], toolchain, package_folder("tvm_ffi") / "lib")
 
 
+def operators_are_built(toolchain: str | None = None) -> bool:
+    """Return whether `build_operators` has nothing to compile."""
+    folder = _folder(["vmp_tvm", "vmp_ops_static"], toolchain)
+    return all((folder / Path(file).name).is_file() for file in ARCHIVES)
+
+
 def build_runner(toolchain: str | None = None, libraries: Path | None = None) -> Path:
     """Return the small executable that runs a bundle's library without Python, from the cache, or build it.
 
@@ -111,11 +117,16 @@ def build_runner(toolchain: str | None = None, libraries: Path | None = None) ->
     return _build([RUNNER], [RUNNER], toolchain, libraries or package_folder("tvm_ffi") / "lib")[0]
 
 
-def _build(files: list[str] | tuple[str, ...], targets: list[str], toolchain: str | None, lib: Path) -> list[Path]:
-    include = package_folder("tvm_ffi") / "include"
-    native, emulation = source_folder("native"), source_folder("cuda") / "emulation"
+def _folder(targets: list[str], toolchain: str | None) -> Path:
+    """Return the folder in the cache in which some targets are built."""
+    sources = source_folder("tvm"), source_folder("native"), source_folder("cuda") / "emulation"
     versions = [f"tvm-ffi {importlib.metadata.version('apache-tvm-ffi')}", toolchain or "", *targets]
-    folder = cache_folder() / f"tvm-{fingerprint(versions, source_folder('tvm'), native, emulation)}"
+    return cache_folder() / f"tvm-{fingerprint(versions, *sources)}"
+
+
+def _build(files: list[str] | tuple[str, ...], targets: list[str], toolchain: str | None, lib: Path) -> list[Path]:
+    include, native = package_folder("tvm_ffi") / "include", source_folder("native")
+    folder = _folder(targets, toolchain)
     finished = [folder / Path(file).name for file in files]
     if all(path.is_file() for path in finished):
         return finished

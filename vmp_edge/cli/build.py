@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="the bundle's folder (default: build/TARGET)")
     parser.add_argument("--engine", help="what executes the bundle (default: the target's)")
     parser.add_argument("--precision", help="fp32, int8, ... (default: the target's first)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads on the device (default: all cores)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads on the device (default: all that it may use)")
     parser.add_argument(
         "--parity-clips",
         type=int,
@@ -59,7 +59,12 @@ def add_parser(subparsers: Any) -> None:
 def _add_model_options(group: Any) -> None:
     model = group.add_mutually_exclusive_group()
     model.add_argument("--model", metavar="PRESET", help="egomotion-nano (default), videomamba-tiny, ...")
-    model.add_argument("--checkpoint", type=Path, metavar="FILE", help="a published .pth file")
+    model.add_argument("--checkpoint", type=Path, metavar="FILE", help="a checkpoint as training programs save it")
+    group.add_argument(
+        "--checkpoint-key",
+        metavar="KEY",
+        help="which model to take from a checkpoint with several: model_ema, ... (default: the trained weights)",
+    )
     group.add_argument(
         "--family",
         default="videomambapro",

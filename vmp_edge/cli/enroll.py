@@ -12,6 +12,7 @@ import numpy as np
 
 from ..bundle.reading import Bundle
 from ..errors import SourceError, UsageError
+from ..files import check_writable
 from ..formatting import quantity
 from ..gallery import Features, Gallery, check_fits, check_name, default_path
 from ..masking import masked
@@ -82,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     check_fits(gallery, bundle)
     if args.name is not None:
         check_name(args.name, bundle)
+    if not args.list:
+        check_writable(path, "the gallery")
     if adds_examples:
         _enroll(gallery, args)
     elif args.merge is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..files import check_writable
 from ..formatting import interval, milliseconds, number, percent, points, quantity, visible
 from .options import add_threads_option
 from .output import add_json_option, print_json, progress_bar
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     sampling = Sampling(args.sampling, args.clips)
     if args.report is not None:
         report.check(args.report)
+        check_writable(args.report, "the report")
     clips = clipset.read(args.data)
     if args.fold is not None:
         clips = clips.fold(args.fold)

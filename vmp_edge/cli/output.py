@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from ..progress import Bar
+
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """Add the option `--json`."""
@@ -43,28 +45,14 @@ class progress:  # noqa: N801 - used as a function: with progress("lowering"): .
         print(f"{start_of_line}{self._name} ... {ending} ({seconds:.2f} s)", file=sys.stderr, flush=True)
 
 
-def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
-    """Show the progress of an iteration, if the output is a terminal and tqdm is installed.
+def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Bar:
+    """Show the progress of an iteration on stderr: as a line that is kept up to date, or as a line from time to time.
 
     Args:
         items: The items to iterate over. None makes a bar that `update` moves on and `close` ends.
-        options: Options of tqdm: `total`, `desc`, `unit`.
+        options: `total`, `desc`, `unit` and `initial`, as tqdm has them.
 
     Returns:
         The items, or the bar.
     """
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return items if items is not None else _NoBar()
-    return tqdm(items, disable=None, **options)
-
-
-class _NoBar:
-    """Takes the place of tqdm's bar if tqdm is not installed."""
-
-    def update(self, count: int = 1) -> None:
-        """Do nothing: there is no bar to move on."""
-
-    def close(self) -> None:
-        """Do nothing: there is no bar to end."""
+    return Bar(items, **options)

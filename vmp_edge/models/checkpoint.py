@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import math
-import pickle
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import CheckpointError, UsageError
+from ..progress import note
+from . import checkpoint_file, state_dict
 from .options import FAMILIES, ModelOptions
+from .state_dict import LANDMARK
 from .videomamba import VideoMamba
 
-WRAPPERS = ("model", "module")
-PREFIXES = ("module.", "backbone.")
 DEFAULT_FRAMES = 8  # for an image checkpoint, which has no frame count; the published code's default
 MAX_KEYS_IN_ERROR = 6  # an error names so many keys before it says "and N more"
+# The dimensions of the tensors that sizes are inferred from.
+DIMENSIONS = {
+    LANDMARK: (4, 5),
+    "pos_embed": (3,),
+    "temporal_pos_embedding": (3,),
+    "head.weight": (2,),
+    "layers.0.mixer.A_log": (2,),
+    "layers.0.mixer.conv1d.weight": (3,),
+}
+OPTIONAL = ("temporal_pos_embedding", "head.weight")
 
 
 def load_checkpoint(
@@ -28,8 +37,13 @@ def load_checkpoint(
     num_frames: int | None = None,
     image_size: int | None = None,
     tubelet_size: int | None = None,
+    key: str | None = None,
 ) -> VideoMamba:
-    """Load a published ``.pth`` file, or one of our own.
+    """Load a published checkpoint, one of our own, or one as a training program saves it.
+
+    Nothing in the file is run: what lies beside the weights (optimiser, arguments, numbers of NumPy) is plain data, and
+    a file that would have to run something is refused. A message on standard error says what was chosen among several
+    models, and what was left out.
 
     Every size is inferred from the tensors. Position embeddings are interpolated as the published code does
     (VideoMamba, video_sm/run_class_finetuning.py: bicubic in space, linear in time). The 2-D patch embedding of an
@@ -37,29 +51,38 @@ def load_checkpoint(
     floating dtype become float32. If the file has ``options``, as files of our own do, they overrule ``family``.
 
     Args:
-        path: The file: ``{"model": ...}``, ``{"module": ...}`` or a bare state dict; keys may carry the prefixes
-            ``module.`` and ``backbone.``.
+        path: The file, of PyTorch or safetensors. Its state dict may be bare or under a key such as ``model``,
+            ``module``, ``state_dict`` or ``model_ema``, and its names may have prefixes of wrappers such as
+            ``module.``, ``_orig_mod.``, ``model.`` and ``backbone.``.
         family: ``videomamba`` or ``videomambapro``; published files do not say which.
         num_frames: Frames of a clip. None keeps the checkpoint's number, and means 8 for an image checkpoint.
         image_size: Pixels of a frame's side. None keeps the checkpoint's number.
         tubelet_size: Frames in a patch. None keeps the checkpoint's number, and means 1 for an image checkpoint.
+        key: Which model to take from a file with several, by its key or its prefix. None takes the trained weights
+            before averaged ones (``model`` before ``model_ema``).
 
     Returns:
-        The model in evaluation mode.
+        The model in evaluation mode. Without a classifier in the file, as after pretraining, ``options.num_classes`` is
+        0, and the model gives features alone.
 
     Raises:
-        CheckpointError: The file is not a checkpoint of the family; the text names keys and shapes.
-        UsageError: The family is unknown, or the model cannot have one of the sizes.
+        CheckpointError: The file is not a checkpoint of the family, or has values that are not finite; the text names
+            keys and shapes.
+        UsageError: The family or the key is unknown, or the model cannot have one of the sizes.
     """
     if family not in FAMILIES:
         raise UsageError(f"unknown family {family!r}; known are {', '.join(FAMILIES)}")
-    state, saved_options = read_state_dict(Path(path))
+    path = Path(path)
+    found = state_dict.find(checkpoint_file.read(path), path, key)
+    state = found.tensors
     try:
-        if saved_options is None:
-            source = infer_options(state, family, tubelet_size)
-        else:
-            source = ModelOptions.from_dict(saved_options)
-    except (UsageError, KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+        source = (
+            infer_options(state, family, tubelet_size)
+            if found.options is None
+            else ModelOptions.from_dict(found.options)
+        )
+        _require_layers(state, source)
+    except (UsageError, KeyError, ValueError, IndexError, ZeroDivisionError, TypeError) as error:
         raise CheckpointError(f"{path}: its tensors do not make a model of the family: {error}") from error
     options = ModelOptions.from_dict(
         {
@@ -69,54 +92,27 @@ def load_checkpoint(
         }
     )
     state = fit_patch_embedding(state, source)
-    _require_fit(state, VideoMamba(source), path)
+    with torch.device("meta"):  # shapes are enough
+        _require_fit(state, VideoMamba(source), path)
     model = VideoMamba(options)
     model.load_state_dict(interpolate_positions(state, options))
+    doubts = () if found.options is not None else _doubts(path, family, source, found.architecture)
+    for text in (*found.notes, *doubts):
+        note(f"vmp-edge: {text}")
     return model.eval()
 
 
-def read_state_dict(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Read a checkpoint.
-
-    Returns:
-        The tensors as float32 under their published names, and the options in the file, or None if it has none.
-
-    Raises:
-        CheckpointError: There is no such file, it is not a checkpoint, it needs pickled code, or it has no tensors.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise CheckpointError(
-                f"{path}: needs pickled code to load, which could do anything; "
-                "save its state dict alone: torch.save({'model': model.state_dict()}, ...)"
-            ) from error
-        raise CheckpointError(f"{path}: is not a PyTorch checkpoint") from error
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError, AttributeError, TypeError, IndexError) as error:
-        raise CheckpointError(f"{path}: is not a PyTorch checkpoint, or is damaged") from error
-    options = content.get("options") if isinstance(content, dict) else None
-    for wrapper in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-            break
-    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path}: holds no state dict (a dict of tensors, bare or under 'model' or 'module')")
-    state: dict[str, Tensor] = {}
-    for key, value in content.items():
-        if not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: {key} is {type(value).__name__}, not a tensor")
-        state[strip_prefixes(str(key))] = value.float()
-    return state, options if isinstance(options, dict) else None
-
-
-def strip_prefixes(key: str) -> str:
-    """Remove the prefixes that wrappers put before a key, in any order and number."""
-    while key.startswith(PREFIXES):
-        key = key.split(".", 1)[1]
-    return key
+def _doubts(path: Path, family: str, options: ModelOptions, architecture: str | None) -> list[str]:
+    """Return a line if a file looks like one of another family. The tensors of both families may be the same."""
+    named = re.sub(r"[^a-z]", "", (architecture or "").lower())
+    likely = next((name for name in ("videomambapro", "videomamba") if named.startswith(name)), family)
+    if likely != family:
+        return [f"{path}: its training calls the model {architecture!r}; if it is a {likely}, give --family {likely}"]
+    if family == "videomamba" and options.directions == "shared":
+        return [
+            f"{path}: its directions share their weights, as only a videomambapro's do; give --family videomambapro"
+        ]
+    return []
 
 
 def infer_options(state: dict[str, Tensor], family: str, tubelet_size: int | None) -> ModelOptions:
@@ -131,15 +127,17 @@ def infer_options(state: dict[str, Tensor], family: str, tubelet_size: int | Non
         ValueError: A tensor that tells a size is missing, the positions are not a square grid, or `tubelet_size` is not
             the checkpoint's.
     """
-    needed = (
-        "patch_embed.proj.weight",
-        "pos_embed",
-        "head.weight",
-        "layers.0.mixer.A_log",
-        "layers.0.mixer.conv1d.weight",
-    )
-    if missing := [key for key in needed if key not in state]:
-        raise ValueError(f"it lacks {', '.join(missing)}")
+    if missing := [key for key in DIMENSIONS if key not in state and key not in OPTIONAL]:
+        begin = f"; its tensors are {', '.join(list(state)[:3])}, ..." if len(missing) == len(DIMENSIONS) - 2 else ""
+        raise ValueError(f"it lacks {', '.join(missing)}{begin}")
+    for key, numbers in DIMENSIONS.items():
+        if key in state and state[key].ndim not in numbers:
+            raise ValueError(f"{key} {tuple(state[key].shape)} does not have {numbers[-1]} dimensions")
+    if "layers.0.mixer.A_b_log" not in state:
+        raise ValueError(
+            "its mixers have no backward direction (bimamba_type none); only models that scan in both directions can "
+            "be loaded"
+        )
     patch = state["patch_embed.proj.weight"]
     width, patch_size = patch.shape[0], patch.shape[-1]
     tubelet = patch.shape[2] if patch.ndim == 5 else tubelet_size or 1
@@ -165,8 +163,16 @@ def infer_options(state: dict[str, Tensor], family: str, tubelet_size: int | Non
         d_conv=state["layers.0.mixer.conv1d.weight"].shape[-1],
         num_frames=DEFAULT_FRAMES if time is None else time.shape[1] * tubelet,
         image_size=side * patch_size,
-        num_classes=state["head.weight"].shape[0],
+        num_classes=state["head.weight"].shape[0] if "head.weight" in state else 0,
     )
+
+
+def _require_layers(state: dict[str, Tensor], options: ModelOptions) -> None:
+    """Check that the tensors are of as many layers as the options say, so that no model is made of a wrong number."""
+    inside = {int(match[1]) for key in state if (match := re.match(r"layers\.(\d{1,6})\.", key))}
+    if options.depth > len(inside):
+        missing = next(layer for layer in range(options.depth) if layer not in inside)
+        raise ValueError(f"it has {len(inside)} layers, and layers.{missing} is not among them")
 
 
 def fit_patch_embedding(state: dict[str, Tensor], options: ModelOptions) -> dict[str, Tensor]:

@@ -39,7 +39,7 @@ class ModelOptions:
         d_conv: Taps of the causal convolution, K.
         num_frames: Frames of a clip, T.
         image_size: Pixels of a frame's side.
-        num_classes: Outputs of the head.
+        num_classes: Outputs of the head; 0 for a backbone without a head, which gives features alone.
     """
 
     directions: str = "shared"
@@ -64,7 +64,8 @@ class ModelOptions:
                 raise UsageError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            least = 0 if field.name == "num_classes" else 1
+            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise UsageError(f"{field.name} is {value!r}; it must be a positive whole number")
             if field.type == "bool" and not isinstance(value, bool):
                 raise UsageError(f"{field.name} is {value!r}; it must be true or false")

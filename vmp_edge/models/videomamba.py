@@ -6,7 +6,7 @@ The parameters have the names of the published checkpoints. Tokens stay in the l
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -144,7 +144,8 @@ class VideoMamba(nn.Module):
         self.temporal_pos_embedding = nn.Parameter(torch.zeros(1, steps, width))
         self.layers = nn.ModuleList(Block(options) for _ in range(options.depth))
         self.norm_f = nn.RMSNorm(width, eps=NORM_EPS)
-        self.head = nn.Linear(width, options.num_classes)
+        head = nn.Linear(width, options.num_classes) if options.num_classes else nn.Identity()
+        self.head = cast(nn.Linear, head)
         initialise(self)
         # When memory is freed, glibc gives back to the system what exceeds twice the largest block that was ever freed
         # (mallopt(3)). Freeing this untouched block raises that limit, so that the activations of each layer are not
@@ -158,7 +159,7 @@ class VideoMamba(nn.Module):
             video: (B, 3, T, H, W) float video, normalised.
 
         Returns:
-            (B, classes).
+            (B, classes), or the features (B, C) of a model without classes.
 
         Raises:
             ValueError: The video's shape does not fit the model.

@@ -15,6 +15,7 @@ from vmp_edge.bundle.writing import Staging
 from vmp_edge.calibration import quantisation
 from vmp_edge.errors import BuildError, MissingDependencyError
 from vmp_edge.ops.chunked import Form
+from vmp_edge.progress import part
 
 from ... import graph
 from ... import precision as precisions
@@ -109,10 +110,11 @@ def to_onnx(program: ExportedProgram, form: Form, names: tuple[list[str], list[s
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the libraries, which no user can mend
         plain = graph.with_plain_operations(program, form)
-        exported = torch.onnx.export(
-            plain, dynamo=True, opset_version=OPSET, input_names=names[0], output_names=names[1],
-            optimize=False, verbose=False,
-        )  # fmt: skip
+        with part("convert"):
+            exported = torch.onnx.export(
+                plain, dynamo=True, opset_version=OPSET, input_names=names[0], output_names=names[1],
+                optimize=False, verbose=False,
+            )  # fmt: skip
         assert exported is not None
         _simplify(exported.model)
     model = onnx_ir.to_proto(exported.model)

@@ -9,6 +9,7 @@ import dataclasses
 import importlib.metadata
 import subprocess
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -17,10 +18,19 @@ from vmp_edge.bundle.reading import Bundle
 from vmp_edge.bundle.writing import Staging
 from vmp_edge.errors import BuildError, MissingDependencyError
 from vmp_edge.machine import host_machine
-from vmp_edge.runtimes.tvm.library import CUDART, INSTALL_HINT, build_cudart, build_operators, runtime_library
+from vmp_edge.progress import part
+from vmp_edge.runtimes.tvm.library import (
+    CUDART,
+    INSTALL_HINT,
+    build_cudart,
+    build_operators,
+    operators_are_built,
+    runtime_library,
+)
 
 from ...cross import cmake_toolchain, cross_compiler
 from ...lowering import EmulatedEngine, Exported, Lowered, Lowering
+from ...needs import has_package, require_all, require_package_tools
 from ...target import Target, for_precision, native
 
 if TYPE_CHECKING:
@@ -199,13 +209,16 @@ def to_library(program: ExportedProgram, target: Target, path: Path) -> None:
     from .gemm_int8 import DOTS
 
     compiler = cross_compiler(target.machine)
-    archives = build_operators(cmake_toolchain(target.machine))
+    with part("compile our operators, once for all builds"):
+        archives = build_operators(cmake_toolchain(target.machine))
     assert target.llvm is not None and target.simd is not None
     machine = tvm.target.Target({"kind": "llvm", **target.llvm})
     module = to_relax(program, tuning.load(target), DOTS[target.simd])
     pipeline = relax.backend.cpu_generic.get_default_pipeline(machine)
-    executable = tvm.compile(module, target=machine, relax_pipeline=pipeline)
-    executable.export_library(str(path), fcompile=_linker(compiler, archives))
+    with part("compile"):
+        executable = tvm.compile(module, target=machine, relax_pipeline=pipeline)
+    with part("link"):
+        executable.export_library(str(path), fcompile=_linker(compiler, archives))
 
 
 def _import_tvm() -> ModuleType:
@@ -249,15 +262,45 @@ def check(target: Target, precision: str) -> None:
         MissingDependencyError: One of them is missing.
         UsageError: No target fits this CPU.
     """
-    runtime_library()
-    _import_tvm()
     resolved = resolve(target, precision)
-    cross_compiler(resolved.machine)
-    if resolved.gpu:
+    require_all(
+        runtime_library,
+        _import_tvm,
+        partial(_check_tools, resolved),
+        partial(_check_cuda, resolved),
+    )
+
+
+def _check_tools(target: Target) -> None:
+    """Check that the compiler for a target's machine is there, and what builds our operators unless that was done."""
+    cross_compiler(target.machine)
+    has_tvm = has_package("tvm") and has_package("tvm_ffi")  # without it, that is said already
+    if target.gpu is None and has_tvm and not operators_are_built(cmake_toolchain(target.machine)):
+        require_package_tools()
+
+
+def _check_cuda(target: Target) -> None:
+    if target.gpu is not None:
         from .cuda import toolchain
 
-        jetpack = resolved.gpu.jetpack
+        jetpack = target.gpu.jetpack
         toolchain.find(toolchain.JETPACKS[jetpack] if jetpack else None)
 
 
-LOWERING = Lowering(lower, check, tune)
+def check_tuning(target: Target, tune: bool) -> None:
+    """Check that a tuning log can be read, and that this machine can tune for the target if it is to.
+
+    Raises:
+        UsageError: The log is damaged, or this machine cannot run the target's code.
+        BuildError: The log cannot be written.
+    """
+    from . import tuning
+
+    resolved = resolve(target)
+    if tune:
+        tuning.check(resolved)
+    if resolved.simd is not None and (tuning.log_path(resolved).exists() or not tune):
+        tuning.load(resolved)
+
+
+LOWERING = Lowering(lower, check, tune, check_tuning)

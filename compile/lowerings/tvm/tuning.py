@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ import yaml
 
 from vmp_edge.errors import BuildError, UsageError
 from vmp_edge.machine import cpu_model
+from vmp_edge.progress import Bar
 
 from ...target import FOLDER as TARGETS
 from ...target import Target, runs_here
@@ -110,13 +110,11 @@ def tune(target: Target, products: Sequence[Gemm]) -> None:
         UsageError: This machine cannot run the target's code, or the existing log is damaged.
         BuildError: The log cannot be written.
     """
-    from tqdm import tqdm
-
     check(target)
     path = log_path(target)
     entries = {sizes: entry for sizes, (_, entry) in _read(target, path).items()} if path.exists() else {}
     gemms = {(gemm.m, gemm.n, gemm.k): gemm for gemm in products if gemm.m >= LEAST_ROWS and gemm.kind == "gemm"}
-    for sizes, gemm in tqdm(gemms.items(), desc="tuning", unit="product", file=sys.stderr):
+    for sizes, gemm in Bar(gemms.items(), desc="time tiles", unit="product"):
         times = {_name(tile): round(seconds * 1e6, 1) for tile, seconds in time_tiles(target, gemm).items()}
         fastest = sorted(times, key=lambda name: times[name])
         entries[sizes] = {"tile": fastest[0], "microseconds": {name: times[name] for name in fastest}}

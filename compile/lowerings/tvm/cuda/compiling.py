@@ -20,6 +20,7 @@ from tvm.s_tir import dlight
 
 from vmp_edge.calibration.quantisation import Recipe
 from vmp_edge.errors import MissingDependencyError
+from vmp_edge.progress import part
 from vmp_edge.runtimes.tvm.cuda import load_driver, load_runtime
 from vmp_edge.runtimes.tvm.library import build_cuda_driver, build_cudart
 
@@ -79,14 +80,21 @@ def compile_module(
     _load_cuda_runtime()
     module, operations = to_relax(program, device.gpu, recipe)
     handwritten = kernels.source_of(operations)
-    cubin = compiler.compile(handwritten, device.architectures)
+    codes = ", ".join(f"sm_{sm}" for sm in device.architectures)
+    with part(f"compile our kernels for {codes}"):
+        cubin = compiler.compile(handwritten, device.architectures)
     module = module.with_attr("external_mods", [device_module(operations, cubin)])
     machine = tvm.target.Target(
         {"kind": "cuda", "arch": f"sm_{device.gpu.sm}", **LIMITS, "host": {"kind": "llvm", **device.host}}
     )
     generated: list[str] = []
     config = {"relax.backend.use_cuda_graph": True}
-    with _compile_with(compiler, device.architectures, generated), tvm.transform.PassContext(config=config), machine:
+    with (
+        part(f"compile the other kernels for {codes}"),
+        _compile_with(compiler, device.architectures, generated),
+        tvm.transform.PassContext(config=config),
+        machine,
+    ):
         executable = tvm.compile(module, target=machine, relax_pipeline=pipeline(machine))
     return executable, [handwritten, *generated]
 
