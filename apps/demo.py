@@ -152,7 +152,8 @@ def _summarise(result: dict[str, Any], latency: float, bundle: Path) -> None:
         print(f"{label:24}{counts['windows']:9}{100 * counts['right'] / max(1, counts['windows']):7.0f}%")
     share = 100 * result["windows_right"] / max(1, result["windows"])
     print(f"{'all':24}{result['windows']:9}{share:7.0f}%")
-    print(f"\n{result['segments_right']} of {result['segments']} motions recognised; {milliseconds(1000 * latency)} a window.")
+    right, motions = result["segments_right"], result["segments"]
+    print(f"\n{right} of {motions} motions recognised; {milliseconds(1000 * latency)} a window.")
     print("Now move a camera of your own:")
     print(f"  vmp-edge run {bundle} --source 0            a webcam, in a window")
     print(f"  vmp-edge run {bundle} --source video.mp4    any video")

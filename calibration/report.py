@@ -150,8 +150,8 @@ def _notes(evaluation: Evaluation, names: Sequence[str]) -> list[str]:
         notes.append(f"{formatting.quantity(count, 'video')} can tell little: see how wide the interval is.")
     if not evaluation.labelled and len(names) > 1:
         notes.append(
-            f"The videos have no labels. What {names[1]} recognises stands for them, so the report tells how far the two "
-            "models agree, and nothing about how often either is right."
+            f"The videos have no labels. What {names[1]} recognises stands for them, so the report tells how far the "
+            "two models agree, and nothing about how often either is right."
         )
     elif evaluation.labelled and len(shown) == 1:
         notes.append("All videos have the same label. Always giving it would be right every time.")

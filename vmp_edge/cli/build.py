@@ -38,7 +38,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="the bundle's folder (default: build/TARGET)")
     parser.add_argument("--engine", help="what executes the bundle (default: the target's)")
     parser.add_argument("--precision", help="fp32, int8, ... (default: the target's first)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads on the device (default: all that it may use)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads on the device (default: all that it may use)"
+    )
     parser.add_argument(
         "--parity-clips",
         type=int,

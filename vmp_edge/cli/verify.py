@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
         print_json({"bundle": str(args.bundle), **outcome})
     elif outcome["compared"]:
         print(
-            f"{args.bundle} is whole; its output differs by at most {number(outcome['max_difference'], 2)} from the recorded "
-            f"one (allowed: {plain(outcome['tolerance'])})"
+            f"{args.bundle} is whole; its output differs by at most {number(outcome['max_difference'], 2)} from the "
+            f"recorded one (allowed: {plain(outcome['tolerance'])})"
         )
     else:
         print(f"{args.bundle} is whole and runs; it has no recorded output to compare with")

@@ -118,7 +118,9 @@ def _open_path(path: Path, fps: float | None, tell: Message, closed: threading.E
         return open_pipe(path, fps, tell, closed)
     if not stat.S_ISREG(mode):
         kind = "a socket" if stat.S_ISSOCK(mode) else "a disk"
-        raise AddressError(f"{masked(str(path))} is {kind} and no video: give a video file, a camera, a URL or a pipeline")
+        raise AddressError(
+            f"{masked(str(path))} is {kind} and no video: give a video file, a camera, a URL or a pipeline"
+        )
     return open_capture(str(path), str(path), live=False)
 
 
