@@ -11,8 +11,10 @@ _PARTS = (
     *("sess", "jwt", "bearer", "cookie", "account", "keypair", "streamid", "xamz", "xgoog", "hdn", "hmac", "header"),
 )
 _WORDS = frozenset(  # a name that has one of these as a word of its own holds a secret
-    ("u", "p", "pw", "pas", "pin", "otp", "code", "sig", "sign", "sid")
-    + ("acct", "acc", "email", "mail", "md5", "hash", "uid", "ticket")
+    (
+        *("u", "p", "pw", "pas", "pin", "otp", "code", "sig", "sign", "sid"),
+        *("acct", "acc", "email", "mail", "md5", "hash", "uid", "ticket"),
+    )
 )
 _HARMLESS = frozenset(("useragent", "httpuseragent", "headersize", "keyintmax", "keyframe"))
 # Names that often follow a user and a password in the path of a camera's address: `user=a_password=b_channel=1`.
