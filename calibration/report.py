@@ -15,6 +15,7 @@ import numpy as np
 from vmp_edge import __version__
 from vmp_edge.errors import MissingDependencyError, UsageError
 from vmp_edge.files import whole
+from vmp_edge.installation import install_command
 
 from .clipset import Entry
 from .decoding import Sampling, UnusableError, read_clips
@@ -65,7 +66,7 @@ def check(path: Path) -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            f"a report needs {error.name}, which is not installed; run: pip install 'vmp-edge[report]'"
+            f"a report needs {error.name}, which is not installed; run: {install_command('report')}"
         ) from error
 
 

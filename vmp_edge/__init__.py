@@ -19,6 +19,7 @@ from .errors import (
     UsageError,
     VmpError,
 )
+from .installation import install_command
 
 if TYPE_CHECKING:
     from .bundle.reading import Bundle
@@ -104,7 +105,7 @@ def _import_with_torch(name: str) -> Any:
         if error.name != "torch":
             raise
         raise MissingDependencyError(
-            f"{name} needs PyTorch, which is not installed; run: pip install 'vmp-edge[compile]'"
+            f"{name} needs PyTorch, which is not installed; run: {install_command('compile')}"
         ) from error
 
 

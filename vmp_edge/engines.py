@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from .bundle.reading import Bundle
 from .errors import BundleError, MissingDependencyError, UsageError
+from .installation import install_command
 
 
 class Engine(Protocol):
@@ -172,6 +173,6 @@ def _factory(engine: EngineRecord) -> EngineFactory:
     except ImportError as error:
         missing = error.name or str(error)
         raise MissingDependencyError(
-            f"the engine {engine.name!r} cannot be imported here ({missing}): pip install 'vmp-edge[{engine.extra}]'"
+            f"the engine {engine.name!r} cannot be imported here ({missing}); run: {install_command(engine.extra)}"
         ) from error
     return cast(EngineFactory, getattr(module, attribute))

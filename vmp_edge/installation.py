@@ -1,8 +1,164 @@
-"""What to type to install a missing extra, whichever way the package itself was installed."""
+"""How this package was installed, and what to type to install an extra of it, for messages and for the doctor."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
-def install_command(extra: str) -> str:
-    """Return the shell command that installs an extra, such as `serve`, for error messages."""
-    return f"pip install 'vmp-edge[{extra}]'"
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
+
+NAME = "vmp-edge"
+PACKAGE = Path(__file__).resolve().parent
+# The folders of a checkout that are subpackages of the installed package.
+SIBLINGS = ("apps", "calibration", "compile", "runtimes")
+# The extra that installs a module. The modules of "" come with the package itself.
+EXTRAS = {
+    "numpy": "",
+    "cv2": "",
+    "yaml": "",
+    "torch": "compile",
+    "executorch": "compile",
+    "torchao": "compile",
+    "onnx": "compile",
+    "onnxscript": "compile",
+    "cmake": "compile",
+    "ninja": "compile",
+    "tvm": "tvm",
+    "tvm_ffi": "tvm",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "coremltools": "coreml",
+    "av": "video",
+    "pygame": "display",
+    "paho": "mqtt",
+    "aiohttp": "serve",
+    "jinja2": "report",
+    "matplotlib": "report",
+    "tqdm": "report",
+    "sklearn": "train",
+}
+
+
+def install_command(extra: str = "") -> str:
+    """Return the shell command that installs an extra into this Python, for error messages.
+
+    The command fits the way in which the package itself was installed. It does not rely on a package index that has
+    this package: where nothing is left of what it was installed from, the command names the extra's own requirements.
+
+    Args:
+        extra: The extra, such as `serve`, or several, such as `compile,onnxruntime`. The empty text stands for the
+            package itself.
+    """
+    chosen = f"[{extra}]" if extra else ""
+    if (folder := checkout(PACKAGE)) is not None:
+        return f"{_pip()} -e {shlex.quote(_near(folder) + chosen)}"
+    distribution = _distribution()
+    origin = _origin(distribution) if distribution is not None else None
+    if origin is not None:
+        path, url = origin
+        return f"{_pip()} {shlex.quote(f'{path}{chosen}' if path else f'{NAME}{chosen} @ {url}')}"
+    needed = requirements(extra)
+    return f"{_pip()} {' '.join(map(shlex.quote, needed)) or shlex.quote(NAME + chosen)}"
+
+
+def checkout(package: Path) -> Path | None:
+    """Return the checkout that a package's folder lies in, or None if the package is installed by itself."""
+    folder = package.parent
+    whole = (folder / "pyproject.toml").is_file() and all((folder / name / "__init__.py").is_file() for name in SIBLINGS)
+    return folder if whole else None
+
+
+def extras() -> list[str]:
+    """List the extras of the installed package; empty if it is not installed."""
+    distribution = _distribution()
+    return (distribution.metadata.get_all("Provides-Extra") or []) if distribution is not None else []
+
+
+def requirements(extra: str) -> list[str]:
+    """List what an extra, or several with commas between them, installs beyond the package itself, as pip takes it.
+
+    An unknown extra has none. Without extras, these are the package's own requirements.
+    """
+    distribution = _distribution()
+    if distribution is None:
+        return []
+    found = dict.fromkeys(part for name in extra.split(",") for part in _requirements(distribution, name, {name}))
+    return list(found)
+
+
+def _requirements(distribution: Distribution, extra: str, done: set[str]) -> Iterator[str]:
+    """Go through an extra's requirements, and those of the extras of this package among them."""
+    for line in distribution.requires or []:
+        requirement, _, marker = line.partition(";")
+        condition = re.search(r"""extra\s*==\s*['"]([^'"]+)['"]""", marker)
+        if (condition.group(1) if condition else "") != extra:
+            continue
+        own = re.fullmatch(rf"{NAME}\[([^\]]+)\].*", requirement.strip())
+        if own is None:
+            yield requirement.strip().replace(" ", "")
+            continue
+        for name in own.group(1).split(","):
+            if name not in done:
+                done.add(name)
+                yield from _requirements(distribution, name, done)
+
+
+def _distribution() -> Distribution | None:
+    """Return the metadata of the installed package, or None if this package is not an installed one."""
+    from importlib.metadata import Distribution
+
+    # Those of an editable install lie elsewhere on the path, those of any other beside the package.
+    places: dict[str, Any] = {} if checkout(PACKAGE) is not None else {"path": [str(PACKAGE.parent)]}
+    return next(iter(Distribution.discover(name=NAME, **places)), None)
+
+
+def _origin(distribution: Distribution) -> tuple[Path | None, str] | None:
+    """Return the file or folder, or the URL, that the package was installed from; None if nothing is known of it.
+
+    pip and its like write it down (PEP 610), but for packages from an index.
+    """
+    try:
+        origin = json.loads(distribution.read_text("direct_url.json") or "")
+        url, vcs = str(origin["url"]), origin.get("vcs_info")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if vcs:
+        revision = vcs.get("requested_revision") or vcs.get("commit_id")
+        return None, f"{vcs.get('vcs', 'git')}+{url}" + (f"@{revision}" if revision else "")
+    parts = urlsplit(url)
+    if parts.scheme != "file":
+        return None, url
+    path = Path(unquote(parts.path))
+    whole = path.is_file() or (path / "pyproject.toml").is_file()
+    return (path, url) if whole else None
+
+
+def _pip() -> str:
+    """Return the command that installs into this Python: `pip` if the shell's is that, else one that names Python."""
+    python = shlex.quote(_near(Path(sys.executable)) if sys.executable else "python3")
+    found = shutil.which("pip")
+    if found is not None and Path(found).parent.resolve() == Path(sysconfig.get_path("scripts")).resolve():
+        return "pip install"
+    if importlib.util.find_spec("pip") is None and shutil.which("uv") is not None:
+        return f"uv pip install --python {python}"
+    return f"{python} -m pip install"
+
+
+def _near(path: Path) -> str:
+    """Return a path as it is written in the current folder, if it lies there, else whole."""
+    with contextlib.suppress(ValueError, OSError):
+        here = Path.cwd()
+        if here != here.parent:
+            return str(path.relative_to(here))
+    return str(path)

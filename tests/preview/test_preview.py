@@ -477,4 +477,4 @@ def test_without_aiohttp_the_extra_is_named(capsys, bundle, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     assert main(["serve", str(bundle)]) == 1
-    assert "vmp-edge[serve]" in capsys.readouterr().err
+    assert "[serve]'" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependencyError, UsageError
+from ..installation import install_command
 from ..recognizer import load
 from ..stream.cameras import Camera
 from ..stream.variants import load_variants
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "aiohttp":
             raise
-        raise MissingDependencyError("the preview needs aiohttp: pip install 'vmp-edge[serve]'") from error
+        raise MissingDependencyError(f"the preview needs aiohttp; run: {install_command('serve')}") from error
     if not 0 <= args.port <= 65535:
         raise UsageError(f"the port must be 0 to 65535, not {args.port}")
     access = Access.make(args.host, args.token)

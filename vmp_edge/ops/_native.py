@@ -10,6 +10,7 @@ from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int6
 from pathlib import Path
 
 from ..errors import MissingDependencyError, UsageError
+from ..installation import install_command
 
 ABI = 3
 MAX_TAPS = 16
@@ -103,9 +104,7 @@ def library_path() -> Path:
         if path.is_file():
             return path
     places = ", ".join(map(str, candidates))
-    raise MissingDependencyError(
-        f"the native scan library is not at {places}; build it with: pip install -e . --no-deps"
-    )
+    raise MissingDependencyError(f"the native scan library is not at {places}; build it with: {install_command()}")
 
 
 @functools.cache
@@ -116,7 +115,7 @@ def load() -> ctypes.CDLL:
         MissingDependencyError: The library is absent, not for this machine, or of another version.
     """
     path = library_path()
-    rebuild = "rebuild it with: pip install -e . --no-deps"
+    rebuild = f"rebuild it with: {install_command()}"
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
