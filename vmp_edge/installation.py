@@ -72,10 +72,21 @@ def install_command(extra: str = "") -> str:
     return f"{_pip()} {' '.join(map(shlex.quote, needed)) or shlex.quote(NAME + chosen)}"
 
 
+def missing_module(error: ImportError) -> str | None:
+    """Return one line on what to install, for a library that cannot be imported; None for any other module."""
+    name = (error.name or "").partition(".")[0]
+    if name not in EXTRAS:
+        return None
+    problem = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be imported ({error})"
+    return f"this needs {name}, which {problem}; run: {install_command(EXTRAS[name])}"
+
+
 def checkout(package: Path) -> Path | None:
     """Return the checkout that a package's folder lies in, or None if the package is installed by itself."""
     folder = package.parent
-    whole = (folder / "pyproject.toml").is_file() and all((folder / name / "__init__.py").is_file() for name in SIBLINGS)
+    whole = (folder / "pyproject.toml").is_file() and all(
+        (folder / name / "__init__.py").is_file() for name in SIBLINGS
+    )
     return folder if whole else None
 
 

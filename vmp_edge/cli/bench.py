@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..machine import usable_cpu_count
 from ..recognizer import Recognizer, load
 from ..stream.stream import Stream
 from .options import add_hop_option, add_threads_option
-from .output import add_json_option, print_json, progress
+from .output import add_json_option, print_json, progress, say
 
 CAMERA = (480, 640, 3)  # shape of the frames that are pushed through the stream: the usual webcam's
 
@@ -144,5 +143,4 @@ def _print(result: dict[str, Any]) -> None:
         ("peak memory", f"{result['peak_memory_mb']:.0f} MB of the whole process"),
     ]
     for key, value in rows:
-        print(f"{key:>12}  {value}")
-    sys.stdout.flush()
+        say(f"{key:>12}  {value}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..bundle.reading import Bundle
 from ..doctor import Finding, examine_bundle, examine_machine
-from .output import add_json_option, print_json
+from .output import add_json_option, print_json, say
 
 MARKS = {True: "ok", False: "MISSING", None: ""}
 
@@ -41,11 +41,11 @@ def run(args: argparse.Namespace) -> int:
     _print("this machine", findings)
     if bundle:
         _print(f"{bundle.path} ({bundle.manifest.name} for {bundle.manifest.target})", needs)
-        print(f"{len(missing)} missing" if missing else "nothing is missing")
+        say(f"{len(missing)} missing" if missing else "nothing is missing")
     return int(bool(missing))
 
 
 def _print(title: str, findings: list[Finding]) -> None:
-    print(f"{title}:")
+    say(f"{title}:")
     for finding in findings:
-        print(f"  {MARKS[finding.found]:>7}  {finding.subject}: {finding.text}")
+        say(f"  {MARKS[finding.found]:>7}  {finding.subject}: {finding.text}")

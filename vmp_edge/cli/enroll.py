@@ -17,7 +17,7 @@ from ..recognizer import Recognizer, load
 from ..sources import open_source
 from ..stream.stream import Stream
 from .options import DEFAULTS, add_hop_option, add_threads_option
-from .output import add_json_option, message, print_json
+from .output import add_json_option, message, print_json, say
 
 SECONDS = 5.0  # how long a live source is watched
 EPILOG = """examples:
@@ -153,9 +153,9 @@ def _print(gallery: Gallery, path: Path, as_json: bool) -> None:
     thresholds = gallery.thresholds()
     for name, entry in gallery.classes.items():
         takes = len(np.unique(entry.takes))
-        print(f"{name:>24}  {len(entry.features)} examples of {takes} takes, recognised from {thresholds[name]:.3f} on")
+        say(f"{name:>24}  {len(entry.features)} examples of {takes} takes, recognised from {thresholds[name]:.3f} on")
     negatives = f", {len(gallery.negatives)} negatives" if len(gallery.negatives) else ""
-    print(f"{path}: {len(gallery.classes)} classes{negatives}", flush=True)
+    say(f"{path}: {len(gallery.classes)} classes{negatives}")
     if as_json:
         classes = {
             name: {

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from .options import add_threads_option
-from .output import add_json_option, print_json, progress_bar
+from .output import add_json_option, print_json, progress_bar, remark, say
 
 if TYPE_CHECKING:
     from vmp_edge.calibration.measure import Comparison, Evaluation
@@ -102,8 +101,7 @@ def run(args: argparse.Namespace) -> int:
     _print(evaluation, comparison)
     if args.report is not None:
         report.write(report.Report(evaluation, others[0] if others else None, data=args.data), args.report)
-        print(f"report: {args.report}")
-    sys.stdout.flush()
+        say(f"report: {args.report}")
     if args.json:
         print_json(result)
     return 0
@@ -111,16 +109,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(evaluation: Evaluation, comparison: Comparison | None) -> None:
     for video in evaluation.skipped:
-        print(f"left out: {video.path}: {video.reason}", file=sys.stderr)
+        remark(f"left out: {video.path}: {video.reason}")
     left_out = f", {len(evaluation.skipped)} left out" if evaluation.skipped else ""
     top5 = "" if evaluation.top5 is None else f", top-5 {100 * evaluation.top5:.1f}%"
-    print(f"{evaluation.name}: top-1 {100 * evaluation.top1:.1f}%{top5} of {len(evaluation.entries)} videos{left_out}")
+    say(f"{evaluation.name}: top-1 {100 * evaluation.top1:.1f}%{top5} of {len(evaluation.entries)} videos{left_out}")
     for label, row in evaluation.by_label().items():
-        print(f"{label:>24}  {100 * row['recall']:5.1f}% of {row['clips']}{_most_frequent_mistake(evaluation, label)}")
+        say(f"{label:>24}  {100 * row['recall']:5.1f}% of {row['clips']}{_most_frequent_mistake(evaluation, label)}")
     for fold, share in evaluation.by_fold().items():
-        print(f"{f'fold {fold}':>24}  {100 * share:5.1f}%")
+        say(f"{f'fold {fold}':>24}  {100 * share:5.1f}%")
     milliseconds = evaluation.milliseconds
-    print(f"{'engine':>24}  {milliseconds['p50']:.2f} ms median, {milliseconds['p95']:.2f} ms p95")
+    say(f"{'engine':>24}  {milliseconds['p50']:.2f} ms median, {milliseconds['p95']:.2f} ms p95")
     if comparison is not None:
         _print_comparison(comparison)
 
@@ -134,11 +132,11 @@ def _most_frequent_mistake(evaluation: Evaluation, label: str) -> str:
 
 def _print_comparison(comparison: Comparison) -> None:
     subject, baseline = comparison.subject, comparison.baseline
-    print(
+    say(
         f"{baseline.name}: top-1 {100 * baseline.top1:.1f}%; {subject.name} has {0 - comparison.drop:+.1f} points, "
         f"agrees on {100 * comparison.agreement:.1f}%, is {comparison.speed:.2f} times as fast"
     )
     for i in comparison.differing:
         label, baseline_label = (model.labels[model.predictions[i]] for model in (subject, baseline))
         entry = subject.entries[i]
-        print(f"{'differs':>24}  {entry.path}: {label}, not {baseline_label} (it is {entry.label})")
+        say(f"{'differs':>24}  {entry.path}: {label}, not {baseline_label} (it is {entry.label})")

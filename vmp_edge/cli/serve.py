@@ -8,7 +8,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,8 @@ from ..recognizer import load
 from ..stream.cameras import Camera
 from ..stream.variants import load_variants
 from .options import add_adaptive_options, add_gallery_options, add_window_options, stream_options
-from .output import add_json_option, message, print_json
+from .output import add_json_option, message, print_json, say
+from .stopping import heeded
 
 if TYPE_CHECKING:
     from ..preview.server import Preview
@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "serve",
         help="show what cameras see, and what is recognised, as a web page",
-        description="Recognise one or many sources and show them as a web page. Ctrl-C or SIGTERM ends it.",
+        description="Recognise one or many sources and show them as a web page. Ctrl-C, SIGTERM or SIGHUP ends it.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _serve(preview: Preview, port: int, as_json: bool) -> signal.Signals:
-    """Serve until Ctrl-C, SIGTERM or a failure, and return the signal."""
+    """Serve until Ctrl-C, SIGTERM, SIGHUP or a failure, and return the signal."""
     with _signals() as stopped:
         await preview.start(port)
         try:
@@ -122,7 +122,7 @@ def _signals() -> Iterator[asyncio.Future[signal.Signals]]:
         if not stopped.done():
             stopped.set_result(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = {signal.SIGINT, *heeded()}
     before = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
         loop.add_signal_handler(number, stop, number)
@@ -144,8 +144,7 @@ def _print_address(preview: Preview, as_json: bool) -> None:
     if as_json:
         print_json({"address": address, "port": preview.port, "token": token})
     else:
-        print(f"{preview.cameras.recognizer.manifest.name}: {address}", flush=True)
-    sys.stdout.flush()
+        say(f"{preview.cameras.recognizer.manifest.name}: {address}")
 
 
 def _show_message(camera: Camera, text: str) -> None:

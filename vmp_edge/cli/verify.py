@@ -12,7 +12,7 @@ from ..bundle.check import check_clip
 from ..errors import BundleError
 from ..recognizer import Recognizer, load
 from .options import add_threads_option
-from .output import add_json_option, print_json
+from .output import add_json_option, print_json, say
 
 DEFAULT_TOLERANCE = 1e-3  # of logits in fp32, between processors
 
@@ -37,12 +37,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"bundle": str(args.bundle), **outcome})
     elif outcome["compared"]:
-        print(
+        say(
             f"{args.bundle} is whole; its output differs by at most {outcome['max_difference']:.2g} from the recorded "
             f"one (allowed: {outcome['tolerance']:g})"
         )
     else:
-        print(f"{args.bundle} is whole and runs; it has no recorded output to compare with")
+        say(f"{args.bundle} is whole and runs; it has no recorded output to compare with")
     return 0
 
 
