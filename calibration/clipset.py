@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from vmp_edge.errors import MissingDependencyError, UsageError, VmpError
-from vmp_edge.installation import install_command
 from vmp_edge.files import whole
+from vmp_edge.installation import install_command
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".y4m"})
 FIELDS = ("path", "label", "group", "fold")

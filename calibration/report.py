@@ -79,7 +79,7 @@ def write(report: Report, path: Path) -> None:
     check(path)
     try:
         with whole(path) as place:
-            place.write_text(render(report), encoding="utf-8")
+            place.write_text(render(report), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UsageError(f"the report cannot be written to {path}: {error.strerror}") from error
 

@@ -80,7 +80,9 @@ def to_executorch(exported: ExportedProgram) -> Any:
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
         except ImportError as error:
-            raise MissingDependencyError(f"lowering to ExecuTorch needs {error.name}; run: {install_command('compile')}") from error
+            raise MissingDependencyError(
+                f"lowering to ExecuTorch needs {error.name}; run: {install_command('compile')}"
+            ) from error
         configs = [config for config in ALL_PARTITIONER_CONFIGS if config is not LinearConfig]
         partitioner = XnnpackPartitioner(configs=[_linear_config(), *configs])
         return to_edge_transform_and_lower(exported, partitioner=[partitioner]).to_executorch()

@@ -28,7 +28,9 @@ def executorch_folder() -> Path:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (Path(folder) / "lib" / "libexecutorch.so").is_file():
             return Path(folder)
-    raise MissingDependencyError(f"the executorch engine needs executorch 1.5 or later; run: {install_command('compile')}")
+    raise MissingDependencyError(
+        f"the executorch engine needs executorch 1.5 or later; run: {install_command('compile')}"
+    )
 
 
 def build_library(toolchain: str | None = None, sdk: Path | None = None) -> Path:

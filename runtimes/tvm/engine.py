@@ -58,7 +58,9 @@ def _runtime() -> ModuleType:
             import tvm_ffi
         ctypes.CDLL(str(runtime_library()), mode=ctypes.RTLD_GLOBAL)
     except (ImportError, OSError) as error:
-        raise MissingDependencyError(f"TVM's runtime cannot be loaded ({error}); run: {install_command('tvm')}") from error
+        raise MissingDependencyError(
+            f"TVM's runtime cannot be loaded ({error}); run: {install_command('tvm')}"
+        ) from error
     module: ModuleType = tvm_ffi
     return module
 

@@ -53,7 +53,9 @@ def cuda_library() -> Path:
     """
     path = runtime_library().parent / "libtvm_runtime_cuda.so"
     if not path.is_file():
-        raise MissingDependencyError(f"{path} is missing: TVM's wheel for this machine has no CUDA; run: {install_command('tvm')}")
+        raise MissingDependencyError(
+            f"{path} is missing: TVM's wheel for this machine has no CUDA; run: {install_command('tvm')}"
+        )
     return path
 
 

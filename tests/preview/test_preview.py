@@ -424,7 +424,7 @@ def test_a_port_in_use_is_an_error(recognizer):
 # The command
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_it_although_somebody_watches(bundle, video, number, expected):
     async def watch(address):
         async with aiohttp.ClientSession(address) as session, session.ws_connect("/api/events") as events:

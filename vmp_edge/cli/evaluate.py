@@ -39,7 +39,8 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="the bundle's folder; it may contain {fold}")
-    parser.add_argument("--data", required=True, metavar="DIR|CSV", help="the labelled videos, see below")
+    parser.add_argument("videos", nargs="?", metavar="DATA", help="the labelled videos, see below")
+    parser.add_argument("--data", metavar="DIR|CSV", help="the same as DATA")
     parser.add_argument(
         "--compare", metavar="BUNDLE2", help="another bundle with the same labels; both run on the same clips, in turns"
     )
@@ -78,12 +79,15 @@ def run(args: argparse.Namespace) -> int:
     from vmp_edge.calibration.decoding import Sampling
     from vmp_edge.calibration.measure import Comparison, evaluate_bundles
 
+    if (args.data is None) == (args.videos is None):
+        raise UsageError("give the labelled videos once: a folder or a CSV behind the bundle, or with --data")
+    data = args.data or args.videos
     if args.workers is not None and args.workers < 0:
         raise UsageError(f"--workers is {args.workers}; it must be at least 0")
     sampling = Sampling(args.sampling, args.clips)
     if args.report is not None:
         report.check(args.report)
-    clips = clipset.read(args.data)
+    clips = clipset.read(data)
     if args.fold is not None:
         clips = clips.fold(args.fold)
     bundles = [args.bundle] + ([args.compare] if args.compare is not None else [])
@@ -92,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     )
     comparison = Comparison(evaluation, others[0]) if others else None
     result = {
-        "data": args.data,
+        "data": data,
         "sampling": {"mode": sampling.mode, "clips": sampling.clips},
         **evaluation.to_dict(),
         "compare": comparison.to_dict() if comparison else None,
@@ -100,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     }
     _print(evaluation, comparison)
     if args.report is not None:
-        report.write(report.Report(evaluation, others[0] if others else None, data=args.data), args.report)
+        report.write(report.Report(evaluation, others[0] if others else None, data=data), args.report)
         say(f"report: {args.report}")
     if args.json:
         print_json(result)

@@ -78,7 +78,7 @@ class Output:
 
     def _discard(self) -> None:
         """Let all further writes, that of the interpreter at its exit too, go nowhere."""
-        with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor has nothing that flushes it later
+        with contextlib.suppress(OSError, ValueError):  # without a descriptor, nothing is flushed later
             descriptor = self._stream.fileno()
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, descriptor)
