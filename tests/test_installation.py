@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from vmp_edge import installation
-from vmp_edge.installation import SIBLINGS, install_command
+from vmp_edge._checkout import SIBLINGS
+from vmp_edge.installation import install_command
 
 METADATA = """Metadata-Version: 2.4
 Name: vmp-edge

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import _moved
+from . import _checkout, _moved
 from .errors import (
     BuildError,
     BundleError,
@@ -19,7 +19,6 @@ from .errors import (
     UsageError,
     VmpError,
 )
-from .installation import install_command
 
 if TYPE_CHECKING:
     from .bundle.reading import Bundle
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from .stream.statistics import Statistics
     from .stream.stream import Stream
 
+_checkout.install()
 _moved.install()
 
 __version__ = "0.1.0"
@@ -104,6 +104,8 @@ def _import_with_torch(name: str) -> Any:
     except ImportError as error:
         if error.name != "torch":
             raise
+        from .installation import install_command
+
         raise MissingDependencyError(
             f"{name} needs PyTorch, which is not installed; run: {install_command('compile')}"
         ) from error

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from ._checkout import checkout
+
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
 NAME = "vmp-edge"
 PACKAGE = Path(__file__).resolve().parent
-# The folders of a checkout that are subpackages of the installed package.
-SIBLINGS = ("apps", "calibration", "compile", "runtimes")
 # The extra that installs a module. The modules of "" come with the package itself.
 EXTRAS = {
     "numpy": "",
@@ -72,22 +72,18 @@ def install_command(extra: str = "") -> str:
     return f"{_pip()} {' '.join(map(shlex.quote, needed)) or shlex.quote(NAME + chosen)}"
 
 
-def missing_module(error: ImportError) -> str | None:
-    """Return one line on what to install, for a library that cannot be imported; None for any other module."""
+def missing_module(error: ImportError, extra: str = "") -> str | None:
+    """Return one line on what to install, for a library that cannot be imported; None for any other module.
+
+    Args:
+        error: The failed import.
+        extra: The extra to install if the library is one that the package itself needs.
+    """
     name = (error.name or "").partition(".")[0]
     if name not in EXTRAS:
         return None
     problem = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be imported ({error})"
-    return f"this needs {name}, which {problem}; run: {install_command(EXTRAS[name])}"
-
-
-def checkout(package: Path) -> Path | None:
-    """Return the checkout that a package's folder lies in, or None if the package is installed by itself."""
-    folder = package.parent
-    whole = (folder / "pyproject.toml").is_file() and all(
-        (folder / name / "__init__.py").is_file() for name in SIBLINGS
-    )
-    return folder if whole else None
+    return f"this needs {name}, which {problem}; run: {install_command(EXTRAS[name] or extra)}"
 
 
 def extras() -> list[str]:

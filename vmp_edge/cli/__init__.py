@@ -59,7 +59,9 @@ def program(
         The exit code.
     """
     words = sys.argv[1:] if argv is None else argv
-    return guarded(lambda _: run(make_parser().parse_args(words)), argparse.Namespace(json="--json" in words))
+    return guarded(
+        lambda _: run(make_parser().parse_args(words)), argparse.Namespace(json="--json" in words, words=words)
+    )
 
 
 def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
@@ -98,7 +100,8 @@ def _outcome(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
     except VmpError as error:
         return 2 if isinstance(error, UsageError) else 1, _tell(" ".join(str(error).split()))
     except ImportError as error:
-        if (text := missing_module(error)) is None:
+        builds = getattr(args, "words", [])[:1] == ["build"]
+        if (text := missing_module(error, "compile" if builds else "")) is None:
             raise
         return 1, _tell(text)
     except OutputLostError:
