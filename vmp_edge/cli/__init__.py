@@ -19,6 +19,8 @@ from .output import message, print_json
 from .stopping import Stopped, stoppable
 from .streams import Output, OutputLostError, safe_streams
 
+__all__ = ["COMMANDS", "Parser", "guarded", "main", "program"]
+
 COMMANDS = ("build", "run", "serve", "enroll", "evaluate", "bench", "verify", "targets", "info", "doctor")
 
 
@@ -59,9 +61,8 @@ def program(
         The exit code.
     """
     words = sys.argv[1:] if argv is None else argv
-    return guarded(
-        lambda _: run(make_parser().parse_args(words)), argparse.Namespace(json="--json" in words, words=words)
-    )
+    known = argparse.Namespace(json="--json" in words, words=words)  # before the arguments are parsed
+    return guarded(lambda _: run(make_parser().parse_args(words)), known)
 
 
 def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:

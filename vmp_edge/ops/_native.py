@@ -9,8 +9,9 @@ import os
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_uint32, c_void_p
 from pathlib import Path
 
+from .._checkout import checkout
 from ..errors import MissingDependencyError, UsageError
-from ..installation import PACKAGE, checkout, install_command
+from ..installation import PACKAGE, install_command
 
 ABI = 3
 MAX_TAPS = 16
