@@ -86,6 +86,15 @@ def missing_module(error: ImportError, extra: str = "") -> str | None:
     return f"this needs {name}, which {problem}; run: {install_command(EXTRAS[name] or extra)}"
 
 
+def other_checkout() -> Path | None:
+    """Return the current folder if it is a checkout, but not the one that this package is from."""
+    try:
+        folder = checkout(Path.cwd() / "vmp_edge")
+    except OSError:  # the folder was removed
+        return None
+    return None if folder is None or folder.resolve() == PACKAGE.parent else folder
+
+
 def extras() -> list[str]:
     """List the extras of the installed package; empty if it is not installed."""
     distribution = _distribution()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..errors import UsageError, VmpError
-from ..installation import missing_module
+from ..installation import PACKAGE, missing_module, other_checkout
 from .arguments import Parser, WrongArgumentsError
 from .output import message, print_json
 from .stopping import Stopped, stoppable
@@ -33,7 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    return program(_make_parser, lambda args: int(args.run(args)), argv)
+
+    def run(args: argparse.Namespace) -> int:
+        if args.command == "build" and (other := other_checkout()) is not None:
+            message(f"this is the vmp-edge of {PACKAGE.parent}, not that of the checkout in this folder ({other})")
+        return int(args.run(args))
+
+    return program(_make_parser, run, argv)
 
 
 def _make_parser() -> Parser:
