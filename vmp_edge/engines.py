@@ -87,6 +87,9 @@ class EngineRecord:
         per_frame: Whether the engine can run the patch embedding as a program of its own (`FrameEngine`).
         tolerance: The largest difference of any logit from the source model's that a build in fp32 accepts; None takes
             the precision's.
+        distribution: The package on PyPI that the engine comes in; None for an engine of the user's own.
+        trial: Where a function is that computes something tiny with the engine, ``module:attribute``; None has nothing
+            to try but the import of the factory.
     """
 
     name: str
@@ -96,6 +99,8 @@ class EngineRecord:
     precisions: tuple[str, ...] = ()
     per_frame: bool = False
     tolerance: float | None = None
+    distribution: str | None = None
+    trial: str | None = None
 
     def __post_init__(self) -> None:
         if not all(self.factory.partition(":")):

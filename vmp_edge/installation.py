@@ -96,9 +96,8 @@ def other_checkout() -> Path | None:
 
 
 def extras() -> list[str]:
-    """List the extras of the installed package; empty if it is not installed."""
-    distribution = _distribution()
-    return (distribution.metadata.get_all("Provides-Extra") or []) if distribution is not None else []
+    """List the extras of this package; empty if nothing says which there are."""
+    return list(_declared()[0])
 
 
 def requirements(extra: str) -> list[str]:
@@ -106,28 +105,42 @@ def requirements(extra: str) -> list[str]:
 
     An unknown extra has none. Without extras, these are the package's own requirements.
     """
-    distribution = _distribution()
-    if distribution is None:
-        return []
-    found = dict.fromkeys(part for name in extra.split(",") for part in _requirements(distribution, name, {name}))
+    _, declared = _declared()
+    found = dict.fromkeys(part for name in extra.split(",") for part in _requirements(declared, name, {name}))
     return list(found)
 
 
-def _requirements(distribution: Distribution, extra: str, done: set[str]) -> Iterator[str]:
-    """Go through an extra's requirements, and those of the extras of this package among them."""
-    for line in distribution.requires or []:
-        requirement, _, marker = line.partition(";")
+def _declared() -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the package's extras, and its requirements, each with the extra that it belongs to or an empty text."""
+    folder = checkout(PACKAGE)
+    if folder is not None and sys.version_info >= (3, 11):
+        import tomllib
+
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        optional = project["optional-dependencies"]
+        lines = [("", line) for line in project["dependencies"]]
+        return [*optional], lines + [(name, line) for name, part in optional.items() for line in part]
+    if (distribution := _distribution()) is None:
+        return [], []
+    lines = []
+    for text in distribution.requires or []:
+        line, _, marker = text.partition(";")
         condition = re.search(r"""extra\s*==\s*['"]([^'"]+)['"]""", marker)
-        if (condition.group(1) if condition else "") != extra:
-            continue
-        own = re.fullmatch(rf"{NAME}\[([^\]]+)\].*", requirement.strip())
+        lines.append((condition.group(1) if condition else "", line))
+    return distribution.metadata.get_all("Provides-Extra") or [], lines
+
+
+def _requirements(declared: list[tuple[str, str]], extra: str, done: set[str]) -> Iterator[str]:
+    """Go through an extra's requirements, and those of the extras of this package among them."""
+    for line in (line.replace(" ", "") for name, line in declared if name == extra):
+        own = re.fullmatch(rf"{NAME}\[([^\]]+)\].*", line)
         if own is None:
-            yield requirement.strip().replace(" ", "")
+            yield line
             continue
         for name in own.group(1).split(","):
             if name not in done:
                 done.add(name)
-                yield from _requirements(distribution, name, done)
+                yield from _requirements(declared, name, done)
 
 
 def _distribution() -> Distribution | None:
