@@ -10,6 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from vmp_edge.cli.stopping import exit_code, stoppable
+from vmp_edge.cli.streams import safe_streams
 from vmp_edge.errors import UsageError, VmpError
 
 from .. import clipset
@@ -43,9 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     except VmpError as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("stopped; the same command resumes after the last complete epoch", file=sys.stderr)
-        return 130
+        return exit_code(stop)
     for video in results["skipped"]:
         print(f"left out: {video['path']}: {video['reason']}", file=sys.stderr)
     for fold, value in results["folds"].items():
@@ -58,4 +60,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with safe_streams(), stoppable():
+        raise SystemExit(main())

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vmp_edge.cli.stopping import exit_code, stoppable
+from vmp_edge.cli.streams import safe_streams
 from vmp_edge.errors import UsageError, VmpError
 from vmp_edge.models import VideoMamba, load_checkpoint, zoo
 
@@ -154,10 +156,14 @@ def main(arguments: list[str] | None = None) -> int:
     except VmpError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt as stop:
+        print("stopped", file=sys.stderr)
+        return exit_code(stop)
     for name, row in results.items():
         print(f"{name}: {100 * row['top1']:.1f}% top-1 on {row['clips']} clips")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with safe_streams(), stoppable():
+        raise SystemExit(main())

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmp_edge.cli.stopping import exit_code, stoppable
+from vmp_edge.cli.streams import safe_streams
 from vmp_edge.errors import UsageError, VmpError
 from vmp_edge.files import whole
 from vmp_edge.models import VideoMamba, create
@@ -147,12 +149,13 @@ def main(arguments: list[str] | None = None) -> int:
     except VmpError as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("stopped; the same command resumes after the last complete epoch", file=sys.stderr)
-        return 130
+        return exit_code(stop)
     print(f"wrote {options.output / NAME}.pth; now: python -m vmp_edge.calibration.egomotion.evaluate {options.output}")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with safe_streams(), stoppable():
+        raise SystemExit(main())

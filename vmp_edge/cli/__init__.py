@@ -16,7 +16,7 @@ from ..errors import UsageError, VmpError
 from ..installation import PACKAGE, missing_module, other_checkout
 from .arguments import Parser, WrongArgumentsError
 from .output import message, print_json
-from .stopping import Stopped, stoppable
+from .stopping import exit_code, stoppable
 from .streams import Output, OutputLostError, safe_streams
 
 __all__ = ["COMMANDS", "Parser", "guarded", "main", "program"]
@@ -114,8 +114,8 @@ def _outcome(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
     except OutputLostError:
         raise
     except KeyboardInterrupt as stop:
-        code = stop.exit_code if isinstance(stop, Stopped) else 130
-        text, has_printed = _tell("stopped"), isinstance(sys.stdout, Output) and sys.stdout.objects
+        code, text = exit_code(stop), _tell("stopped")
+        has_printed = isinstance(sys.stdout, Output) and sys.stdout.objects
         return code, None if has_printed else text
 
 

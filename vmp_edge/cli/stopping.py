@@ -31,6 +31,12 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+def exit_code(stop: KeyboardInterrupt) -> int:
+    """Return the exit code of a program that an interrupt has stopped: 128 plus the signal's number, as in a shell."""
+    code: int = getattr(stop, "exit_code", 128 + signal.SIGINT)
+    return code
+
+
 def heeded() -> list[signal.Signals]:
     """List the signals that end the program: those that it was not told to ignore when it started, as by `nohup`."""
     return [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]

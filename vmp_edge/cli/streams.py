@@ -20,6 +20,7 @@ class OutputLostError(KeyboardInterrupt):
     """
 
     def __init__(self, cause: OSError) -> None:
+        self.exit_code = 1
         self.reader_is_gone = cause.errno == errno.EPIPE  # as in `vmp-edge ... | head`
         reason = "it is closed" if cause.errno == errno.EBADF else cause.strerror or str(cause)
         super().__init__(f"nothing more can be written to the standard output: {reason}")
