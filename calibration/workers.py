@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
+import time
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext
+
+_LAST_RESULT = 0.3  # seconds in which a worker may hand its result over after SIGTERM
 
 
 def spawning() -> SpawnContext:
@@ -24,6 +28,22 @@ def spawning() -> SpawnContext:
 
 
 def leave_signals_to_parent() -> None:
-    """Ignore Ctrl-C and SIGHUP in a worker process."""
+    """Ignore Ctrl-C and SIGHUP in a worker process, and die a moment after SIGTERM.
+
+    A process manager sends SIGTERM to all processes at once. A worker that died in the middle of a result would leave
+    the parent waiting for the rest of it, for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # also while the decoder does not return
+    threading.Thread(target=_die_late, args=(reader,), name="vmp-edge SIGTERM", daemon=True).start()
+
+
+def _die_late(signals: int) -> None:
+    while os.read(signals, 1) != bytes([signal.SIGTERM]):
+        pass
+    time.sleep(_LAST_RESULT)
+    os._exit(128 + signal.SIGTERM)

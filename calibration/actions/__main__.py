@@ -7,9 +7,9 @@ earlier run on the same folds, each fold's model also learns from that run's mod
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from vmp_edge.cli.output import remark, say
 from vmp_edge.cli.stopping import exit_code, stoppable
 from vmp_edge.cli.streams import safe_streams
 from vmp_edge.errors import UsageError, VmpError
@@ -43,16 +43,16 @@ def main(arguments: list[str] | None = None) -> int:
         clips = clips if clips.folds else clips.split(options.folds, recipe.seed)
         results = train(recipe, clips, options.output, options.one_geometry, tqdm, options.workers)
     except VmpError as error:
-        print(error, file=sys.stderr)
+        remark(str(error))
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt as stop:
-        print("stopped; the same command resumes after the last complete epoch", file=sys.stderr)
+        remark("stopped; the same command resumes after the last complete epoch")
         return exit_code(stop)
     for video in results["skipped"]:
-        print(f"left out: {video['path']}: {video['reason']}", file=sys.stderr)
+        remark(f"left out: {video['path']}: {video['reason']}")
     for fold, value in results["folds"].items():
-        print(f"fold {fold}: {100 * value:.1f}% top-1")
-    print(
+        say(f"fold {fold}: {100 * value:.1f}% top-1")
+    say(
         f"mean {100 * results['folds_mean']:.1f}%, of {results['clips']} videos; geometry alone "
         f"{100 * results['geometry_control']:.1f}%"
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmp_edge.cli.output import remark, say
 from vmp_edge.cli.stopping import exit_code, stoppable
 from vmp_edge.cli.streams import safe_streams
 from vmp_edge.errors import UsageError, VmpError
@@ -147,12 +147,12 @@ def main(arguments: list[str] | None = None) -> int:
             options.workers,
         )
     except VmpError as error:
-        print(error, file=sys.stderr)
+        remark(str(error))
         return 1
     except KeyboardInterrupt as stop:
-        print("stopped; the same command resumes after the last complete epoch", file=sys.stderr)
+        remark("stopped; the same command resumes after the last complete epoch")
         return exit_code(stop)
-    print(f"wrote {options.output / NAME}.pth; now: python -m vmp_edge.calibration.egomotion.evaluate {options.output}")
+    say(f"wrote {options.output / NAME}.pth; now: python -m vmp_edge.calibration.egomotion.evaluate {options.output}")
     return 0
 
 
