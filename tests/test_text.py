@@ -14,7 +14,7 @@ ODD = {
     "direction": ("\u202etfel\u202c \u2067x\u2069 \u200fy\u061c", r"\u202etfel\u202c \u2067x\u2069 \u200fy\u061c"),
     "line separator": ("a\u2028b\u2029", r"a\u2028b\u2029"),
     "byte order mark": ("\ufeffstill", r"\ufeffstill"),
-    "lone surrogate": ("caf\udce9.mp4", r"caf\udce9.mp4"),
+    "lone surrogate": ("caf\udce9.mp4", r"caf\xe9.mp4"),
     "tag": ("x\U000e0041", r"x\U000e0041"),
 }
 GOOD = [

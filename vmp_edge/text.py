@@ -20,12 +20,18 @@ def printable(text: str) -> str:
     """Return a text as one line that is safe to print.
 
     Characters that a terminal would obey or that would reorder what follows (line breaks, escape sequences, controls
-    of the writing direction), and those that cannot be encoded (lone surrogates, which stand for the bytes of a file
-    name that is not UTF-8), are written as in a Python string: ``\\n``, ``\\x1b``, ``\\u202e``.
+    of the writing direction), and those that cannot be encoded, are written as in a Python string: ``\\n``, ``\\x1b``,
+    ``\\u202e``. A byte of a file name that is not UTF-8 is written as such: ``caf\\xe9.mp4``.
     """
     if text.isprintable():
         return text
-    return "".join(c if _is_seen(c) else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(c if _is_seen(c) else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python keeps a byte of a file name that it cannot decode
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def json_line(value: Any, encoding: str = "utf-8") -> str:
