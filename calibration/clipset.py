@@ -14,6 +14,7 @@ import numpy as np
 
 from vmp_edge.errors import MissingDependencyError, UsageError, VmpError
 from vmp_edge.files import whole
+from vmp_edge.installation import install_command
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".y4m"})
 FIELDS = ("path", "label", "group", "fold")
@@ -188,7 +189,7 @@ def need_scikit_learn() -> None:
         import sklearn  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            "this needs scikit-learn, which is not installed; run: pip install 'vmp-edge[train]'"
+            f"this needs scikit-learn, which is not installed; run: {install_command('train')}"
         ) from error
 
 

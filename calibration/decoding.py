@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -25,6 +23,7 @@ from vmp_edge.recognizer import sample_evenly
 from vmp_edge.sources import Source, open_source
 
 from .clipset import ClipSet, ClipSetError, Entry
+from .workers import leave_signals_to_parent, spawning
 
 Clip = NDArray[np.uint8]
 Video = NDArray[np.float32]
@@ -288,13 +287,13 @@ def _alone(job: Callable[[Entry], Result], entry: Entry) -> Result | Skipped:
 
 
 def _pool(count: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=start_worker)
+    return ProcessPoolExecutor(count, spawning(), initializer=start_worker)
 
 
 def start_worker() -> None:
-    """Set a worker process up: OpenCV uses one thread, because each core has a process; the parent handles Ctrl-C."""
+    """Set a worker process up: OpenCV uses one thread, because each core has a process; the parent handles signals."""
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals_to_parent()
 
 
 @dataclass(frozen=True)

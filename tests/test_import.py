@@ -101,7 +101,7 @@ for name in ("models", "ops"):
     try:
         getattr(vmp_edge, name)
     except vmp_edge.MissingDependencyError as error:
-        assert "pip install 'vmp-edge[compile]'" in str(error)
+        assert vmp_edge.installation.install_command("compile") in str(error)
     else:
         raise AssertionError(name)
 """

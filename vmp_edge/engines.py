@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from .bundle.reading import Bundle
 from .errors import BundleError, MissingDependencyError, UsageError
+from .installation import install_command
 
 
 class Engine(Protocol):
@@ -86,6 +87,9 @@ class EngineRecord:
         per_frame: Whether the engine can run the patch embedding as a program of its own (`FrameEngine`).
         tolerance: The largest difference of any logit from the source model's that a build in fp32 accepts; None takes
             the precision's.
+        distribution: The package on PyPI that the engine comes in; None for an engine of the user's own.
+        trial: Where a function is that computes something tiny with the engine, ``module:attribute``; None has nothing
+            to try but the import of the factory.
     """
 
     name: str
@@ -95,6 +99,8 @@ class EngineRecord:
     precisions: tuple[str, ...] = ()
     per_frame: bool = False
     tolerance: float | None = None
+    distribution: str | None = None
+    trial: str | None = None
 
     def __post_init__(self) -> None:
         if not all(self.factory.partition(":")):
@@ -172,6 +178,6 @@ def _factory(engine: EngineRecord) -> EngineFactory:
     except ImportError as error:
         missing = error.name or str(error)
         raise MissingDependencyError(
-            f"the engine {engine.name!r} cannot be imported here ({missing}): pip install 'vmp-edge[{engine.extra}]'"
+            f"the engine {engine.name!r} cannot be imported here ({missing}); run: {install_command(engine.extra)}"
         ) from error
     return cast(EngineFactory, getattr(module, attribute))

@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError, MissingDependencyError, VmpError
+from vmp_edge.installation import install_command
 from vmp_edge.machine import default_threads, missing_cpu_features, usable_cpu_count
 
 from ..programs import ProgramEngine
 from . import cuda
-from .library import CUDART, INSTALL_HINT, runtime_library
+from .library import CUDART, runtime_library
 
 ALIGNMENT = 64  # in bytes: generated code loads whole vectors
 POOLED_ALLOCATOR = 2  # tvm::runtime::memory::AllocatorType::kPooled
@@ -57,7 +58,9 @@ def _runtime() -> ModuleType:
             import tvm_ffi
         ctypes.CDLL(str(runtime_library()), mode=ctypes.RTLD_GLOBAL)
     except (ImportError, OSError) as error:
-        raise MissingDependencyError(f"TVM's runtime cannot be loaded ({error}); {INSTALL_HINT}") from error
+        raise MissingDependencyError(
+            f"TVM's runtime cannot be loaded ({error}); run: {install_command('tvm')}"
+        ) from error
     module: ModuleType = tvm_ffi
     return module
 

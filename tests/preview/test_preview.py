@@ -394,7 +394,7 @@ def test_a_port_in_use_is_an_error(recognizer):
 # The command
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_it_although_somebody_watches(bundle, video, number, expected):
     async def watch(address):
         async with aiohttp.ClientSession(address) as session, session.ws_connect("/api/events") as events:
@@ -458,4 +458,4 @@ def test_without_aiohttp_the_extra_is_named(capsys, bundle, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     assert main(["serve", str(bundle)]) == 1
-    assert "vmp-edge[serve]" in capsys.readouterr().err
+    assert "[serve]'" in capsys.readouterr().err

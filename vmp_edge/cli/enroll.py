@@ -20,7 +20,7 @@ from ..recognizer import Recognizer, load
 from ..sources import open_source
 from ..stream.stream import Stream
 from .options import DEFAULTS, add_hop_option, add_threads_option
-from .output import add_json_option, message, print_json
+from .output import add_json_option, message, print_json, say
 
 SECONDS = 5.0  # how long a live source is watched
 EPILOG = """examples:
@@ -159,9 +159,9 @@ def _print(gallery: Gallery, path: Path, as_json: bool) -> None:
     for name, entry in gallery.classes.items():
         takes = quantity(len(np.unique(entry.takes)), "take")
         count = quantity(len(entry.features), "example")
-        print(f"{name:>24}  {count} of {takes}, recognised from a similarity of {thresholds[name]:.3f} on")
+        say(f"{name:>24}  {count} of {takes}, recognised from a similarity of {thresholds[name]:.3f} on")
     negatives = f", {quantity(len(gallery.negatives), 'negative')}" if len(gallery.negatives) else ""
-    print(f"{path}: {quantity(len(gallery.classes), 'class', 'classes')}{negatives}", flush=True)
+    say(f"{path}: {quantity(len(gallery.classes), 'class', 'classes')}{negatives}")
     if as_json:
         classes = {
             name: {

@@ -13,7 +13,7 @@ from ..errors import BundleError
 from ..formatting import number, plain
 from ..recognizer import Recognizer, load
 from .options import add_threads_option
-from .output import add_json_option, print_json
+from .output import add_json_option, print_json, say
 
 DEFAULT_TOLERANCE = 1e-3  # of logits in fp32, between processors
 
@@ -38,12 +38,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"bundle": str(args.bundle), **outcome})
     elif outcome["compared"]:
-        print(
+        say(
             f"{args.bundle} is whole; its output differs by at most {number(outcome['max_difference'], 2)} from the "
             f"recorded one (allowed: {plain(outcome['tolerance'])})"
         )
     else:
-        print(f"{args.bundle} is whole and runs; it has no recorded output to compare with")
+        say(f"{args.bundle} is whole and runs; it has no recorded output to compare with")
     return 0
 
 
