@@ -196,7 +196,7 @@ def test_a_wrong_torch_program_is_a_one_line_error(tmp_path, torch_model, broken
     content = {
         "options": {"model": state, "options": {**options, "embed_dim": -1}},
         "weights": {"model": {}, "options": options},
-        "keys": {"state_dict": state},
+        "keys": {"epoch": 3},
         "code": {"model": threading.Thread, "options": options},  # unpickling it would run code
     }[broken]
     path = write_torch_bundle(tmp_path / "b", torch_model, content)

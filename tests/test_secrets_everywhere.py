@@ -137,3 +137,23 @@ def test_the_page_shows_no_secret(port, bundle):
     assert cameras[0]["name"] == f"http://127.0.0.1:{port}/a.mjpg?user=***&password=***"
     assert all(camera["message"] for camera in cameras[1:]) and err
     assert not SECRETS.search(text + out + err)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rtsp://R00T:P4SS@127.0.0.1/a"],
+        ["--source", "rtspsrc", "location=rtsp://R00T:P4SS@127.0.0.1/a", "user-pw=S3CRET", "!", "decodebin"],
+        ["--source", "0", "--hop", "rtsp://R00T:P4SS/W0RD@127.0.0.1/a"],
+    ],
+)
+def test_arguments_that_are_not_understood_show_no_secret(arguments, bundle, capfd):
+    assert main(["run", str(bundle), "--json", *arguments]) == 2
+    captured = capfd.readouterr()
+    assert captured.err and not SECRETS.search(captured.out + captured.err)
+
+
+def test_a_data_set_that_is_an_address_shows_no_secret(bundle, capfd):
+    assert main(["evaluate", str(bundle), "--json", "--data", "http://R00T:P4SS@127.0.0.1/a?password=S3CRET"]) == 1
+    captured = capfd.readouterr()
+    assert captured.err and not SECRETS.search(captured.out + captured.err)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from .. import __version__
 from ..errors import UsageError, VmpError
 from ..installation import PACKAGE, missing_module, other_checkout
+from ..masking import without_secrets
 from .arguments import Parser, WrongArgumentsError
 from .output import message, print_json
 from .stopping import exit_code, stoppable
@@ -105,7 +106,7 @@ def _outcome(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
     except SystemExit as stop:  # argparse has printed the help or the version
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None), None
     except VmpError as error:
-        return 2 if isinstance(error, UsageError) else 1, _tell(" ".join(str(error).split()))
+        return 2 if isinstance(error, UsageError) else 1, _tell(without_secrets(" ".join(str(error).split())))
     except ImportError as error:
         builds = getattr(args, "words", [])[:1] == ["build"]
         if (text := missing_module(error, "compile" if builds else "")) is None:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any, NoReturn
 
+from ..masking import without_secrets
 from ..text import printable
 
 
@@ -26,7 +27,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and what is wrong, and end the program with exit code 2."""
-        text = " ".join(message.split())
+        text = without_secrets(" ".join(message.split()))
         self.print_usage(sys.stderr)
         self._print_message(f"{self.prog}: error: {text}", sys.stderr)
         raise WrongArgumentsError(text)

@@ -32,7 +32,7 @@ def say(text: str = "") -> None:
 
 def remark(text: str) -> None:
     """Print one line to stderr that is not the result, with the same characters escaped."""
-    print(printable(text), file=sys.stderr, flush=True)
+    print(printable(without_secrets(text)), file=sys.stderr, flush=True)
 
 
 def message(text: str) -> None:
