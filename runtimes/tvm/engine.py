@@ -135,7 +135,7 @@ class TvmEngine(ProgramEngine):
         _runtime()  # the GPU's libraries need it to be loaded first
         if bundle.manifest.gpu:
             _use_gpu(bundle)
-        tubelet, side = int(bundle.manifest.model["tubelet_size"]), bundle.manifest.image_size
+        tubelet, side = bundle.manifest.tubelet, bundle.manifest.image_size
         steps = bundle.manifest.frames // tubelet
         common = threads or usable_cpu_count(), bool(bundle.manifest.gpu)
         if bundle.embedding is None:
