@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from .bundle.manifest import check_threads
 from .bundle.reading import Bundle
 from .errors import BundleError, MissingDependencyError, UsageError
 
@@ -152,7 +153,7 @@ def create(bundle: Bundle, threads: int | None = None) -> Engine:
     Raises:
         BundleError: The engine is unknown, or cannot load the program.
         MissingDependencyError: Something that the engine imports is not installed.
-        UsageError: `threads` is not positive.
+        UsageError: `threads` is not positive, or too large.
     """
     name = bundle.manifest.engine
     if name not in available():
@@ -160,8 +161,7 @@ def create(bundle: Bundle, threads: int | None = None) -> Engine:
         raise BundleError(f"{bundle.path} needs the engine {name!r}, which is unknown here (there are: {known})")
     if threads is None:
         threads = bundle.manifest.threads
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
+    check_threads(threads)
     return _factory(record(name))(bundle, threads)
 
 

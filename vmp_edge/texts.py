@@ -18,7 +18,7 @@ _FORBIDDEN = re.compile(
     "[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ud800-\\udfff\\ufeff\\ufff9-\\ufffb"
     "\\ufffe\\uffff]"
 )
-_BLANKS = " \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b\u202f\u205f\u3000"
+BLANKS = " \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b\u202f\u205f\u3000"
 
 
 def forbidden(text: str) -> str | None:
@@ -29,9 +29,9 @@ def forbidden(text: str) -> str | None:
 
 def unfit_name(text: str) -> str | None:
     """Return what makes a text unfit as a label or a name, or None if it is fit."""
-    if not text.strip(_BLANKS):
+    if not text.strip(BLANKS):
         return "it is empty"
-    if text.strip(_BLANKS) != text:
+    if text.strip(BLANKS) != text:
         return "it begins or ends with a blank"
     if len(text) > LONGEST_NAME:
         return f"it has more than {LONGEST_NAME} characters"
@@ -59,7 +59,7 @@ def shown(text: str, most: int = 60) -> str:
 
 def cleaned(text: str) -> str:
     """Return a text without the characters that a name cannot have, such as the name of a file for a model's name."""
-    return _FORBIDDEN.sub("", text).strip(_BLANKS)[:LONGEST_NAME].strip(_BLANKS) or "unnamed"
+    return _FORBIDDEN.sub("", text).strip(BLANKS)[:LONGEST_NAME].strip(BLANKS) or "unnamed"
 
 
 def distinct(labels: Sequence[str]) -> tuple[str, ...]:

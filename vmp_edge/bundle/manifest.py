@@ -45,10 +45,12 @@ def check_threads(threads: int | None, name: str = "threads") -> None:
     """Check a number of threads that a user gives.
 
     Raises:
-        UsageError: It is less than 1, or more than `MOST_THREADS`.
+        UsageError: It is not a whole number from 1 to `MOST_THREADS`.
     """
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise UsageError(f"{name} must be at least 1 and at most {MOST_THREADS}, not {threads}")
+    if threads is None:
+        return
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"{name} is {threads!r:.40}; it must be at least 1 and at most {MOST_THREADS}")
 
 
 @dataclass(frozen=True)
@@ -250,7 +252,9 @@ class Manifest:
         ):
             if option in self.model and (found := model.integer(option)) != value:
                 raise BundleError(f"contradicts itself: the model's {option} is {found}, elsewhere {value}")
-        if "tubelet_size" in self.model and self.frames % model.integer("tubelet_size", 1, MOST_FRAMES):
+        if ("tubelet_size" in self.model or "patch_size" in self.model) and self.frames % model.integer(
+            "tubelet_size", 1, MOST_FRAMES
+        ):
             raise BundleError("contradicts itself: the model's tubelet_size does not divide its frames")
         if self.embedding is not None:
             self._check_embedding(model)

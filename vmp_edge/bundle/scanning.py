@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from ..errors import BundleError
 
-MOST_VALUES = 200_000  # scalars, lists and mappings: four times as many as 32768 labels with their check need
+MOST_VALUES = 100_000  # scalars, lists and mappings: 32768 labels and the logits of their check fit
 LONGEST_TEXT = 65_536  # characters
 DEEPEST = 32  # lists and mappings inside each other
 
@@ -77,7 +77,7 @@ class Scanner:
     def _count(self, depth: int = 0) -> None:
         self._values += 1
         if self._values > MOST_VALUES:
-            self._fail(f"more than {MOST_VALUES} values, reached")
+            self._fail(f"too many values, more than {MOST_VALUES} up to the one")
         if depth > DEEPEST:
             self._fail(f"more than {DEEPEST} lists and mappings inside each other")
 

@@ -29,4 +29,3 @@ def open_url(url: str, tell: Message, pauses: Pauses) -> Source:
         return already_open.pop() if already_open else open_capture(url, name, live=True)
 
     return Retrying(name, open_again, tell, pauses)
-

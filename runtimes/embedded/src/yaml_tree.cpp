@@ -14,7 +14,7 @@
 namespace vmp {
 namespace {
 
-constexpr int kMostValues = 200000;
+constexpr int kMostValues = 100000;
 constexpr size_t kLongestText = 65536;  // characters
 constexpr int kDeepest = 32;
 constexpr size_t kLongestNumber = 40;  // characters
@@ -124,7 +124,7 @@ class Reader {
   }
 
   void count(int depth = 0) {
-    if (++values_ > kMostValues) fail("more than " + std::to_string(kMostValues) + " values, reached");
+    if (++values_ > kMostValues) fail("too many values, more than " + std::to_string(kMostValues) + " up to the one");
     if (depth > kDeepest) fail("more than " + std::to_string(kDeepest) + " lists and mappings inside each other");
   }
 
