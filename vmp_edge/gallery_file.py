@@ -173,26 +173,26 @@ def _check_directory(file: IO[bytes], size: int) -> None:
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> _Member:
     """Read one array, after checking that its size, type and shape are as they should be and agree."""
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"its {name} are compressed in an unknown way")
+        raise ValueError(f"its array '{name}' is compressed in an unknown way")
     with archive.open(entry) as file:
         start = file.read(10)
         length = int.from_bytes(start[8:], "little")
         if start[:8] != b"\x93NUMPY\1\0" or length > _LONGEST_HEADER:
-            raise ValueError(f"its {name} are no NumPy array")
+            raise ValueError(f"its array '{name}' is no NumPy array")
         header = _HEADER.fullmatch(file.read(length).decode("latin-1"))
         if header is None:
-            raise ValueError(f"its {name} are no NumPy array of a known type")
+            raise ValueError(f"its array '{name}' is no NumPy array of a known type")
         kind, digits = header[1], int(header[2])
         shape = tuple(int(text) for text in header[3].split(",") if text.strip())
         expected, dimensions = _KINDS[name]
         if len(shape) != dimensions or (kind if expected == "U" else f"{kind}{digits}") != expected:
-            raise ValueError(f"its {name} have another type or shape than they should")
+            raise ValueError(f"its array '{name}' has another type or shape than it should")
         size = math.prod(shape) * (4 * digits if kind == "U" else digits)
         if size != entry.file_size - len(start) - length or (kind == "U" and digits > _MOST_TEXT):
-            raise ValueError(f"its {name} have another size than they say")
+            raise ValueError(f"its array '{name}' has another size than it says")
         data = file.read(size)
         if len(data) != size or file.read(1):
-            raise ValueError(f"its {name} end too early or too late")
+            raise ValueError(f"its array '{name}' ends too early or too late")
     return _Member(shape, data)
 
 

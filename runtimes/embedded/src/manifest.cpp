@@ -251,8 +251,8 @@ Manifest Manifest::parse(const std::string& text) {
   manifest.precision = entry.text("precision");
   manifest.program = entry.text("program");
   manifest.frames = static_cast<int32_t>(video.integer("frames", 1, kMostFrames));
-  manifest.tubelet =
-      model.has("tubelet_size") ? static_cast<int32_t>(model.integer("tubelet_size", 1, kMostFrames)) : 1;
+  const bool has_tubelet = model.has("tubelet_size") || model.has("patch_size");
+  manifest.tubelet = has_tubelet ? static_cast<int32_t>(model.integer("tubelet_size", 1, kMostFrames)) : 1;
   manifest.preprocessing = read_preprocessing(entry.entry("preprocessing"),
                                               static_cast<int32_t>(video.integer("image_size", 1, kLargestImage)));
   manifest.labels = entry.labels("labels");
