@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from ..errors import BundleError
+from ..texts import forbidden, shown
 from . import language
 from .scanning import scalar
 
@@ -47,17 +48,23 @@ def dump(entries: dict[str, Any]) -> str:
     Raises:
         yaml.YAMLError: There is another value among them, or one that the language of manifests does not hold.
     """
+    expected = _plain(entries)
     text: str = yaml.dump(entries, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     try:
         read_back = language.parse(text)
     except BundleError as error:
         raise yaml.YAMLError(f"the manifest {error}") from error
-    if read_back != _plain(entries):
+    if read_back != expected:
         raise yaml.YAMLError("a value that would be read back as another one")
     return text
 
 
 def _plain(value: Any) -> Any:
+    """Return the value as it should be read back, after checking what `yaml` does not."""
     if isinstance(value, dict):
+        if strange := [key for key in value if not isinstance(key, str) or forbidden(key)]:
+            raise yaml.YAMLError(f"the key {strange[0]!a:.80}, which is not a plain text")
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, str) and (problem := forbidden(value)):
+        raise yaml.YAMLError(f"the text {shown(value)}: {problem}")
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from ..errors import BundleError
-from .scanning import FLOW, Scanner
+from .scanning import Scanner
 
 
 def parse(content: str | bytes) -> object:
@@ -184,8 +184,8 @@ class _Reader(Scanner):
             line = self._lines[self._row]
             while line[self._column : self._column + 1] == " ":
                 self._column += 1
-            after = line[self._column + 1 : self._column + 2]
-            if line[self._column : self._column + 1] != ":" or not (is_quoted or after in ("", " ") or after in FLOW):
+            is_colon = line[self._column : self._column + 1] == ":"
+            if not is_colon or not (is_quoted or self._ends_flow_plain(line, self._column + 1)):
                 self._fail("a key without ': '")
             self._column += 1
             if self._flow_next() in ",}":

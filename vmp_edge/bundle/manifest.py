@@ -23,7 +23,7 @@ MOST_PIXELS = 1 << 25  # of all frames together: 400 MB as the model's input
 MOST_THREADS = 1024
 MOST_FEATURES = 1 << 16
 SLOWEST, FASTEST = 0.001, 1000.0  # frames per second
-_LONGEST_FILE_NAME = 200
+_LONGEST_FILE_NAME = 120
 
 
 def is_plain_name(name: object) -> bool:

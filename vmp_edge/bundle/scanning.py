@@ -131,6 +131,7 @@ class Scanner:
             if ": " in piece or piece[-1:] == ":":
                 self._fail("a text with ':', which needs quotes,")
             pieces.append(piece)
+            self._check_length(pieces)
             self._row += 1
             blank = self._row
             while self._row < len(self._lines) and not self._lines[self._row].strip(" "):
@@ -152,9 +153,12 @@ class Scanner:
         except ValueError:
             self._fail("a number that is too large or too long")
 
-    def _check_length(self, text: str) -> None:
+    def _check_length(self, text: str | list[str]) -> None:
         if len(text) > LONGEST_TEXT:
-            self._fail(f"a text of more than {LONGEST_TEXT} characters")
+            self._fail_by_length()
+
+    def _fail_by_length(self) -> NoReturn:
+        self._fail(f"a text of more than {LONGEST_TEXT} characters")
 
     def _check_first(self, column: int, stops: str) -> None:
         """Check that a text without quotes may begin here. It ends before the characters `stops`."""
@@ -173,7 +177,7 @@ class Scanner:
         special = re.compile("'" if quote == "'" else r'["\\]')
         self._column += 1
         pieces: list[str] = []
-        while True:
+        for _ in range(LONGEST_TEXT + 1):  # each time at least one character, an escape or the end of a line
             line = self._lines[self._row]
             found = special.search(line, self._column)
             if found is None:
@@ -191,6 +195,7 @@ class Scanner:
                 text = "".join(pieces)
                 self._check_length(text)
                 return text
+        self._fail_by_length()
 
     def _continue_quoted(self) -> int:
         """Go to the first character of the next line that is not blank. Return how many blank lines are before it."""
@@ -236,14 +241,20 @@ class Scanner:
             self._check_one_document()
 
     def _flow_plain(self) -> str:
-        """Read a text without quotes, which does not go on in the next line."""
+        """Read a text without quotes, which may go on in the next lines."""
+        self._check_first(self._column, FLOW)
+        pieces = [self._flow_piece()]
+        while self._column >= len(self._lines[self._row]) and self._continues_flow_plain():
+            pieces.append(self._flow_piece())
+        return " ".join(pieces)
+
+    def _flow_piece(self) -> str:
+        """Read what a text without quotes has in this line."""
         begin, line = self._column, self._lines[self._row]
-        self._check_first(begin, FLOW)
         end = begin
         while found := _FLOW_STOP.search(line, end):
             end = found.start()
-            after = line[end + 1 : end + 2]
-            is_colon_inside = found[0] == ":" and not (after in ("", " ") or after in FLOW)
+            is_colon_inside = found[0] == ":" and not self._ends_flow_plain(line, end + 1)
             if not is_colon_inside and not (found[0] == "#" and line[end - 1] != " "):
                 break
             end += 1
@@ -251,3 +262,23 @@ class Scanner:
             end = len(line)
         self._column = end
         return line[begin:end].rstrip(" ")
+
+    def _continues_flow_plain(self) -> bool:
+        """Go to the next line if a text without quotes goes on there. Return whether it does."""
+        row = self._row + 1
+        while row < len(self._lines) and not self._lines[row].strip(" "):
+            row += 1
+        if row >= len(self._lines):
+            return False
+        line = self._lines[row]
+        column = len(line) - len(line.lstrip(" "))
+        if line[column] in FLOW + "#" or (line[column] == ":" and self._ends_flow_plain(line, column + 1)):
+            return False
+        if row > self._row + 1:
+            self._fail("a text without quotes that goes on after a blank line")
+        self._row, self._column = row, column
+        self._check_one_document()
+        return True
+
+    def _ends_flow_plain(self, line: str, column: int) -> bool:
+        return line[column : column + 1] in ("", " ", *FLOW)

@@ -20,7 +20,7 @@ constexpr int64_t kMostPixels = 1 << 25;  // of all frames together
 constexpr int64_t kMostFeatures = 1 << 16;
 constexpr double kSlowest = 0.001, kFastest = 1000;  // frames per second
 constexpr double kLargestValue = 1000, kSmallestStd = 1e-6;
-constexpr size_t kLongestFileName = 200;
+constexpr size_t kLongestFileName = 120;
 
 // A mapping of the manifest. Each getter checks that the key is there and has the right type, and names it if not.
 class Entry {

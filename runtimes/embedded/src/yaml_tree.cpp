@@ -350,17 +350,41 @@ class Reader {
 
   bool ends_plain(size_t column) const { return at(column) == ' ' || kFlow.find(at(column)) != kNone; }
 
-  // Read a text without quotes, which does not go on in the next line.
+  // Read a text without quotes, which may go on in the next lines.
   std::string flow_plain() {
+    check_first(column_, kFlow);
+    std::string text = flow_piece();
+    while (column_ >= lines_[row_].size() && continues_flow_plain()) text += ' ' + flow_piece();
+    return text;
+  }
+
+  // Read what a text without quotes has in this line.
+  std::string flow_piece() {
     const size_t begin = column_;
     const std::string& line = lines_[row_];
-    check_first(begin, kFlow);
     for (; column_ < line.size(); ++column_) {
       const char c = line[column_];
       if (kFlow.find(c) != kNone || (c == ':' && ends_plain(column_ + 1)) || (c == '#' && line[column_ - 1] == ' '))
         break;
     }
     return stripped_right(line.substr(begin, column_ - begin));
+  }
+
+  // Go to the next line if a text without quotes goes on there. Return whether it does.
+  bool continues_flow_plain() {
+    const size_t row = row_;
+    ++row_;
+    while (row_ < lines_.size() && is_blank()) ++row_;
+    const size_t column = row_ < lines_.size() ? indent() : 0;
+    const char first = row_ < lines_.size() ? lines_[row_][column] : '#';
+    if (first == '#' || kFlow.find(first) != kNone || (first == ':' && ends_plain(column + 1))) {
+      row_ = row;
+      return false;
+    }
+    if (row_ > row + 1) fail("a text without quotes that goes on after a blank line");
+    column_ = column;
+    check_one_document();
+    return true;
   }
 
   // Scalars
@@ -406,8 +430,11 @@ class Reader {
   }
 
   void check_length(const std::string& text) const {
-    if (text.size() > kLongestText && count_characters(text) > kLongestText)
-      fail("a text of more than " + std::to_string(kLongestText) + " characters");
+    if (text.size() > kLongestText && count_characters(text) > kLongestText) fail_by_length();
+  }
+
+  [[noreturn]] void fail_by_length() const {
+    fail("a text of more than " + std::to_string(kLongestText) + " characters");
   }
 
   // Check that a text without quotes may begin here. It ends before the characters `stops`.
@@ -446,7 +473,7 @@ class Reader {
     Yaml yaml;
     yaml.kind = Yaml::Kind::text;
     std::string& text = yaml.text;
-    for (;;) {
+    for (size_t step = 0; step <= kLongestText; ++step) {  // an escape or the end of a line each
       const std::string& line = lines_[row_];
       const size_t found = line.find_first_of(special, column_);
       if (found == kNone) {
@@ -468,6 +495,7 @@ class Reader {
         return yaml;
       }
     }
+    fail_by_length();
   }
 
   // Go to the first character of the next line that is not blank. Return how many blank lines are before it.
