@@ -183,13 +183,21 @@ import numpy as np
 from embedded import Library
 edge = Library({str(built / "vmp_edge" / "libvmp_edge.so")!r})
 recognizer = edge.recognizer({str(fake)!r}, {str(engine_folder)!r})
-print(edge.info(recognizer).frame_rate, edge.predict(recognizer, np.zeros((4, 16, 16, 3), np.uint8))["json"])
+picture = np.zeros((16, 16, 3), np.uint8)
+stream = edge.stream(recognizer)
+edge.push(stream, picture, 2.5)
+try:
+    edge.push(stream, picture, 1.5)
+except Exception as error:
+    print(error)
+print(edge.info(recognizer).frame_rate)
+print(edge.predict(recognizer, np.zeros((4, 16, 16, 3), np.uint8))["json"])
 """
     environment = {"LOCPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    rate, _, text = done.stdout.partition(" ")
-    assert rate == "12.5" and '"score": 0.' in text, done.stdout
+    error, rate, result = done.stdout.splitlines()
+    assert "(1.5 after 2.5)" in error and rate == "12.5" and '"score": 0.' in result, done.stdout
 
 
 def test_a_million_threads_are_refused(edge: Library, fake, engine_folder):

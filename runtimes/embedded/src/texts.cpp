@@ -1,7 +1,8 @@
 #include "texts.h"
 
-#include <iterator>
+#include <locale>
 #include <map>
+#include <sstream>
 
 namespace vmp {
 namespace {
@@ -133,6 +134,14 @@ std::string shown(const std::string& text) {
     else result += "\\u" + hexadecimal(character, 4);
   }
   return result + "'";
+}
+
+std::string decimal(double number) {
+  std::ostringstream out;
+  out.imbue(std::locale::classic());
+  out.precision(15);
+  out << number;
+  return out.str();
 }
 
 }  // namespace vmp

@@ -33,4 +33,7 @@ std::string unfit_labels(const std::vector<std::string>& labels);
 // Return a text in quotes for a message: cut to a readable length, and with what is invisible escaped.
 std::string shown(const std::string& text);
 
+// Return a number for a message, with a decimal point whatever the program's locale is.
+std::string decimal(double number);
+
 }  // namespace vmp
