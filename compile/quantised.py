@@ -15,6 +15,7 @@ from vmp_edge.calibration.measure import Comparison, Subject, evaluate
 from vmp_edge.calibration.report import Report
 from vmp_edge.errors import BuildError
 from vmp_edge.runtimes.folding import fold
+from vmp_edge.texts import cleaned
 
 from .lowering import Prepared
 from .plan import Plan
@@ -117,7 +118,7 @@ class Quantised:
             clips = _labelled_by(reference, self.clips.entries)
         comparison = Comparison(*evaluate([quantised, reference], clips, progress=progress))
         self._check_drop(comparison)
-        return dataclasses.replace(self, measured=Measured(comparison, clips.name, labelled))
+        return dataclasses.replace(self, measured=Measured(comparison, cleaned(clips.name), labelled))
 
     def _check_drop(self, comparison: Comparison) -> None:
         allowed = self.plan.max_drop
@@ -138,7 +139,7 @@ class Quantised:
 
     def _calibration(self, clips: Videos) -> dict[str, Any]:
         return {
-            "data": self.plan.calibration.name if self.plan.calibration else "procedural clips",
+            "data": cleaned(self.plan.calibration.name) if self.plan.calibration else "procedural clips",
             "clips": len(clips.entries),
             "left_out": len(clips.skipped),
             **({"finetuning_steps": self.plan.finetune} if self.plan.finetune else {}),

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from .bundle.manifest import check_threads
 from .bundle.reading import Bundle
 from .errors import BundleError, MissingDependencyError, UsageError
+from .machine import missing_cpu_features
 
 
 class Engine(Protocol):
@@ -151,7 +152,7 @@ def create(bundle: Bundle, threads: int | None = None) -> Engine:
         threads: Threads for the engine; None takes the manifest's number, or lets the engine choose.
 
     Raises:
-        BundleError: The engine is unknown, or cannot load the program.
+        BundleError: The engine is unknown, or cannot load the program, or the program needs another CPU.
         MissingDependencyError: Something that the engine imports is not installed.
         UsageError: `threads` is not positive, or too large.
     """
@@ -162,7 +163,17 @@ def create(bundle: Bundle, threads: int | None = None) -> Engine:
     if threads is None:
         threads = bundle.manifest.threads
     check_threads(threads)
+    check_cpu(bundle)
     return _factory(record(name))(bundle, threads)
+
+
+def check_cpu(bundle: Bundle) -> None:
+    """Raise BundleError if this CPU lacks a feature that a bundle's program needs."""
+    if missing := missing_cpu_features(bundle.manifest.cpu_features):
+        raise BundleError(
+            f"{bundle.path} needs a CPU with {', '.join(missing)}, which this one lacks: build a bundle for this "
+            "machine's target"
+        )
 
 
 def _factory(engine: EngineRecord) -> EngineFactory:

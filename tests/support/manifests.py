@@ -17,7 +17,7 @@ VALUES = (
     *("1048577", "2147483648", ".nan", "0x10", "017", "190:20:30", "2001-01-01", "*a", "&a 1", "!!int 8", "!!bool x"),
     *("[]", "{}", "[1,2]", "[a, b]", "{a: b}", "{<<: 1}", "[" * 40 + "]" * 40, "'../x'", "'/etc/passwd'", "'a:b'"),
     *('"\\e[2J"', '"a\\nb"', '"\\0"', '"\\u202Eabc"', '"\\ud83d"', "' a'", "'a '", "' '", "'" + "a" * 300 + "'"),
-    *("|\n  text", "x # y", "x: y", "manifest.yaml", "Model.json", "model.json", "any", "pdp11", "\ufeff8", "８"),
+    *("|\n  text", "x # y", "x: y", "manifest.yaml", "Model.json", "model.json", "any", "pdp11", "\ufeff8", "\uff18"),
 )
 KEYS = (
     *("format", "name", "model", "target", "machine", "engine", "precision", "input", "frames", "image_size", "labels"),

@@ -73,7 +73,7 @@ def verify(recognizer: Recognizer) -> dict[str, Any]:
             raise ValueError(f"{expected.shape} logits for {len(logits)} labels, seed {seed!r}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
-            f"{recognizer.bundle.path} has a wrong parity.check entry ({error}): build it again"
+            f"{recognizer.bundle.path} has a wrong parity.check entry ({error}): build it again to record another output"
         ) from error
     difference = float(np.abs(logits - expected).max())
     if not difference <= tolerance:
