@@ -27,6 +27,11 @@ def test_verify_without_a_record_says_so(capsys, tmp_path):
         ({"seed": "x", "logits": [0.0, 0.0, 0.5]}, "wrong parity.check"),
         ({"logits": [0.0, 0.0, 0.5]}, "wrong parity.check"),
         ({"seed": 7}, "wrong parity.check"),
+        ({"seed": -1, "logits": [0.0, 0.0, 0.5]}, "wrong parity.check"),
+        ({"seed": 1 << 32, "logits": [0.0, 0.0, 0.5]}, "wrong parity.check"),
+        ({"seed": True, "logits": [0.0, 0.0, 0.5]}, "wrong parity.check"),
+        ({"seed": 7, "logits": [0.0, [0.0], 0.5]}, "wrong parity.check"),
+        ({"seed": 7, "logits": [0.0, 0.0, 0.5], "tolerance": "wide"}, "wrong parity.check"),
         (["seed"], "wrong parity.check"),
     ],
 )
