@@ -123,7 +123,7 @@ def test_both_readers_take_the_same_manifests(reader, seed):
         model={"num_classes": 3, "num_frames": 4, "image_size": 16, "patch_size": 8, "tubelet_size": 2, "embed_dim": 4},
         **{"frame_rate": 12.5, "threads": 2, "features": 4, "libraries": ("libm.so.6",), "soc": "SM8650"},
         gpu={"architectures": [87, 90], "cuda": "13.0", "device": "Orin"},
-        variants={"half": {"frames": 2}},
+        variants={"half": {"frames": 2, "top1": 0.5}},
     ).to_dict()
     files = {name: {"size": 2, "sha256": "0" * 64} for name in ("model.json", "other.bin")}
     text = dump({**manifest, "files": files})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -286,7 +287,10 @@ def _gpu(entry: Entry) -> dict[str, Any]:
     architectures = entry.values.get("architectures")
     if not isinstance(architectures, list) or not architectures or not all(type(sm) is int for sm in architectures):
         raise BundleError("needs a list of whole numbers for 'gpu.architectures'")
-    return {"architectures": architectures, "cuda": entry.text("cuda"), "device": entry.text("device")}
+    cuda = entry.text("cuda")
+    if re.fullmatch(r"[0-9][0-9.]{0,14}", cuda) is None:
+        raise BundleError(f"needs a version such as 12.6 for 'gpu.cuda', found {shown(cuda)}")
+    return {"architectures": architectures, "cuda": cuda, "device": entry.text("device")}
 
 
 def _variants(entry: Entry) -> dict[str, dict[str, Any]]:
@@ -294,6 +298,10 @@ def _variants(entry: Entry) -> dict[str, dict[str, Any]]:
         if not is_plain_name(name):
             raise BundleError(f"lists the variant {name!r:.80}: only plain names are allowed")
     _check_distinct("variants", entry.values)
+    for name in entry.values:
+        facts = entry.entry(name)
+        if "top1" in facts.values:
+            facts.number("top1", 0.0, 1.0)
     return {name: entry.mapping(name) for name in entry.values}
 
 

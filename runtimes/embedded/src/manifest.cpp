@@ -180,13 +180,18 @@ void check_gpu(const Entry& gpu) {
                                  [](const Yaml& item) { return item.kind == Yaml::Kind::integer; });
   if (list.kind != Yaml::Kind::list || list.items.empty() || !whole)
     throw bad_bundle("needs a list of whole numbers for 'gpu.architectures'");
-  gpu.text("cuda");
+  const std::string cuda = gpu.text("cuda");
+  if (cuda[0] == '.' || cuda.size() > 15 || cuda.find_first_not_of("0123456789.") != std::string::npos)
+    throw bad_bundle("needs a version such as 12.6 for 'gpu.cuda', found " + shown(cuda));
   gpu.text("device");
 }
 
 void check_variants(const Entry& variants) {
   check_plain_names(variants, "variant");
-  for (const auto& [key, value] : variants.yaml().entries) variants.entry(key.text);
+  for (const auto& [key, value] : variants.yaml().entries) {
+    const Entry facts = variants.entry(key.text);
+    if (facts.has("top1")) facts.number("top1", 0, 1);
+  }
 }
 
 // Check entries that this library does not use, so that it accepts the same bundles as Python.
