@@ -132,8 +132,15 @@ def test_threads_come_from_the_caller_or_the_manifest(tmp_path, bundle):
     assert load(path)._engine.threads == 3
     assert load(path, threads=2)._engine.threads == 2
     assert load(bundle)._engine.threads is None
-    with pytest.raises(UsageError, match="at least 1"):
-        load(path, threads=0)
+    for threads in (0, -1, 1_000_000, 2.0, True):
+        with pytest.raises(UsageError, match="at least 1 and at most 1024"):
+            load(path, threads=threads)
+
+
+def test_a_bundle_for_another_cpu_is_refused_by_every_engine(tmp_path):
+    path = write_bundle(tmp_path / "b", make_manifest(cpu_features=("avx1024",)))
+    with pytest.raises(BundleError, match="needs a CPU with avx1024, which this one lacks"):
+        load(path)
 
 
 def test_the_error_of_an_unknown_engine_lists_the_known_ones(tmp_path):

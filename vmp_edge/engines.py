@@ -13,9 +13,11 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from .bundle.manifest import check_threads
 from .bundle.reading import Bundle
 from .errors import BundleError, MissingDependencyError, UsageError
 from .installation import install_command
+from .machine import missing_cpu_features
 
 
 class Engine(Protocol):
@@ -156,9 +158,9 @@ def create(bundle: Bundle, threads: int | None = None) -> Engine:
         threads: Threads for the engine; None takes the manifest's number, or lets the engine choose.
 
     Raises:
-        BundleError: The engine is unknown, or cannot load the program.
+        BundleError: The engine is unknown, or cannot load the program, or the program needs another CPU.
         MissingDependencyError: Something that the engine imports is not installed.
-        UsageError: `threads` is not positive.
+        UsageError: `threads` is not positive, or too large.
     """
     name = bundle.manifest.engine
     if name not in available():
@@ -166,9 +168,18 @@ def create(bundle: Bundle, threads: int | None = None) -> Engine:
         raise BundleError(f"{bundle.path} needs the engine {name!r}, which is unknown here (there are: {known})")
     if threads is None:
         threads = bundle.manifest.threads
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
+    check_threads(threads)
+    check_cpu(bundle)
     return _factory(record(name))(bundle, threads)
+
+
+def check_cpu(bundle: Bundle) -> None:
+    """Raise BundleError if this CPU lacks a feature that a bundle's program needs."""
+    if missing := missing_cpu_features(bundle.manifest.cpu_features):
+        raise BundleError(
+            f"{bundle.path} needs a CPU with {', '.join(missing)}, which this one lacks: build a bundle for this "
+            "machine's target"
+        )
 
 
 def _factory(engine: EngineRecord) -> EngineFactory:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from ..masking import without_secrets
 from ..progress import Bar
 from ..text import json_line, printable
 from .streams import Output

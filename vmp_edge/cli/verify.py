@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..bundle.check import check_clip
 from ..errors import BundleError
@@ -60,22 +61,12 @@ def verify(recognizer: Recognizer) -> dict[str, Any]:
     Raises:
         BundleError: The output differs by more than the tolerance, or the recorded one is not valid.
     """
-    manifest = recognizer.manifest
-    check = manifest.parity.get("check")
-    seed = check.get("seed") if isinstance(check, dict) else None
-    clip = check_clip(seed if isinstance(seed, int) else 0, recognizer.frames, recognizer.image_size)
-    logits = recognizer.predict_video(manifest.preprocessing.clip(clip))[0]
-    if check is None:
+    recorded = _recorded(recognizer)
+    seed, expected, tolerance = recorded or (0, None, 0.0)
+    clip = check_clip(seed, recognizer.frames, recognizer.image_size)
+    logits = recognizer.predict_video(recognizer.manifest.preprocessing.clip(clip))[0]
+    if expected is None:
         return {"compared": False}
-    try:
-        expected = np.array(check["logits"], np.float64)
-        tolerance = float(check.get("tolerance", DEFAULT_TOLERANCE))
-        if not isinstance(seed, int) or expected.shape != logits.shape:
-            raise ValueError(f"{expected.shape} logits for {len(logits)} labels, seed {seed!r}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BundleError(
-            f"{recognizer.bundle.path} has a wrong parity.check entry ({error}): build it again"
-        ) from error
     difference = float(np.abs(logits - expected).max())
     if not difference <= tolerance:
         raise BundleError(
@@ -83,3 +74,23 @@ def verify(recognizer: Recognizer) -> dict[str, Any]:
             f"difference {number(difference, 2)}, allowed {plain(tolerance)}): build it on or for this machine"
         )
     return {"compared": True, "max_difference": difference, "tolerance": tolerance}
+
+
+def _recorded(recognizer: Recognizer) -> tuple[int, npt.NDArray[np.float64], float] | None:
+    """Return the seed, the logits and the tolerance of the manifest's `parity.check`, or None if there is none."""
+    manifest = recognizer.manifest
+    check = manifest.parity.get("check")
+    if check is None:
+        return None
+    try:
+        seed, expected = check["seed"], np.array(check["logits"], np.float64)
+        tolerance = float(check.get("tolerance", DEFAULT_TOLERANCE))
+        if type(seed) is not int or not 0 <= seed < 1 << 32 or expected.shape != (len(manifest.labels),):
+            raise ValueError(f"{expected.shape} logits for {len(manifest.labels)} labels, seed {seed!r:.40}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise BundleError(
+            f"{recognizer.bundle.path} has a wrong parity.check entry ({reason:.160}): build it again to record "
+            "another output"
+        ) from error
+    return seed, expected, tolerance
