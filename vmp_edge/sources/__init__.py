@@ -8,7 +8,8 @@ from pathlib import Path
 from ..errors import SourceError, UsageError
 from .base import USUAL_FPS, Frame, Message, Source
 from .camera import is_camera, open_camera
-from .capture import open_capture, quieten_opencv
+from .capture import quieten_opencv
+from .file import open_file
 from .gstreamer import open_pipeline
 from .images import ImageFolder
 from .paced import Paced
@@ -73,4 +74,4 @@ def open_source(
         raise SourceError(
             f"the video {path} does not exist: give a video file, a folder of pictures, a camera, a URL or a pipeline"
         )
-    return open_capture(str(path), str(path), live=False)
+    return open_file(path, tell)

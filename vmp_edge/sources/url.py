@@ -2,31 +2,175 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import deque
+
+from ..errors import SourceError
 from ..masking import masked
-from .base import Message, Source
-from .capture import open_capture
+from ..video import Decoder, fallback_note, open_decoder
+from .base import Frame, Message, Source
 from .retrying import Pauses, Retrying
 
+_SLICE = 0.2  # seconds after which a thread that waits looks around
+_LONGEST_OPENING = 20.0  # seconds until the first frame, for servers that say a little now and then
+_AHEAD = 4  # frames that are decoded before somebody reads them
+_JOIN_TIMEOUT = 0.5  # seconds that closing waits for the thread; FFmpeg may be waiting for a server
+_QUIET = 60.0  # seconds between two messages about undecodable pictures
 
-def open_url(url: str, tell: Message, pauses: Pauses) -> Source:
+
+class NetworkVideo:
+    """A video from the network, opened and decoded in a thread of its own.
+
+    So nobody waits for a server that says nothing: `close` and Ctrl-C return at once, and the thread ends when its time
+    is over.
+
+    Args:
+        url: The address.
+        name: The address for messages, without secrets.
+        tell: Called with a message when pictures cannot be decoded.
+        live: Whether the stream is live. None finds out.
+        cancelled: Set to give up while the first frame is waited for.
+
+    Attributes:
+        damage: What was wrong with the part of a file that was read so far, as a phrase. None if nothing was.
+        undecodable: Number of frames so far that could not be decoded.
+
+    Raises:
+        SourceError: The address cannot be opened, or gives no frame.
+    """
+
+    def __init__(self, url: str, name: str, tell: Message, live: bool | None, cancelled: threading.Event) -> None:
+        self.name = name
+        self.damage: str | None = None
+        self._url, self._live, self._tell = url, live, tell
+        self._changed = threading.Condition()
+        self._frames: deque[Frame] = deque()
+        self._decoder: Decoder | None = None  # after the first frame
+        self._failure: SourceError | None = None
+        self._ended = self._closed = self._reported = False
+        self._told, self._told_at = 0, float("-inf")
+        self._thread = threading.Thread(target=self._run, name="vmp-edge network", daemon=True)
+        self._thread.start()
+        try:
+            decoder = self._wait_for_first(cancelled)
+        except BaseException:
+            self.close()
+            raise
+        self.live = decoder.live
+        self.fps = decoder.fps
+        self.frame_count = decoder.frame_count
+
+    @property
+    def undecodable(self) -> int:
+        """Number of frames so far that could not be decoded."""
+        return self._decoder.undecodable if self._decoder is not None else 0
+
+    def read(self) -> Frame | None:
+        """Wait for the next frame. Return None at a file's end, and after `close`.
+
+        Raises:
+            SourceError: The stream is live, and was lost.
+        """
+        with self._changed:
+            while not (self._frames or self._ended or self._closed):
+                self._changed.wait(_SLICE)
+            if self._closed:
+                return None
+            frame = self._frames.popleft() if self._frames else None
+            self._changed.notify_all()
+        self._report(frame is None)
+        if frame is None and self._failure is not None:
+            raise self._failure
+        return frame
+
+    def close(self) -> None:
+        """Close the source. A `read` that waits returns."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(_JOIN_TIMEOUT)
+
+    def _wait_for_first(self, cancelled: threading.Event) -> Decoder:
+        deadline = time.monotonic() + _LONGEST_OPENING
+        with self._changed:
+            while self._decoder is None and not self._ended:
+                if cancelled.is_set():
+                    raise SourceError(f"{self.name} was closed while it was being opened")
+                if time.monotonic() > deadline:
+                    raise SourceError(f"{self.name} cannot be opened: no frame within {_LONGEST_OPENING:g} s")
+                self._changed.wait(_SLICE)
+        if self._decoder is None:
+            raise self._failure or SourceError(f"{self.name} has no frames that can be read")
+        return self._decoder
+
+    def _report(self, at_end: bool) -> None:
+        """Tell about undecodable pictures: of a file at its end, of a live stream now and then."""
+        now = time.monotonic()
+        if not self.live:
+            if at_end and self.damage is not None and not self._reported:
+                self._reported = True
+                self._tell(f"{self.name}: {self.damage}")
+        elif self.undecodable > self._told and now - self._told_at > _QUIET:
+            self._told, self._told_at = self.undecodable, now
+            self._tell(f"{self.name}: {self._told} pictures so far could not be decoded and are left out")
+
+    # The methods below run in the thread.
+
+    def _run(self) -> None:
+        decoder: Decoder | None = None
+        try:
+            decoder = open_decoder(self._url, self.name, network=True, live=self._live)
+            self._decode(decoder)
+        except SourceError as error:
+            self._failure = error
+        except Exception as error:  # whatever it is, the reader must hear of it
+            self._failure = SourceError(f"{self.name} cannot be read ({type(error).__name__})")
+        finally:
+            if decoder is not None:
+                decoder.close()
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _decode(self, decoder: Decoder) -> None:
+        while not self._closed:
+            picture = decoder.read()
+            if picture is None:
+                self.damage = decoder.damage()
+                return
+            image, seconds = picture
+            frame = Frame(image, time.monotonic() if decoder.live else seconds)
+            with self._changed:
+                while len(self._frames) >= _AHEAD and not self._closed:
+                    self._changed.wait(_SLICE)
+                self._frames.append(frame)
+                self._decoder = decoder
+                self._changed.notify_all()
+
+
+def open_url(url: str, tell: Message, pauses: Pauses, cancelled: threading.Event | None = None) -> Source:
     """Open a URL: a live stream, which is opened again when it vanishes, or a file, which comes to an end.
 
     Args:
         url: The address, with user and password if needed.
         tell: Called with a message when a live stream vanishes, is tried again, and is back.
         pauses: The pauses before a live stream is tried again.
+        cancelled: Set by another thread to give up while the address is being opened.
 
     Raises:
         SourceError: The address cannot be opened, or gives no frame.
     """
     name = masked(url)
-    first = open_capture(url, name, live=None)
+    cancelled = cancelled or threading.Event()
+    if (note := fallback_note()) is not None:
+        tell(note)
+    first = NetworkVideo(url, name, tell, None, cancelled)
     if not first.live:
         return first
     already_open: list[Source] = [first]
 
     def open_again() -> Source:
-        return already_open.pop() if already_open else open_capture(url, name, live=True)
+        return already_open.pop() if already_open else NetworkVideo(url, name, tell, True, cancelled)
 
-    return Retrying(name, open_again, tell, pauses)
-
+    return Retrying(name, open_again, tell, pauses, cancelled.set)
