@@ -24,7 +24,6 @@ _HIDDEN_FRAMES = frozenset({"vp8", "vp9", "av1"})  # codecs with packets that sh
 _BY_LENGTH = ("matroska", "flv", "mov")  # formats that say their length in front, so that a short file shows
 _FASTEST = 1000  # frames per second; a higher rate is taken for a mistake
 _FOREVER = 1 << 30
-_ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}  # older versions have no others
 threads: int | None = None  # number of threads that decode a file; None lets FFmpeg choose
 
 
@@ -145,7 +144,10 @@ class PyavDecoder:
 
     def _picture(self, frame: Any) -> npt.NDArray[np.uint8]:
         """Return a frame as uint8 (H, W, 3) BGR, upright. The pixels are those that OpenCV would give."""
-        converted = self._reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC", **_ONE_THREAD)
+        try:
+            converted = self._reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC", threads=1)
+        except TypeError:  # an older PyAV, which has one thread for this anyway
+            converted = self._reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC")
         image: npt.NDArray[np.uint8] = converted.to_ndarray()
         turn = _TURNS.get(round(getattr(frame, "rotation", 0)) % 360)
         return image if turn is None else np.asarray(cv2.rotate(image, turn), np.uint8)
@@ -175,7 +177,7 @@ class PyavDecoder:
 
 def reason_of(error: BaseException) -> str:
     """Return why FFmpeg failed, without the address, which may have a password in it."""
-    if isinstance(error, av.error.ExitError):
+    if isinstance(error, TimeoutError | av.error.ExitError):
         return f"no answer within {limits.OPEN_TIMEOUT:g} s"
     if isinstance(error, av.InvalidDataError):
         return "it is no video that FFmpeg can read"
@@ -191,22 +193,30 @@ def _open(address: str, name: str, network: bool) -> Any:
         address = os.path.abspath(address)  # noqa: PTH100; a name with a colon would be taken for a protocol
         if "%" in address:
             options["pattern_type"] = "none"  # or a picture's name would be taken for a pattern
-    timeout = (limits.OPEN_TIMEOUT, limits.READ_TIMEOUT) if network else None
     try:
-        return av.open(address, options=options, timeout=timeout, metadata_errors="replace")
+        # FFmpeg's own time limits are used. Those of PyAV call Python while they wait, which crashes a program that ends.
+        return av.open(address, options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError, UnicodeError) as error:
         if network:
-            raise SourceError(f"{name} cannot be opened: {reason_of(error)}") from None
+            reason = reason_of(error)
+            if address.lower().startswith("rtsp") and isinstance(error, av.InvalidDataError):
+                reason = "there is no RTSP server that answers"
+            raise SourceError(f"{name} cannot be opened: {reason}") from None
         if isinstance(error, av.InvalidDataError) or not isinstance(error, OSError):
             raise SourceError(f"{name} cannot be opened as a video") from None
         raise SourceError(f"{name} cannot be opened: {reason_of(error)}") from None
 
 
 def _network_options(address: str) -> dict[str, str]:
-    """Return FFmpeg's options: RTSP runs over TCP, unless the variable that OpenCV reads, too, says otherwise."""
+    """Return FFmpeg's options: time limits, and RTSP over TCP unless the variable that OpenCV reads says otherwise."""
+    microseconds = str(round(1e6 * min(limits.OPEN_TIMEOUT, limits.READ_TIMEOUT)))
+    scheme = address.partition(":")[0].lower()
+    options = {"rw_timeout": microseconds}
+    if not scheme.startswith("rtmp"):  # for which it means to wait for somebody who connects
+        options["timeout"] = microseconds
     if given := os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS"):
-        return dict(pair.split(";", 1) for pair in given.split("|") if ";" in pair)
-    return {"rtsp_transport": "tcp"} if address.lower().startswith("rtsp") else {}
+        return {**options, **dict(pair.split(";", 1) for pair in given.split("|") if ";" in pair)}
+    return {**options, "rtsp_transport": "tcp"} if scheme.startswith("rtsp") else options
 
 
 def _video_stream(container: Any, name: str) -> Any:
