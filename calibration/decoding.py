@@ -23,11 +23,13 @@ from vmp_edge.machine import cpu_count
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.recognizer import sample_evenly
 from vmp_edge.sources import Source, open_source
+from vmp_edge.video import use_threads
 
 from .clipset import ClipSet, ClipSetError, Entry
 
 Clip = NDArray[np.uint8]
 Video = NDArray[np.float32]
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 Progress = Callable[..., Any]  # makes a progress bar, like `tqdm.tqdm`
 
@@ -127,6 +129,16 @@ class Skipped:
     reason: str
 
 
+class Decoded(list[Item]):
+    """What was decoded of a video: a list, and what was wrong with the video.
+
+    Attributes:
+        damage: What was wrong, as a phrase for messages. None if nothing was.
+    """
+
+    damage: str | None = None
+
+
 @dataclass(frozen=True)
 class Prepare:
     """A job for `in_workers`: decode a video's clips and prepare them for models.
@@ -139,17 +151,21 @@ class Prepare:
     inputs: tuple[Input, ...]
     sampling: Sampling
 
-    def __call__(self, entry: Entry) -> list[Video]:
+    def __call__(self, entry: Entry) -> Decoded[Video]:
         """Return the clips of the video for each input, float32 (clips, 3, T, S, S)."""
-        return [self._prepare(entry.path, model_input) for model_input in self.inputs]
+        prepared = Decoded[Video]()
+        for model_input in self.inputs:
+            clips = self._decode(entry.path, model_input)
+            prepared.append(np.concatenate([model_input.preprocessing.clip(clip) for clip in clips]))
+            prepared.damage = prepared.damage or clips.damage
+        return prepared
 
-    def _prepare(self, path: Path, model_input: Input) -> Video:
+    def _decode(self, path: Path, model_input: Input) -> Decoded[Clip]:
         frames, rate = model_input.frames, model_input.frame_rate
-        clips = read_clips(path, lambda count, fps: self.sampling.indices(count, fps, frames, rate))
-        return np.concatenate([model_input.preprocessing.clip(clip) for clip in clips])
+        return read_clips(path, lambda count, fps: self.sampling.indices(count, fps, frames, rate))
 
 
-def read_clips(path: Path, choose: Callable[[int, float], Sequence[Sequence[int]]]) -> list[Clip]:
+def read_clips(path: Path, choose: Callable[[int, float], Sequence[Sequence[int]]]) -> Decoded[Clip]:
     """Take frames out of a video, keeping only these in memory.
 
     Args:
@@ -157,7 +173,8 @@ def read_clips(path: Path, choose: Callable[[int, float], Sequence[Sequence[int]
         choose: Function from the number of frames and the frames per second to the frame numbers of each clip.
 
     Returns:
-        The clips that ``choose`` chose, each uint8 (T, H, W, 3) RGB.
+        The clips that ``choose`` chose, each uint8 (T, H, W, 3) RGB. Frames that cannot be decoded have no numbers, and
+        the result says how many there are.
 
     Raises:
         UnusableError: The file is missing or empty, cannot be decoded, has frames of several sizes, or ``choose``
@@ -166,13 +183,19 @@ def read_clips(path: Path, choose: Callable[[int, float], Sequence[Sequence[int]
     with closing(open_video(path)) as source:
         stated_count, fps = source.frame_count, source.fps or _USUAL_FPS
     clips = choose(stated_count, fps) if stated_count else []
-    frames, count = _read_frames(path, clips)
-    if not clips or any(i not in frames for indices in clips for i in indices):
-        clips = choose(count, fps)  # the file has fewer frames than it states, or does not state their number
-        frames, _ = _read_frames(path, clips)
+    frames, count, damage = _read_frames(path, clips)
+    if not clips or damage or any(i not in frames for indices in clips for i in indices):
+        # The file has fewer frames than it states, or does not state their number.
+        try:
+            clips = choose(count, fps)
+        except UnusableError as error:
+            raise UnusableError(f"{error} ({damage})" if damage else str(error)) from None
+        frames, _, _ = _read_frames(path, clips)
     if len({frame.shape for frame in frames.values()}) > 1:
         raise UnusableError("its frames change their size")
-    return [np.stack([frames[i] for i in indices]) for indices in clips]
+    decoded = Decoded([np.stack([frames[i] for i in indices]) for indices in clips])
+    decoded.damage = damage
+    return decoded
 
 
 def open_video(path: Path) -> Source:
@@ -195,7 +218,7 @@ def open_video(path: Path) -> Source:
         raise UnusableError("cannot be decoded as a video") from error
 
 
-def _read_frames(path: Path, clips: Sequence[Sequence[int]]) -> tuple[dict[int, Clip], int]:
+def _read_frames(path: Path, clips: Sequence[Sequence[int]]) -> tuple[dict[int, Clip], int, str | None]:
     """Read the frames of clips.
 
     Args:
@@ -203,21 +226,26 @@ def _read_frames(path: Path, clips: Sequence[Sequence[int]]) -> tuple[dict[int, 
         clips: Frame numbers of each clip; without any, the whole file is read to count its frames.
 
     Returns:
-        The frames that the file has, by their numbers, and how many frames were read.
+        The frames that the file has, by their numbers; how many frames were read; and what was wrong with the file, or
+        None. A file with something wrong before the last of the frames is read to its end.
     """
     numbers = {i for indices in clips for i in indices}
     last = max(numbers, default=None)
     frames: dict[int, Clip] = {}
     with closing(open_video(path)) as source:
         count = 0
-        while last is None or count <= last:
+        while last is None or count <= last or _is_damaged(source):
             frame = source.read()
             if frame is None:
                 break
             if count in numbers:
                 frames[count] = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), np.uint8)
             count += 1
-    return frames, count
+        return frames, count, getattr(source, "damage", None)
+
+
+def _is_damaged(source: Source) -> bool:
+    return bool(getattr(source, "undecodable", 0))
 
 
 def in_workers(
@@ -292,8 +320,9 @@ def _pool(count: int) -> ProcessPoolExecutor:
 
 
 def start_worker() -> None:
-    """Set a worker process up: OpenCV uses one thread, because each core has a process; the parent handles Ctrl-C."""
+    """Set a worker process up: one thread decodes, because each core has a process; the parent handles Ctrl-C."""
     cv2.setNumThreads(1)
+    use_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

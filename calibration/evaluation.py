@@ -32,6 +32,7 @@ class Evaluation:
         seconds: Duration of every run of the model; each run takes one clip.
         skipped: The videos that could not be used.
         facts: Further facts about the model, see `Subject`.
+        damaged: The videos that were used although a part of them cannot be decoded, and what is wrong with them.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Evaluation:
     seconds: NDArray[np.float64]
     skipped: tuple[Skipped, ...] = ()
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    damaged: tuple[Skipped, ...] = ()
 
     @cached_property
     def truth(self) -> NDArray[np.int64]:
@@ -121,6 +123,7 @@ class Evaluation:
             "confusion": {"labels": list(self.labels), "counts": self.confusion.tolist()},
             "engine_ms": self.milliseconds,
             "skipped": [{"path": str(video.path), "reason": video.reason} for video in self.skipped],
+            "damaged": [{"path": str(video.path), "reason": video.reason} for video in self.damaged],
         }
         if folds:
             values["folds"] = {str(fold): round(value, _PLACES) for fold, value in folds.items()}
@@ -213,4 +216,5 @@ def merge(parts: Iterable[Evaluation], name: str) -> Evaluation:
         np.concatenate([part.seconds for part in evaluations]),
         tuple(video for part in evaluations for video in part.skipped),
         first.facts,
+        tuple(video for part in evaluations for video in part.damaged),
     )

@@ -99,17 +99,20 @@ def evaluate(
     tallies = [_Tally(subject) for subject in subjects]
     entries: list[Entry] = []
     skipped: list[Skipped] = []
+    damaged: list[Skipped] = []
     with closing(in_workers(Prepare(inputs, sampling or Sampling()), clips.entries, workers)) as results:
         for entry, result in progress(results, total=len(clips), desc="clips", unit="clip") if progress else results:
             if isinstance(result, Skipped):
                 skipped.append(result)
                 continue
             entries.append(entry)
+            if result.damage is not None:
+                damaged.append(Skipped(entry.path, result.damage))
             for tally in tallies:
                 tally.add(result[inputs.index(tally.subject.input)])
     if not entries:
         raise ClipSetError(f"{clips.name} has no videos that can be used{describe_skipped(skipped)}")
-    return [tally.evaluation(entries, skipped) for tally in tallies]
+    return [tally.evaluation(entries, skipped, damaged) for tally in tallies]
 
 
 def check_labels(subjects: Sequence[Subject], clips: ClipSet) -> None:
@@ -154,11 +157,16 @@ class _Tally:
             total += softmax(logits[0, :classes])
         self._scores.append((total / len(videos)).astype(np.float32))
 
-    def evaluation(self, entries: Sequence[Entry], skipped: Sequence[Skipped]) -> Evaluation:
+    def evaluation(
+        self, entries: Sequence[Entry], skipped: Sequence[Skipped], damaged: Sequence[Skipped]
+    ) -> Evaluation:
         """Return the results for the videos that were added, in their order."""
         subject = self.subject
         scores, seconds = np.stack(self._scores), np.array(self._seconds)
-        return Evaluation(subject.name, subject.labels, tuple(entries), scores, seconds, tuple(skipped), subject.facts)
+        left_out, facts = tuple(skipped), subject.facts
+        return Evaluation(
+            subject.name, subject.labels, tuple(entries), scores, seconds, left_out, facts, damaged=tuple(damaged)
+        )
 
 
 def evaluate_bundles(

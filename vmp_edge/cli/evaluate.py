@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from .options import add_threads_option
-from .output import add_json_option, print_json, progress_bar
+from .output import add_json_option, message, print_json, progress_bar
 
 if TYPE_CHECKING:
     from vmp_edge.calibration.measure import Comparison, Evaluation
@@ -85,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
     if args.report is not None:
         report.check(args.report)
     clips = clipset.read(args.data)
+    if (note := clips.note()) is not None:
+        message(note)
     if args.fold is not None:
         clips = clips.fold(args.fold)
     bundles = [args.bundle] + ([args.compare] if args.compare is not None else [])
@@ -112,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
 def _print(evaluation: Evaluation, comparison: Comparison | None) -> None:
     for video in evaluation.skipped:
         print(f"left out: {video.path}: {video.reason}", file=sys.stderr)
+    for video in evaluation.damaged:
+        print(f"partly damaged: {video.path}: {video.reason}", file=sys.stderr)
     left_out = f", {len(evaluation.skipped)} left out" if evaluation.skipped else ""
     top5 = "" if evaluation.top5 is None else f", top-5 {100 * evaluation.top5:.1f}%"
     print(f"{evaluation.name}: top-1 {100 * evaluation.top1:.1f}%{top5} of {len(evaluation.entries)} videos{left_out}")

@@ -16,6 +16,7 @@ from .retrying import Pauses, Retrying
 
 _SLICE = 0.2  # seconds after which a thread that waits looks around
 _LONGEST_OPENING = 20.0  # seconds until the first frame, for servers that say a little now and then
+_LONGEST_SILENCE = 30.0  # seconds between two frames; HLS gives them in segments of up to 10 s
 _AHEAD = 4  # frames that are decoded before somebody reads them
 _JOIN_TIMEOUT = 0.5  # seconds that closing waits for the thread; FFmpeg may be waiting for a server
 _QUIET = 60.0  # seconds between two messages about undecodable pictures
@@ -95,7 +96,10 @@ class NetworkVideo:
             SourceError: The stream is live, and was lost.
         """
         with self._changed:
+            deadline = time.monotonic() + _LONGEST_SILENCE
             while not (self._frames or self._ended or self._closed):
+                if time.monotonic() > deadline:
+                    raise SourceError(f"{self.name} gives no more frames (none within {_LONGEST_SILENCE:g} s)")
                 self._changed.wait(_SLICE)
             if self._closed:
                 return None

@@ -6,10 +6,19 @@ Files, URLs, clips, recordings, calibration and training all go through `open_de
 from __future__ import annotations
 
 from ..installation import install_command
-from .decoder import Decoder
+from .decoder import Decoder, use_threads
 from .encoder import Encoder, EncodingError, open_encoder
 
-__all__ = ["Decoder", "Encoder", "EncodingError", "fallback_note", "has_pyav", "open_decoder", "open_encoder"]
+__all__ = [
+    "Decoder",
+    "Encoder",
+    "EncodingError",
+    "fallback_note",
+    "has_pyav",
+    "open_decoder",
+    "open_encoder",
+    "use_threads",
+]
 
 
 def has_pyav() -> bool:

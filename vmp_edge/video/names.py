@@ -36,7 +36,7 @@ def borrowed_name(path: Path) -> Iterator[str]:
     try:
         descriptor = os.open(target, os.O_RDONLY)
     except OSError as error:
-        raise SourceError(f"{ascii(path.name)} cannot be opened: {error.strerror}") from error
+        raise SourceError(f"{path.name!a} cannot be opened: {error.strerror}") from error
     try:
         yield f"/proc/self/fd/{descriptor}" + (f"/{path.name}" if target != path else "")
     finally:

@@ -72,7 +72,10 @@ class OpencvDecoder:
             missing += 1
             stalled = self.live and time.monotonic() - began > limits.READ_TIMEOUT / 2
             if stalled or patience.bad() or self._is_over(missing):
-                return self._end()
+                if self.live:
+                    raise SourceError(f"{self._name} gives no more frames")
+                self._ended = True
+                return None
         self.undecodable += missing
         self._read += 1
         ticks = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * (_TICKS / 1000))
@@ -97,11 +100,6 @@ class OpencvDecoder:
         if self.frame_count is not None:
             return self._read + self.undecodable + missing > self.frame_count or missing >= _MOST_TRIES
         return missing >= 10
-
-    def _end(self) -> None:
-        if self.live:
-            raise SourceError(f"{self._name} gives no more frames")
-        self._ended = True
 
 
 def quieten_opencv() -> None:

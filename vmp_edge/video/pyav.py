@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -24,7 +25,7 @@ _HIDDEN_FRAMES = frozenset({"vp8", "vp9", "av1"})  # codecs with packets that sh
 _BY_LENGTH = ("matroska", "flv", "mov")  # formats that say their length in front, so that a short file shows
 _FASTEST = 1000  # frames per second; a higher rate is taken for a mistake
 _FOREVER = 1 << 30
-threads: int | None = None  # number of threads that decode a file; None lets FFmpeg choose
+_RELOADS = "10"  # of an HLS list that does not grow any more, until the stream counts as lost
 
 
 class PyavDecoder:
@@ -34,14 +35,21 @@ class PyavDecoder:
         self.undecodable = 0
         self._name = name
         self._reformatter: Any = av.video.reformatter.VideoReformatter()
+        self._read = self._packet_count = self._cut_packets = self._reported = 0
+        self._seconds = 0.0
+        self._ended = False
+        self._lost: str | None = None  # why the file cannot be read to its end
         self._container = _open(address, name, network)
+        self._size = self._container.size  # negative if it is not known
         try:
             self._stream = _video_stream(self._container, name)
             self._packets: Iterator[Any] = self._demux()
             self.live = False
             if network:
-                self.live, waiting = (live, []) if live is not None else find_out(address, self._container, self._packets)
-                self._packets = _chain(waiting, self._packets)
+                waiting: list[Any] = []
+                if live is None:
+                    live, waiting = find_out(address, self._container, self._packets)
+                self.live, self._packets = live, _chain(waiting, self._packets)
             self.fps = _rate(self._stream)
             self._length = _length(self._container, self._stream)
             self.frame_count = None if self.live else _count(self._container, self._stream, self.fps)
@@ -52,11 +60,6 @@ class PyavDecoder:
         self._frames = self._decode()
         time_base = Fraction(self._stream.time_base or Fraction(1, 1000))
         self._times = FrameTimes(self.fps or USUAL_FPS, time_base, self._length)
-        self._read = self._packet_count = self._cut_packets = self._reported = 0
-        self._seconds = 0.0
-        self._ended = False
-        self._lost: str | None = None  # why the file cannot be read to its end
-        self._size = self._container.size if not self.live else -1
 
     def read(self) -> Picture | None:
         """Return the next frame that can be decoded and its time, or None at the end.
@@ -97,8 +100,8 @@ class PyavDecoder:
         """Decode a file in several threads; a live stream in one for each frame, which delays nothing."""
         context = self._stream.codec_context
         self._stream.thread_type = "SLICE" if self.live else "AUTO"
-        if threads is not None and not self.live:
-            context.thread_count = threads
+        if limits.threads is not None and not self.live:
+            context.thread_count = limits.threads
 
     def _demux(self) -> Iterator[Any]:
         """Yield the packets, also after damaged parts of a file. The last one is empty and asks for what waits."""
@@ -114,7 +117,9 @@ class PyavDecoder:
                 if not isinstance(error, av.InvalidDataError):
                     if self.live:
                         raise SourceError(f"{self._name} gives no more frames ({reason_of(error)})") from error
-                    self._lost = reason_of(error)
+                    # A server that gives no length hangs up at the end, which FFmpeg takes for an error.
+                    if self._size >= 0 or isinstance(error, TimeoutError):
+                        self._lost = reason_of(error)
                     break
         yield None
 
@@ -182,7 +187,8 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, av.InvalidDataError):
         return "it is no video that FFmpeg can read"
     number = getattr(error, "errno", None)
-    text = os.strerror(number) if number in errno.errorcode else getattr(error, "strerror", None)
+    text = os.strerror(number) if isinstance(number, int) and number in errno.errorcode else None
+    text = text or getattr(error, "strerror", None)
     return str(text or type(error).__name__)
 
 
@@ -190,11 +196,12 @@ def _open(address: str, name: str, network: bool) -> Any:
     """Open a file or URL. FFmpeg's own messages stay off the terminal, because PyAV drops them."""
     options = _network_options(address) if network else {}
     if not network:
-        address = os.path.abspath(address)  # noqa: PTH100; a name with a colon would be taken for a protocol
+        address = str(Path(address).absolute())  # because a name with a colon would be taken for a protocol
         if "%" in address:
             options["pattern_type"] = "none"  # or a picture's name would be taken for a pattern
     try:
-        # FFmpeg's own time limits are used. Those of PyAV call Python while they wait, which crashes a program that ends.
+        # FFmpeg's own time limits are used. Those of PyAV call Python while they wait, which can crash a program as it
+        # ends.
         return av.open(address, options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError, UnicodeError) as error:
         if network:
@@ -211,7 +218,7 @@ def _network_options(address: str) -> dict[str, str]:
     """Return FFmpeg's options: time limits, and RTSP over TCP unless the variable that OpenCV reads says otherwise."""
     microseconds = str(round(1e6 * min(limits.OPEN_TIMEOUT, limits.READ_TIMEOUT)))
     scheme = address.partition(":")[0].lower()
-    options = {"rw_timeout": microseconds}
+    options = {"rw_timeout": microseconds, "m3u8_hold_counters": _RELOADS}
     if not scheme.startswith("rtmp"):  # for which it means to wait for somebody who connects
         options["timeout"] = microseconds
     if given := os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS"):
