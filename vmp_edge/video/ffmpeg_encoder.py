@@ -60,7 +60,7 @@ class FfmpegEncoder:
         wanted = f"-an -c:v {codec} -pix_fmt yuv420p -f {kind}"
         quality = f"-preset veryfast -crf {QUALITY}" if codec == "libx264" else ""
         front = "-movflags +faststart" if kind == "mp4" else ""
-        self._messages = tempfile.TemporaryFile()  # noqa: SIM115; `close` closes it
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         command = [program, "-nostdin", "-loglevel", "error", "-y", *f"{given} {wanted} {quality} {front}".split()]
         try:
             self._process = subprocess.Popen(
