@@ -276,9 +276,9 @@ def _pool(count: int) -> ProcessPoolExecutor:
 
 
 def start_worker() -> None:
-    """Set a worker process up: one thread decodes, because each core has a process; the parent handles Ctrl-C."""
+    """Set a worker process up: few threads decode, because each core has a process; the parent handles Ctrl-C."""
     cv2.setNumThreads(1)
-    use_threads(1)
+    use_threads(2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -160,7 +160,7 @@ def test_a_clip_that_cannot_be_written_is_reported_and_the_next_one_is_written(t
 
 def test_a_clip_that_cannot_be_finished_leaves_nothing_and_the_next_one_is_written(tmp_path, monkeypatch):
     is_whole, messages = iter([False, True]), []
-    monkeypatch.setattr("vmp_edge.view.recording._is_whole", lambda path: next(is_whole))
+    monkeypatch.setattr("vmp_edge.view.recording._is_whole", lambda *arguments: next(is_whole))
     plan = {5.5: [event()], 7.0: [event(end=6.0)], 12.5: [event(2, 12.0)], 14.0: [event(2, 12.0, 13.0)]}
     record(tmp_path, plan, messages=messages)
     assert "is the disk full" in messages[0] and names(tmp_path) == ["wave-12.000s.json", "wave-12.000s.mp4"]

@@ -13,13 +13,13 @@ Picture = tuple[npt.NDArray[np.uint8], float]  # uint8 (H, W, 3) BGR, and second
 OPEN_TIMEOUT = 10.0  # seconds that a server may take to answer
 READ_TIMEOUT = 10.0  # seconds without data after which a network stream counts as lost
 USUAL_FPS = 30.0  # assumed for a video that does not give its frame rate
-threads: int | None = None  # that decode a file; None lets FFmpeg choose
+threads: int | None = None  # that decode a file; None takes as many as there are cores
 _BAD_FRAMES = 300  # so many frames in a row may be undecodable ...
 _BAD_SECONDS = 10.0  # ... or all frames for so long, before a decoder gives up
 
 
 def use_threads(count: int | None) -> None:
-    """Set how many threads decode a file from now on. None lets FFmpeg choose."""
+    """Set how many threads decode a file from now on. None takes as many as there are cores."""
     global threads
     threads = count
 

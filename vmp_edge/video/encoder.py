@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import VmpError
+from ..errors import SourceError, VmpError
 from ..installation import install_command
 from .names import borrowed_name
 
@@ -130,8 +130,11 @@ class OpencvEncoder:
 
     def __init__(self, path: Path, fps: float, size: tuple[int, int], codec: str) -> None:
         self.note: str | None = None
-        with borrowed_name(path) as name:
-            self._writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*codec), fps, size)
+        try:
+            with borrowed_name(path) as name:
+                self._writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*codec), fps, size)
+        except SourceError as error:
+            raise EncodingError(str(error)) from error
         if not self._writer.isOpened():
             self._writer.release()
             raise EncodingError(f"OpenCV cannot write {codec} to {path.suffix} in the size {size[0]}x{size[1]}")

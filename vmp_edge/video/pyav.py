@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SourceError
+from ..machine import usable_cpu_count
 from . import decoder as limits
 from .decoder import USUAL_FPS, Patience, Picture, describe_damage
 from .liveness import find_out
@@ -24,6 +25,7 @@ _TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTA
 _HIDDEN_FRAMES = frozenset({"vp8", "vp9", "av1"})  # codecs with packets that show no frame
 _BY_LENGTH = ("matroska", "flv", "mov")  # formats that say their length in front, so that a short file shows
 _FASTEST = 1000  # frames per second; a higher rate is taken for a mistake
+_MOST_THREADS = 16  # FFmpeg's own limit
 _FOREVER = 1 << 30
 _RELOADS = "10"  # of an HLS list that does not grow any more, until the stream counts as lost
 
@@ -39,6 +41,7 @@ class PyavDecoder:
         self._seconds = 0.0
         self._ended = False
         self._lost: str | None = None  # why the file cannot be read to its end
+        self._expected: int | None = None  # number of frames of a file that ends before it has given them
         self._container = _open(address, name, network)
         self._size = self._container.size  # negative if it is not known
         try:
@@ -53,6 +56,8 @@ class PyavDecoder:
             self.fps = _rate(self._stream)
             self._length = _length(self._container, self._stream)
             self.frame_count = None if self.live else _count(self._container, self._stream, self.fps)
+            self._is_mov = "mov" in self._container.format.name
+            self._indexed = len(getattr(self._stream, "index_entries", ()))
             self._set_threads()
         except BaseException:
             self.close()
@@ -69,7 +74,9 @@ class PyavDecoder:
         """
         frame = next(self._frames, None)
         if frame is None:
-            self._ended = True
+            if not self._ended:
+                self._ended = True
+                self._conclude()
             return None
         missing, self._reported = self.undecodable - self._reported, self.undecodable
         self._seconds = self._times.next(frame.pts if frame.pts is not None else frame.dts, missing)
@@ -80,15 +87,8 @@ class PyavDecoder:
         """Return what was wrong with the part that was read, as a phrase for messages. None if nothing was."""
         if self.live:
             return None
-        bad, expected = self.undecodable, self._expected() if self._ended else None
-        if expected is not None:
-            bad = max(0, bad - self._cut_packets)  # the frame in which the file ends is not a damaged one
-        elif bad and self._ended and self._stream.codec_context.name not in _HIDDEN_FRAMES:
-            bad = max(bad, self._packet_count - self._read)  # a decoder does not report every frame that it drops
-        if expected is None and self._ended and (short := self._shortfall()) is not None:
-            return " and ".join(filter(None, (describe_damage(self._read, bad, self._packet_count, None), short)))
-        total = self._packet_count if expected is not None or not self._ended else max(self._packet_count, self._read)
-        return describe_damage(self._read, bad, total, expected)
+        parts = [describe_damage(self._read, self.undecodable, self._total(), self._expected), self._shortfall()]
+        return " and ".join(part for part in parts if part) or None
 
     def close(self) -> None:
         """Close the video."""
@@ -98,10 +98,9 @@ class PyavDecoder:
 
     def _set_threads(self) -> None:
         """Decode a file in several threads; a live stream in one for each frame, which delays nothing."""
-        context = self._stream.codec_context
         self._stream.thread_type = "SLICE" if self.live else "AUTO"
-        if limits.threads is not None and not self.live:
-            context.thread_count = limits.threads
+        if not self.live:  # at least two, so that a damaged file gives the same frames on every machine
+            self._stream.codec_context.thread_count = limits.threads or min(usable_cpu_count() + 1, _MOST_THREADS)
 
     def _demux(self) -> Iterator[Any]:
         """Yield the packets, also after damaged parts of a file. The last one is empty and asks for what waits."""
@@ -157,19 +156,34 @@ class PyavDecoder:
         turn = _TURNS.get(round(getattr(frame, "rotation", 0)) % 360)
         return image if turn is None else np.asarray(cv2.rotate(image, turn), np.uint8)
 
-    def _expected(self) -> int | None:
-        """Return the number of frames that the file's index has, if the file ends before the last of them."""
+    def _conclude(self) -> None:
+        """Find out at the end of a file whether it is all there, and how many of its frames are missing."""
         stated = int(self._stream.frames)
+        if self._is_cut(stated):
+            self._expected = stated
+            self.undecodable = max(0, self.undecodable - self._cut_packets)  # the cut goes through one more frame
+        elif self.undecodable and self._stream.codec_context.name not in _HIDDEN_FRAMES:
+            # A decoder does not report every frame that it drops, nor a demuxer every part of the file.
+            self.undecodable = max(self.undecodable, self._total() - self._read)
+
+    def _is_cut(self, stated: int) -> bool:
+        """Return whether a file ends before the last of the frames that it says it has."""
         if self._packet_count >= stated or self._size <= 0:
-            return None
-        if self._lost is not None or "mov" not in self._container.format.name:
-            return stated or None
+            return False
+        if self._lost is not None or not self._is_mov:
+            return self._lost is not None or self._indexed < stated  # an index at the end is there only if the end is
         # The index of such a file may have frames on purpose that are not shown, so only its places in the file count.
-        entries = self._stream.index_entries
-        return stated if any(entry.pos + entry.size > self._size for entry in entries) else None
+        return any(entry.pos + entry.size > self._size for entry in self._stream.index_entries)
+
+    def _total(self) -> int:
+        """Return how many frames the file has, or has had so far."""
+        whole = self._ended and self._expected is None and not self._is_mov
+        return max(self._packet_count, self._read, int(self._stream.frames) if whole else 0)
 
     def _shortfall(self) -> str | None:
         """Return a phrase if a file without a number of frames is much shorter than it says."""
+        if not self._ended or self._expected is not None:
+            return None
         if self._lost is not None:
             return f"the rest could not be read ({self._lost})"
         end = self._seconds + 1 / (self.fps or USUAL_FPS)

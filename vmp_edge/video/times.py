@@ -79,6 +79,6 @@ class FrameTimes:
         return (ticks + offset) * self._time_base.numerator / self._time_base.denominator
 
     def _fits(self, seconds: float) -> bool:
-        if self._length is not None and seconds <= self._length + 1.0:
-            return seconds > self._last
-        return self._last < seconds <= self._last + LONGEST_GAP
+        if seconds <= self._last + float(self._time_base) / 2:  # less than a tick is a rounding error
+            return False
+        return seconds <= self._last + LONGEST_GAP or (self._length is not None and seconds <= self._length + 1.0)

@@ -54,6 +54,7 @@ class Recorder:
         self._size = (0, 0)
         self._start = 0.0
         self._written = 0
+        self._encoded = 0  # pictures in the file, which can be more than were written since the last gap
 
     def write(self, image: npt.NDArray[np.uint8], timestamp: float) -> None:
         """Add a picture.
@@ -77,6 +78,7 @@ class Recorder:
         try:
             for _ in range(until - self._written):
                 self._encoder.write(image)
+                self._encoded += 1
         except EncodingError as error:
             raise RecordingError(f"{self.path} cannot be written: {error}") from error
         self._written = max(self._written, until)
@@ -95,7 +97,7 @@ class Recorder:
             return None
         try:
             encoder.close()
-            if not _is_whole(self._partial):  # not every encoder reports a write that failed
+            if not _is_whole(self._partial, self._encoded):  # not every encoder reports a write that failed
                 raise RecordingError(f"{self.path} could not be written completely: is the disk full?")
             self._partial.replace(self.path)
         except EncodingError as error:
@@ -135,13 +137,14 @@ class Recorder:
         self._start = timestamp
 
 
-def _is_whole(path: Path) -> bool:
-    """Return whether the last frame of a video file can be read, because OpenCV does not say when a write fails."""
+def _is_whole(path: Path, frames: int) -> bool:
+    """Return whether all frames of a video file are there, because OpenCV does not say when a write fails."""
     with borrowed_name(path) as name:
         capture = cv2.VideoCapture(name)
     try:
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         capture.set(cv2.CAP_PROP_POS_FRAMES, max(count - 1, 0))
-        return bool(capture.read()[0])
+        nearly_all = 0.98 * frames - 2  # OpenCV counts by the length in seconds in some formats
+        return count >= nearly_all and bool(capture.read()[0])
     finally:
         capture.release()
