@@ -73,7 +73,9 @@ def files_of(folder, way):
 def test_a_file_on_a_web_server_is_played_once_like_a_local_file(tmp_path, name, way):
     suffix = name.split(".")[1]
     if suffix == "mjpeg" and way == "hanging up":
-        pytest.skip("FFmpeg takes the end of an answer without a length for an error, and here it comes while it probes")
+        pytest.skip(
+            "FFmpeg takes the end of an answer without a length for an error, and here it comes while it probes"
+        )
     codec = {"gif": "gif", "mjpeg": "mjpeg", "webm": "libvpx"}.get(suffix, "libx264")
     container = {"mp4": {"movflags": "faststart"}, "webm": {"live": "1"}}.get(suffix, {})
     options = {"format": suffix} if suffix in ("h264", "mjpeg") else {}
@@ -92,7 +94,7 @@ def test_a_file_whose_server_dies_says_that_the_rest_is_missing(tmp_path):
     make_video(tmp_path / "a.mp4", 90, container={"movflags": "faststart"})
 
     class Dying(files_of(tmp_path, "length")):
-        def do_GET(self):
+        def do_GET(self):  # noqa: N802
             content = (tmp_path / "a.mp4").read_bytes()
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))

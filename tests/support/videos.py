@@ -19,7 +19,9 @@ def picture(index, size=(64, 48)):
     return image
 
 
-def make_video(path, count=30, *, rate=15, ticks=None, codec="libx264", size=(64, 48), options=None, container=None, **kw):
+def make_video(
+    path, count=30, *, rate=15, ticks=None, codec="libx264", size=(64, 48), options=None, container=None, **kw
+):
     """Write a video.
 
     Args:

@@ -191,7 +191,7 @@ NAMES = [b"a:1.mp4", b"caf\xe9.mp4", b"-x.mp4", b"p%03d.mp4", b"a b?*[1].mp4", "
 def test_any_name_can_be_read(tmp_path, reader, name, monkeypatch):
     path = make_video(tmp_path / "plain.mp4", 5)
     monkeypatch.chdir(tmp_path)
-    os.rename(path, name)
+    path.rename(os.fsdecode(name))
     source = open_source(os.fsdecode(name))
     assert len(read_all(source)) == 5
 
@@ -222,7 +222,9 @@ def test_a_file_with_sound_alone_is_no_video(tmp_path):
 
 def test_a_playlist_does_not_make_ffmpeg_open_a_url(tmp_path):
     """A file from somebody else must not reach into the network."""
-    (tmp_path / "a.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
+    (tmp_path / "a.m3u8").write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
+    )
     with pytest.raises(SourceError):
         open_source(str(tmp_path / "a.m3u8"))
 

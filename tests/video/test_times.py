@@ -1,5 +1,6 @@
 """The times of a file's frames: its own, and mended ones where its own make no sense."""
 
+import itertools
 from fractions import Fraction
 
 import pytest
@@ -27,7 +28,7 @@ def test_frames_without_times_follow_the_rate():
 
 def test_times_that_never_advance_follow_the_rate():
     times = seconds([0] * 50)
-    assert all(after > before for before, after in zip(times, times[1:], strict=False))
+    assert all(after > before for before, after in itertools.pairwise(times))
     assert times[-1] == pytest.approx(4.9, abs=0.06)
 
 

@@ -93,7 +93,9 @@ def test_a_recording_that_cannot_be_read_back_is_an_error(tmp_path, suffix):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["out:1.mp4", "caf\udce9.mp4", "caf\udce9.avi", "-x.mkv", "p%d.mp4", "a b.avi"], ids=ascii)
+@pytest.mark.parametrize(
+    "name", ["out:1.mp4", "caf\udce9.mp4", "caf\udce9.avi", "-x.mkv", "p%d.mp4", "a b.avi"], ids=ascii
+)
 def test_a_recording_can_have_any_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d\udce9:").mkdir()
