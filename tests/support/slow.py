@@ -26,6 +26,7 @@ LONGEST_FIRST = (
     "tests/compile/lowerings/delegates/test_qnn.py",
     "tests/calibration/test_finetuning.py",
     "tests/calibration/test_actions.py",
+    "tests/sources/test_network_video.py",
 )
 _RANKS = {name: number for number, name in enumerate(LONGEST_FIRST)}
 

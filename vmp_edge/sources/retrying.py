@@ -127,7 +127,8 @@ class Retrying:
             try:
                 source = self._opener()
             except SourceError as error:
-                self._tell(f"{error}; trying again in {self._wait:g} s")
+                if not self._closed.is_set():
+                    self._tell(f"{error}; trying again in {self._wait:g} s")
                 continue
             with self._swapping:
                 self._source = source

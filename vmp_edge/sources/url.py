@@ -12,6 +12,7 @@ from ..errors import SourceError
 from ..masking import masked
 from ..video import Decoder, fallback_note, open_decoder
 from .base import Frame, Message, Source
+from .closing import ends_opening
 from .retrying import Pauses, Retrying
 
 _SLICE = 0.2  # seconds after which a thread that waits looks around
@@ -20,6 +21,7 @@ _LONGEST_SILENCE = 30.0  # seconds between two frames; HLS gives them in segment
 _AHEAD = 4  # frames that are decoded before somebody reads them
 _JOIN_TIMEOUT = 0.5  # seconds that closing waits for the thread; FFmpeg may be waiting for a server
 _QUIET = 60.0  # seconds between two messages about undecodable pictures
+_told: set[str] = set()  # what is said once
 _open: weakref.WeakSet[NetworkVideo] = weakref.WeakSet()  # to be closed before Python ends
 
 
@@ -213,23 +215,22 @@ class _Opener:
             self._waiting.leave()
 
 
-def open_url(url: str, tell: Message, pauses: Pauses, cancelled: threading.Event | None = None) -> Source:
+def open_url(url: str, tell: Message, pauses: Pauses) -> Source:
     """Open a URL: a live stream, which is opened again when it vanishes, or a file, which comes to an end.
 
     Args:
         url: The address, with user and password if needed.
         tell: Called with a message when a live stream vanishes, is tried again, and is back.
         pauses: The pauses before a live stream is tried again.
-        cancelled: Set by another thread to give up while the address is being opened.
 
     Raises:
         SourceError: The address cannot be opened, or gives no frame.
     """
     name = masked(url)
-    cancelled = cancelled or threading.Event()
-    if (note := fallback_note()) is not None:
+    if (note := fallback_note()) is not None and note not in _told:
+        _told.add(note)
         tell(note)
-    opener = _Opener(url, name, tell, cancelled)
+    opener = _Opener(url, name, tell, ends_opening())
     try:
         first = opener.open(live=None)
     except BaseException:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from ..sources import Source
+from ..sources.closing import end_opening_by
 
 
 class CaptureRun:
@@ -17,10 +18,16 @@ class CaptureRun:
     """
 
     def __init__(self, name: str, capture: Callable[[CaptureRun], None]) -> None:
-        self.thread = threading.Thread(target=capture, args=(self,), name=name, daemon=True)
+        self._closing = threading.Event()
+        self._capture = capture
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.stopped = False
         self._source: Source | None = None
         self._lock = threading.Lock()
+
+    def _run(self) -> None:
+        end_opening_by(self._closing)
+        self._capture(self)
 
     def hold(self, source: Source) -> None:
         """Remember the source, so that `stop` can close it. Close it at once if `stop` was called already."""
@@ -32,6 +39,7 @@ class CaptureRun:
 
     def stop(self) -> None:
         """Tell the thread to end, and close the source. Returns without waiting for the thread."""
+        self._closing.set()
         with self._lock:
             self.stopped = True
             source = self._source

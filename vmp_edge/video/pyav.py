@@ -149,12 +149,18 @@ class PyavDecoder:
     def _picture(self, frame: Any) -> npt.NDArray[np.uint8]:
         """Return a frame as uint8 (H, W, 3) BGR, upright. The pixels are those that OpenCV would give."""
         try:
-            converted = self._reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC", threads=1)
-        except TypeError:  # an older PyAV, which has one thread for this anyway
-            converted = self._reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC")
+            converted = self._convert(frame)
+        except (av.FFmpegError, ValueError) as error:
+            raise SourceError(f"{self._name} has pictures that cannot be converted ({frame.format.name})") from error
         image: npt.NDArray[np.uint8] = converted.to_ndarray()
         turn = _TURNS.get(round(getattr(frame, "rotation", 0)) % 360)
         return image if turn is None else np.asarray(cv2.rotate(image, turn), np.uint8)
+
+    def _convert(self, frame: Any) -> Any:
+        try:
+            return self._reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC", threads=1)
+        except TypeError:  # an older PyAV, which has one thread for this anyway
+            return self._reformatter.reformat(frame, format="bgr24", interpolation="BICUBIC")
 
     def _conclude(self) -> None:
         """Find out at the end of a file whether it is all there, and how many of its frames are missing."""
