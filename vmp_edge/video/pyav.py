@@ -57,7 +57,7 @@ class PyavDecoder:
             self._length = _length(self._container, self._stream)
             self.frame_count = None if self.live else _count(self._container, self._stream, self.fps)
             self._is_mov = "mov" in self._container.format.name
-            self._indexed = len(getattr(self._stream, "index_entries", ()))
+            self._indexed = len(self._index())
             self._set_threads()
         except BaseException:
             self.close()
@@ -179,7 +179,13 @@ class PyavDecoder:
         if self._lost is not None or not self._is_mov:
             return self._lost is not None or self._indexed < stated  # an index at the end is there only if the end is
         # The index of such a file may have frames on purpose that are not shown, so only its places in the file count.
-        return any(entry.pos + entry.size > self._size for entry in self._stream.index_entries)
+        if not self._indexed:  # an older PyAV, which does not tell the places
+            return self._length is not None and self._length - self._seconds > max(1.0, 0.05 * self._length)
+        return any(entry.pos + entry.size > self._size for entry in self._index())
+
+    def _index(self) -> Any:
+        """Return the entries of the file's index: where each frame is."""
+        return getattr(self._stream, "index_entries", ())  # older versions of PyAV do not tell
 
     def _total(self) -> int:
         """Return how many frames the file has, or has had so far."""
@@ -222,7 +228,7 @@ def _open(address: str, name: str, network: bool) -> Any:
     try:
         # FFmpeg's own time limits are used. Those of PyAV call Python while they wait, which can crash a program as it
         # ends.
-        return av.open(address, options=options, metadata_errors="replace")
+        return av.open(address, container_options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError, UnicodeError) as error:
         if network:
             reason = reason_of(error)
