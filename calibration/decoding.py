@@ -25,7 +25,7 @@ from vmp_edge.sources import Source, open_source
 from vmp_edge.video import use_threads
 
 from .clipset import ClipSet, ClipSetError, Entry
-from .sampling import MODES, Sampling, UnusableError
+from .sampling import MODES, Sampling, UnusableError, choose_by_time, is_uneven
 
 __all__ = [
     "MODES",
@@ -118,15 +118,20 @@ class Prepare:
 
     def _decode(self, path: Path, model_input: Input) -> Decoded[Clip]:
         frames, rate = model_input.frames, model_input.frame_rate
-        return read_clips(path, lambda count, fps: self.sampling.indices(count, fps, frames, rate))
+        by_time = self.sampling.mode == "dense" and rate is not None
+        return read_clips(path, lambda count, fps: self.sampling.indices(count, fps, frames, rate), by_time)
 
 
-def read_clips(path: Path, choose: Callable[[int, float], Sequence[Sequence[int]]]) -> Decoded[Clip]:
+def read_clips(
+    path: Path, choose: Callable[[int, float], Sequence[Sequence[int]]], by_time: bool = False
+) -> Decoded[Clip]:
     """Take frames out of a video, keeping only these in memory.
 
     Args:
         path: The video file.
         choose: Function from the number of frames and the frames per second to the frame numbers of each clip.
+        by_time: Whether a video of a variable frame rate counts as one of a steady rate, whose frames stay until the
+            next one comes, as a camera would show it.
 
     Returns:
         The clips that ``choose`` chose, each uint8 (T, H, W, 3) RGB. Frames that cannot be decoded have no numbers, and
@@ -139,11 +144,14 @@ def read_clips(path: Path, choose: Callable[[int, float], Sequence[Sequence[int]
     with closing(open_video(path)) as source:
         stated_count, fps = source.frame_count, source.fps or _USUAL_FPS
     clips = choose(stated_count, fps) if stated_count else []
-    frames, count, damage = _read_frames(path, clips)
-    if not clips or damage or any(i not in frames for indices in clips for i in indices):
-        # The file has fewer frames than it states, or does not state their number.
+    frames, times, damage = _read_frames(path, clips)
+    uneven = by_time and is_uneven(times)
+    if not clips or damage or uneven or any(i not in frames for indices in clips for i in indices):
+        # The file has fewer frames than it states, or does not state their number, or has them at uneven times.
+        if uneven:
+            times = _read_frames(path, ())[1]
         try:
-            clips = choose(count, fps)
+            clips = choose_by_time(times, choose) if uneven else choose(len(times), fps)
         except UnusableError as error:
             raise UnusableError(f"{error} ({damage})" if damage else str(error)) from None
         frames, _, _ = _read_frames(path, clips)
@@ -174,7 +182,7 @@ def open_video(path: Path) -> Source:
         raise UnusableError("cannot be decoded as a video") from error
 
 
-def _read_frames(path: Path, clips: Sequence[Sequence[int]]) -> tuple[dict[int, Clip], int, str | None]:
+def _read_frames(path: Path, clips: Sequence[Sequence[int]]) -> tuple[dict[int, Clip], list[float], str | None]:
     """Read the frames of clips.
 
     Args:
@@ -182,22 +190,22 @@ def _read_frames(path: Path, clips: Sequence[Sequence[int]]) -> tuple[dict[int, 
         clips: Frame numbers of each clip; without any, the whole file is read to count its frames.
 
     Returns:
-        The frames that the file has, by their numbers; how many frames were read; and what was wrong with the file, or
-        None. A file with something wrong before the last of the frames is read to its end.
+        The frames that the file has, by their numbers; the seconds of all frames that were read; and what was wrong
+        with the file, or None. A file with something wrong before the last of the frames is read to its end.
     """
     numbers = {i for indices in clips for i in indices}
     last = max(numbers, default=None)
     frames: dict[int, Clip] = {}
+    times: list[float] = []
     with closing(open_video(path)) as source:
-        count = 0
-        while last is None or count <= last or _is_damaged(source):
+        while last is None or len(times) <= last or _is_damaged(source):
             frame = source.read()
             if frame is None:
                 break
-            if count in numbers:
-                frames[count] = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), np.uint8)
-            count += 1
-        return frames, count, getattr(source, "damage", None)
+            if len(times) in numbers:
+                frames[len(times)] = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), np.uint8)
+            times.append(frame.timestamp)
+        return frames, times, getattr(source, "damage", None)
 
 
 def _is_damaged(source: Source) -> bool:

@@ -78,6 +78,8 @@ class PyavDecoder:
                 self._ended = True
                 self._conclude()
             return None
+        if self.live and self._read == 0:  # a camera's stream is joined in the middle, which is no damage
+            self.undecodable = 0
         missing, self._reported = self.undecodable - self._reported, self.undecodable
         self._seconds = self._times.next(frame.pts if frame.pts is not None else frame.dts, missing)
         self._read += 1

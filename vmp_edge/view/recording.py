@@ -51,6 +51,7 @@ class Recorder:
         self._tell = tell
         self._partial = partial_path(path if is_utf8(Path(path.name)) else path.with_name(f"recording{path.suffix}"))
         self._encoder: Encoder | None = None
+        self._failure: str | None = None  # why nothing more is written
         self._size = (0, 0)
         self._start = 0.0
         self._written = 0
@@ -65,8 +66,10 @@ class Recorder:
             timestamp: The picture's time in seconds.
 
         Raises:
-            RecordingError: The video file cannot be opened or written.
+            RecordingError: The video file cannot be opened.
         """
+        if self._failure is not None:
+            return
         if self._encoder is None:
             self._open(image, timestamp)
         assert self._encoder is not None
@@ -79,8 +82,10 @@ class Recorder:
             for _ in range(until - self._written):
                 self._encoder.write(image)
                 self._encoded += 1
-        except EncodingError as error:
-            raise RecordingError(f"{self.path} cannot be written: {error}") from error
+        except EncodingError as error:  # recognition goes on; `finish` says what happened
+            self.discard()
+            self._failure = f"{self.path} cannot be written: {error}"
+            return
         self._written = max(self._written, until)
 
     def finish(self) -> Path | None:
@@ -93,6 +98,8 @@ class Recorder:
             RecordingError: The file cannot be completed or read back, for example because the disk is full.
         """
         encoder, self._encoder = self._encoder, None
+        if self._failure is not None:
+            raise RecordingError(self._failure)
         if encoder is None:
             return None
         try:
