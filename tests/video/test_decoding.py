@@ -54,6 +54,12 @@ def test_the_first_frame_is_at_zero_though_the_file_starts_late(tmp_path):
     assert [frame.timestamp for frame in read(path)[1]] == pytest.approx([i / 15 for i in range(10)], abs=0.001)
 
 
+def test_frames_out_of_order_in_a_container_without_times_are_in_order(tmp_path):
+    """AVI has no times, so that B-frames have none."""
+    path = make_video(tmp_path / "a.avi", 24, options={"bf": "3"})
+    assert [frame.timestamp for frame in read(path)[1]] == pytest.approx([i / 15 for i in range(24)])
+
+
 def test_a_raw_stream_has_no_times_and_follows_its_codecs_rate(tmp_path):
     path = make_video(tmp_path / "a.h264", 20, rate=15, format="h264")
     source, frames, _ = read(path)

@@ -26,6 +26,7 @@ _HIDDEN_FRAMES = frozenset({"vp8", "vp9", "av1"})  # codecs with packets that sh
 _BY_LENGTH = ("matroska", "flv", "mov")  # formats that say their length in front, so that a short file shows
 _FASTEST = 1000  # frames per second; a higher rate is taken for a mistake
 _MOST_THREADS = 16  # FFmpeg's own limit
+_MAKE_TIMES = 1  # AVFMT_FLAG_GENPTS
 _FOREVER = 1 << 30
 _RELOADS = "10"  # of an HLS list that does not grow any more, until the stream counts as lost
 
@@ -230,7 +231,7 @@ def _open(address: str, name: str, network: bool) -> Any:
     try:
         # FFmpeg's own time limits are used. Those of PyAV call Python while they wait, which can crash a program as it
         # ends.
-        return av.open(address, container_options=options, metadata_errors="replace")
+        container = av.open(address, container_options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError, UnicodeError) as error:
         if network:
             reason = reason_of(error)
@@ -240,6 +241,9 @@ def _open(address: str, name: str, network: bool) -> Any:
         if isinstance(error, av.InvalidDataError) or not isinstance(error, OSError):
             raise SourceError(f"{name} cannot be opened as a video") from None
         raise SourceError(f"{name} cannot be opened: {reason_of(error)}") from None
+    # PyAV asks FFmpeg to make up times where there are none, which come out wrong for B-frames.
+    container.flags = int(container.flags) & ~_MAKE_TIMES
+    return container
 
 
 def _network_options(address: str) -> dict[str, str]:
