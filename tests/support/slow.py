@@ -28,6 +28,7 @@ LONGEST_FIRST = (
     "tests/cli/test_streams.py",
     "tests/test_checkout.py",
     "tests/calibration/test_actions.py",
+    "tests/sources/test_network_video.py",
 )
 _RANKS = {name: number for number, name in enumerate(LONGEST_FIRST)}
 

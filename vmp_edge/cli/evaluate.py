@@ -11,7 +11,7 @@ from ..files import check_writable
 from ..formatting import interval, milliseconds, number, percent, points, quantity
 from ..text import printable
 from .options import add_threads_option
-from .output import add_json_option, print_json, progress_bar, remark, say
+from .output import add_json_option, message, print_json, progress_bar, remark, say
 
 if TYPE_CHECKING:
     from vmp_edge.calibration.measure import Comparison, Evaluation
@@ -93,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
         report.check(args.report)
         check_writable(args.report, "the report")
     clips = clipset.read(data)
+    if (note := clips.note()) is not None:
+        message(note)
     if args.fold is not None:
         clips = clips.fold(args.fold)
     bundles = [args.bundle] + ([args.compare] if args.compare is not None else [])
@@ -130,6 +132,8 @@ def run(args: argparse.Namespace) -> int:
 def _print(evaluation: Evaluation, comparison: Comparison | None) -> None:
     for video in evaluation.skipped:
         remark(f"left out: {video.path}: {video.reason}")
+    for video in evaluation.damaged:
+        remark(f"partly damaged: {video.path}: {video.reason}")
     left_out = f", {len(evaluation.skipped)} left out" if evaluation.skipped else ""
     count = quantity(len(evaluation.entries), "video")
     if evaluation.labelled:

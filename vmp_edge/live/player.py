@@ -49,7 +49,7 @@ def play(
     """
     with contextlib.ExitStack() as stack:
         recognizer = stack.enter_context(load(options.bundle, options.threads, options.gallery, options.threshold))
-        source = open_source(options.source, on_message, fps=options.source_fps)
+        source = opened = open_source(options.source, on_message, fps=options.source_fps)
         stack.callback(lambda: close_in_background(source).join(_CLOSING_TIMEOUT))
         display = None
         if not options.headless:
@@ -62,13 +62,15 @@ def play(
         source = _at_its_pace(options, source, display is not None)
         recorder = None
         if options.record is not None:
-            recorder = stack.enter_context(Recorder(options.record, source.fps or USUAL_FPS))
+            recorder = stack.enter_context(Recorder(options.record, source.fps or USUAL_FPS, on_message))
         decisions: queue.SimpleQueue[Decision] = queue.SimpleQueue()
         variants = load_variants(recognizer, options.stream, options.threads, stack)
         stream = Stream(recognizer, options.stream, bgr=True, variants=variants, on_decision=decisions.put)
         _warn_of_slow_source(stream, source, on_message)
         view = View(stream, display, recorder, options.top)
         summary = Session(options, source, stream, view, watch, on_prediction, decisions, on_decision).run()
+        summary.undecodable = getattr(opened, "undecodable", 0)
+        summary.damage = getattr(opened, "damage", None)
         if watch is not None:
             watch.close()
             summary.events, summary.clips = watch.events, watch.clips

@@ -14,7 +14,8 @@ from ..errors import SourceError, UsageError
 from ..masking import masked
 from .base import USUAL_FPS, AddressError, Frame, Message, Source
 from .camera import is_camera, open_camera
-from .capture import open_capture, quieten_opencv
+from .capture import quieten_opencv
+from .file import open_file
 from .gstreamer import is_pipeline, open_pipeline
 from .images import ImageFolder
 from .paced import Paced
@@ -91,7 +92,7 @@ def open_source(
     if is_pipeline(text) and not _exists(path):
         return Retrying("pipeline", lambda: open_pipeline(text, tell, closed), tell, pauses, closed.set)
     if _is_url(text):
-        return open_url(text, tell, pauses)
+        return open_url(text, tell, pauses, closed)
     return _open_path(path, fps, tell, closed)
 
 
@@ -121,7 +122,7 @@ def _open_path(path: Path, fps: float | None, tell: Message, closed: threading.E
         raise AddressError(
             f"{masked(str(path))} is {kind} and no video: give a video file, a camera, a URL or a pipeline"
         )
-    return open_capture(str(path), str(path), live=False)
+    return open_file(path, tell)
 
 
 def _is_url(text: str) -> bool:

@@ -27,8 +27,8 @@ class Frame:
 
     Args:
         image: Picture, uint8 (H, W, 3) BGR.
-        timestamp: Time in seconds: of the machine's monotonic clock for a live source, counted from 0 by the frame rate
-            for a file.
+        timestamp: Time in seconds: of the machine's monotonic clock for a live source, counted from 0 for a
+            file, by the file's own times or its frame rate.
         restarted: Whether this is the first frame after a gap.
     """
 

@@ -46,6 +46,9 @@ class Retrying:
         pauses: The pauses before the source is tried again.
         cancel: Called when this source is closed, so that the opener returns at once if it is waiting.
 
+    Attributes:
+        undecodable: Number of pictures so far that could not be decoded.
+
     Raises:
         SourceError: The source cannot be opened for the first time.
     """
@@ -68,9 +71,15 @@ class Retrying:
         self._swapping = threading.Lock()
         self._pauses = pauses
         self._wait = pauses.first
+        self._undecodable = 0  # of the sources that were closed
         self._opened_at = time.monotonic()
         self._source: Source | None = opener()
         self.fps: float | None = self._source.fps
+
+    @property
+    def undecodable(self) -> int:
+        """Number of pictures so far that could not be decoded."""
+        return self._undecodable + getattr(self._source, "undecodable", 0)
 
     def read(self) -> Frame | None:
         """Wait for the next frame, also while the source is gone. Return None at its end, and after `close`."""
@@ -103,9 +112,10 @@ class Retrying:
     def _drop(self, source: Source, error: SourceError) -> None:
         """Close a source that vanished, and report it."""
         source.close()
-        self._source = None
-        # A source that was there for a while starts with the first pause again; one that comes and goes waits longer.
-        if time.monotonic() - self._opened_at > self._pauses.longest:
+        self._source, self._undecodable = None, self.undecodable
+        # A source that gave frames for longer than the last pause starts with the first pause again. One that comes and
+        # goes at once waits longer each time.
+        if time.monotonic() - self._opened_at > self._wait:
             self._wait = self._pauses.first
         if not self._closed.is_set():
             self._tell(f"{error}; trying again in {self._wait:g} s")
