@@ -7,6 +7,7 @@ would. It prints what was recognised beside what the camera did.
 from __future__ import annotations
 
 import argparse
+import runpy
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -14,13 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+_PACKAGE = Path(__file__).resolve().parents[1] / "vmp_edge"
+if _PACKAGE.is_dir() and not __package__:  # run by its path from a checkout, which need not be installed
+    runpy.run_path(str(_PACKAGE / "_checkout.py"))["use"](__file__)
 
-import vmp_edge
-from vmp_edge.cli import guarded
-from vmp_edge.cli.output import print_json
-from vmp_edge.errors import SourceError, UsageError
-from vmp_edge.formatting import milliseconds
+import vmp_edge  # noqa: E402
+from vmp_edge.cli import Parser, program  # noqa: E402
+from vmp_edge.cli.output import print_json, say  # noqa: E402
+from vmp_edge.errors import SourceError, UsageError  # noqa: E402
+from vmp_edge.formatting import milliseconds  # noqa: E402
+from vmp_edge.text import printable  # noqa: E402
 
 SAMPLE = Path(__file__).resolve().parents[1] / "assets" / "egomotion-sample.yaml"
 
@@ -56,6 +60,8 @@ def read_truth(path: Path) -> tuple[Path, list[Segment]]:
     Raises:
         UsageError: The file is missing or is not a truth file.
     """
+    import yaml
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         segments = [Segment(str(s["label"]), float(s["start"]), float(s["end"])) for s in content["segments"]]
@@ -103,7 +109,8 @@ def _print(segment: Segment, quiet: bool) -> None:
         share = segment.recognised[segment.label] / max(1, segment.recognised.total())
         mark = "yes" if segment.majority == segment.label else "NO"
         time = f"{segment.start:5.1f} - {segment.end:4.1f} s"
-        print(f"{time}  {segment.label:24}{segment.majority:24}{mark:>3}  {100 * share:3.0f}% of windows", flush=True)
+        names = f"{printable(segment.label):24}{printable(segment.majority):24}"
+        say(f"{time}  {names}{mark:>3}  {100 * share:3.0f}% of windows")
 
 
 def report(segments: Sequence[Segment]) -> dict[str, Any]:
@@ -134,8 +141,9 @@ def run(args: argparse.Namespace) -> int:
         stream = vmp_edge.Stream(recognizer, hop=1, bgr=True)
         if not args.json:
             manifest = recognizer.manifest
-            print(f"{video.name} through {args.bundle} ({manifest.engine}), {manifest.frames} frames a window\n")
-            print(f"{'time':14}  {'the camera did':24}{'recognised':24}")
+            say(f"{video.name} through {args.bundle} ({manifest.engine}), {manifest.frames} frames a window")
+            say()
+            say(f"{'time':14}  {'the camera did':24}{'recognised':24}")
         recognise(stream, video, segments, args.json)
         result = report(segments)
         latency = stream.statistics().latency_p50
@@ -147,24 +155,32 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _summarise(result: dict[str, Any], latency: float, bundle: Path) -> None:
-    print("\nlabel                     windows   right")
+    say()
+    say("label                     windows   right")
     for label, counts in result["by_label"].items():
-        print(f"{label:24}{counts['windows']:9}{100 * counts['right'] / max(1, counts['windows']):7.0f}%")
+        say(f"{printable(label):24}{counts['windows']:9}{100 * counts['right'] / max(1, counts['windows']):7.0f}%")
     share = 100 * result["windows_right"] / max(1, result["windows"])
-    print(f"{'all':24}{result['windows']:9}{share:7.0f}%")
-    print(f"\n{result['segments_right']} of {result['segments']} motions recognised; {milliseconds(1000 * latency)} a window.")
-    print("Now move a camera of your own:")
-    print(f"  vmp-edge run {bundle} --source 0            a webcam, in a window")
-    print(f"  vmp-edge run {bundle} --source video.mp4    any video")
+    say(f"{'all':24}{result['windows']:9}{share:7.0f}%")
+    right, motions = result["segments_right"], result["segments"]
+    say()
+    say(f"{right} of {motions} motions recognised; {milliseconds(1000 * latency)} a window.")
+    say("Now move a camera of your own:")
+    say(f"  vmp-edge run {bundle} --source 0            a webcam, in a window")
+    say(f"  vmp-edge run {bundle} --source video.mp4    any video")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program, and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m vmp_edge.apps.demo", description=__doc__.split("\n")[0])
+    return program(make_parser, run, argv)
+
+
+def make_parser() -> Parser:
+    """Make the parser of the arguments."""
+    parser = Parser(prog="python -m vmp_edge.apps.demo", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--bundle", type=Path, default=Path("build/host"), help="the bundle's folder")
     parser.add_argument("--truth", type=Path, default=SAMPLE, help="a clip's .yaml file (default: the sample's)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    return guarded(run, parser.parse_args(argv))
+    return parser
 
 
 if __name__ == "__main__":

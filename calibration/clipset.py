@@ -14,8 +14,16 @@ import numpy as np
 
 from vmp_edge.errors import MissingDependencyError, UsageError, VmpError
 from vmp_edge.files import whole
+from vmp_edge.installation import install_command
 
-SUFFIXES = frozenset({".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".y4m"})
+SUFFIXES = frozenset(
+    [
+        *(".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif"),
+        *(".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov"),
+        *(".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+    ]
+)
+_MOST_NAMED = 3  # files that a message names before it says "and N more"
 FIELDS = ("path", "label", "group", "fold")
 
 
@@ -48,10 +56,23 @@ class ClipSet:
     Attributes:
         name: For messages.
         entries: The videos.
+        passed_over: Files in the class folders that are no videos by their names. Hidden files are not among them.
     """
 
     name: str
     entries: tuple[Entry, ...]
+    passed_over: tuple[Path, ...] = dataclasses.field(default=(), compare=False)
+
+    def note(self) -> str | None:
+        """Return a sentence that names the files that were passed over, or None if there were none."""
+        if not self.passed_over:
+            return None
+        names = [path.name for path in self.passed_over[:_MOST_NAMED]]
+        more = len(self.passed_over) - len(names)
+        files = "1 file is" if len(self.passed_over) == 1 else f"{len(self.passed_over)} files are"
+        return f"{self.name}: {files} left out, no video by the name: {', '.join(names)}" + (
+            f" and {more} more" if more else ""
+        )
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -156,7 +177,7 @@ def read(source: str | os.PathLike[str], group: str = "group") -> ClipSet:
     """
     path = Path(source)
     if path.is_dir():
-        return ClipSet(str(path), _from_folder(path))
+        return ClipSet(str(path), *_from_folder(path))
     if not path.is_file():
         raise ClipSetError(f"{path} does not exist: give a folder of class folders, a .csv or a .txt")
     kind = path.suffix.lower()
@@ -188,21 +209,26 @@ def need_scikit_learn() -> None:
         import sklearn  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            "this needs scikit-learn, which is not installed; run: pip install 'vmp-edge[train]'"
+            f"this needs scikit-learn, which is not installed; run: {install_command('train')}"
         ) from error
 
 
-def _from_folder(folder: Path) -> tuple[Entry, ...]:
+def _from_folder(folder: Path) -> tuple[tuple[Entry, ...], tuple[Path, ...]]:
+    """Return the videos in the class folders, and the other files there. Hidden files and folders are left out."""
     classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    entries = [
-        Entry(path, label=place.name)
-        for place in classes
-        for path in sorted(place.rglob("*"))
-        if path.is_file() and path.suffix.lower() in SUFFIXES
-    ]
+    entries: list[Entry] = []
+    others: list[Path] = []
+    for place in classes:
+        for path in sorted(place.rglob("*")):
+            if not path.is_file() or any(part.startswith(".") for part in path.relative_to(place).parts):
+                continue
+            if path.suffix.lower() in SUFFIXES:
+                entries.append(Entry(path, label=place.name))
+            else:
+                others.append(path)
     if not entries:
         raise ClipSetError(f"{folder} has no class folders with videos in them ({', '.join(sorted(SUFFIXES))})")
-    return tuple(entries)
+    return tuple(entries), tuple(others)
 
 
 def _beside(path: Path, lines: Sequence[str]) -> list[Path]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -18,85 +16,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmp_edge.bundle.manifest import Manifest
-from vmp_edge.errors import SourceError, UsageError, VmpError
+from vmp_edge.errors import SourceError, VmpError
 from vmp_edge.machine import cpu_count
 from vmp_edge.preprocessing import Preprocessing
-from vmp_edge.recognizer import sample_evenly
 from vmp_edge.sources import Source, open_source
+from vmp_edge.video import use_threads
 
 from .clipset import ClipSet, ClipSetError, Entry
+from .sampling import MODES, Sampling, UnusableError, choose_by_time, is_uneven
+from .workers import leave_signals_to_parent, spawning
+
+__all__ = [
+    "MODES",
+    "Clip",
+    "Decoded",
+    "Input",
+    "Prepare",
+    "Progress",
+    "Sampling",
+    "Skipped",
+    "UnusableError",
+    "Video",
+    "Videos",
+    "describe_skipped",
+    "in_workers",
+    "load_videos",
+    "open_video",
+    "read_clips",
+    "start_worker",
+]
 
 Clip = NDArray[np.uint8]
 Video = NDArray[np.float32]
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 Progress = Callable[..., Any]  # makes a progress bar, like `tqdm.tqdm`
 
-MODES = ("uniform", "dense")
 _USUAL_FPS = 30.0  # assumed for files that do not tell their frame rate
-_SLOWEST = 0.9  # share of the model's frame rate: a slower video has too few frames for a dense clip
 _MOST_NAMED = 3  # unusable files that an error names before it says "and N more"
-
-
-class UnusableError(SourceError):
-    """No clip can be taken from a video; the message is the reason."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Which frames of a video make its clips. The same file always gives the same frames.
-
-    Attributes:
-        mode: ``uniform``: the video is divided into T equal parts, and a clip takes one frame of each. A single clip
-            takes the middle frames, like `Recognizer.predict`; several clips take different places in the parts.
-            ``dense``: a clip is a window at the model's frame rate, as a camera would give it, and the windows are
-            spread over the video.
-        clips: Number of clips to take of a video.
-
-    Raises:
-        UsageError: The mode is unknown, or there are no clips.
-    """
-
-    mode: str = "uniform"
-    clips: int = 1
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise UsageError(f"sampling must be one of {', '.join(MODES)}, not {self.mode!r}")
-        if self.clips < 1:
-            raise UsageError(f"there must be at least one clip of a video, not {self.clips}")
-
-    def indices(self, available: int, fps: float, frames: int, frame_rate: float | None) -> list[list[int]]:
-        """Return the frame numbers of each clip.
-
-        Args:
-            available: Number of the video's frames.
-            fps: The video's frames per second.
-            frames: T, the frames of a clip.
-            frame_rate: Frames per second of a dense clip; None takes consecutive frames.
-
-        Raises:
-            UnusableError: The video is too short or too slow for a clip.
-        """
-        if self.mode == "uniform":
-            _check_length(available, frames)
-            parts = 2 * self.clips * frames
-            return [
-                [(2 * self.clips * i + 2 * j + 1) * available // parts for i in range(frames)]
-                for j in range(self.clips)
-            ]
-        spacing = fps / frame_rate if frame_rate else 1.0
-        if spacing < _SLOWEST:
-            raise UnusableError(f"too slow: {fps:g} frames per second, the model takes {frame_rate:g}")
-        offsets = np.round(np.arange(frames) * max(spacing, 1.0)).astype(int)
-        span = int(offsets[-1]) + 1
-        _check_length(available, span)
-        starts = sorted(set(sample_evenly(available - span + 1, self.clips)))
-        return [(start + offsets).tolist() for start in starts]
-
-
-def _check_length(available: int, needed: int) -> None:
-    if available < needed:
-        raise UnusableError(f"too short: {available} frames, a clip takes {needed}")
 
 
 @dataclass(frozen=True)
@@ -127,6 +84,16 @@ class Skipped:
     reason: str
 
 
+class Decoded(list[Item]):
+    """What was decoded of a video: a list, and what was wrong with the video.
+
+    Attributes:
+        damage: What was wrong, as a phrase for messages. None if nothing was.
+    """
+
+    damage: str | None = None
+
+
 @dataclass(frozen=True)
 class Prepare:
     """A job for `in_workers`: decode a video's clips and prepare them for models.
@@ -139,25 +106,35 @@ class Prepare:
     inputs: tuple[Input, ...]
     sampling: Sampling
 
-    def __call__(self, entry: Entry) -> list[Video]:
+    def __call__(self, entry: Entry) -> Decoded[Video]:
         """Return the clips of the video for each input, float32 (clips, 3, T, S, S)."""
-        return [self._prepare(entry.path, model_input) for model_input in self.inputs]
+        prepared = Decoded[Video]()
+        for model_input in self.inputs:
+            clips = self._decode(entry.path, model_input)
+            prepared.append(np.concatenate([model_input.preprocessing.clip(clip) for clip in clips]))
+            prepared.damage = prepared.damage or clips.damage
+        return prepared
 
-    def _prepare(self, path: Path, model_input: Input) -> Video:
+    def _decode(self, path: Path, model_input: Input) -> Decoded[Clip]:
         frames, rate = model_input.frames, model_input.frame_rate
-        clips = read_clips(path, lambda count, fps: self.sampling.indices(count, fps, frames, rate))
-        return np.concatenate([model_input.preprocessing.clip(clip) for clip in clips])
+        by_time = self.sampling.mode == "dense" and rate is not None
+        return read_clips(path, lambda count, fps: self.sampling.indices(count, fps, frames, rate), by_time)
 
 
-def read_clips(path: Path, choose: Callable[[int, float], Sequence[Sequence[int]]]) -> list[Clip]:
+def read_clips(
+    path: Path, choose: Callable[[int, float], Sequence[Sequence[int]]], by_time: bool = False
+) -> Decoded[Clip]:
     """Take frames out of a video, keeping only these in memory.
 
     Args:
         path: The video file.
         choose: Function from the number of frames and the frames per second to the frame numbers of each clip.
+        by_time: Whether a video of a variable frame rate counts as one of a steady rate, whose frames stay until the
+            next one comes, as a camera would show it.
 
     Returns:
-        The clips that ``choose`` chose, each uint8 (T, H, W, 3) RGB.
+        The clips that ``choose`` chose, each uint8 (T, H, W, 3) RGB. Frames that cannot be decoded have no numbers, and
+        the result says how many there are.
 
     Raises:
         UnusableError: The file is missing or empty, cannot be decoded, has frames of several sizes, or ``choose``
@@ -166,13 +143,22 @@ def read_clips(path: Path, choose: Callable[[int, float], Sequence[Sequence[int]
     with closing(open_video(path)) as source:
         stated_count, fps = source.frame_count, source.fps or _USUAL_FPS
     clips = choose(stated_count, fps) if stated_count else []
-    frames, count = _read_frames(path, clips)
-    if not clips or any(i not in frames for indices in clips for i in indices):
-        clips = choose(count, fps)  # the file has fewer frames than it states, or does not state their number
-        frames, _ = _read_frames(path, clips)
+    frames, times, damage = _read_frames(path, clips)
+    uneven = by_time and is_uneven(times)
+    if not clips or damage or uneven or any(i not in frames for indices in clips for i in indices):
+        # The file has fewer frames than it states, or does not state their number, or has them at uneven times.
+        if uneven:
+            times = _read_frames(path, ())[1]
+        try:
+            clips = choose_by_time(times, choose) if uneven else choose(len(times), fps)
+        except UnusableError as error:
+            raise UnusableError(f"{error} ({damage})" if damage else str(error)) from None
+        frames, _, _ = _read_frames(path, clips)
     if len({frame.shape for frame in frames.values()}) > 1:
         raise UnusableError("its frames change their size")
-    return [np.stack([frames[i] for i in indices]) for indices in clips]
+    decoded = Decoded([np.stack([frames[i] for i in indices]) for indices in clips])
+    decoded.damage = damage
+    return decoded
 
 
 def open_video(path: Path) -> Source:
@@ -195,7 +181,7 @@ def open_video(path: Path) -> Source:
         raise UnusableError("cannot be decoded as a video") from error
 
 
-def _read_frames(path: Path, clips: Sequence[Sequence[int]]) -> tuple[dict[int, Clip], int]:
+def _read_frames(path: Path, clips: Sequence[Sequence[int]]) -> tuple[dict[int, Clip], list[float], str | None]:
     """Read the frames of clips.
 
     Args:
@@ -203,21 +189,26 @@ def _read_frames(path: Path, clips: Sequence[Sequence[int]]) -> tuple[dict[int, 
         clips: Frame numbers of each clip; without any, the whole file is read to count its frames.
 
     Returns:
-        The frames that the file has, by their numbers, and how many frames were read.
+        The frames that the file has, by their numbers; the seconds of all frames that were read; and what was wrong
+        with the file, or None. A file with something wrong before the last of the frames is read to its end.
     """
     numbers = {i for indices in clips for i in indices}
     last = max(numbers, default=None)
     frames: dict[int, Clip] = {}
+    times: list[float] = []
     with closing(open_video(path)) as source:
-        count = 0
-        while last is None or count <= last:
+        while last is None or len(times) <= last or _is_damaged(source):
             frame = source.read()
             if frame is None:
                 break
-            if count in numbers:
-                frames[count] = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), np.uint8)
-            count += 1
-    return frames, count
+            if len(times) in numbers:
+                frames[len(times)] = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), np.uint8)
+            times.append(frame.timestamp)
+        return frames, times, getattr(source, "damage", None)
+
+
+def _is_damaged(source: Source) -> bool:
+    return bool(getattr(source, "undecodable", 0))
 
 
 def in_workers(
@@ -288,13 +279,14 @@ def _alone(job: Callable[[Entry], Result], entry: Entry) -> Result | Skipped:
 
 
 def _pool(count: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=start_worker)
+    return ProcessPoolExecutor(count, spawning(), initializer=start_worker)
 
 
 def start_worker() -> None:
-    """Set a worker process up: OpenCV uses one thread, because each core has a process; the parent handles Ctrl-C."""
+    """Set a worker process up: few threads decode, because each core has a process; the parent handles signals."""
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    use_threads(2)
+    leave_signals_to_parent()
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class Evaluation:
         timing: How long the model takes while nothing is decoded, in turns with the others; None if it was not timed.
         labelled: Whether the videos' labels are true. If not, they are what another model recognises, with which this
             one is compared: shares of them are agreement and say nothing about accuracy.
+        damaged: The videos that were used although a part of them cannot be decoded, and what is wrong with them.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Evaluation:
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     timing: Timing | None = None
     labelled: bool = True
+    damaged: tuple[Skipped, ...] = ()
 
     @cached_property
     def truth(self) -> NDArray[np.int64]:
@@ -176,6 +178,7 @@ class Evaluation:
             "engine_ms": self.milliseconds,
             "timing": None if self.timing is None else self.timing.to_dict(),
             "skipped": [{"path": str(video.path), "reason": video.reason} for video in self.skipped],
+            "damaged": [{"path": str(video.path), "reason": video.reason} for video in self.damaged],
         }
 
     def _accuracy(self) -> dict[str, Any]:
@@ -325,4 +328,5 @@ def merge(parts: Iterable[Evaluation], name: str) -> Evaluation:
         first.facts,
         first.timing,
         first.labelled,
+        tuple(video for part in evaluations for video in part.damaged),
     )

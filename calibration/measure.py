@@ -129,15 +129,18 @@ def evaluate(
     tallies = [_Tally(subject) for subject in subjects]
     entries: list[Entry] = []
     skipped: list[Skipped] = []
+    damaged: list[Skipped] = []
     with closing(in_workers(Prepare(inputs, sampling or Sampling()), clips.entries, workers)) as results:
         for entry, result in progress(results, total=len(clips), desc="clips", unit="clip") if progress else results:
             if isinstance(result, Skipped):
                 skipped.append(result)
                 continue
             entries.append(entry)
+            if result.damage is not None:
+                damaged.append(Skipped(entry.path, result.damage))
             for tally in tallies:
                 tally.add(result[inputs.index(tally.subject.input)])
-    evaluations = [tally.evaluation(entries, skipped) for tally in tallies]
+    evaluations = [tally.evaluation(entries, skipped, damaged) for tally in tallies]
     if not has_labels(clips):
         evaluations = _labelled_by(evaluations[-1], evaluations)
     if not entries:
@@ -219,12 +222,23 @@ class _Tally:
         assert self._last is not None
         self.subject.run(self._last)
 
-    def evaluation(self, entries: Sequence[Entry], skipped: Sequence[Skipped]) -> Evaluation:
+    def evaluation(
+        self, entries: Sequence[Entry], skipped: Sequence[Skipped], damaged: Sequence[Skipped]
+    ) -> Evaluation:
         """Return the results for the videos that were added, in their order."""
         subject = self.subject
         scores = np.stack(self._scores) if self._scores else np.zeros((0, len(subject.labels)), np.float32)
         seconds = np.array(self._seconds, np.float64)
-        return Evaluation(subject.name, subject.labels, tuple(entries), scores, seconds, tuple(skipped), subject.facts)
+        return Evaluation(
+            subject.name,
+            subject.labels,
+            tuple(entries),
+            scores,
+            seconds,
+            tuple(skipped),
+            subject.facts,
+            damaged=tuple(damaged),
+        )
 
 
 def evaluate_bundles(

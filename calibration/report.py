@@ -18,6 +18,7 @@ from vmp_edge import __version__, formatting
 from vmp_edge.errors import MissingDependencyError, UsageError
 from vmp_edge.files import whole
 from vmp_edge.installation import install_command
+from vmp_edge.text import printable
 
 from . import charts, circumstances
 from .clipset import Entry
@@ -83,7 +84,7 @@ def write(report: Report, path: Path) -> None:
     check(path)
     try:
         with whole(path) as place:
-            place.write_text(render(report), encoding="utf-8")
+            place.write_text(render(report), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UsageError(f"the report cannot be written to {path}: {error.strerror}") from error
 
@@ -94,7 +95,7 @@ def render(report: Report) -> str:
     from markupsafe import Markup
 
     def finalize(value: object) -> str:
-        return value if isinstance(value, Markup) else formatting.visible(str(value))
+        return value if isinstance(value, Markup) else printable(str(value))
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -150,8 +151,8 @@ def _notes(evaluation: Evaluation, names: Sequence[str]) -> list[str]:
         notes.append(f"{formatting.quantity(count, 'video')} can tell little: see how wide the interval is.")
     if not evaluation.labelled and len(names) > 1:
         notes.append(
-            f"The videos have no labels. What {names[1]} recognises stands for them, so the report tells how far the two "
-            "models agree, and nothing about how often either is right."
+            f"The videos have no labels. What {names[1]} recognises stands for them, so the report tells how far the "
+            "two models agree, and nothing about how often either is right."
         )
     elif evaluation.labelled and len(shown) == 1:
         notes.append("All videos have the same label. Always giving it would be right every time.")

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from vmp_edge import engines
 from vmp_edge.engines import Engine
 from vmp_edge.errors import MissingDependencyError, UsageError
+from vmp_edge.installation import install_command
 
 from .target import Target
 
@@ -144,7 +145,7 @@ def find(engine: str) -> Lowering:
             raise  # a fault of this package, not a missing library
         extras = ",".join(dict.fromkeys(("compile", record.extra)))
         raise MissingDependencyError(
-            f"lowering to {engine} needs {error.name or error}; run: pip install 'vmp-edge[{extras}]'"
+            f"lowering to {engine} needs {error.name or error}; run: {install_command(extras)}"
         ) from error
     lowering: Lowering = module.LOWERING
     return lowering

@@ -151,8 +151,8 @@ def _by_cosine(logits: Logits, expected: Logits, precision: Precision, accepted:
     if not cosine >= accepted.least:
         raise BuildError(
             f"the cosine between the bundle's logits and the source model's is {cosine:.4f}, less than the "
-            f"{plain(accepted.least)} that {precision.name} asks for: calibrate on clips like those that it will see, or "
-            "take another --precision; nothing was written"
+            f"{plain(accepted.least)} that {precision.name} asks for: calibrate on clips like those that it will see, "
+            "or take another --precision; nothing was written"
         )
     return {"cosine": round(cosine, 5), "least_cosine": accepted.least}
 
@@ -164,8 +164,8 @@ def _compare_features(features: Features, expected: Features, precision: Precisi
     if not cosine >= least:
         raise BuildError(
             f"the cosine between the bundle's features and the source model's is {cosine:.4f} for a clip, less than "
-            f"the {plain(least)} that {precision.name} asks for: take another --precision, or leave out --features; nothing "
-            "was written"
+            f"the {plain(least)} that {precision.name} asks for: take another --precision, or leave out --features; "
+            "nothing was written"
         )
     return {"cosine": round(cosine, 5), "least_cosine": least}
 

@@ -100,7 +100,6 @@ def plan(chosen: Precision, procedural: bool, options: QuantisationOptions) -> P
     calibration, held_out = (
         None if folder is None else clipset.read(folder) for folder in (options.calibrate, options.evaluate)
     )
-    _check_videos(calibration, count, held_out)
     if recipe.needs_clips and calibration is None and not procedural:
         raise UsageError(
             f"{chosen.name} is calibrated on clips: give some {count} videos of what the camera will see with "
@@ -110,6 +109,7 @@ def plan(chosen: Precision, procedural: bool, options: QuantisationOptions) -> P
         raise UsageError("--finetune learns from videos: give some of what the camera will see with --calibrate")
     if options.max_drop is not None and held_out is None and not procedural:
         raise UsageError("--max-drop is measured on labelled videos: give them with --evaluate (class folders or .csv)")
+    _check_videos(calibration, count, held_out)
     return Plan(chosen, recipe, count, calibration, held_out, procedural, finetune, options.max_drop)
 
 

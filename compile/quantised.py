@@ -15,6 +15,7 @@ from vmp_edge.calibration.measure import Comparison, Subject, evaluate
 from vmp_edge.calibration.report import Report
 from vmp_edge.calibration.timing import ROUNDS
 from vmp_edge.errors import BuildError
+from vmp_edge.names import cleaned
 from vmp_edge.progress import part
 from vmp_edge.runtimes.folding import fold
 
@@ -117,7 +118,7 @@ class Quantised:
             clips = ClipSet(_OWN_CLIPS, tuple(entries))
         comparison = Comparison(*evaluate([quantised, reference], clips, progress=progress, rounds=ROUNDS))
         self._check_drop(comparison)
-        return dataclasses.replace(self, measured=Measured(comparison, clips.name))
+        return dataclasses.replace(self, measured=Measured(comparison, cleaned(clips.name)))
 
     def _check_drop(self, comparison: Comparison) -> None:
         allowed = self.plan.max_drop
@@ -138,7 +139,7 @@ class Quantised:
 
     def _calibration(self, clips: Videos) -> dict[str, Any]:
         return {
-            "data": self.plan.calibration.name if self.plan.calibration else "procedural clips",
+            "data": cleaned(self.plan.calibration.name) if self.plan.calibration else "procedural clips",
             "clips": len(clips.entries),
             "left_out": len(clips.skipped),
             **({"finetuning_steps": self.plan.finetune} if self.plan.finetune else {}),

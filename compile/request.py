@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from vmp_edge import engines
+from vmp_edge.bundle.manifest import check_threads
 from vmp_edge.bundle.writing import check_destination
 from vmp_edge.calibration import clipset
 from vmp_edge.calibration.clipset import ClipSet
@@ -125,8 +126,7 @@ class Request:
         return Order(self, target, engine, chosen, engine_lowering, choice, plan, parsed, labelled, output)
 
     def _check_options(self, target: Target, engine: EngineRecord, chosen: Precision) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"--threads is {self.threads}; it must be at least 1")
+        check_threads(self.threads, "--threads")
         if self.parity_clips is not None and self.parity_clips < 0:
             raise UsageError(f"--parity-clips is {self.parity_clips}; it must be at least 1, or 0 to leave it out")
         if self.parity_clips == 0 and self.max_drop is not None and chosen.by_delegate:

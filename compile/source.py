@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmp_edge.errors import UsageError
+from vmp_edge.names import BLANKS, cleaned, distinct, shown, unfit_labels, unfit_name
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.progress import note
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .variants import Variant
 
 DEFAULT_MODEL = "egomotion-nano"
+_LONGEST_LIST = 16 << 20  # bytes of a file of labels
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def load(choice: Choice) -> SourceModel:
                 f"{choice.checkpoint}: is a backbone without a classifier, which has nothing to recognise: fine-tune "
                 "it for your classes first; its features are to be had from Python (vmp_edge.models.load_checkpoint)"
             )
-        return _published(choice.checkpoint.stem, module, choice)
+        return _published(cleaned(choice.checkpoint.stem), module, choice)
     name = choice.model or DEFAULT_MODEL
     if name in zoo.names():
         return _own(zoo.load(name), name, choice)
@@ -195,13 +197,41 @@ def _labels(choice: Choice, default: Sequence[str]) -> tuple[str, ...]:
 def read_labels(path: Path) -> tuple[str, ...]:
     """Read a text file with one label on each line.
 
+    A byte order mark, ends of lines as Windows writes them, and blanks around a label do no harm. Labels that are equal
+    get numbers, and a message says so.
+
     Raises:
-        UsageError: The file cannot be read, or has no labels.
+        UsageError: The file cannot be read, is not in UTF-8, has no labels, or has one that cannot be a label.
     """
     try:
-        labels = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            content = file.read(_LONGEST_LIST + 1)
+        text = content.decode("utf-8-sig")
+    except OSError as error:
         raise UsageError(f"{path}: cannot be read as a text file with a label a line ({error})") from error
+    except UnicodeDecodeError as error:
+        broken = content.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}: line {broken} is not in UTF-8: save the file as UTF-8 and try again") from error
+    if len(content) > _LONGEST_LIST:
+        raise UsageError(f"{path}: is larger than {_LONGEST_LIST >> 20} MiB: it is not a list of labels")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    labels = []
+    for number, line in enumerate(lines, 1):
+        if not (label := line.strip(BLANKS + "\t")):
+            continue
+        if problem := unfit_name(label):
+            raise UsageError(f"{path}: line {number} is {shown(label)}, which cannot be a label: {problem}")
+        labels.append(label)
     if not labels:
         raise UsageError(f"{path}: holds no labels; it should have one a line")
-    return labels
+    return _distinct(path, tuple(labels))
+
+
+def _distinct(path: Path, labels: tuple[str, ...]) -> tuple[str, ...]:
+    result = distinct(labels)
+    if changed := [new for old, new in zip(labels, result, strict=True) if old != new]:
+        named = ", ".join(map(shown, changed[:3])) + (", ..." if len(changed) > 3 else "")
+        note(f"vmp-edge: {path}: labels that are there before got a number: {named}")
+    if problem := unfit_labels(result):
+        raise UsageError(f"{path}: {problem}")
+    return result

@@ -19,6 +19,7 @@ from vmp_edge.calibration.clipset import ClipSet
 from vmp_edge.calibration.decoding import Progress
 from vmp_edge.calibration.measure import Comparison, Subject, evaluate
 from vmp_edge.errors import UsageError
+from vmp_edge.names import cleaned
 from vmp_edge.recognizer import load
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def measure(
         baseline, *evaluations = evaluate(subjects, clips, progress=progress)
     return {
         evaluation.name: {
-            "data": clips.name,
+            "data": cleaned(clips.name),
             "clips": len(evaluation.entries),
             "top1": round(evaluation.top1, 4),
             "model_top1": round(baseline.top1, 4),

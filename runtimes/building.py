@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vmp_edge.errors import BuildError, MissingDependencyError
-
-INSTALL_HINT = "run: pip install 'vmp-edge[compile]'"
+from vmp_edge.installation import install_command
 
 
 def cache_folder() -> Path:
@@ -73,7 +72,7 @@ def cmake_build(source: Path, build: Path, targets: Sequence[str], options: Sequ
     purpose = f"building for {source.name}"
     for tool in ("cmake", "ninja"):
         if importlib.util.find_spec(tool) is None:
-            raise MissingDependencyError(f"{purpose} needs {tool} from PyPI; {INSTALL_HINT}")
+            raise MissingDependencyError(f"{purpose} needs {tool} from PyPI; run: {install_command('compile')}")
     # Run the CMake of this interpreter as a module: the PATH may have an older one.
     cmake = [sys.executable, "-m", "cmake"]
     _run([*cmake, "-S", str(source), "-B", str(build), "-G", "Ninja", *options], purpose, log)

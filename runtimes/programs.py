@@ -49,7 +49,7 @@ class ProgramEngine:
     """
 
     def __init__(self, bundle: Bundle, program: Program, embedding: Program | None) -> None:
-        self._tubelet = int(bundle.manifest.model["tubelet_size"])
+        self._tubelet = bundle.manifest.tubelet
         self._program, self._embedding = program, embedding
         if embedding is not None:
             self._frame_tokens = bundle.manifest.frame_tokens

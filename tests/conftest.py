@@ -20,8 +20,13 @@ from bundles import FRAMES, SIZE, grey, make_manifest, write_bundle
 from once import Once
 from slow import is_slow, rank
 
+import vmp_edge
 from vmp_edge.bundle.check import check_clip
 from vmp_edge.recognizer import load
+
+ROOT = Path(__file__).resolve().parents[1]
+if Path(vmp_edge.__file__).resolve().parents[1] != ROOT:
+    pytest.exit(f"the tests of {ROOT} would test {Path(vmp_edge.__file__).parent}; run `make setup` here", 4)
 
 
 def pytest_collection_modifyitems(config, items):

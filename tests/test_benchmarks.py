@@ -30,7 +30,7 @@ def test_published_arithmetic_equals_the_source_model(scan_input):
 
 @pytest.mark.parametrize("first_input", [False, True])
 def test_the_generated_scan_equals_the_reference(monkeypatch, first_input):
-    pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'vmp-edge[tvm]'")
+    pytest.importorskip("tvm", reason="needs apache-tvm, of the extra `tvm`")
     monkeypatch.syspath_prepend(FOLDER)
     scan_tir = importlib.import_module("scan_tir")
     shape = scan_tir.Shape("Tiny", 1)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from vmp_edge.formatting import interval, milliseconds, number, percent, plain, points, quantity, size, visible
+from vmp_edge.formatting import interval, milliseconds, number, percent, plain, points, quantity, size
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,3 @@ def test_the_rest():
     ]  # fmt: skip
     assert quantity(1, "class", "classes") == "1 class" and quantity(1200, "video") == "1,200 videos"
     assert quantity(0, "class", "classes") == "0 classes"
-
-
-def test_names_can_be_seen_and_written():
-    assert visible("caf\udce9.mp4") == "caf\\xe9.mp4"
-    assert visible("a\x1b[31m\n\0\x7f\u202eb\u2028\ud800\u2066\U000e0041") == (
-        "a\\x1b[31m\\n\\x00\\x7f\\u202eb\\u2028\\ud800\\u2066\\U000e0041"
-    )
-    plain = "<é 日本語 & \u0645\u06cc\u200c\u062e \N{WOMAN}\u200d\N{PERSONAL COMPUTER}>"
-    assert visible(plain) == plain and visible(plain).encode()

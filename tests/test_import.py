@@ -103,7 +103,7 @@ for name in ("models.create", "ops"):
         for part in name.split("."):
             value = getattr(value, part)
     except vmp_edge.MissingDependencyError as error:
-        assert "pip install 'vmp-edge[compile]'" in str(error)
+        assert vmp_edge.installation.install_command("compile") in str(error)
     else:
         raise AssertionError(name)
 """

@@ -132,8 +132,15 @@ def test_threads_come_from_the_caller_or_the_manifest(tmp_path, bundle):
     assert load(path)._engine.threads == 3
     assert load(path, threads=2)._engine.threads == 2
     assert load(bundle)._engine.threads is None
-    with pytest.raises(UsageError, match="at least 1"):
-        load(path, threads=0)
+    for threads in (0, -1, 1_000_000, 2.0, True):
+        with pytest.raises(UsageError, match="at least 1 and at most 1024"):
+            load(path, threads=threads)
+
+
+def test_a_bundle_for_another_cpu_is_refused_by_every_engine(tmp_path):
+    path = write_bundle(tmp_path / "b", make_manifest(cpu_features=("avx1024",)))
+    with pytest.raises(BundleError, match="needs a CPU with avx1024, which this one lacks"):
+        load(path)
 
 
 def test_the_error_of_an_unknown_engine_lists_the_known_ones(tmp_path):
@@ -143,7 +150,7 @@ def test_the_error_of_an_unknown_engine_lists_the_known_ones(tmp_path):
 
 def test_the_error_of_a_missing_package_says_what_to_install(tmp_path):
     engines.register("incomplete", "no_such_package.engine:Engine", extra="abacus")
-    with pytest.raises(MissingDependencyError, match=r"no_such_package.*pip install 'vmp-edge\[abacus\]'"):
+    with pytest.raises(MissingDependencyError, match=r"no_such_package.*pip install .*\[abacus\]'"):
         load(engine_bundle(tmp_path / "b", "incomplete"))
 
 
@@ -196,7 +203,7 @@ def test_a_wrong_torch_program_is_a_one_line_error(tmp_path, torch_model, broken
     content = {
         "options": {"model": state, "options": {**options, "embed_dim": -1}},
         "weights": {"model": {}, "options": options},
-        "keys": {"state_dict": state},
+        "keys": {"epoch": 3},
         "code": {"model": threading.Thread, "options": options},  # unpickling it would run code
     }[broken]
     path = write_torch_bundle(tmp_path / "b", torch_model, content)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import _moved
+from . import _checkout, _moved
 from .errors import (
     BuildError,
     BundleError,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .stream.statistics import Statistics
     from .stream.stream import Stream
 
+_checkout.install()
 _moved.install()
 
 __version__ = "0.1.0"
@@ -103,8 +104,10 @@ def _import_with_torch(name: str) -> Any:
     except ImportError as error:
         if error.name != "torch":
             raise
+        from .installation import install_command
+
         raise MissingDependencyError(
-            f"{name} needs PyTorch, which is not installed; run: pip install 'vmp-edge[compile]'"
+            f"{name} needs PyTorch, which is not installed; run: {install_command('compile')}"
         ) from error
 
 

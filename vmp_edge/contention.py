@@ -30,7 +30,7 @@ class OtherLoad:
 
 
 def doubt(share: float | None) -> str | None:
-    """Return why times are no claim that were measured beside other programs, as a part of a sentence; None if they are.
+    """Return why times that were measured beside other programs are no claim, as a part of a sentence, or None.
 
     Args:
         share: The share of the usable CPUs that the other programs took, 0 to 1; None if it is not known.

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import importlib.util
 import platform
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import engines
+from . import __version__, engines
 from .bundle.reading import Bundle
 from .errors import MissingDependencyError, VmpError
-from .machine import ANY_MACHINE, host_machine, missing_cpu_features
+from .installation import PACKAGE, install_command
+from .machine import ANY_MACHINE, cpu_model, host_machine, missing_cpu_features, usable_cpu_count
+from .parts import version
+from .trial import Attempt, Outcome
 
 CAMERAS = Path("/dev")
 DISTRIBUTIONS = ("numpy", "opencv-python-headless", "pyyaml", "apache-tvm", "apache-tvm-ffi", "executorch", "torch")
-# How to get a library, for those that have a better answer than the general one.
-MISSING = {
-    "libtvm_runtime.so": "missing: pip install 'vmp-edge[tvm]'",
-    "libtvm_ffi.so": "missing: pip install 'vmp-edge[tvm]'",
-    "libtvm_runtime_cuda.so": "missing: pip install 'vmp-edge[tvm]' (TVM's wheels have it for x86-64 and Arm64 Linux)",
-    "libcuda.so.1": "missing: install NVIDIA's driver; on Jetson, JetPack brings it",
-}
 
 
 @dataclass(frozen=True)
@@ -46,9 +42,14 @@ def examine_machine() -> list[Finding]:
 
     Every `found` is None: without a bundle, nothing is needed.
     """
-    findings = [Finding("machine", None, f"{platform.system()} {host_machine()}, Python {platform.python_version()}")]
+    python = f"Python {platform.python_version()} ({sys.executable})"
+    findings = [
+        Finding("vmp-edge", None, f"{__version__} in {PACKAGE}"),
+        Finding("machine", None, f"{platform.system()} {host_machine()}, {python}"),
+        Finding("CPU", None, f"{cpu_model()}, {usable_cpu_count()} usable cores"),
+    ]
     for name in DISTRIBUTIONS:
-        findings.append(Finding(name, None, _version(name) or "not installed"))
+        findings.append(Finding(name, None, version(name) or "not installed"))
     findings.append(_gpu())
     cameras = sorted(path.name for path in CAMERAS.glob("video*"))
     findings.append(Finding("cameras", None, ", ".join(cameras) or "none in /dev"))
@@ -80,21 +81,13 @@ def examine_bundle(bundle: Bundle) -> list[Finding]:
     return findings
 
 
-def _version(distribution: str) -> str | None:
-    """Return the version of a distribution, or None if it is not installed."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _gpu() -> Finding:
     """Describe the GPU, or say what is missing to use one."""
     from vmp_edge.runtimes.tvm.cuda import find_gpu
 
     try:
         gpu = find_gpu()
-    except MissingDependencyError as error:
+    except (MissingDependencyError, AttributeError) as error:  # AttributeError: a driver without a function
         return Finding("GPU", None, str(error))
     driver = ".".join(map(str, gpu.driver))
     return Finding("GPU", None, f"{gpu.name}, sm_{gpu.architecture}, {gpu.processors} SMs, driver of CUDA {driver}")
@@ -110,15 +103,34 @@ def _library(name: str) -> Finding:
     try:
         ctypes.CDLL(name)
     except OSError:
-        return Finding(name, False, MISSING.get(name, "not found: install it, or put its folder into LD_LIBRARY_PATH"))
+        return Finding(name, False, _how_to_get(name))
     return Finding(name, True, "installed in the system")
 
 
+def _how_to_get(library: str) -> str:
+    """Say what to do about a library that is not there."""
+    if library.startswith("libtvm_"):
+        wheels = " (TVM's wheels have it for x86-64 and Arm64 Linux)" if "cuda" in library else ""
+        return f"missing; run: {install_command('tvm')}{wheels}"
+    if library == "libcuda.so.1":
+        return "missing: install NVIDIA's driver; on Jetson, JetPack brings it"
+    return "not found: install it, or put its folder into LD_LIBRARY_PATH"
+
+
 def _engine(bundle: Bundle) -> Finding:
-    """Try to load the bundle's program into its engine."""
-    subject = f"engine {bundle.manifest.engine}"
-    try:
-        engines.create(bundle).close()
-    except VmpError as error:
-        return Finding(subject, False, " ".join(str(error).split()))
-    return Finding(subject, True, "loads the program")
+    """Try to load the bundle's program into its engine, in a process of its own if the engine is one of ours."""
+    name = bundle.manifest.engine
+    if name in engines.ENGINES:
+        outcome = Attempt("vmp_edge.doctor:load_program", str(bundle.path)).outcome()
+    else:
+        outcome = Outcome(True, "")
+        try:
+            engines.create(bundle).close()
+        except VmpError as error:
+            outcome = Outcome(False, " ".join(str(error).split()))
+    return Finding(f"engine {name}", outcome.works, "loads the program" if outcome.works else outcome.text)
+
+
+def load_program(path: str) -> None:
+    """Load a bundle into its engine, and release it."""
+    engines.create(Bundle.open(path)).close()

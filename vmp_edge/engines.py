@@ -13,8 +13,11 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from .bundle.manifest import check_threads
 from .bundle.reading import Bundle
 from .errors import BundleError, MissingDependencyError, UsageError
+from .installation import install_command
+from .machine import missing_cpu_features
 
 
 class Engine(Protocol):
@@ -86,6 +89,9 @@ class EngineRecord:
         per_frame: Whether the engine can run the patch embedding as a program of its own (`FrameEngine`).
         tolerance: The largest difference of any logit from the source model's that a build in fp32 accepts; None takes
             the precision's.
+        distribution: The package on PyPI that the engine comes in; None for an engine of the user's own.
+        trial: Where a function is that computes something tiny with the engine, ``module:attribute``; None has nothing
+            to try but the import of the factory.
     """
 
     name: str
@@ -95,6 +101,8 @@ class EngineRecord:
     precisions: tuple[str, ...] = ()
     per_frame: bool = False
     tolerance: float | None = None
+    distribution: str | None = None
+    trial: str | None = None
 
     def __post_init__(self) -> None:
         if not all(self.factory.partition(":")):
@@ -150,9 +158,9 @@ def create(bundle: Bundle, threads: int | None = None) -> Engine:
         threads: Threads for the engine; None takes the manifest's number, or lets the engine choose.
 
     Raises:
-        BundleError: The engine is unknown, or cannot load the program.
+        BundleError: The engine is unknown, or cannot load the program, or the program needs another CPU.
         MissingDependencyError: Something that the engine imports is not installed.
-        UsageError: `threads` is not positive.
+        UsageError: `threads` is not positive, or too large.
     """
     name = bundle.manifest.engine
     if name not in available():
@@ -160,9 +168,18 @@ def create(bundle: Bundle, threads: int | None = None) -> Engine:
         raise BundleError(f"{bundle.path} needs the engine {name!r}, which is unknown here (there are: {known})")
     if threads is None:
         threads = bundle.manifest.threads
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
+    check_threads(threads)
+    check_cpu(bundle)
     return _factory(record(name))(bundle, threads)
+
+
+def check_cpu(bundle: Bundle) -> None:
+    """Raise BundleError if this CPU lacks a feature that a bundle's program needs."""
+    if missing := missing_cpu_features(bundle.manifest.cpu_features):
+        raise BundleError(
+            f"{bundle.path} needs a CPU with {', '.join(missing)}, which this one lacks: build a bundle for this "
+            "machine's target"
+        )
 
 
 def _factory(engine: EngineRecord) -> EngineFactory:
@@ -172,6 +189,6 @@ def _factory(engine: EngineRecord) -> EngineFactory:
     except ImportError as error:
         missing = error.name or str(error)
         raise MissingDependencyError(
-            f"the engine {engine.name!r} cannot be imported here ({missing}): pip install 'vmp-edge[{engine.extra}]'"
+            f"the engine {engine.name!r} cannot be imported here ({missing}); run: {install_command(engine.extra)}"
         ) from error
     return cast(EngineFactory, getattr(module, attribute))

@@ -1,14 +1,11 @@
-"""Write numbers and names as people read them. Everything that the commands and the report show is written by these."""
+"""Write numbers as people read them. Everything that the commands and the report show is written by these."""
 
 from __future__ import annotations
 
 import math
-import unicodedata
 
 _UNITS = ("kB", "MB", "GB", "TB")
 UNKNOWN = "unknown"  # stands for a number that is not finite
-_JOINERS = "\u200c\u200d"  # invisible, but words of some scripts and many emoji need them
-_ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # Unicode's categories of what cannot be seen
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -104,26 +101,6 @@ def quantity(count: int, noun: str, plural: str | None = None) -> str:
         plural: The noun for several; None adds an s.
     """
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
-
-
-def visible(text: str) -> str:
-    r"""Return a name with everything escaped that is not seen or that changes how its surroundings are shown.
-
-    These are control characters, line separators, marks that turn the direction of writing, and the bytes of a file
-    name that is not UTF-8: `caf\xe9.mp4`. The result can be written as UTF-8.
-    """
-    return "".join(_visible(character) for character in text)
-
-
-def _visible(character: str) -> str:
-    if character in _JOINERS or unicodedata.category(character) not in _ESCAPED:
-        return character
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte of a file name that is not UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    if code < 0x100:
-        return character.encode("unicode_escape").decode()
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _rounded(value: float) -> float:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +18,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import gallery_file
 from .bundle.reading import Bundle
 from .errors import GalleryError, UsageError
-from .files import whole
+from .names import shown, unfit_name
 
 SUFFIX = ".gallery.npz"
-FORMAT = 1
 TIGHTEST = 0.98  # highest threshold: even if all examples are alike, the next one will differ a little
 ALONE = 0.9  # threshold if no class has a second example, so that no spread is known
 PASSED = 0.55  # score of a class whose similarity equals its threshold: more than all others have left
-_MAX_BYTES = 256 << 20
 _MAX_NAME = 100
 
 Features = npt.NDArray[np.float32]
@@ -195,31 +192,23 @@ class Gallery:
         return thresholds
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the gallery to one file of NumPy arrays. Its array `gallery` is a JSON text that describes the others.
-
-        Whatever happens, the file is afterwards either the old or the new one.
+        """Write the gallery to one file. Whatever happens, the file is afterwards either the old or the new one.
 
         Raises:
-            GalleryError: The file cannot be written.
+            GalleryError: The file cannot be written, or the gallery is too large.
         """
-        target = Path(os.path.realpath(path))
-        description = {"format": FORMAT, "model": self.model, "features": self.size, "names": list(self.names)}
         classes = list(self.classes.values())
         counts = [len(examples.takes) for examples in classes]
-        arrays = {
-            "gallery": np.array(json.dumps(description, ensure_ascii=False, indent=1)),
-            "examples": np.concatenate([self.negatives[:0], *(examples.features for examples in classes)]),
-            "classes": np.repeat(np.arange(len(classes), dtype=np.int32), counts),
-            "takes": np.concatenate([np.empty(0, np.int32), *(examples.takes for examples in classes)]),
-            "negatives": self.negatives,
-        }
-        try:
-            with whole(target) as temporary, temporary.open("wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise GalleryError(f"{target} cannot be written: {error.strerror or error}") from error
+        content = gallery_file.Content(
+            self.model,
+            self.size,
+            self.names,
+            np.concatenate([self.negatives[:0], *(examples.features for examples in classes)]),
+            np.repeat(np.arange(len(classes), dtype=np.int32), counts),
+            np.concatenate([np.empty(0, np.int32), *(examples.takes for examples in classes)]),
+            self.negatives,
+        )
+        gallery_file.write(path, content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Gallery:
@@ -228,38 +217,18 @@ class Gallery:
         Raises:
             GalleryError: There is no such file, or it is not a gallery of this version.
         """
-        file = Path(path)
+        content = gallery_file.read(path)
+        gallery = cls(content.model, content.size)
         try:
-            if file.stat().st_size > _MAX_BYTES:
-                raise GalleryError(f"{file} is larger than {_MAX_BYTES >> 20} MiB: it is not a gallery")
-            with np.load(file, allow_pickle=False) as content:
-                return cls._from_arrays({name: content[name] for name in content.files})
-        except FileNotFoundError as error:
-            raise GalleryError(f"the gallery {file} does not exist: make one with `vmp-edge enroll`") from error
-        except OSError as error:
-            raise GalleryError(f"{file} cannot be read: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, UsageError) as error:
-            raise GalleryError(f"{file} is not a gallery, or is damaged ({error}): enroll again") from error
-
-    @classmethod
-    def _from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Gallery:
-        description = json.loads(str(arrays["gallery"][()]))
-        if description["format"] != FORMAT:
-            raise ValueError(f"it has format {description['format']!r}, this version reads {FORMAT}")
-        model, size, names = description["model"], description["features"], description["names"]
-        if not isinstance(model, str) or type(size) is not int or size < 1 or len(set(names)) != len(names):
-            raise ValueError("its entries make no sense")
-        gallery = cls(model, size)
-        examples, classes, takes = arrays["examples"], arrays["classes"], arrays["takes"]
-        if not examples.shape[:1] == classes.shape == takes.shape or not classes.dtype == takes.dtype == np.int32:
-            raise ValueError("its arrays do not fit each other")
-        if sorted(set(classes.tolist())) != list(range(len(names))):
-            raise ValueError("its classes and names do not fit each other")
-        for index, name in enumerate(names):
-            own = classes == index
-            gallery.classes[check_name(name)] = Examples(gallery._as_unit(examples[own]), takes[own])
-        if len(arrays["negatives"]):
-            gallery.add_negatives(arrays["negatives"])
+            for index, name in enumerate(content.names):
+                if check_name(name) != name:
+                    raise UsageError(f"the name {shown(name)} begins or ends with a blank")
+                own = content.classes == index
+                gallery.classes[name] = Examples(gallery._as_unit(content.examples[own]), content.takes[own])
+            if len(content.negatives):
+                gallery.add_negatives(content.negatives)
+        except UsageError as error:
+            raise gallery_file.damaged(path, error) from error
         return gallery
 
     def _as_unit(self, features: npt.ArrayLike) -> Features:
@@ -267,7 +236,7 @@ class Gallery:
         rows = np.atleast_2d(np.asarray(features, np.float32))
         if rows.ndim != 2 or rows.shape[1] != self.size or not len(rows):
             raise UsageError(f"features of this gallery have the shape (N, {self.size}), not {np.shape(features)}")
-        if not np.isfinite(rows).all() or not np.linalg.norm(rows, axis=1).all():
+        if not np.isfinite(rows).all() or not rows.any(axis=1).all():
             raise UsageError("features must be finite and not all 0")
         return _unit(rows)
 
@@ -337,9 +306,14 @@ def check_name(name: object, bundle: Bundle | None = None) -> str:
     Raises:
         UsageError: The name is empty, too long, not printable, or taken by a trained class.
     """
-    if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > _MAX_NAME:
-        raise UsageError(f"a class's name is a printable text of at most {_MAX_NAME} characters, not {name!r:.40}")
-    name = name.strip()
+    plain = name.strip() if isinstance(name, str) else ""
+    problem = unfit_name(plain) if isinstance(name, str) else "it is no text"
+    if problem or len(plain) > _MAX_NAME:
+        raise UsageError(
+            f"a class's name is a printable text of at most {_MAX_NAME} characters, not {name!r:.60}"
+            + (f": {problem}" if problem else "")
+        )
+    name = plain
     if bundle is not None and name in bundle.manifest.labels:
         raise UsageError(f"{bundle.path} was trained on a class {name!r} already: choose another name for yours")
     return name
@@ -371,6 +345,7 @@ def _best_cut(positives: npt.NDArray[Any], negatives: npt.NDArray[Any]) -> float
 
 def _unit(features: npt.NDArray[np.float32]) -> Features:
     """Scale features (..., C) to unit length."""
-    length = np.linalg.norm(features, axis=-1, keepdims=True)
-    scaled: Features = (features / np.maximum(length, np.finfo(np.float32).tiny)).astype(np.float32)
+    wide = np.asarray(features, np.float64)  # in which no square of a float32 overflows, or becomes 0
+    length = np.linalg.norm(wide, axis=-1, keepdims=True)
+    scaled: Features = (wide / np.maximum(length, np.finfo(np.float64).tiny)).astype(np.float32)
     return scaled

@@ -6,7 +6,6 @@ options. A device thus prepares frames exactly as they were prepared in training
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +21,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RESIZE_MODES = ("stretch", "crop", "letterbox")
 INTERPOLATIONS = ("area", "linear")
+LARGEST_IMAGE = 4096  # pixels
+LARGEST_VALUE = 1000.0  # of mean and std, whose scale is from 0 to 1
+SMALLEST_STD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,14 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if not isinstance(self.image_size, int) or isinstance(self.image_size, bool) or self.image_size < 1:
             raise UsageError(f"image_size must be a positive whole number, not {self.image_size!r}")
+        if self.image_size > LARGEST_IMAGE:
+            raise UsageError(f"image_size must be at most {LARGEST_IMAGE} pixels, not {self.image_size}")
         if self.resize not in RESIZE_MODES:
             raise UsageError(f"resize must be one of {', '.join(RESIZE_MODES)}, not {self.resize!r}")
         if self.interpolation not in INTERPOLATIONS:
             raise UsageError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}")
-        object.__setattr__(self, "mean", _three_numbers("mean", self.mean))
-        object.__setattr__(self, "std", _three_numbers("std", self.std))
-        if min(self.std) <= 0:
-            raise UsageError(f"std must be positive, not {list(self.std)}")
+        object.__setattr__(self, "mean", _three_numbers("mean", self.mean, -LARGEST_VALUE))
+        object.__setattr__(self, "std", _three_numbers("std", self.std, SMALLEST_STD))
 
     @classmethod
     def from_manifest(cls, entry: Mapping[str, Any], image_size: int) -> Preprocessing:
@@ -206,9 +208,13 @@ def describe_array(value: object) -> str:
     return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
-def _three_numbers(name: str, values: Sequence[float]) -> tuple[float, float, float]:
+def _three_numbers(name: str, values: Sequence[float], least: float) -> tuple[float, float, float]:
     numbers = tuple(values) if isinstance(values, (list, tuple)) else ()
-    valid = all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in numbers)
-    if len(numbers) != 3 or not valid:
-        raise UsageError(f"{name} must be three numbers (red, green, blue), not {values!r}")
+    are_numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in numbers)
+    if len(numbers) != 3 or not are_numbers:
+        raise UsageError(f"{name} must be three numbers (red, green, blue), not {values!r:.80}")
+    if name == "std" and min(numbers) <= 0:
+        raise UsageError(f"std must be positive, not {list(numbers)!r:.80}")
+    if not all(least <= v <= LARGEST_VALUE for v in numbers):  # false for NaN, too
+        raise UsageError(f"{name} must be three numbers from {least:g} to {LARGEST_VALUE:g}, not {list(numbers)!r:.80}")
     return float(numbers[0]), float(numbers[1]), float(numbers[2])

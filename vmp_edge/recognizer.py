@@ -188,7 +188,7 @@ class Recognizer:
         if self.manifest.embedding is None:
             return None
         tokens, channels = self.manifest.frame_tokens
-        return tokens, int(self.manifest.model["tubelet_size"]), channels
+        return tokens, self.manifest.tubelet, channels
 
     def embed(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Embed one frame for `predict_tokens`, with a bundle that was built with `--per-frame`.

@@ -7,9 +7,11 @@ earlier run on the same folds, each fold's model also learns from that run's mod
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from vmp_edge.cli.output import remark, say
+from vmp_edge.cli.stopping import exit_code, stoppable
+from vmp_edge.cli.streams import safe_streams
 from vmp_edge.errors import UsageError, VmpError
 from vmp_edge.progress import Bar
 
@@ -40,16 +42,16 @@ def main(arguments: list[str] | None = None) -> int:
         clips = clips if clips.folds else clips.split(options.folds, recipe.seed)
         results = train(recipe, clips, options.output, options.one_geometry, Bar, options.workers)
     except VmpError as error:
-        print(error, file=sys.stderr)
+        remark(str(error))
         return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:
-        print("stopped; the same command resumes after the last complete epoch", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        remark("stopped; the same command resumes after the last complete epoch")
+        return exit_code(stop)
     for video in results["skipped"]:
-        print(f"left out: {video['path']}: {video['reason']}", file=sys.stderr)
+        remark(f"left out: {video['path']}: {video['reason']}")
     for fold, value in results["folds"].items():
-        print(f"fold {fold}: {100 * value:.1f}% top-1")
-    print(
+        say(f"fold {fold}: {100 * value:.1f}% top-1")
+    say(
         f"mean {100 * results['folds_mean']:.1f}%, of {results['clips']} videos; geometry alone "
         f"{100 * results['geometry_control']:.1f}%"
     )
@@ -57,4 +59,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with safe_streams(), stoppable():
+        raise SystemExit(main())

@@ -19,6 +19,7 @@ import numpy as np
 
 from vmp_edge.errors import VmpError
 from vmp_edge.files import whole
+from vmp_edge.video.names import borrowed_name
 
 from ..clipset import ClipSet, ClipSetError, Entry, need_scikit_learn
 from ..decoding import Clip, Progress, Skipped, UnusableError, describe_skipped, in_workers, open_video, read_clips
@@ -131,7 +132,8 @@ def write_lossless(clip: Clip, fps: float, path: Path) -> None:
         VmpError: OpenCV cannot write the file.
     """
     with whole(path) as place:
-        writer = cv2.VideoWriter(str(place), cv2.VideoWriter.fourcc(*"FFV1"), fps, clip.shape[2:0:-1])
+        with borrowed_name(place) as name:
+            writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*"FFV1"), fps, clip.shape[2:0:-1])
         if not writer.isOpened():
             raise VmpError(f"{path} cannot be written: this OpenCV has no FFV1 encoder, or the folder is not writable")
         for frame in clip:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from vmp_edge.progress import Bar
 from ..actions.geometry import write_lossless
 from ..clipset import ClipSet, Entry
 from ..decoding import Progress, in_workers, start_worker
+from ..workers import spawning
 from . import symmetry
 from .camera import FPS, LABELS
 from .clips import FRAMES, Clip, generate_clip
@@ -82,7 +82,7 @@ def make_pool(split: str, count: int, path: Path, workers: int | None = None) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     clips = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
     tasks = [(split, i) for i in range(count)]
-    with multiprocessing.get_context("spawn").Pool(workers or cpu_count(), start_worker) as processes:
+    with spawning().Pool(workers or cpu_count(), start_worker) as processes:
         drawn = processes.imap(_draw, tasks, chunksize=16)
         for i, clip in enumerate(Bar(drawn, total=count, desc=f"{split} clips", unit="clip")):
             clips[i] = clip

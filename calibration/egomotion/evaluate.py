@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vmp_edge.cli.output import remark, say
+from vmp_edge.cli.stopping import exit_code, stoppable
+from vmp_edge.cli.streams import safe_streams
 from vmp_edge.errors import UsageError, VmpError
 from vmp_edge.models import VideoMamba, load_checkpoint, zoo
 
@@ -152,12 +154,16 @@ def main(arguments: list[str] | None = None) -> int:
         if options.release:
             release(options.folder, results)
     except VmpError as error:
-        print(error, file=sys.stderr)
+        remark(str(error))
         return 1
+    except KeyboardInterrupt as stop:
+        remark("stopped")
+        return exit_code(stop)
     for name, row in results.items():
-        print(f"{name}: {100 * row['top1']:.1f}% top-1 on {row['clips']} clips")
+        say(f"{name}: {100 * row['top1']:.1f}% top-1 on {row['clips']} clips")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with safe_streams(), stoppable():
+        raise SystemExit(main())

@@ -18,12 +18,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vmp_edge.errors import SourceError
+from vmp_edge.sources import open_source
+
+from ..clipset import SUFFIXES
 from .camera import FPS, LABELS, CameraPath, sample_path
 from .clips import FRAMES, SIZE, Clip, from_pixels, warp
 from .dataset import IMAGE_SIZE, Pool, shrink
@@ -32,7 +37,6 @@ SEED = 3  # differs from the seeds of `dataset.SPLITS`
 MIN_FPS = 14.0
 MIN_CORNERS, MIN_AGREEMENT = 12, 0.5
 MAX_STEP, MAX_DRIFT = 0.004, 0.008  # of the picture's height
-_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv"}
 
 
 def make_footage_pool(folder: Path, windows_per_video: int = 5) -> tuple[Pool, dict[str, int]]:
@@ -47,7 +51,7 @@ def make_footage_pool(folder: Path, windows_per_video: int = 5) -> tuple[Pool, d
     """
     counts = {"videos": 0, "videos_too_slow": 0, "windows": 0, "own_motion_or_unknown": 0, "used": 0}
     clips: list[Clip] = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES):
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")):
         counts["videos"] += 1
         windows = list(read_windows(path, windows_per_video))
         counts["videos_too_slow"] += not windows
@@ -64,16 +68,19 @@ def make_footage_pool(folder: Path, windows_per_video: int = 5) -> tuple[Pool, d
 
 
 def read_windows(path: Path, count: int) -> Iterator[Clip]:
-    """Yield windows of eight frames at 15 frames per second, uint8 (T, H, W, 3) RGB; none if the video is too slow."""
-    video = cv2.VideoCapture(str(path))
-    fps = video.get(cv2.CAP_PROP_FPS)
+    """Yield windows of eight frames at 15 frames per second, uint8 (T, H, W, 3) RGB; none if the video is too slow.
+
+    A video that cannot be read gives none, too.
+    """
+    try:
+        video = open_source(str(path.absolute()))
+    except SourceError:
+        return
+    fps = video.fps or 0.0
     frames = []
-    while fps >= MIN_FPS:
-        good, frame = video.read()
-        if not good:
-            break
-        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-    video.release()
+    with closing(video):
+        while fps >= MIN_FPS and (frame := video.read()) is not None:
+            frames.append(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB))
     offsets = np.round(np.arange(FRAMES) * fps / FPS).astype(int)
     room = len(frames) - 1 - int(offsets[-1])
     if room < 0:

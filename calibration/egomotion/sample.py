@@ -16,6 +16,7 @@ import yaml
 from numpy.typing import NDArray
 
 from vmp_edge.files import whole
+from vmp_edge.video import open_encoder
 
 from . import textures
 from .camera import DIRECTIONS, FPS, LABELS, PAN, ROLL, TILT, ZOOM, Array, homographies
@@ -173,10 +174,10 @@ def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rng, segments = np.random.default_rng(SEED), script()
     with whole(folder / f"{NAME}.mp4") as place:
-        writer = cv2.VideoWriter(str(place), cv2.VideoWriter.fourcc(*"mp4v"), RATE, (WIDTH, HEIGHT))
+        encoder = open_encoder(place, RATE, (WIDTH, HEIGHT))
         for frame in frames(rng, segments):
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        writer.release()
+            encoder.write(np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), np.uint8))
+        encoder.close()
     truth = {
         "video": f"{NAME}.mp4",
         "labels": list(LABELS),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vmp_edge.cli.output import remark, say
+from vmp_edge.cli.stopping import exit_code, stoppable
+from vmp_edge.cli.streams import safe_streams
 from vmp_edge.errors import UsageError, VmpError
 from vmp_edge.files import make_output_folder, whole
 from vmp_edge.models import VideoMamba, create
@@ -146,14 +148,15 @@ def main(arguments: list[str] | None = None) -> int:
             options.workers,
         )
     except VmpError as error:
-        print(error, file=sys.stderr)
+        remark(str(error))
         return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command resumes after the last complete epoch", file=sys.stderr)
-        return 130
-    print(f"wrote {options.output / NAME}.pth; now: python -m vmp_edge.calibration.egomotion.evaluate {options.output}")
+    except KeyboardInterrupt as stop:
+        remark("stopped; the same command resumes after the last complete epoch")
+        return exit_code(stop)
+    say(f"wrote {options.output / NAME}.pth; now: python -m vmp_edge.calibration.egomotion.evaluate {options.output}")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with safe_streams(), stoppable():
+        raise SystemExit(main())

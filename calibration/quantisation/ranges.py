@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from vmp_edge.errors import MissingDependencyError
+from vmp_edge.installation import install_command
 from vmp_edge.progress import part
 
 from .layers import Recorder, input_of, layers
@@ -32,7 +33,7 @@ def import_torchao() -> Any:
         from torchao.quantization.pt2e import quantize_pt2e
     except ImportError as error:
         raise MissingDependencyError(
-            f"quantising needs {error.name}, which is not installed; run: pip install 'vmp-edge[compile]'"
+            f"quantising needs {error.name}, which is not installed; run: {install_command('compile')}"
         ) from error
     return quantize_pt2e
 

@@ -39,7 +39,7 @@ class RunnerEngine:
         self.emulator = emulator
         self._bundle = bundle
         self._command, self._environment = list(command), environment
-        self._tubelet = int(bundle.manifest.model["tubelet_size"])
+        self._tubelet = bundle.manifest.tubelet
         self._outputs = bundle.manifest.outputs
 
     def run(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -15,9 +15,9 @@ from torch.fx import Node
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.bundle.writing import Staging
 from vmp_edge.errors import MissingDependencyError
+from vmp_edge.installation import install_command
 from vmp_edge.machine import host_machine
 from vmp_edge.progress import Step, part
-from vmp_edge.runtimes.building import INSTALL_HINT
 from vmp_edge.runtimes.executorch.library import LIBRARY, build_library, library_is_built
 
 from ..cross import cmake_toolchain, cross_compiler, executorch_library, executorch_sdk
@@ -83,7 +83,9 @@ def to_executorch(exported: ExportedProgram) -> Any:
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
         except ImportError as error:
-            raise MissingDependencyError(f"lowering to ExecuTorch needs {error.name}; {INSTALL_HINT}") from error
+            raise MissingDependencyError(
+                f"lowering to ExecuTorch needs {error.name}; run: {install_command('compile')}"
+            ) from error
         configs = [config for config in ALL_PARTITIONER_CONFIGS if config is not LinearConfig]
         partitioner = XnnpackPartitioner(configs=[_linear_config(), *configs])
         return to_edge_transform_and_lower(exported, partitioner=[partitioner]).to_executorch()
@@ -120,7 +122,7 @@ def check(target: Target, precision: str) -> None:
         delegates.check(target)
         return
     if importlib.util.find_spec("executorch") is None:
-        raise MissingDependencyError(f"lowering to ExecuTorch needs executorch; {INSTALL_HINT}")
+        raise MissingDependencyError(f"lowering to ExecuTorch needs executorch; run: {install_command('compile')}")
     if target.machine in SYSTEMS:
         return
     foreign = target.machine not in ("host", host_machine())

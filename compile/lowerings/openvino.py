@@ -8,7 +8,7 @@ from ..lowering import Exported, Lowered, Lowering
 from ..target import Target
 from .onnx import lowering as onnx
 
-INSTALL_HINT = "run: pip install 'vmp-edge[compile,openvino]'"
+EXTRAS = "compile,openvino"  # the extras that install what this lowering imports
 
 
 def lower(exported: Exported, staging: Staging, target: Target, precision: str) -> Lowered:
@@ -25,7 +25,7 @@ def lower(exported: Exported, staging: Staging, target: Target, precision: str) 
         UsageError: The program is quantised and the precision is not, or the other way round.
         BuildError: The model does not pass ONNX's checker.
     """
-    onnx.require(("onnx", "onnxscript", "openvino"), INSTALL_HINT)
+    onnx.require(("onnx", "onnxscript", "openvino"), EXTRAS)
     return onnx.write(exported, staging, target, precision, ("openvino",))
 
 
@@ -35,7 +35,7 @@ def check(target: Target, precision: str) -> None:
     Raises:
         MissingDependencyError: One of them is missing.
     """
-    onnx.require(("onnx", "onnxscript", "openvino"), INSTALL_HINT)
+    onnx.require(("onnx", "onnxscript", "openvino"), EXTRAS)
 
 
 LOWERING = Lowering(lower, check)

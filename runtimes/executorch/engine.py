@@ -139,5 +139,5 @@ class ExecuTorchEngine(ProgramEngine):
         embedding: _Program | None = None
         if bundle.embedding is not None:
             tokens, channels = manifest.frame_tokens
-            embedding = _Program(library, bundle.embedding, tokens * channels * int(manifest.model["tubelet_size"]))
+            embedding = _Program(library, bundle.embedding, tokens * channels * manifest.tubelet)
         super().__init__(bundle, _Program(library, bundle.path / manifest.program, manifest.outputs), embedding)

@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 
 from vmp_edge.errors import MissingDependencyError
+from vmp_edge.installation import install_command
 
-from ..building import INSTALL_HINT, cache_folder, cmake_build, fingerprint, source_folder
+from ..building import cache_folder, cmake_build, fingerprint, source_folder
 
 LIBRARY = "libvmp_executorch.so"
 RUNNER = "vmp_executorch_runner"
@@ -27,7 +28,9 @@ def executorch_folder() -> Path:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (Path(folder) / "lib" / "libexecutorch.so").is_file():
             return Path(folder)
-    raise MissingDependencyError(f"the executorch engine needs executorch 1.5 or later; {INSTALL_HINT}")
+    raise MissingDependencyError(
+        f"the executorch engine needs executorch 1.5 or later; run: {install_command('compile')}"
+    )
 
 
 def build_library(toolchain: str | None = None, sdk: Path | None = None) -> Path:

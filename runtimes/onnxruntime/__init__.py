@@ -11,4 +11,6 @@ RECORD = EngineRecord(
     lowering="vmp_edge.compile.lowerings.onnx.lowering",
     precisions=("fp32", "fp16", "int8", "int8-dynamic", "int8-weight-only", "16a8w"),
     per_frame=True,
+    distribution="onnxruntime",
+    trial="vmp_edge.runtimes.trials:onnxruntime",
 )

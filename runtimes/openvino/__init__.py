@@ -12,4 +12,6 @@ RECORD = EngineRecord(
     precisions=("fp32", "int8", "int8-dynamic", "int8-weight-only"),
     per_frame=True,
     tolerance=1e-3,  # docs/targets/openvino.md
+    distribution="openvino",
+    trial="vmp_edge.runtimes.trials:openvino",
 )

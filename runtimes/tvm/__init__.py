@@ -11,4 +11,6 @@ RECORD = EngineRecord(
     lowering="vmp_edge.compile.lowerings.tvm.lowering",
     precisions=("fp32", "fp16", "int8", "int8-dynamic", "int8-weight-only"),
     per_frame=True,
+    distribution="apache-tvm",
+    trial="vmp_edge.runtimes.trials:tvm",
 )

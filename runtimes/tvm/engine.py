@@ -17,12 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vmp_edge.bundle.reading import Bundle
+from vmp_edge.engines import check_cpu
 from vmp_edge.errors import BundleError, MissingDependencyError, VmpError
-from vmp_edge.machine import default_threads, missing_cpu_features, usable_cpu_count
+from vmp_edge.installation import install_command
+from vmp_edge.machine import default_threads, usable_cpu_count
 
 from ..programs import ProgramEngine
 from . import cuda
-from .library import CUDART, INSTALL_HINT, runtime_library
+from .library import CUDART, runtime_library
 
 ALIGNMENT = 64  # in bytes: generated code loads whole vectors
 POOLED_ALLOCATOR = 2  # tvm::runtime::memory::AllocatorType::kPooled
@@ -57,7 +59,9 @@ def _runtime() -> ModuleType:
             import tvm_ffi
         ctypes.CDLL(str(runtime_library()), mode=ctypes.RTLD_GLOBAL)
     except (ImportError, OSError) as error:
-        raise MissingDependencyError(f"TVM's runtime cannot be loaded ({error}); {INSTALL_HINT}") from error
+        raise MissingDependencyError(
+            f"TVM's runtime cannot be loaded ({error}); run: {install_command('tvm')}"
+        ) from error
     module: ModuleType = tvm_ffi
     return module
 
@@ -132,16 +136,11 @@ class TvmEngine(ProgramEngine):
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        missing = missing_cpu_features(bundle.manifest.cpu_features)
-        if missing:
-            raise BundleError(
-                f"{bundle.path} needs a CPU with {', '.join(missing)}, which this one lacks: build a bundle for this "
-                "machine's target"
-            )
+        check_cpu(bundle)
         _runtime()  # the GPU's libraries need it to be loaded first
         if bundle.manifest.gpu:
             _use_gpu(bundle)
-        tubelet, side = int(bundle.manifest.model["tubelet_size"]), bundle.manifest.image_size
+        tubelet, side = bundle.manifest.tubelet, bundle.manifest.image_size
         steps = bundle.manifest.frames // tubelet
         common = threads or _default_threads(), bool(bundle.manifest.gpu)
         if bundle.embedding is None:

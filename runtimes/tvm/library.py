@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 from vmp_edge.errors import MissingDependencyError
+from vmp_edge.installation import install_command
 
 from ..building import cache_folder, cmake_build, fingerprint, source_folder
 
-INSTALL_HINT = "run: pip install 'vmp-edge[tvm]'"
 ARCHIVES = ("libvmp_tvm.a", "native/libvmp_ops_static.a")
 RUNNER = "vmp_tvm_runner"
 CUDART = "libcudart.so.13"
@@ -30,7 +30,7 @@ def package_folder(name: str) -> Path:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (Path(folder) / "lib").is_dir():
             return Path(folder)
-    raise MissingDependencyError(f"the tvm engine needs {name}; {INSTALL_HINT}")
+    raise MissingDependencyError(f"the tvm engine needs {name}; run: {install_command('tvm')}")
 
 
 def runtime_library() -> Path:
@@ -41,7 +41,7 @@ def runtime_library() -> Path:
     """
     path = package_folder("tvm") / "lib" / "libtvm_runtime.so"
     if not path.is_file():
-        raise MissingDependencyError(f"{path} is missing: TVM is not installed whole; {INSTALL_HINT}")
+        raise MissingDependencyError(f"{path} is missing: TVM is not installed whole; run: {install_command('tvm')}")
     return path
 
 
@@ -53,7 +53,9 @@ def cuda_library() -> Path:
     """
     path = runtime_library().parent / "libtvm_runtime_cuda.so"
     if not path.is_file():
-        raise MissingDependencyError(f"{path} is missing: TVM's wheel for this machine has no CUDA; {INSTALL_HINT}")
+        raise MissingDependencyError(
+            f"{path} is missing: TVM's wheel for this machine has no CUDA; run: {install_command('tvm')}"
+        )
     return path
 
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from bundles import make_manifest
 
-from vmp_edge.bundle.manifest import FORMAT_VERSION, Manifest
+from vmp_edge.bundle.manifest import FORMAT_VERSION, FileEntry, Manifest
+from vmp_edge.bundle.reading import Bundle
 from vmp_edge.machine import host_machine
 
 
@@ -38,6 +39,43 @@ def edit_manifest(path, change):
         ("preprocessing", {"resize": "stretch"}, "preprocessing"),
         ("program", "other.json", "not among its files"),
         ("threads", 0, "at least 1"),
+        ("threads", 1_000_000, "at most 1024"),
+        ("features", 1 << 20, "at most 65536"),
+        ("labels", ["a", "b", "a"], "label 2 is 'a', and so is label 0"),
+        ("labels", ["a", "b", "  "], "label 2 is '  ': it is empty"),
+        ("labels", ["a", "b", "c "], "label 2 is 'c ': it begins or ends with a blank"),
+        ("labels", ["a", "b", "x" * 257], "more than 256 characters"),
+        (
+            "labels",
+            ["a", "still 99%\n pan 100%", "c"],
+            r"label 1 is 'still 99%\n pan 100%': it holds the character U+000A",
+        ),
+        (
+            "labels",
+            ["\x1b]0;T\x07\x1b[2J", "b", "c"],
+            r"label 0 is '\x1b]0;T\x07\x1b[2J': it holds the character U+001B",
+        ),
+        ("labels", ["a", "\u202elieve", "c"], r"label 1 is '\u202elieve': it holds the character U+202E"),
+        ("labels", ["a", "pan\0left", "c"], "it holds the character U+0000"),
+        ("labels", [f"a{index}" for index in range(40_000)], "there are 40000 labels; there can be at most 32768"),
+        ("name", "\x1b[31mx", r"has '\x1b[31mx' for 'name': it holds the character U+001B"),
+        ("machine", " any", "begins or ends with a blank"),
+        ("tools", {"numpy": "1\u202e"}, "has '1\\u202e' for 'tools.numpy'"),
+        ("tools", {"\u200f": "1"}, "which is not a plain text"),
+        ("extra", {"deep": ["a", {"b": "\x07"}]}, r"has '\x07' for 'extra.deep[1].b'"),
+        ("model", {"num_frames": 4.0}, "needs a whole number for 'model.num_frames'"),
+        ("model", {"tubelet_size": 0}, "at least 1"),
+        ("model", {"tubelet_size": 3}, "does not divide"),
+        ("model", {"tubelet_size": 16}, "does not divide"),
+        ("model", {"patch_size": 8}, "lacks 'model.tubelet_size'"),
+        ("variants", {"half": {"top1": "high"}}, "needs a positive number for 'variants.half.top1'"),
+        ("gpu", {"architectures": [87], "cuda": "new", "device": "Orin"}, "a version such as 12.6 for 'gpu.cuda'"),
+        ("gpu", {"architectures": [], "cuda": "13.0", "device": "Orin"}, "whole numbers for 'gpu.architectures'"),
+        ("variants", {"half": {"top1": 1.5}}, "from 0 to 1"),
+        ("input", {"frames": 1 << 20, "image_size": 16}, "at most 1024"),
+        ("input", {"frames": 4, "image_size": 20_000}, "at most 4096"),
+        ("input", {"frames": 4, "image_size": 16, "frame_rate": 1e-9}, "from 0.001 to 1000"),
+        ("input", {"frames": 4, "image_size": 16, "frame_rate": 0}, "positive"),
         ("files", {"model.json": {"size": 5}}, "lacks 'files.model.json.sha256'"),
         ("files", {"model.json": {"size": -1, "sha256": "0" * 64}}, "at least 0"),
         ("files", {"model.json": {"size": 5, "sha256": "xyz"}}, "SHA-256"),
@@ -67,6 +105,50 @@ def test_files_outside_the_folder_are_refused(bundle, error_of, name):
 
     edit_manifest(bundle, add)
     assert "only plain names" in error_of(bundle)
+
+
+def test_frames_that_take_gigabytes_are_refused(bundle, error_of):
+    sizes = {"frames": 1024, "image_size": 4096}
+    edit_manifest(bundle, lambda manifest: manifest.update({"input": sizes, "model": {}}))
+    assert "more than 33554432 pixels" in error_of(bundle)
+
+
+@pytest.mark.parametrize(
+    "numbers", [[1, 1, 0], [1, 1, -1], [1, 1, 1e-9], [1, 1, 1001], [1, 1], [1, 1, "1"], [1, 1, True]]
+)
+def test_numbers_that_normalise_nothing_are_refused(bundle, error_of, numbers):
+    edit_manifest(bundle, lambda manifest: manifest["preprocessing"].update(std=numbers))
+    assert "std must be" in error_of(bundle)
+
+
+@pytest.mark.parametrize("names", [("Model.JSON",), ("MANIFEST.yaml",), ("é.bin",), ("a ",), ("a.",), ("x" * 121,)])
+def test_names_that_are_one_on_some_devices_are_refused(bundle, error_of, names):
+    edit_manifest(
+        bundle, lambda manifest: manifest["files"].update({n: {"size": 1, "sha256": "0" * 64} for n in names})
+    )
+    assert "lists the file" in error_of(bundle)
+
+
+def test_a_model_without_a_tubelet_size_takes_frame_by_frame(bundle):
+    assert Bundle.open(bundle).manifest.tubelet == 1
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), 1 << 63, {1: 2}, ["\ud800"], {"a\nb": 1}, {"x" * 200: 1}]
+)
+def test_only_what_can_be_read_is_written(value):
+    with pytest.raises(yaml.YAMLError):
+        make_manifest(accuracy={"value": value}).to_yaml()
+
+
+@pytest.mark.parametrize(
+    "text", ["1e5", "01", "? x", ":x", "<<", "0x10", "1:30", "yes", "null", "#", "a: b", "a" * 300 + " b"]
+)
+def test_each_text_is_read_as_it_was_written(text):
+    lists = [text]
+    entries = {"value": text, "twice": [lists, lists]}  # the same list twice makes no alias
+    manifest = make_manifest(accuracy=entries, files={"model.json": FileEntry(1, "0" * 64)})
+    assert Manifest.from_yaml(manifest.to_yaml()).accuracy == entries
 
 
 def test_writing_a_manifest_again_gives_the_same_text(bundle):

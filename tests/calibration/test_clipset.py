@@ -23,6 +23,25 @@ def test_a_folder_of_class_folders(damaged):
     assert all(entry.label == entry.path.parent.name for entry in clips.entries)
 
 
+def test_hidden_files_are_left_out_and_other_files_are_named(tmp_path):
+    folder = tmp_path / "run" / "deeper"
+    folder.mkdir(parents=True)
+    for name in ("a.3gp", "b.MTS", "c.m2ts", "d.h264", "e.ogv", "._a.3gp", ".b.mp4", "notes.txt", "Thumbs.db"):
+        (folder / name).write_bytes(b"x")
+    (tmp_path / "run" / ".trash").mkdir()
+    (tmp_path / "run" / ".trash" / "z.mp4").write_bytes(b"x")
+    clips = clipset.read(tmp_path)
+    assert [entry.path.name for entry in clips.entries] == ["a.3gp", "b.MTS", "c.m2ts", "d.h264", "e.ogv"]
+    assert clips.note() == f"{tmp_path}: 2 files are left out, no video by the name: Thumbs.db, notes.txt"
+    for index in range(5):
+        (folder / f"{index}.doc").write_bytes(b"x")
+    assert clipset.read(tmp_path).note().endswith("0.doc, 1.doc, 2.doc and 4 more")
+
+
+def test_a_set_without_other_files_has_no_note(clips_folder):
+    assert clipset.read(clips_folder).note() is None and clipset.from_paths(["a.avi"]).note() is None
+
+
 def test_a_csv(tmp_path):
     path = tmp_path / "clips.csv"
     path.write_text("\ufeffpath,label,scene,other,fold\nx/1.avi,run,s1,?,0\n/y/2.avi,,,?,\n")

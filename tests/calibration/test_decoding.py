@@ -86,6 +86,27 @@ def test_a_file_with_fewer_frames_than_it_says(tmp_path, monkeypatch):
     assert np.abs(clip.mean((1, 2, 3)) - [20, 70, 120, 170]).max() < 3
 
 
+def test_windows_of_a_variable_rate_are_windows_of_time(tmp_path):
+    """After the tenth frame, only every third is there: it stays for three."""
+    videos = pytest.importorskip("videos")
+    ticks = [*range(10), *range(12, 60, 3)]
+    path = videos.make_video(tmp_path / "a.mp4", len(ticks), rate=15, ticks=lambda i: ticks[i])
+    dense = Sampling("dense")
+    (clip,) = decoding.read_clips(path, lambda count, fps: [[0, 4, 8, 10, 11, 12, 15]], by_time=True)
+    means = clip[:, 20:].mean((1, 2, 3))
+    assert np.abs(means - means[0] - [0, 4, 8, 9, 9, 10, 11]).max() < 1.5
+    seen = []
+    decoding.read_clips(path, lambda count, fps: seen.append((count, fps)) or dense.indices(count, fps, 4, 7.5), True)
+    assert seen[-1] == (58, pytest.approx(15)), "by time, the video has 58 frames at 15 per second"
+
+
+def test_a_steady_rate_is_not_changed(clips_folder):
+    path = next(clips_folder.rglob("*.avi"))
+    calls = []
+    decoding.read_clips(path, lambda count, fps: calls.append((count, fps)) or [[0, 5]], by_time=True)
+    assert calls == [(20, 30.0)]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_cannot_be_used_is_named(damaged, workers):
     clips = clipset.read(damaged)

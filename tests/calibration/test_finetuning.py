@@ -9,7 +9,7 @@ from vmp_edge.calibration import quantisation
 from vmp_edge.errors import UsageError
 from vmp_edge.models import ModelOptions, VideoMamba
 
-pytest.importorskip("torchao", reason="needs torchao: pip install 'vmp-edge[compile]'")
+pytest.importorskip("torchao", reason="needs torchao, of the extra `compile`")
 
 from vmp_edge.calibration.finetuning import FIXED, Schedule, Student, finetune
 from vmp_edge.compile import graph

@@ -10,7 +10,7 @@ from vmp_edge.calibration.quantisation import DYNAMIC, FLOAT, STATIC, Recipe, ha
 from vmp_edge.errors import UsageError
 from vmp_edge.models import ModelOptions, VideoMamba
 
-pytest.importorskip("torchao", reason="needs torchao: pip install 'vmp-edge[compile]'")
+pytest.importorskip("torchao", reason="needs torchao, of the extra `compile`")
 
 from vmp_edge.calibration.observers import RangeObserver
 from vmp_edge.compile import graph

@@ -68,6 +68,29 @@ def test_evaluate_takes_a_fold_or_all_by_their_bundles(capsys, bundle, clips, tm
     assert last_json(out)["folds"] == {"0": 1.0, "1": 0.0} and last_json(out)["folds_mean"] == 0.5
 
 
+def test_odd_names_are_told_in_json_and_report(bundle, clips, tmp_path):
+    """Names that are not UTF-8, or hold what a terminal would obey, come from disks of others."""
+    pytest.importorskip("jinja2", reason="needs the extra `report`")
+    names = [b"caf\xe9.avi", b"a\nvmp-edge: fine.avi", b"red\x1b[31m.avi", "left\u202eright.avi".encode()]
+    folder = tmp_path / "videos" / "brighter"
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / os.fsdecode(name)).write_bytes((clips.parent / "brighter.avi").read_bytes())
+    process = start(RUN, "evaluate", bundle, tmp_path / "videos", "--json", "--report", tmp_path / "page.html")
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    result = last_json(out.splitlines())
+    assert result["clips"] + len(result["skipped"]) == len(names)
+    assert "Traceback" not in err and not [line for line in (out + err).splitlines() if not line.isprintable()]
+    assert "\\udce9" in out and (tmp_path / "page.html").read_text()
+
+
+def test_the_videos_are_given_once(capsys, bundle, clips):
+    for arguments in ([], [clips, "--data", clips]):
+        code, out, err = run(capsys, "evaluate", bundle, *arguments)
+        assert (code, out) == (2, []) and "give the labelled videos once" in err[-1]
+
+
 @pytest.mark.parametrize(
     ("options", "expected", "message"),
     [
@@ -84,14 +107,15 @@ def test_evaluate_says_what_is_wrong(capsys, bundle, clips, options, expected, m
     assert code == expected and out == [] and message in err[-1]
 
 
-def test_ctrl_c_while_videos_are_decoded_is_quiet(bundle, clips):
-    """The terminal sends the interrupt to the worker processes as well, which must not complain."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_while_videos_are_decoded_is_quiet(bundle, clips, number):
+    """The terminal sends it to the worker processes as well, which must not complain."""
     rows = clips.read_text().splitlines()
     clips.write_text("\n".join([rows[0], *rows[1:2] * 20000]) + "\n")
     announce = "run = BrightnessEngine.run; BrightnessEngine.run = lambda *a: (print('on', flush=True), run(*a))[1]\n"
     code = f"from brightness_engine import BrightnessEngine\n{announce}{RUN}"
     process = start(code, "evaluate", bundle, "--data", clips, "--workers", "1", start_new_session=True)
     assert process.stdout.readline() == "on\n"
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err == "vmp-edge: stopped\n"
+    assert process.returncode == 128 + number and err == "vmp-edge: stopped\n"

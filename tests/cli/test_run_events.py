@@ -131,7 +131,7 @@ def test_events_end_while_a_camera_is_silent(bundle, monkeypatch):
     assert [event.ended for event in events] == [False, True]
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_ctrl_c_ends_events_and_clips_and_delivers_them(bundle, tmp_path, endless, number, expected):
     """The source is grey, so that an event `steady` starts with the first window and goes on until Ctrl-C."""
     code, options = endless

@@ -12,8 +12,8 @@ from commands import RUN, last_json, start
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_ends_with_a_summary_and_a_whole_recording(bundle, tmp_path, endless, number, expected):
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_with_a_summary_and_a_whole_recording(bundle, tmp_path, endless, number, expected):
     code, options = endless
     record = tmp_path / "out.mp4"
     arguments = ["run", bundle, "--source", "endless ! x", "--headless", "--json", "--record", record]
@@ -27,6 +27,58 @@ def test_ctrl_c_ends_with_a_summary_and_a_whole_recording(bundle, tmp_path, endl
     assert summary["interrupted"] and summary["recorded"] == str(record)
     capture = cv2.VideoCapture(str(record))
     assert capture.read()[0] and not list(tmp_path.glob(".out*"))
+
+
+def test_a_second_signal_of_the_same_cause_spoils_nothing(bundle, tmp_path, endless):
+    """A terminal that is closed sends SIGHUP, its shell sends another one, and a service manager SIGTERM, too."""
+    code, options = endless
+    finish = "from vmp_edge.view.recording import Recorder\nimport os, signal\nfinish = Recorder.finish\n"
+    finish += "def again(self):\n    os.kill(os.getpid(), signal.SIGHUP); os.kill(os.getpid(), signal.SIGTERM)\n"
+    finish += "    return finish(self)\nRecorder.finish = again\n"
+    arguments = ["run", bundle, "--source", "endless ! x", "--headless", "--json", "--record", tmp_path / "out.avi"]
+    process = start(finish + code, *arguments, **options)
+    process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 129 and err == "vmp-edge: stopped\n"
+    assert last_json(out.splitlines())["summary"]["recorded"] == str(tmp_path / "out.avi")
+
+
+def test_a_terminal_that_is_gone_takes_no_summary_and_the_recording_is_finished(bundle, tmp_path, endless):
+    code, options = endless
+    record = tmp_path / "out.avi"
+    arguments = ["run", bundle, "--source", "endless ! x", "--headless", "--json", "--record", record]
+    process = start(code, *arguments, "--events", tmp_path / "events.jsonl", **options)
+    process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 129
+    assert cv2.VideoCapture(str(record)).read()[0] and not list(tmp_path.glob(".out*"))
+
+
+def test_a_hangup_that_is_ignored_at_the_start_stays_ignored(bundle, endless):
+    """As under `nohup`."""
+    code, options = endless
+    arguments = ["run", bundle, "--source", "endless ! x", "--headless", "--json", "--max-frames", 30]
+    process = start("import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + code, *arguments, **options)
+    process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate(timeout=60)
+    summary = last_json(out.splitlines())["summary"]
+    assert process.returncode == 0, err
+    assert summary["frames"] == 30 and not summary["interrupted"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_stopped_command_says_so_once(bundle, number):
+    process = start(RUN, "bench", bundle, "--windows", 10**9, "--json")
+    while "loading" not in process.stderr.readline():
+        pass
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert err == "vmp-edge: stopped\n" and json.loads(out) == {"error": "stopped"}
 
 
 def test_a_pipe_of_frames_is_recognised(bundle):

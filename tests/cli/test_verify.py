@@ -22,11 +22,16 @@ def test_verify_without_a_record_says_so(capsys, tmp_path):
     ("check", "message"),
     [
         ({"seed": 7, "logits": [0.0, 0.0, 1.0]}, "another output"),
-        ({"seed": 7, "logits": [0.0, float("nan"), 0.5]}, "another output"),
+        ({"seed": 7, "logits": [0.0, float("nan"), 0.5]}, "wrong parity.check"),
         ({"seed": 7, "logits": [0.0]}, "wrong parity.check"),
         ({"seed": "x", "logits": [0.0, 0.0, 0.5]}, "wrong parity.check"),
         ({"logits": [0.0, 0.0, 0.5]}, "wrong parity.check"),
         ({"seed": 7}, "wrong parity.check"),
+        ({"seed": -1, "logits": [0.0, 0.0, 0.5]}, "wrong parity.check"),
+        ({"seed": 1 << 32, "logits": [0.0, 0.0, 0.5]}, "wrong parity.check"),
+        ({"seed": True, "logits": [0.0, 0.0, 0.5]}, "wrong parity.check"),
+        ({"seed": 7, "logits": [0.0, [0.0], 0.5]}, "wrong parity.check"),
+        ({"seed": 7, "logits": [0.0, 0.0, 0.5], "tolerance": "wide"}, "wrong parity.check"),
         (["seed"], "wrong parity.check"),
     ],
 )

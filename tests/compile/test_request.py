@@ -67,9 +67,9 @@ def test_an_output_that_cannot_be_written(tmp_path, nothing_is_loaded):
 @pytest.mark.parametrize(
     ("target", "module", "words"),
     [
-        ("onnx", "onnxscript", r"needs onnxscript; run: pip install 'vmp-edge\[compile,onnxruntime\]'"),
-        ("openvino", "openvino", r"needs openvino; run: pip install 'vmp-edge\[compile,openvino\]'"),
-        ("apple-ane", "coremltools", r"needs coremltools; run: pip install 'vmp-edge\[compile,coreml\]'"),
+        ("onnx", "onnxscript", r"needs onnxscript; run: .*pip install .*\[compile,onnxruntime\]'"),
+        ("openvino", "openvino", r"needs openvino; run: .*pip install .*\[compile,openvino\]'"),
+        ("apple-ane", "coremltools", r"needs coremltools; run: .*pip install .*\[compile,coreml\]'"),
     ],
 )
 def test_a_missing_extra(tmp_path, monkeypatch, nothing_is_loaded, target, module, words):

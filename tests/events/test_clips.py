@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import threading
 from dataclasses import replace
 
@@ -160,10 +161,28 @@ def test_a_clip_that_cannot_be_written_is_reported_and_the_next_one_is_written(t
 
 def test_a_clip_that_cannot_be_finished_leaves_nothing_and_the_next_one_is_written(tmp_path, monkeypatch):
     is_whole, messages = iter([False, True]), []
-    monkeypatch.setattr("vmp_edge.view.recording._is_whole", lambda path: next(is_whole))
+    monkeypatch.setattr("vmp_edge.view.recording._is_whole", lambda *arguments: next(is_whole))
     plan = {5.5: [event()], 7.0: [event(end=6.0)], 12.5: [event(2, 12.0)], 14.0: [event(2, 12.0, 13.0)]}
     record(tmp_path, plan, messages=messages)
     assert "is the disk full" in messages[0] and names(tmp_path) == ["wave-12.000s.json", "wave-12.000s.mp4"]
+
+
+def test_clips_are_h264_which_browsers_play(tmp_path):
+    av = pytest.importorskip("av", reason="needs PyAV, which the extra `video` installs")
+    record(tmp_path, {5.5: [event()], 9.0: [event(end=8.0)]})
+    with av.open(str(tmp_path / "wave-5.000s.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+
+
+def test_it_is_said_once_that_browsers_do_not_play_the_clips(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setitem(sys.modules, "vmp_edge.video.pyav_encoder", None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    messages = []
+    plan = {5.5: [event()], 7.0: [event(end=6.0)], 12.5: [event(2, 12.0)], 14.0: [event(2, 12.0, 13.0)]}
+    assert record(tmp_path, plan, messages=messages).written == 2
+    assert len(messages) <= 1 and all("no browser plays" in text for text in messages)
 
 
 def test_without_events_there_are_no_files(tmp_path):

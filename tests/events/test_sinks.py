@@ -1,10 +1,16 @@
 """Events reach files, web servers and brokers, or are counted as lost. Recognition never waits for them."""
 
 import base64
+import contextlib
+import dataclasses
 import http.server
 import json
+import os
+import resource
 import shutil
+import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -13,6 +19,7 @@ import pytest
 
 from vmp_edge.errors import MissingDependencyError, UsageError
 from vmp_edge.events.detector import Event
+from vmp_edge.events.outbox import Outbox
 from vmp_edge.events.sinks import Delivery, SinkError, open_sink
 
 QUICK = Delivery(kept=8, tries=3, timeout=5.0, first_pause=0.01, flush=5.0)
@@ -53,9 +60,81 @@ def test_a_file_that_cannot_be_written_is_reported(tmp_path):
     assert messages == ["events cannot be written to /dev/full: No space left on device"] and sink.failed == 2
 
 
+def test_a_half_line_is_not_joined_with_the_next(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"event": "start", "numb')  # an earlier run was cut off
+    sink = open_sink(str(path), print)
+    sink.put(make_event(1))
+    sink.put(make_event(2))
+    sink.close()
+    half, *lines = path.read_bytes().splitlines()
+    assert half == b'{"event": "start", "numb' and [json.loads(line)["number"] for line in lines] == [1, 2]
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_line_leaves_whole_lines_and_all_events_are_counted(tmp_path):
+    path, messages, room = tmp_path / "events.jsonl", [], len(make_event(1).to_json()) + 20
+    sink = open_sink(str(path), messages.append)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        for number in (1, 2, 3):
+            sink.put(make_event(number))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    sink.put(make_event(4))
+    sink.close()
+    sink.close()
+    assert [json.loads(line)["number"] for line in path.read_bytes().splitlines()] == [1, 4]
+    assert (sink.written, sink.failed) == (2, 2) and len(messages) == 2
+    assert "File too large" in messages[0] and messages[1].startswith("2 of 4 events are missing in ")
+
+
+def test_a_half_line_that_cannot_be_taken_away_is_ended(tmp_path, monkeypatch):
+    path = tmp_path / "events.jsonl"
+    sink = open_sink(str(path), print)
+    write = sink._file.write
+
+    class Full:
+        """A disk that takes 10 bytes, and then no more."""
+
+        def __init__(self, file):
+            self.file, self.left = file, 10
+
+        def write(self, content):
+            if not self.left:
+                raise OSError(28, "No space left on device")
+            count, self.left = self.file.write(content[: self.left]), 0
+            return count
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    whole, sink._file = sink._file, Full(sink._file)
+    monkeypatch.setattr("os.ftruncate", lambda *arguments: write(b"x"))  # another program has written meanwhile
+    monkeypatch.setattr("os.fstat", lambda file: os.stat_result([0] * 10))
+    sink.put(make_event(1))
+    sink._file = whole
+    sink.put(make_event(2))
+    sink.close()
+    half, line = path.read_bytes().splitlines()
+    assert len(half) == 10 and json.loads(line)["number"] == 2
+
+
 @pytest.mark.parametrize(
     "text",
-    ["ftp://host/a", "http://", "http:///a", "http://host:99999/", "mqtt://host", "mqtt://host/a/#", "mqtt:///a"],
+    [
+        "ftp://host/a",
+        "http://a..b/",
+        "http://host:pass/word@x",
+        "http://",
+        "http:///a",
+        "http://host:99999/",
+        "mqtt://host",
+        "mqtt://host/a/#",
+        "mqtt:///a",
+    ],
 )
 def test_invalid_addresses_are_refused(text):
     if text.startswith("mqtt"):
@@ -191,6 +270,149 @@ def test_a_server_that_does_not_speak_http_is_reported():
     assert "does not answer as a web server" in messages[0]
 
 
+class Slow(threading.Thread):
+    """A server that takes each request, and then sends what `answer` says, a byte at a time."""
+
+    def __init__(self, head, pause, context=None):
+        super().__init__(daemon=True)
+        self.head, self.pause, self.requests, self.context = head, pause, 0, context
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.start()
+
+    def run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self.serve, args=(self.socket.accept()[0],), daemon=True).start()
+
+    def serve(self, connection):
+        with contextlib.suppress(OSError), connection:
+            if self.context is not None:
+                connection = self.context.wrap_socket(connection, server_side=True)
+            connection.recv(65536)
+            self.requests += 1
+            connection.sendall(self.head)
+            while True:
+                time.sleep(self.pause)
+                connection.sendall(b"x")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.socket.close()
+
+
+def test_an_answer_that_drips_holds_up_no_event():
+    with Slow(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", 0.05) as server:
+        sink = open_sink(f"http://127.0.0.1:{server.port}/", print, Delivery(tries=1, flush=30.0))
+        for number in range(10):
+            sink.put(make_event(number))
+        sink.close()
+    assert (sink.sent, sink.failed, server.requests) == (10, 0, 10)
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 "])
+def test_an_exchange_has_one_limit_of_time_and_every_lost_event_is_counted(head):
+    messages = []
+    with Slow(head, 0.01) as server:
+        sink = open_sink(
+            f"http://127.0.0.1:{server.port}/", messages.append, Delivery(tries=1, timeout=0.2, flush=0.5, kept=4)
+        )
+        for number in range(8):
+            sink.put(make_event(number))
+        sink.close()
+    assert "timed out" in messages[0] and messages[-1].startswith("8 of 8 events")
+    assert sink.sent + sink.dropped + sink.failed == 8
+
+
+def test_an_exchange_over_tls_has_one_limit_of_time_too(tmp_path, monkeypatch):
+    program = shutil.which("openssl") or pytest.skip("needs the program openssl")
+    names = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"]
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = [program, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names, *subject]
+    subprocess.run(command, check=True, capture_output=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    for head, timeout, sent in ((b"HTTP/1.1 200 OK\r\nX: 1\r\n\r\n", 30.0, 2), (b"HTTP/1.1 2", 0.5, 0)):
+        messages = []
+        with Slow(head, 0.02, context) as server:
+            sink = open_sink(
+                f"https://localhost:{server.port}/", messages.append, Delivery(tries=1, timeout=timeout, flush=60.0)
+            )
+            sink.put(make_event(1))
+            sink.put(make_event(2))
+            sink.close()
+        assert sink.sent == sent and (not messages if sent else "timed out" in messages[0]), messages
+
+
+@pytest.mark.parametrize("location", ["http://[", "file:///etc/passwd", "//elsewhere/"])
+def test_no_redirect_is_followed_wherever_it_leads(location):
+    messages = []
+    with Slow(f"HTTP/1.1 307 Gone\r\nLocation: {location}\r\n\r\n".encode(), 9) as server:
+        sink = open_sink(f"http://u:secret@127.0.0.1:{server.port}/key", messages.append, QUICK)
+        sink.put(make_event(1))
+        sink.close()
+    assert "answers 307 Gone" in messages[0] and server.requests == 1 and sink.failed == 1
+
+
+class Stuck:
+    """A carrier that never comes back, or fails in a way that nobody has thought of."""
+
+    def __init__(self, error=None):
+        self.error, self.sent, self.gate = error, 0, threading.Event()
+
+    def send(self, payload, timeout):
+        self.sent += 1
+        if self.error is not None:
+            raise self.error
+        self.gate.wait(timeout=60)
+
+    def close(self):
+        pass
+
+
+def test_an_event_that_is_still_on_its_way_counts_as_lost():
+    messages, carrier = [], Stuck()
+    sink = Outbox("nobody", carrier, messages.append, Delivery(timeout=0.1, flush=0.1))
+    for number in range(3):
+        sink.put(make_event(number))
+    wait_until(lambda: carrier.sent)
+    sink.close()
+    sink.put(make_event(4))
+    carrier.gate.set()
+    sink._thread.join(60)
+    assert messages == ["3 of 3 events did not reach nobody"] and (sink.sent, sink.failed, sink.dropped) == (0, 3, 1)
+
+
+def test_a_failure_that_nobody_has_thought_of_costs_one_event():
+    messages, carrier = [], Stuck(ZeroDivisionError("odd"))
+    sink = Outbox("nobody", carrier, messages.append, QUICK)
+    sink.put(make_event(1))
+    sink.put(dataclasses.replace(make_event(2), peak=float("nan")))  # JSON has no way to write it
+    sink.close()
+    assert messages == [
+        "an event did not reach nobody: ZeroDivisionError: odd",
+        "2 of 2 events did not reach nobody",
+    ]
+
+
+def test_no_message_tells_a_webhook_s_secrets(hook):
+    messages = []
+    hook.answers = [404]
+    url = (
+        address(hook)
+        .replace("//", "//user:hunter2@")
+        .replace("/hook?key=1", "/services/T0SECRET?x=K3YVALUE\n\N{SNOWMAN}")
+    )
+    sink = open_sink(url, messages.append, QUICK)
+    sink.put(make_event(1))
+    sink.close()
+    assert messages and f"http://127.0.0.1:{hook.server_port}/***" in messages[0]
+    assert not [text for text in ("hunter2", "T0SECRET", "K3YVALUE") if text in "".join(messages) + sink._thread.name]
+
+
 # MQTT, with a real broker
 
 
@@ -282,7 +504,7 @@ def test_a_missing_broker_is_reported_and_closing_does_not_hang(mqtt):
 
 def test_mqtt_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "paho.mqtt.client", None)
-    with pytest.raises(MissingDependencyError, match=r"vmp-edge\[mqtt\]"):
+    with pytest.raises(MissingDependencyError, match=r"\[mqtt\]"):
         open_sink("mqtt://host/a", print)
 
 

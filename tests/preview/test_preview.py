@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import contextlib
 import itertools
 import json
 import signal
@@ -24,42 +23,13 @@ from vmp_edge.recognizer import load
 pytest.importorskip("aiohttp", reason="needs aiohttp, of the extra `serve`")
 
 import aiohttp
+from previewing import camera, come_true, previewing
 
 from vmp_edge.preview import pictures
 from vmp_edge.preview.access import Access, is_loopback
 from vmp_edge.preview.server import Preview, PreviewError
 
 TOKEN = "correct-horse-battery"
-
-
-def camera(values=(10, 60, 110, 160), rate=100, **options):
-    return SyntheticCamera(itertools.cycle(values), rate, **options)
-
-
-@contextlib.asynccontextmanager
-async def previewing(recognizer, sources, host="127.0.0.1", token=None, **options):
-    """Run a preview, and give it with a client session."""
-
-    def opener(text, tell):
-        return sources[text]() if callable(sources[text]) else sources[text]
-
-    preview = Preview(recognizer, list(sources), Access.make(host, token), hop=1, opener=opener, **options)
-    await preview.start(0)
-    watching = asyncio.create_task(preview.watch())
-    try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{preview.port}") as session:
-            yield preview, session
-    finally:
-        watching.cancel()
-        await preview.close()
-
-
-async def come_true(condition):
-    async def poll():
-        while not condition():
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(poll(), 60)
 
 
 async def next_of(events, kind):
@@ -424,7 +394,7 @@ def test_a_port_in_use_is_an_error(recognizer):
 # The command
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_it_although_somebody_watches(bundle, video, number, expected):
     async def watch(address):
         async with aiohttp.ClientSession(address) as session, session.ws_connect("/api/events") as events:
@@ -451,11 +421,22 @@ def test_for_other_machines_a_token_is_made_and_printed(bundle, video):
     assert len(answer["token"]) >= 22 and answer["address"].endswith(f":{answer['port']}/?token={answer['token']}")
 
 
+def test_the_token_may_come_from_a_file(bundle, video, tmp_path):
+    (tmp_path / "token").write_text("correct&horse battery\n")
+    process = serve(bundle, "--source", video, "--host", "0.0.0.0", "--token", f"${{file:{tmp_path / 'token'}}}")
+    answer = json.loads(process.stdout.readline())
+    process.terminate()
+    process.communicate(timeout=60)
+    assert answer["token"] == "correct&horse battery"
+    assert answer["address"].endswith("/?token=correct%26horse%20battery")
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
         (["--port", 70000], 2, "port"),
         (["--token", "short"], 2, "16 characters"),
+        (["--token", "${file:/none/token}"], 2, "/none/token, which an argument names, cannot be read"),
         (["--top", 0], 2, "at least 1"),
         (["--hop", 0], 2, "hop"),
         (["--budget-ms", 0], 2, "budget of latency"),
@@ -477,4 +458,4 @@ def test_without_aiohttp_the_extra_is_named(capsys, bundle, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     assert main(["serve", str(bundle)]) == 1
-    assert "vmp-edge[serve]" in capsys.readouterr().err
+    assert "[serve]'" in capsys.readouterr().err

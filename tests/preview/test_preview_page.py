@@ -97,6 +97,11 @@ def test_the_page_is_alive_and_stops_and_starts(browser, bundle, video):
         assert classes == ["brighter", "darker", "steady"]
         assert broken.text("state") == "failed" and "does not exist" in broken.text("message")
 
+        for part in (".name", ".label", ".message", ".top span"):
+            style = f"getComputedStyle(camera.querySelector('{part}'))"
+            assert page.ask(f"{style}.unicodeBidi") == "isolate", "signs of writing direction change nothing beside it"
+        assert page.ask("getComputedStyle(document.querySelector('#labels bdi')).unicodeBidi") == "isolate"
+
         page.press()
         wait_until(lambda: page.text("toggle") == "Start" and page.text("state") == "stopped")
         number = page.picture_number()

@@ -1,6 +1,8 @@
 """Cameras, played by a stand-in for OpenCV's VideoCapture, because there is none where tests run."""
 
+import os
 import shutil
+import signal
 import threading
 import time
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from source_helpers import error_of, open_source
 
+from vmp_edge.errors import SourceError
 from vmp_edge.sources import Pauses
 from vmp_edge.sources import camera as camera_module
 from vmp_edge.sources.camera import find_camera
@@ -90,6 +93,75 @@ def test_closing_ends_the_wait_for_a_camera(camera):
     source.close()
     reader.join(timeout=60)
     assert not reader.is_alive() and len(frames) == 1
+
+
+@pytest.fixture
+def hanging(camera, monkeypatch):
+    """A driver that does not come back from opening a camera, until the event that this gives is set."""
+    go_on, original = threading.Event(), camera.__init__
+
+    def hang(self, address, backend=0):
+        go_on.wait(60)
+        original(self, address, backend)
+
+    monkeypatch.setattr(camera, "__init__", hang)
+    yield go_on
+    go_on.set()
+
+
+def test_the_opening_of_a_camera_that_hangs_can_be_ended(hanging, camera, monkeypatch):
+    released, cancelled, errors = threading.Event(), threading.Event(), []
+    monkeypatch.setattr(camera, "release", lambda self: released.set())
+
+    def opening():
+        with pytest.raises(SourceError) as caught:
+            open_source("0", cancelled=cancelled)
+        errors.append(str(caught.value))
+
+    thread = threading.Thread(target=opening)
+    thread.start()
+    cancelled.set()
+    thread.join(timeout=60)
+    assert errors == ["camera 0 was closed while it was being opened"]
+    assert not released.is_set()
+    hanging.set()
+    assert released.wait(60), "a camera that opens after all is closed"
+
+
+def test_an_interrupt_ends_the_opening_of_a_camera_that_hangs(hanging, camera):
+    previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            open_source("0")
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert camera.opened == 0
+
+
+def test_a_camera_that_does_not_answer_is_reported(hanging, monkeypatch):
+    monkeypatch.setattr("vmp_edge.sources.waiting._SILENCE", 0.01)
+    messages = []
+
+    def note(text):
+        messages.append(text)
+        hanging.set()
+
+    assert open_source("0", note).read() is not None
+    assert messages == ["camera 0 has not answered for 0.01 s; still waiting"]
+
+
+def test_a_path_is_opened_as_a_camera_and_not_as_a_file(camera, monkeypatch, tmp_path):
+    opened, original = [], camera.__init__
+
+    def note(self, address, backend=0):
+        opened.append((address, backend))
+        original(self, address)
+
+    monkeypatch.setattr(camera, "__init__", note)
+    (tmp_path / "front").symlink_to(os.devnull)  # any character device is a camera
+    assert open_source(str(tmp_path / "front")).read() is not None
+    assert opened == [(os.devnull, cv2.CAP_V4L2)]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 
 import cv2
 import numpy as np
@@ -13,7 +14,9 @@ import pytest
 from bundles import SUPPORT
 from source_helpers import error_of, open_source, read_all
 
-from vmp_edge.errors import MissingDependencyError
+from vmp_edge.errors import MissingDependencyError, SourceError
+from vmp_edge.sources import AddressError
+from vmp_edge.sources import gstreamer as gstreamer_module
 
 
 @pytest.fixture
@@ -87,6 +90,65 @@ def test_a_pipeline_whose_frames_break_off_is_started_again():
     assert not reader.is_alive()
 
 
+@pytest.mark.usefixtures("fake_gst")
+def test_frames_of_full_range_are_known_by_their_caps():
+    frames = read_all(open_source("full ! x"))
+    assert [frame.image[0, 0].tolist() for frame in frames] == [[16, 16, 16]] * 2
+
+
+@pytest.mark.usefixtures("fake_gst")
+def test_a_wrong_pipeline_is_told_from_one_that_may_come_back_and_secrets_are_hidden():
+    text = error_of("wrong ! rtspsrc location=rtsp://me:secret@cam/1", AddressError)
+    assert "erroneous pipeline" in text and "secret" not in text
+    with pytest.raises(SourceError) as caught:
+        open_source("fail ! x")
+    assert not isinstance(caught.value, AddressError)
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """The processes of the pipelines that were started."""
+    started, launch = [], gstreamer_module._launch
+
+    def note(pipeline):
+        process, pipe = launch(pipeline)
+        started.append(process)
+        return process, pipe
+
+    monkeypatch.setattr(gstreamer_module, "_launch", note)
+    return started
+
+
+@pytest.mark.usefixtures("fake_gst")
+def test_the_opening_of_a_pipeline_that_hangs_can_be_ended(processes):
+    cancelled, errors = threading.Event(), []
+
+    def opening():
+        with pytest.raises(SourceError) as caught:
+            open_source("hang ! x", cancelled=cancelled)
+        errors.append(str(caught.value))
+
+    thread = threading.Thread(target=opening)
+    thread.start()
+    while not processes:
+        time.sleep(0.002)
+    cancelled.set()
+    thread.join(timeout=60)
+    assert errors == ["the pipeline was closed while it was being opened"]
+    assert processes[0].poll() is not None, "it leaves no process behind"
+
+
+@pytest.mark.usefixtures("fake_gst")
+def test_an_interrupt_ends_the_opening_of_a_pipeline_that_hangs(monkeypatch, processes):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vmp_edge.sources.gstreamer.wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        open_source("hang ! x")
+    assert processes[0].poll() is not None
+
+
 def test_without_gstreamer_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: False)
@@ -135,3 +197,77 @@ def test_gstreamer_that_is_killed_is_started_again():
 @gstreamer
 def test_gstreamer_errors_are_passed_on():
     assert "no element" in error_of("nosuchelement ! x") or "cannot be opened" in error_of("nosuchelement ! x")
+
+
+def has_element(name):
+    """Return whether GStreamer has an element."""
+    if shutil.which("gst-inspect-1.0") is None:
+        return False
+    return subprocess.run(["gst-inspect-1.0", name], capture_output=True, check=False).returncode == 0
+
+
+def h264(path, width, height, pixels="yuv420p", full_range=False):
+    """Write an H.264 file of 6 frames, 50 a second: red above, blue below on the left, grey on the right."""
+    av = pytest.importorskip("av", reason="needs PyAV")
+    try:
+        container = av.open(str(path), "w")
+        stream = container.add_stream("libx264", rate=50)
+    except ValueError:
+        pytest.skip("this FFmpeg has no libx264")
+    picture = np.full((height, width, 3), 235, np.uint8)
+    picture[: height // 2, : width // 2] = (200, 30, 30)
+    picture[height // 2 :, : width // 2] = (30, 30, 200)
+    with container:
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
+        stream.options = {"crf": "8"}
+        if full_range:
+            stream.codec_context.color_range = av.video.reformatter.ColorRange.JPEG
+        for _ in range(6):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            destination = {"dst_color_range": "JPEG", "src_color_range": "JPEG"} if full_range else {}
+            container.mux(stream.encode(frame.reformat(format=pixels, **destination)))
+        container.mux(stream.encode())
+    return picture[..., ::-1]
+
+
+@gstreamer
+@pytest.mark.skipif(not has_element("avdec_h264"), reason="needs gstreamer1.0-libav")
+@pytest.mark.parametrize(
+    ("width", "height", "pixels", "full_range"),
+    [
+        (160, 90, "yuv420p", False),
+        (352, 288, "yuv420p", False),
+        (480, 270, "yuv420p", False),
+        (640, 480, "yuv420p", False),
+        (1280, 720, "yuv420p", False),
+        (66, 50, "yuv420p", False),
+        (65, 47, "yuv444p", False),
+        (160, 90, "yuv420p10le", False),
+        (160, 90, "yuv422p", False),
+        (160, 90, "yuv420p", True),
+    ],
+)
+def test_what_a_decoder_pads_is_read_rightly(tmp_path, width, height, pixels, full_range):
+    """Decoders give their frames in larger buffers than the picture needs."""
+    expected = h264(tmp_path / "a.mp4", width, height, pixels, full_range)
+    frames = read_all(open_source(f"filesrc location={tmp_path}/a.mp4 ! qtdemux ! h264parse ! avdec_h264"))
+    assert len(frames) == 6 and frames[0].image.shape == (height, width, 3)
+    for y, x in ((height // 5, width // 5), (4 * height // 5, width // 5), (height // 5, 4 * width // 5)):
+        np.testing.assert_allclose(frames[0].image[y, x].astype(int), expected[y, x], atol=12)
+
+
+@gstreamer
+def test_a_pipeline_with_a_url_in_it_is_a_pipeline(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((32, 64, 3), (10, 200, 30), np.uint8))
+    if not has_element("uridecodebin"):
+        pytest.skip("needs uridecodebin")
+    frames = read_all(open_source(f"uridecodebin uri=file://{tmp_path}/a.png ! videoconvert"))
+    assert len(frames) == 1
+    np.testing.assert_allclose(frames[0].image[5, 5], [10, 200, 30], atol=4)
+
+
+@gstreamer
+def test_frames_of_an_unknown_rate_are_read():
+    caps = "video/x-raw,format=I420,width=32,height=16,framerate=0/1"
+    frames = read_all(open_source(f"videotestsrc num-buffers=1 ! {caps}"))
+    assert frames[0].image.shape == (16, 32, 3)

@@ -16,6 +16,8 @@ def pictures(tmp_path):
         cv2.imwrite(str(folder / f"shot{number}.png"), grey(number, 8 + number, 16))
     (folder / "notes.txt").write_text("no picture")
     (folder / "more.png").mkdir()
+    (folder / "._shot1.png").write_bytes(b"\x00\x05\x16\x07")  # macOS writes such files
+    cv2.imwrite(str(folder / ".shot3.png"), grey(3))
     return folder
 
 

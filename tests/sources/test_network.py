@@ -14,7 +14,7 @@ from bundles import SUPPORT, grey
 from source_helpers import error_of, open_source, read_all
 
 from vmp_edge.sources import Pauses
-from vmp_edge.sources import capture as capture_module
+from vmp_edge.video import decoder
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_stream_that_is_lost_and_back_a_hundred_times_leaks_nothing():
 
 def test_a_stream_that_stalls_is_opened_again(monkeypatch):
     """The connection stays open, but no frames come."""
-    monkeypatch.setattr(capture_module, "_TIMEOUT_MS", 300)
+    monkeypatch.setattr(decoder, "READ_TIMEOUT", 0.3)
     released = threading.Event()
 
     class Stalling(Flaky):

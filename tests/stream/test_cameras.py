@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from collections import defaultdict
 
 import numpy as np
@@ -12,6 +13,7 @@ from synthetic_sources import SyntheticCamera, wait_until
 
 from vmp_edge.errors import BundleError, SourceError, UsageError
 from vmp_edge.recognizer import load
+from vmp_edge.sources import AddressError, Pauses
 from vmp_edge.stream.cameras import Cameras
 from vmp_edge.stream.governor import Budget
 from vmp_edge.stream.stream import Stream
@@ -224,6 +226,78 @@ def test_the_others_go_on_when_cameras_fail(recognizer):
     assert [camera.message for camera in cameras] == [*(text for _, text in sorted(messages)), ""]
     assert isinstance(cameras[0].error, SourceError) and isinstance(cameras[2].error, RuntimeError)
     assert [camera.state for camera in cameras] == ["failed"] * 3 + ["stopped"]
+
+
+def test_a_camera_that_is_off_at_the_start_is_tried_again_until_it_is_there(recognizer):
+    tries, messages = [], []
+
+    def opener(text, on_message):
+        tries.append(text)
+        if text == "camera:door" and len(tries) > 4:
+            return SyntheticCamera(itertools.cycle([10, 60, 110]), rate=300)
+        raise SourceError(f"{text} is off")
+
+    sources = ["camera:door", "clip.mp4"]
+    on_message = lambda camera, text: messages.append(text)  # noqa: E731
+    pauses = Pauses(0.01, 0.02)
+    with Cameras(recognizer, sources, 1, opener=opener, on_message=on_message, pauses=pauses) as cameras:
+        cameras.start()
+        wait_until(lambda: cameras[0].statistics().windows > 3)
+        assert cameras[0].state == "running" and cameras[0].error is None
+        assert cameras[0].message == "camera:door is there"
+        assert cameras[1].state == "failed" and cameras[1].message == "clip.mp4 is off"
+    assert tries.count("clip.mp4") == 1, "it is of no use to try a file again"
+    first = [text for text in messages if text.startswith("camera:door is off")]
+    assert first[:2] == ["camera:door is off; trying again in 0.01 s", "camera:door is off; trying again in 0.02 s"]
+
+
+def test_a_camera_that_is_off_fails_at_once_if_asked_and_a_wrong_address_in_any_case(recognizer):
+    def off(text, on_message):
+        raise SourceError("it is off")
+
+    def wrong(text, on_message):
+        raise AddressError("erroneous pipeline")
+
+    for opener, patient, text in ((off, False, "it is off"), (wrong, True, "erroneous pipeline")):
+        with Cameras(recognizer, ["0"], opener=opener, patient=patient) as cameras:
+            cameras.start()
+            wait_until(lambda cameras=cameras: cameras[0].state == "failed")
+            assert cameras[0].message == text
+
+
+def test_the_wait_for_a_camera_that_is_off_can_be_stopped(recognizer):
+    with Cameras(recognizer, ["/dev/video4321"], pauses=Pauses(3600.0, 3600.0)) as cameras:
+        cameras.start()
+        wait_until(lambda: cameras[0].message)
+        assert cameras[0].state == "opening" and cameras[0].active
+        assert "there is no /dev/video4321" in cameras[0].message and "trying again" in cameras[0].message
+        cameras.stop(0)
+        assert cameras[0].state == "stopped" and not cameras[0]._run.thread.is_alive()
+
+
+def test_stopping_does_not_wait_for_cameras_that_hang(recognizer):
+    """One hangs while it is opened, one while it is read and closed, whatever the number of cameras."""
+    go_on = threading.Event()
+
+    def hang(number):
+        if number == 3:
+            go_on.wait(60)
+
+    def opener(text, on_message):
+        if text == "opens":
+            go_on.wait(60)
+        source = SyntheticCamera([10] * 10, before=hang)
+        source.close = lambda: go_on.wait(60)
+        return source
+
+    cameras = Cameras(recognizer, ["opens", *["reads"] * 5], opener=opener)
+    cameras.start()
+    wait_until(lambda: all(camera.statistics().frames == 3 for camera in list(cameras)[1:]))
+    start = time.monotonic()
+    cameras.close()
+    assert time.monotonic() - start < 30, "it waits once for all of them, and not for ever"
+    assert [camera.state for camera in cameras] == ["stopped"] * 6
+    go_on.set()
 
 
 def test_a_lost_camera_says_so_and_no_window_reaches_over_the_gap(recognizer):

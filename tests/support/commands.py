@@ -35,11 +35,11 @@ def start(code, *arguments, binary=False, **options):
         code: Python code. `RUN` is the command line.
         arguments: The program's arguments.
         binary: True if the pipes are bytes.
-        options: Further options of `subprocess.Popen`.
+        options: Further options of `subprocess.Popen`. Pipes are the default.
     """
     command = [sys.executable, "-c", _PROGRAM + code, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": not binary}
-    return subprocess.Popen(command, preexec_fn=heed_interrupts, **pipes, **options)
+    return subprocess.Popen(command, preexec_fn=heed_interrupts, **{**pipes, **options})
 
 
 def last_json(lines):

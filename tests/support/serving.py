@@ -19,9 +19,12 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def serve(bundle, *arguments):
-    """Starts it on a free port, with `--json` and `--loop`, and without a token of the environment's."""
-    command = [sys.executable, "-c", PROGRAM, "serve", bundle, "--port", "0", "--json", "--loop", *arguments]
+def serve(bundle, *arguments, before=""):
+    """Starts it on a free port, with `--json` and `--loop`, and without a token of the environment's.
+
+    `before` is code that the process runs first.
+    """
+    command = [sys.executable, "-c", before + PROGRAM, "serve", bundle, "--port", "0", "--json", "--loop", *arguments]
     return subprocess.Popen(
         [str(part) for part in command],
         stdout=subprocess.PIPE,

@@ -25,7 +25,10 @@ LONGEST_FIRST = (
     "tests/ops/test_neon.py",
     "tests/compile/lowerings/delegates/test_qnn.py",
     "tests/calibration/test_finetuning.py",
+    "tests/cli/test_streams.py",
+    "tests/test_checkout.py",
     "tests/calibration/test_actions.py",
+    "tests/sources/test_network_video.py",
 )
 _RANKS = {name: number for number, name in enumerate(LONGEST_FIRST)}
 

@@ -1,6 +1,8 @@
 """Recordings: their frames and times, and what happens if they are not finished."""
 
 import os
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,7 +10,6 @@ import pytest
 from bundles import grey
 
 from vmp_edge.errors import UsageError
-from vmp_edge.view import recording
 from vmp_edge.view.recording import Recorder, RecordingError
 
 
@@ -74,22 +75,52 @@ def test_an_unfinished_recording_leaves_nothing_and_keeps_the_old_file(tmp_path)
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_recording_that_cannot_be_read_back_is_an_error(tmp_path, monkeypatch):
+@pytest.mark.parametrize("suffix", ["mp4", "avi"])
+def test_a_recording_that_cannot_be_read_back_is_an_error(tmp_path, suffix):
     """OpenCV's writer does not report that the disk is full."""
-    with Recorder(tmp_path / "a.mp4", 30.0) as recorder:
+    with Recorder(tmp_path / f"a.{suffix}", 30.0) as recorder:
         for index in range(30):
             recorder.write(grey(100, 48, 64), index / 30)
-        release = recording.cv2.VideoWriter.release
-        writer = recorder._writer
+        close = recorder._encoder.close
 
         def lose_the_end():
-            release(writer)
+            close()
             os.truncate(recorder._partial, 100)
 
-        recorder._writer = type("Writer", (), {"release": staticmethod(lose_the_end)})()
+        recorder._encoder = type("Encoder", (), {"close": staticmethod(lose_the_end)})()
         with pytest.raises(RecordingError, match="is the disk full"):
             recorder.finish()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["out:1.mp4", "caf\udce9.mp4", "caf\udce9.avi", "-x.mkv", "p%d.mp4", "a b.avi"], ids=ascii
+)
+def test_a_recording_can_have_any_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d\udce9:").mkdir()
+    for folder in (Path(), Path("d\udce9:")):
+        path = folder / name
+        with Recorder(path, 30.0) as recorder:
+            for index in range(10):
+                recorder.write(grey(100, 48, 64), index / 30)
+            assert recorder.finish() == path
+        plain = tmp_path / f"plain{path.suffix}"
+        path.rename(plain)
+        assert len(frames_of(plain)[0]) == 10
+
+
+def test_a_recording_that_no_browser_plays_says_so_once(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setitem(sys.modules, "vmp_edge.video.pyav_encoder", None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    messages = []
+    with Recorder(tmp_path / "a.mp4", 30.0, messages.append) as recorder:
+        for index in range(10):
+            recorder.write(grey(100, 48, 64), index / 30)
+        recorder.finish()
+    assert len(frames_of(tmp_path / "a.mp4")[0]) == 10
+    assert len(messages) <= 1 and all("no browser plays" in text for text in messages)
 
 
 def test_impossible_paths_are_refused_at_once(tmp_path):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ..errors import BundleError
+from ..names import shown, unfit_name
 
 
 class Entry:
@@ -28,24 +28,30 @@ class Entry:
         self.values: dict[Any, Any] = values
 
     def text(self, key: str) -> str:
-        """Return a text that is not empty."""
+        """Return a text that may be a name: not empty, without control characters and without blanks around it."""
         value: str = self._get(key, str, "a text")
         if not value:
-            raise BundleError(f"needs a text for {key!r}, found an empty one")
+            raise BundleError(f"needs a text for {self._path(key)!r}, found an empty one")
+        if problem := unfit_name(value):
+            raise BundleError(f"has {shown(value)} for {self._path(key)!r}: {problem}")
         return value
 
-    def integer(self, key: str, minimum: int | None = None) -> int:
-        """Return a whole number of at least the minimum."""
+    def integer(self, key: str, minimum: int | None = None, maximum: int | None = None) -> int:
+        """Return a whole number of at least the minimum and at most the maximum."""
         value: int = self._get(key, int, "a whole number")
         if minimum is not None and value < minimum:
-            raise BundleError(f"needs at least {minimum} for {key!r}, found {value}")
+            raise BundleError(f"needs at least {minimum} for {self._path(key)!r}, found {value}")
+        if maximum is not None and value > maximum:
+            raise BundleError(f"needs at most {maximum} for {self._path(key)!r}, found {value}")
         return value
 
-    def number(self, key: str) -> float:
-        """Return a finite number above 0."""
-        value = float(self._get(key, (int, float), "a number"))
-        if not math.isfinite(value) or value <= 0:
-            raise BundleError(f"needs a positive number for {key!r}, found {value}")
+    def number(self, key: str, minimum: float, maximum: float) -> float:
+        """Return a positive number from the minimum to the maximum."""
+        value = float(self._get(key, (int, float), "a positive number"))
+        if not minimum <= value <= maximum:
+            raise BundleError(
+                f"needs a positive number from {minimum:g} to {maximum:g} for {self._path(key)!r}, found {value:g}"
+            )
         return value
 
     def mapping(self, key: str) -> dict[str, Any]:
@@ -54,21 +60,32 @@ class Entry:
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """Return a list of at least one text."""
+        """Return a list of at least one text, each of which may be a name."""
+        texts = self.labels(key)
+        for index, value in enumerate(texts):
+            if problem := unfit_name(value):
+                raise BundleError(f"has {shown(value)} in {self._path(key)!r} at index {index}: {problem}")
+        return texts
+
+    def labels(self, key: str) -> tuple[str, ...]:
+        """Return a list of at least one text, whatever the texts are."""
         values = self._get(key, list, "a list of texts")
         for value in values:
             if not isinstance(value, str):
-                raise BundleError(f"needs texts in {key!r}, found {_kind(value)} (put it in quotes)")
+                raise BundleError(f"needs texts in {self._path(key)!r}, found {_kind(value)} (put it in quotes)")
         if not values:
-            raise BundleError(f"needs at least one entry in {key!r}")
+            raise BundleError(f"needs at least one entry in {self._path(key)!r}")
         return tuple(values)
 
     def entry(self, key: str) -> Entry:
         """Return a mapping as another `Entry`."""
-        return Entry(self._get(key, dict, "a mapping"), f"{self._where}.{key}" if self._where else key)
+        return Entry(self._get(key, dict, "a mapping"), self._path(key))
+
+    def _path(self, key: str) -> str:
+        return f"{self._where}.{key}" if self._where else key
 
     def _get(self, key: str, kind: type | tuple[type, ...], expected: str) -> Any:
-        name = f"{self._where}.{key}" if self._where else key
+        name = self._path(key)
         if key not in self.values:
             raise BundleError(f"lacks {name!r}")
         value = self.values[key]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from ..errors import BundleError, UsageError
-from ..preprocessing import Preprocessing
+from ..names import forbidden, shown, unfit_labels
+from ..preprocessing import LARGEST_IMAGE, Preprocessing
+from . import language
+from .dumping import dump
 from .entry import Entry
 
 FORMAT_VERSION = 2  # the newest version that can be read; bundles without an embedding still have version 1
@@ -17,11 +19,39 @@ _WITH_EMBEDDING = 2  # for programs that take tokens: a reader that knows only v
 MANIFEST_NAME = "manifest.yaml"
 VARIANTS_FOLDER = "variants"
 MAX_MANIFEST_BYTES = 4 << 20  # thousands of labels fit; a huge file that is no manifest is not parsed
+MOST_FRAMES = 1024
+MOST_PIXELS = 1 << 25  # of all frames together: 400 MB as the model's input
+MOST_THREADS = 1024
+MOST_FEATURES = 1 << 16
+SLOWEST, FASTEST = 0.001, 1000.0  # frames per second
+_LONGEST_FILE_NAME = 120
 
 
-def is_plain_name(name: str) -> bool:
-    """Return whether a name is that of a file directly in a folder: no separators, no `..`, not hidden."""
-    return bool(name) and not name.startswith(".") and not set(name) & set("/\\:\0") and name.isprintable()
+def is_plain_name(name: object) -> bool:
+    """Return whether a name is that of a file directly in a folder: no separators, no `..`, not hidden.
+
+    Its characters are ASCII, which no file system normalises, and no blank is at its end, which Windows would drop.
+    """
+    return (
+        isinstance(name, str)
+        and 0 < len(name) <= _LONGEST_FILE_NAME
+        and all(" " <= char <= "~" for char in name)
+        and not set(name) & set("/\\:")
+        and name[0] not in ". "
+        and name[-1] not in ". "
+    )
+
+
+def check_threads(threads: int | None, name: str = "threads") -> None:
+    """Check a number of threads that a user gives.
+
+    Raises:
+        UsageError: It is not a whole number from 1 to `MOST_THREADS`.
+    """
+    if threads is None:
+        return
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"{name} is {threads!r:.40}; it must be at least 1 and at most {MOST_THREADS}")
 
 
 @dataclass(frozen=True)
@@ -101,6 +131,11 @@ class Manifest:
         return len(self.labels) + self.features
 
     @property
+    def tubelet(self) -> int:
+        """The number of frames that a token spans."""
+        return int(self.model.get("tubelet_size", 1))
+
+    @property
     def frame_tokens(self) -> tuple[int, int]:
         """P and C, the number of tokens of a frame (or a tubelet of frames) and the number of their channels."""
         side = self.image_size // int(self.model["patch_size"])
@@ -149,9 +184,9 @@ class Manifest:
         """Return the text of `manifest.yaml`.
 
         Raises:
-            yaml.YAMLError: A value is not a plain scalar, list or dict.
+            yaml.YAMLError: A value is not one that the language of manifests holds.
         """
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=120)
+        return dump(self.to_dict())
 
     @classmethod
     def from_yaml(cls, text: str | bytes) -> Manifest:
@@ -160,11 +195,10 @@ class Manifest:
         Raises:
             BundleError: The manifest is not valid. The message does not name the file.
         """
-        try:
-            loaded = yaml.safe_load(text)  # not libyaml's CSafeLoader, which crashes on deep nesting
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
-            raise BundleError(f"is not valid YAML ({_first_line(error)})") from error
-        return cls._from_entry(Entry(loaded, ""))
+        tree = language.parse(text)
+        manifest = cls._from_entry(Entry(tree, ""))
+        _check_texts(tree, "")
+        return manifest
 
     @classmethod
     def _from_entry(cls, entry: Entry) -> Manifest:
@@ -180,23 +214,23 @@ class Manifest:
             target=entry.text("target"),
             engine=entry.text("engine"),
             precision=entry.text("precision"),
-            frames=video.integer("frames", minimum=1),
-            preprocessing=_preprocessing(entry.mapping("preprocessing"), video.integer("image_size", minimum=1)),
-            labels=entry.texts("labels"),
+            frames=video.integer("frames", 1, MOST_FRAMES),
+            preprocessing=_preprocessing(entry.mapping("preprocessing"), video.integer("image_size", 1, LARGEST_IMAGE)),
+            labels=_labels(entry),
             program=entry.text("program"),
             machine=entry.text("machine"),
             tools=entry.mapping("tools"),
             parity=entry.mapping("parity"),
             accuracy=entry.mapping("accuracy"),
-            frame_rate=video.number("frame_rate") if "frame_rate" in video.values else None,
+            frame_rate=video.number("frame_rate", SLOWEST, FASTEST) if "frame_rate" in video.values else None,
             cpu_features=entry.texts("cpu_features") if "cpu_features" in entry.values else (),
             libraries=entry.texts("libraries") if "libraries" in entry.values else (),
             gpu=_gpu(entry.entry("gpu")) if "gpu" in entry.values else {},
             soc=entry.text("soc") if "soc" in entry.values else None,
-            threads=entry.integer("threads", minimum=1) if "threads" in entry.values else None,
-            features=entry.integer("features", minimum=0) if "features" in entry.values else 0,
+            threads=entry.integer("threads", 1, MOST_THREADS) if "threads" in entry.values else None,
+            features=entry.integer("features", 0, MOST_FEATURES) if "features" in entry.values else 0,
             embedding=entry.text("embedding") if version == _WITH_EMBEDDING else None,
-            files={name: _file_entry(name, files.entry(name)) for name in files.values},
+            files=_files(files),
             variants=_variants(entry.entry("variants")) if "variants" in entry.values else {},
         )
         manifest._check_consistency()
@@ -206,30 +240,32 @@ class Manifest:
         """Raise BundleError if an entry contradicts another one."""
         if self.program not in self.files:
             raise BundleError(f"names the program {self.program!r}, which is not among its files")
+        if self.frames * self.image_size**2 > MOST_PIXELS:
+            raise BundleError(
+                f"needs {self.frames} frames of {self.image_size} pixels, which are more than {MOST_PIXELS} pixels"
+            )
+        model = Entry(dict(self.model), "model")
         for option, value in (
             ("num_classes", len(self.labels)),
             ("num_frames", self.frames),
             ("image_size", self.image_size),
             *([("embed_dim", self.features)] if self.features else []),
         ):
-            if self.model.get(option, value) != value:
-                raise BundleError(
-                    f"contradicts itself: the model's {option} is {self.model[option]}, elsewhere {value}"
-                )
-        for key in self.model:
-            if not isinstance(key, str):
-                raise BundleError(f"has the model option {key!r}, which is not a text")
+            if option in self.model and (found := model.integer(option)) != value:
+                raise BundleError(f"contradicts itself: the model's {option} is {found}, elsewhere {value}")
+        if ("tubelet_size" in self.model or "patch_size" in self.model) and self.frames % model.integer(
+            "tubelet_size", 1, MOST_FRAMES
+        ):
+            raise BundleError("contradicts itself: the model's tubelet_size does not divide its frames")
         if self.embedding is not None:
-            self._check_embedding()
+            self._check_embedding(model)
 
-    def _check_embedding(self) -> None:
+    def _check_embedding(self, model: Entry) -> None:
         if self.embedding not in self.files:
             raise BundleError(f"names the embedding {self.embedding!r}, which is not among its files")
-        model = Entry(dict(self.model), "model")
-        if self.frames % model.integer("tubelet_size", minimum=1):
-            raise BundleError("contradicts itself: the model's tubelet_size does not divide its frames")
-        model.integer("embed_dim", minimum=1)
-        if self.image_size % model.integer("patch_size", minimum=1):
+        model.integer("tubelet_size")
+        model.integer("embed_dim", 1, MOST_FEATURES)
+        if self.image_size % model.integer("patch_size", 1, LARGEST_IMAGE):
             raise BundleError("contradicts itself: the model's patch_size does not divide its image_size")
 
 
@@ -240,28 +276,69 @@ def _preprocessing(entry: Mapping[str, Any], image_size: int) -> Preprocessing:
         raise BundleError(f"has a wrong preprocessing entry: {error}") from error
 
 
+def _labels(entry: Entry) -> tuple[str, ...]:
+    labels = entry.labels("labels")
+    if problem := unfit_labels(labels):
+        raise BundleError(f"has unfit labels: {problem}")
+    return labels
+
+
 def _gpu(entry: Entry) -> dict[str, Any]:
     architectures = entry.values.get("architectures")
     if not isinstance(architectures, list) or not architectures or not all(type(sm) is int for sm in architectures):
         raise BundleError("needs a list of whole numbers for 'gpu.architectures'")
-    return {"architectures": architectures, "cuda": entry.text("cuda"), "device": entry.text("device")}
+    cuda = entry.text("cuda")
+    if re.fullmatch(r"[0-9][0-9.]{0,14}", cuda) is None:
+        raise BundleError(f"needs a version such as 12.6 for 'gpu.cuda', found {shown(cuda)}")
+    return {"architectures": architectures, "cuda": cuda, "device": entry.text("device")}
 
 
 def _variants(entry: Entry) -> dict[str, dict[str, Any]]:
     for name in entry.values:
-        if not isinstance(name, str) or not is_plain_name(name):
-            raise BundleError(f"lists the variant {name!r}: only plain names are allowed")
+        if not is_plain_name(name):
+            raise BundleError(f"lists the variant {name!r:.80}: only plain names are allowed")
+    _check_distinct("variants", entry.values)
+    for name in entry.values:
+        facts = entry.entry(name)
+        if "top1" in facts.values:
+            facts.number("top1", 0.0, 1.0)
     return {name: entry.mapping(name) for name in entry.values}
 
 
-def _file_entry(name: object, entry: Entry) -> FileEntry:
-    if not isinstance(name, str) or not is_plain_name(name) or name == MANIFEST_NAME:
-        raise BundleError(f"lists the file {name!r}: only plain names inside the bundle's folder are allowed")
+def _files(entry: Entry) -> dict[str, FileEntry]:
+    for name in entry.values:
+        if not is_plain_name(name) or name.lower() == MANIFEST_NAME:
+            raise BundleError(f"lists the file {name!r:.80}: only plain names inside the bundle's folder are allowed")
+    _check_distinct("files", entry.values)
+    return {name: _file_entry(name, entry.entry(name)) for name in entry.values}
+
+
+def _file_entry(name: str, entry: Entry) -> FileEntry:
     sha256 = entry.text("sha256")
     if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
         raise BundleError(f"has no valid SHA-256 for {name!r}")
     return FileEntry(entry.integer("size", minimum=0), sha256)
 
 
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160]
+def _check_distinct(what: str, names: Iterable[str]) -> None:
+    """Check that no two names differ only in upper and lower case, which are one file on some systems."""
+    folded: dict[str, str] = {}
+    for name in names:
+        if (other := folded.setdefault(name.lower(), name)) != name:
+            raise BundleError(f"lists the {what} {other!r} and {name!r}, which are one on some devices")
+
+
+def _check_texts(value: object, where: str) -> None:
+    """Check the keys and texts of a whole manifest, those that this version does not know included."""
+    if isinstance(value, str) and (problem := forbidden(value)):
+        raise BundleError(f"has {shown(value)} for {where!r}: {problem}")
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_texts(item, f"{where}[{index}]")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str) or forbidden(key):
+                raise BundleError(
+                    f"has the key {key!r:.80}{' in ' + where if where else ''}, which is not a plain text"
+                )
+            _check_texts(item, f"{where}.{key}" if where else key)

@@ -1,23 +1,26 @@
 """The command line: `vmp-edge build | run | serve | enroll | evaluate | bench | verify | targets | info | doctor`.
 
-Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 stopped by Ctrl-C, 143 by a termination signal.
+Exit codes: 0 done, 1 the work failed, 2 wrong usage; stopped by Ctrl-C 130, by a termination signal 143, by the end of
+the session 129.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
-import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from .. import __version__
 from ..errors import UsageError, VmpError
+from ..installation import PACKAGE, missing_module, other_checkout
+from ..masking import without_secrets
+from .arguments import Parser, WrongArgumentsError
 from .output import message, print_json
+from .stopping import exit_code, stoppable
+from .streams import Output, OutputLostError, safe_streams
+
+__all__ = ["COMMANDS", "Parser", "guarded", "main", "program"]
 
 COMMANDS = ("build", "run", "serve", "enroll", "evaluate", "bench", "verify", "models", "targets", "info", "doctor")
 
@@ -31,16 +34,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(prog="vmp-edge", description="Streaming action recognition on devices.")
+
+    def run(args: argparse.Namespace) -> int:
+        if args.command == "build" and (other := other_checkout()) is not None:
+            message(f"this is the vmp-edge of {PACKAGE.parent}, not that of the checkout in this folder ({other})")
+        return int(args.run(args))
+
+    return program(_make_parser, run, argv)
+
+
+def _make_parser() -> Parser:
+    parser = Parser(prog="vmp-edge", description="Streaming action recognition on devices.")
     parser.add_argument("--version", action="version", version=f"vmp-edge {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
         importlib.import_module(f"vmp_edge.cli.{name}").add_parser(subparsers)
-    try:
-        args = parser.parse_args(argv)
-    except SystemExit as stop:  # argparse has said what is wrong, or has printed the help
-        return stop.code if isinstance(stop.code, int) else 2
-    return guarded(args.run, args)
+    return parser
+
+
+def program(
+    make_parser: Callable[[], argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace], int],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse a program's arguments and run it, `guarded`.
+
+    Args:
+        make_parser: Makes the parser of the arguments.
+        run: The program.
+        argv: The arguments. None takes the arguments of the process.
+
+    Returns:
+        The exit code.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    known = argparse.Namespace(json="--json" in words, words=words)  # before the arguments are parsed
+    return guarded(lambda _: run(make_parser().parse_args(words)), known)
 
 
 def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
@@ -53,40 +82,47 @@ def guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) 
     Returns:
         The exit code.
     """
-    try:
-        with _termination_as_interrupt():
-            code = run(args)
+    with safe_streams(), stoppable() as stopping:
+        try:
+            code, failure = _outcome(run, args)
+            stopping.over = True
+            if failure is not None and getattr(args, "json", False):
+                print_json({"error": failure})
             sys.stdout.flush()
-            return code
-    except VmpError as error:
-        text = " ".join(str(error).split())
-        message(text)
-        if getattr(args, "json", False):
-            print_json({"error": text})
-        return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt as stop:
-        message("stopped")
-        return 143 if isinstance(stop, _Terminated) else 130
-    except BrokenPipeError:  # for example `vmp-edge ... | head`: nobody reads the output any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        except OutputLostError as error:
+            stopping.over = True
+            if not error.reader_is_gone:
+                message(str(error))
+            return 1
+    return code
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM came. The program cleans up in the same way as after Ctrl-C."""
-
-
-@contextlib.contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(signum: int, frame: Any) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
+def _outcome(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> tuple[int, str | None]:
+    """Run a command, and return its exit code and the failure that it ended with, which was printed by then."""
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        return run(args), None
+    except WrongArgumentsError as error:
+        return 2, error.text
+    except SystemExit as stop:  # argparse has printed the help or the version
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None), None
+    except VmpError as error:
+        return 2 if isinstance(error, UsageError) else 1, _tell(without_secrets(" ".join(str(error).split())))
+    except ImportError as error:
+        builds = getattr(args, "words", [])[:1] == ["build"]
+        if (text := missing_module(error, "compile" if builds else "")) is None:
+            raise
+        return 1, _tell(text)
+    except OutputLostError:
+        raise
+    except KeyboardInterrupt as stop:
+        code, text = exit_code(stop), _tell("stopped")
+        has_printed = isinstance(sys.stdout, Output) and sys.stdout.objects
+        return code, None if has_printed else text
+
+
+def _tell(failure: str) -> str:
+    """Print a failure and return it. After that, one to write it on the standard output, too, is no other failure."""
+    message(failure)
+    if isinstance(sys.stdout, Output):
+        sys.stdout.needed = False
+    return failure

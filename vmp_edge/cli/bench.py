@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..machine import cpu_model, usable_cpu_count
 from ..recognizer import Recognizer, load
 from ..stream.stream import Stream
 from .options import add_hop_option, add_threads_option
-from .output import add_json_option, print_json, progress
+from .output import add_json_option, print_json, progress, say
 
 CAMERA = (480, 640, 3)  # shape of the frames that are pushed through the stream: the usual webcam's
 
@@ -153,10 +152,9 @@ def _print(result: dict[str, Any]) -> None:
         ("peak memory", f"{size(1e6 * result['peak_memory_mb'])} of the whole process"),
     ]
     for key, value in rows:
-        print(f"{key:>12}  {value}")
+        say(f"{key:>12}  {value}")
     if (text := doubt(result["other_load"])) is not None:
-        print(f"{'':>12}  {text}")
-    sys.stdout.flush()
+        say(f"{'':>12}  {text}")
 
 
 def _spread(values: dict[str, float]) -> str:

@@ -15,11 +15,12 @@ from ..errors import SourceError, UsageError
 from ..files import check_writable
 from ..formatting import quantity
 from ..gallery import Features, Gallery, check_fits, check_name, default_path
+from ..masking import masked
 from ..recognizer import Recognizer, load
 from ..sources import open_source
 from ..stream.stream import Stream
 from .options import DEFAULTS, add_hop_option, add_threads_option
-from .output import add_json_option, message, print_json
+from .output import add_json_option, message, print_json, say
 
 SECONDS = 5.0  # how long a live source is watched
 EPILOG = """examples:
@@ -100,7 +101,7 @@ def _enroll(gallery: Gallery, args: argparse.Namespace) -> None:
     with load(args.bundle, args.threads) as recognizer:
         for source in args.source:
             features = examples(recognizer, source, args.hop, args.seconds)
-            message(f"{source}: {quantity(len(features), 'example')}")
+            message(f"{masked(source)}: {quantity(len(features), 'example')}")
             if args.negative:
                 gallery.add_negatives(features)
             else:
@@ -146,7 +147,7 @@ def examples(recognizer: Recognizer, text: str, hop: int = DEFAULTS.hop, seconds
                 frames.clear()
     if not windows:
         if not frames:
-            raise SourceError(f"{text} has no frames")
+            raise SourceError(f"{masked(text)} has no frames")
         features = recognizer.predict(np.stack(frames)).features
         assert features is not None
         windows.append(features)
@@ -158,9 +159,9 @@ def _print(gallery: Gallery, path: Path, as_json: bool) -> None:
     for name, entry in gallery.classes.items():
         takes = quantity(len(np.unique(entry.takes)), "take")
         count = quantity(len(entry.features), "example")
-        print(f"{name:>24}  {count} of {takes}, recognised from a similarity of {thresholds[name]:.3f} on")
+        say(f"{name:>24}  {count} of {takes}, recognised from a similarity of {thresholds[name]:.3f} on")
     negatives = f", {quantity(len(gallery.negatives), 'negative')}" if len(gallery.negatives) else ""
-    print(f"{path}: {quantity(len(gallery.classes), 'class', 'classes')}{negatives}", flush=True)
+    say(f"{path}: {quantity(len(gallery.classes), 'class', 'classes')}{negatives}")
     if as_json:
         classes = {
             name: {

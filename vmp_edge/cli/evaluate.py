@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..files import check_writable
-from ..formatting import interval, milliseconds, number, percent, points, quantity, visible
+from ..formatting import interval, milliseconds, number, percent, points, quantity
+from ..text import printable
 from .options import add_threads_option
-from .output import add_json_option, print_json, progress_bar
+from .output import add_json_option, message, print_json, progress_bar, remark, say
 
 if TYPE_CHECKING:
     from vmp_edge.calibration.measure import Comparison, Evaluation
@@ -42,7 +42,8 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="the bundle's folder; it may contain {fold}")
-    parser.add_argument("--data", required=True, metavar="DIR|CSV", help="the labelled videos, see below")
+    parser.add_argument("videos", nargs="?", metavar="DATA", help="the labelled videos, see below")
+    parser.add_argument("--data", metavar="DIR|CSV", help="the same as DATA")
     parser.add_argument(
         "--compare", metavar="BUNDLE2", help="another bundle with the same labels; both run on the same clips, in turns"
     )
@@ -82,13 +83,18 @@ def run(args: argparse.Namespace) -> int:
     from vmp_edge.calibration.measure import Comparison, NoUsableVideoError, evaluate_bundles
     from vmp_edge.calibration.timing import ROUNDS
 
+    if (args.data is None) == (args.videos is None):
+        raise UsageError("give the labelled videos once: a folder or a CSV behind the bundle, or with --data")
+    data = args.data or args.videos
     if args.workers is not None and args.workers < 0:
         raise UsageError(f"--workers is {args.workers}; it must be at least 0")
     sampling = Sampling(args.sampling, args.clips)
     if args.report is not None:
         report.check(args.report)
         check_writable(args.report, "the report")
-    clips = clipset.read(args.data)
+    clips = clipset.read(data)
+    if (note := clips.note()) is not None:
+        message(note)
     if args.fold is not None:
         clips = clips.fold(args.fold)
     bundles = [args.bundle] + ([args.compare] if args.compare is not None else [])
@@ -104,11 +110,11 @@ def run(args: argparse.Namespace) -> int:
         )
     except NoUsableVideoError as error:
         if args.report is not None:  # it says why no video can be used
-            report.write(report.Report(error.evaluations[0], data=args.data), args.report)
+            report.write(report.Report(error.evaluations[0], data=data), args.report)
         raise
     comparison = Comparison(evaluation, others[0]) if others else None
     result = {
-        "data": args.data,
+        "data": data,
         "sampling": {"mode": sampling.mode, "clips": sampling.clips},
         **evaluation.to_dict(),
         "compare": comparison.to_dict() if comparison else None,
@@ -116,9 +122,8 @@ def run(args: argparse.Namespace) -> int:
     }
     _print(evaluation, comparison)
     if args.report is not None:
-        report.write(report.Report(evaluation, others[0] if others else None, data=args.data), args.report)
-        print(f"report: {visible(str(args.report))}")
-    sys.stdout.flush()
+        report.write(report.Report(evaluation, others[0] if others else None, data=data), args.report)
+        say(f"report: {args.report}")
     if args.json:
         print_json(result)
     return 0
@@ -126,13 +131,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(evaluation: Evaluation, comparison: Comparison | None) -> None:
     for video in evaluation.skipped:
-        print(f"left out: {visible(str(video.path))}: {visible(video.reason)}", file=sys.stderr)
+        remark(f"left out: {video.path}: {video.reason}")
+    for video in evaluation.damaged:
+        remark(f"partly damaged: {video.path}: {video.reason}")
     left_out = f", {len(evaluation.skipped)} left out" if evaluation.skipped else ""
     count = quantity(len(evaluation.entries), "video")
     if evaluation.labelled:
         _print_accuracy(evaluation, f"{count}{left_out}")
     else:
-        print(f"{visible(evaluation.name)}: {count} without labels{left_out}")
+        say(f"{evaluation.name}: {count} without labels{left_out}")
     _print_timing(evaluation)
     if comparison is not None:
         _print_comparison(comparison)
@@ -140,17 +147,17 @@ def _print(evaluation: Evaluation, comparison: Comparison | None) -> None:
 
 def _print_accuracy(evaluation: Evaluation, count: str) -> None:
     top5 = "" if evaluation.top5 is None else f", top-5 {percent(evaluation.top5)}"
-    print(f"{visible(evaluation.name)}: top-1 {percent(evaluation.top1)}{top5} of {count}")
-    print(f"{'95% interval':>24}  {interval(evaluation.interval)} (Wilson)")
+    say(f"{evaluation.name}: top-1 {percent(evaluation.top1)}{top5} of {count}")
+    say(f"{'95% interval':>24}  {interval(evaluation.interval)} (Wilson)")
     controls = f"{percent(evaluation.chance)} by chance"
     if evaluation.majority is not None:
-        controls += f", {percent(evaluation.majority[1])} by always saying {visible(evaluation.majority[0])}"
-    print(f"{'for comparison':>24}  {controls}")
+        controls += f", {percent(evaluation.majority[1])} by always saying {evaluation.majority[0]}"
+    say(f"{'for comparison':>24}  {controls}")
     for label, row in evaluation.by_label().items():
         mistake = _most_frequent_mistake(evaluation, label)
-        print(f"{visible(label):>24}  {percent(row['recall']):>6} of {row['clips']}{mistake}")
+        say(f"{printable(label):>24}  {percent(row['recall']):>6} of {row['clips']}{mistake}")
     for fold, share in evaluation.by_fold().items():
-        print(f"{f'fold {fold}':>24}  {percent(share):>6}")
+        say(f"{f'fold {fold}':>24}  {percent(share):>6}")
 
 
 def _print_timing(evaluation: Evaluation) -> None:
@@ -160,33 +167,33 @@ def _print_timing(evaluation: Evaluation) -> None:
     low, middle, high = (milliseconds(1e3 * value) for value in timing.quartiles)
     doubt = f"; {timing.doubt}" if timing.doubt else ""
     rounds = quantity(len(timing.seconds), "round")
-    print(f"{'engine':>24}  {middle} median, half of the runs {low} to {high}, {rounds}{doubt}")
+    say(f"{'engine':>24}  {middle} median, half of the runs {low} to {high}, {rounds}{doubt}")
 
 
 def _most_frequent_mistake(evaluation: Evaluation, label: str) -> str:
     """Return the words for what a label is mistaken for most often, or an empty text if there are no mistakes."""
     row = evaluation.confusion[evaluation.labels.index(label)].copy()
     row[evaluation.labels.index(label)] = 0
-    return f", else mostly {visible(evaluation.labels[row.argmax()])}" if row.any() else ""
+    return f", else mostly {evaluation.labels[row.argmax()]}" if row.any() else ""
 
 
 def _print_comparison(comparison: Comparison) -> None:
     subject, baseline, speed = comparison.subject, comparison.baseline, comparison.speed
     agreement = f"agrees on {percent(comparison.agreement)}, 95% interval {interval(comparison.agreement_interval)}"
     if subject.labelled:
-        print(
-            f"{visible(baseline.name)}: top-1 {percent(baseline.top1)}; {visible(subject.name)} has "
+        say(
+            f"{baseline.name}: top-1 {percent(baseline.top1)}; {subject.name} has "
             f"{points(0 - comparison.drop)}, {agreement}"
         )
     else:
-        print(f"{visible(baseline.name)}: {visible(subject.name)} {agreement}")
+        say(f"{baseline.name}: {subject.name} {agreement}")
     if speed is not None:
         low, middle, high = map(number, speed.quartiles)
         rounds = f"{middle} times its speed, half of the rounds {low} to {high}, {quantity(speed.rounds, 'round')}"
         doubt = f"; {speed.doubt}" if speed.doubt else ""
-        print(f"{'speed':>24}  {rounds}{doubt}")
+        say(f"{'speed':>24}  {rounds}{doubt}")
     for i in comparison.differing:
-        label, baseline_label = (visible(model.labels[model.predictions[i]]) for model in (subject, baseline))
+        label, baseline_label = (model.labels[model.predictions[i]] for model in (subject, baseline))
         entry = subject.entries[i]
-        truth = f" (it is {visible(str(entry.label))})" if subject.labelled else ""
-        print(f"{'differs':>24}  {visible(str(entry.path))}: {label}, not {baseline_label}{truth}")
+        truth = f" (it is {entry.label})" if subject.labelled else ""
+        say(f"{'differs':>24}  {entry.path}: {label}, not {baseline_label}{truth}")

@@ -9,7 +9,7 @@ from typing import Any
 from ..bundle.manifest import Manifest
 from ..bundle.reading import Bundle
 from ..formatting import size as size_of
-from .output import add_json_option, print_json
+from .output import add_json_option, print_json, say
 
 
 def add_parser(subparsers: Any) -> None:
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         print_json({"path": str(bundle.path), **bundle.manifest.to_dict()})
         return 0
     for key, value in _summary(bundle.manifest):
-        print(f"{key:>14}  {value}")
+        say(f"{key:>14}  {value}")
     return 0
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterable
 from typing import Any
 
+from ..masking import without_secrets
 from ..progress import Bar
+from ..text import json_line, printable
+from .streams import Output
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -19,26 +21,42 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one line of JSON and flush it, so that the reader of a pipe gets each result as soon as it is there."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False), flush=True)
+    print(json_line(value, getattr(sys.stdout, "encoding", None) or "utf-8"), flush=True)
+    if isinstance(sys.stdout, Output):
+        sys.stdout.objects += 1
+
+
+def say(text: str = "") -> None:
+    """Print one line of a result and flush it. Characters that a terminal would obey are escaped."""
+    print(printable(text), flush=True)
+
+
+def remark(text: str) -> None:
+    """Print one line to stderr that is not the result, with the same characters escaped."""
+    print(printable(without_secrets(text)), file=sys.stderr, flush=True)
 
 
 def message(text: str) -> None:
     """Print a message to the user that is not the result."""
-    print(f"vmp-edge: {text}", file=sys.stderr, flush=True)
+    remark(f"vmp-edge: {text}")
 
 
 class progress:  # noqa: N801 - used as a function: with progress("lowering"): ...
     """Shows the name of a piece of work, and how long it took: `with progress("loading"): ...`."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self._name = printable(name)
 
     def __enter__(self) -> None:
         self._start = time.perf_counter()
         if sys.stderr.isatty():
             print(f"{self._name} ...", end="", file=sys.stderr, flush=True)
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):  # the command says that it was stopped
+            if sys.stderr.isatty():
+                print(file=sys.stderr, flush=True)
+            return
         start_of_line = "\r" if sys.stderr.isatty() else ""
         ending = "failed" if kind is not None else "done"
         seconds = time.perf_counter() - self._start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from ..events.detector import Event, EventRule
 from ..live import Options, Summary, play
 from ..recognizer import Prediction
 from ..stream.governor import Decision
+from ..text import printable
 from .options import add_adaptive_options, add_gallery_options, add_window_options, stream_options
-from .output import message, print_json
+from .output import message, print_json, say
 
 EPILOG = """sources:
   0, /dev/video0, camera:NAME           a camera by number, device, or name (or a part of it) as v4l2 lists it
@@ -195,36 +195,35 @@ class _TextPrinter:
     def result(self, prediction: Prediction, seconds: float) -> None:
         if prediction.label != self._label:
             self._label = prediction.label
-            print(f"{seconds:8.2f} s  {prediction.label:<24} {prediction.score:4.0%}", flush=True)
+            say(f"{seconds:8.2f} s  {printable(prediction.label):<24} {prediction.score:4.0%}")
 
     def event(self, event: Event) -> None:
         if event.end is None:
-            print(f"{event.start:8.2f} s  event {event.number}: {event.label} starts", flush=True)
+            say(f"{event.start:8.2f} s  event {event.number}: {event.label} starts")
         else:
             lasted = f"{event.end - event.start:.1f} s, peak {event.peak:.0%}, mean {event.mean:.0%}"
-            print(f"{event.end:8.2f} s  event {event.number}: {event.label} ends after {lasted}", flush=True)
+            say(f"{event.end:8.2f} s  event {event.number}: {event.label} ends after {lasted}")
 
     def decision(self, decision: Decision) -> None:
         message(f"{decision.time:.2f} s  {decision}")
 
     def summary(self, summary: Summary) -> None:
         if summary.windows == 0:
-            print(f"{summary.frames} frames from {summary.source}: too few for a window", flush=True)
+            say(f"{summary.frames} frames from {summary.source}: too few for a window")
             return
-        print(
+        say(
             f"{summary.frames} frames from {summary.source} in {summary.seconds:.1f} s "
             f"({summary.frames_per_second:.1f} per second), {summary.dropped} dropped"
         )
         if summary.skipped:
-            print(f"{summary.skipped} windows skipped: nothing moved")
-        print(
+            say(f"{summary.skipped} windows skipped: nothing moved")
+        say(
             f"{summary.windows} windows, latency {summary.latency_p50 * 1e3:.1f} ms median, "
             f"{summary.latency_p95 * 1e3:.1f} ms p95"
         )
         shares = (f"{label} {count / summary.windows:.0%}" for label, count in list(summary.labels.items())[:5])
-        print(f"shown: {', '.join(shares)}", flush=True)
+        say(f"shown: {', '.join(shares)}")
         if summary.recorded is not None:
-            print(f"recorded: {summary.recorded}", flush=True)
+            say(f"recorded: {summary.recorded}")
         if summary.events:
-            print(f"{summary.events} events" + (f", {summary.clips} clips" if summary.clips else ""), flush=True)
-        sys.stdout.flush()
+            say(f"{summary.events} events" + (f", {summary.clips} clips" if summary.clips else ""))

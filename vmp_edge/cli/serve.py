@@ -8,17 +8,20 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+from ..credentials import with_credentials
 from ..errors import MissingDependencyError, UsageError
+from ..installation import install_command
 from ..recognizer import load
 from ..stream.cameras import Camera
 from ..stream.variants import load_variants
 from .options import add_adaptive_options, add_gallery_options, add_window_options, stream_options
-from .output import add_json_option, message, print_json
+from .output import add_json_option, message, print_json, say
+from .stopping import heeded
 
 if TYPE_CHECKING:
     from ..preview.server import Preview
@@ -36,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "serve",
         help="show what cameras see, and what is recognised, as a web page",
-        description="Recognise one or many sources and show them as a web page. Ctrl-C or SIGTERM ends it.",
+        description="Recognise one or many sources and show them as a web page. Ctrl-C, SIGTERM or SIGHUP ends it.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -69,10 +72,10 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "aiohttp":
             raise
-        raise MissingDependencyError("the preview needs aiohttp: pip install 'vmp-edge[serve]'") from error
+        raise MissingDependencyError(f"the preview needs aiohttp; run: {install_command('serve')}") from error
     if not 0 <= args.port <= 65535:
         raise UsageError(f"the port must be 0 to 65535, not {args.port}")
-    access = Access.make(args.host, args.token)
+    access = Access.make(args.host, with_credentials(args.token) if args.token else None)
     options = stream_options(args)
     with contextlib.ExitStack() as stack:
         recognizer = stack.enter_context(load(args.bundle, args.threads, args.gallery, args.threshold))
@@ -84,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
             options=options,
             loop=args.loop,
             on_message=_show_message,
+            tell=message,
             variants=load_variants(recognizer, options, args.threads, stack),
             on_decision=lambda camera, decision: _show_message(camera, str(decision)),
         )
@@ -95,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _serve(preview: Preview, port: int, as_json: bool) -> signal.Signals:
-    """Serve until Ctrl-C, SIGTERM or a failure, and return the signal."""
+    """Serve until Ctrl-C, SIGTERM, SIGHUP or a failure, and return the signal."""
     with _signals() as stopped:
         await preview.start(port)
         try:
@@ -121,7 +125,7 @@ def _signals() -> Iterator[asyncio.Future[signal.Signals]]:
         if not stopped.done():
             stopped.set_result(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = {signal.SIGINT, *heeded()}
     before = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
         loop.add_signal_handler(number, stop, number)
@@ -139,12 +143,11 @@ def _print_address(preview: Preview, as_json: bool) -> None:
         host = socket.gethostname()
     address = f"http://[{host}]:{preview.port}/" if ":" in host else f"http://{host}:{preview.port}/"
     if token is not None:
-        address += f"?token={token}"
+        address += f"?token={quote(token)}"
     if as_json:
         print_json({"address": address, "port": preview.port, "token": token})
     else:
-        print(f"{preview.cameras.recognizer.manifest.name}: {address}", flush=True)
-    sys.stdout.flush()
+        say(f"{preview.cameras.recognizer.manifest.name}: {address}")
 
 
 def _show_message(camera: Camera, text: str) -> None:

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from .output import add_json_option, print_json
+from .output import add_json_option, print_json, say
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,10 +26,10 @@ def run(args: argparse.Namespace) -> int:
 
     targets = [load(name) for name in names()]
     for entry in targets:
-        print(f"{entry.name}: {entry.description}")
-        print(f"  engines: {', '.join(entry.engines)}; precisions: {', '.join(entry.precisions)}")
+        say(f"{entry.name}: {entry.description}")
+        say(f"  engines: {', '.join(entry.engines)}; precisions: {', '.join(entry.precisions)}")
         for machine, what in entry.verified.items():
-            print(f"  {machine}: {what}")
+            say(f"  {machine}: {what}")
     if args.json:
         print_json({"targets": [dataclasses.asdict(entry) for entry in targets]})
     return 0

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..bundle.check import check_clip
 from ..errors import BundleError
 from ..formatting import number, plain
 from ..recognizer import Recognizer, load
 from .options import add_threads_option
-from .output import add_json_option, print_json
+from .output import add_json_option, print_json, say
 
 DEFAULT_TOLERANCE = 1e-3  # of logits in fp32, between processors
 
@@ -38,12 +39,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"bundle": str(args.bundle), **outcome})
     elif outcome["compared"]:
-        print(
-            f"{args.bundle} is whole; its output differs by at most {number(outcome['max_difference'], 2)} from the recorded "
-            f"one (allowed: {plain(outcome['tolerance'])})"
+        say(
+            f"{args.bundle} is whole; its output differs by at most {number(outcome['max_difference'], 2)} from the "
+            f"recorded one (allowed: {plain(outcome['tolerance'])})"
         )
     else:
-        print(f"{args.bundle} is whole and runs; it has no recorded output to compare with")
+        say(f"{args.bundle} is whole and runs; it has no recorded output to compare with")
     return 0
 
 
@@ -60,22 +61,12 @@ def verify(recognizer: Recognizer) -> dict[str, Any]:
     Raises:
         BundleError: The output differs by more than the tolerance, or the recorded one is not valid.
     """
-    manifest = recognizer.manifest
-    check = manifest.parity.get("check")
-    seed = check.get("seed") if isinstance(check, dict) else None
-    clip = check_clip(seed if isinstance(seed, int) else 0, recognizer.frames, recognizer.image_size)
-    logits = recognizer.predict_video(manifest.preprocessing.clip(clip))[0]
-    if check is None:
+    recorded = _recorded(recognizer)
+    seed, expected, tolerance = recorded or (0, None, 0.0)
+    clip = check_clip(seed, recognizer.frames, recognizer.image_size)
+    logits = recognizer.predict_video(recognizer.manifest.preprocessing.clip(clip))[0]
+    if expected is None:
         return {"compared": False}
-    try:
-        expected = np.array(check["logits"], np.float64)
-        tolerance = float(check.get("tolerance", DEFAULT_TOLERANCE))
-        if not isinstance(seed, int) or expected.shape != logits.shape:
-            raise ValueError(f"{expected.shape} logits for {len(logits)} labels, seed {seed!r}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BundleError(
-            f"{recognizer.bundle.path} has a wrong parity.check entry ({error}): build it again"
-        ) from error
     difference = float(np.abs(logits - expected).max())
     if not difference <= tolerance:
         raise BundleError(
@@ -83,3 +74,23 @@ def verify(recognizer: Recognizer) -> dict[str, Any]:
             f"difference {number(difference, 2)}, allowed {plain(tolerance)}): build it on or for this machine"
         )
     return {"compared": True, "max_difference": difference, "tolerance": tolerance}
+
+
+def _recorded(recognizer: Recognizer) -> tuple[int, npt.NDArray[np.float64], float] | None:
+    """Return the seed, the logits and the tolerance of the manifest's `parity.check`, or None if there is none."""
+    manifest = recognizer.manifest
+    check = manifest.parity.get("check")
+    if check is None:
+        return None
+    try:
+        seed, expected = check["seed"], np.array(check["logits"], np.float64)
+        tolerance = float(check.get("tolerance", DEFAULT_TOLERANCE))
+        if type(seed) is not int or not 0 <= seed < 1 << 32 or expected.shape != (len(manifest.labels),):
+            raise ValueError(f"{expected.shape} logits for {len(manifest.labels)} labels, seed {seed!r:.40}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise BundleError(
+            f"{recognizer.bundle.path} has a wrong parity.check entry ({reason:.160}): build it again to record "
+            "another output"
+        ) from error
+    return seed, expected, tolerance

@@ -103,6 +103,7 @@ class ClipWriter:
         self.written = self.left_out = 0
         self._folder, self._fps, self._source, self._tell = folder, fps, source, tell
         self._keep, self._memory, self._wait = keep, memory, wait
+        self._noted = False
         self._queue_size = 0  # bytes
         self._freed = threading.Condition()
         # A clip, its frames, and the clip again as the mark of its end. None ends the thread.
@@ -178,7 +179,7 @@ class ClipWriter:
 
     def _write_clip(self, clip: Clip, frames: Iterator[CompressedFrame]) -> None:
         path, last = self._folder / f"{clip.name}.mp4", clip.start
-        with Recorder(path, self._fps) as recorder:
+        with Recorder(path, self._fps, self._note) as recorder:
             for frame in frames:
                 image = cv2.imdecode(np.frombuffer(frame.content, np.uint8), cv2.IMREAD_COLOR)
                 recorder.write(np.asarray(image, np.uint8), frame.seconds)
@@ -186,6 +187,12 @@ class ClipWriter:
             if recorder.finish() is not None:
                 self._write_description(path, clip, last)
                 self.written += 1
+
+    def _note(self, text: str) -> None:
+        """Tell once what the clips are lacking, not for each clip."""
+        if not self._noted:
+            self._noted = True
+            self._tell(text)
 
     def _write_description(self, path: Path, clip: Clip, last: float) -> None:
         """Write the JSON file of a clip. `last` is the time of the clip's last frame in seconds."""

@@ -9,6 +9,7 @@ import urllib.parse
 from typing import Any
 
 from ..errors import MissingDependencyError, UsageError
+from ..installation import install_command
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}  # the usual port of each scheme
 
@@ -28,7 +29,7 @@ class MqttPublisher:
         try:
             import paho.mqtt.client as mqtt
         except ImportError as error:
-            raise MissingDependencyError("MQTT needs paho-mqtt: pip install 'vmp-edge[mqtt]'") from error
+            raise MissingDependencyError(f"MQTT needs paho-mqtt; run: {install_command('mqtt')}") from error
         self._topic = urllib.parse.unquote(url.path.strip("/"))
         if not self._topic or {"#", "+"} & set(self._topic):
             raise UsageError("an MQTT address is mqtt://host/topic, with a topic without # and +")

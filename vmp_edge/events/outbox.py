@@ -59,7 +59,7 @@ class Outbox:
     """Sends events over a network in a thread of its own, so that `put` never waits.
 
     Args:
-        name: The receiver's name for messages, without a password.
+        name: The receiver's name for messages, without its secrets.
         carrier: Sends one event.
         tell: Called with a message at the first event that is not delivered, when events are delivered again, and on
             closing if events were lost.
@@ -67,8 +67,9 @@ class Outbox:
 
     Attributes:
         sent: Number of events that were delivered.
-        dropped: Number of events that were dropped because too many waited.
-        failed: Number of events that were given up.
+        dropped: Number of events that were dropped because too many waited, or because they came after `close`.
+        failed: Number of events that were given up. When the outbox is closed, `sent`, `dropped` and `failed` together
+            are all events.
     """
 
     def __init__(self, name: str, carrier: Carrier, tell: Message, delivery: Delivery = DEFAULT_DELIVERY) -> None:
@@ -79,7 +80,9 @@ class Outbox:
         self._delivery = delivery
         self._waiting: deque[Event] = deque()
         self._changed = threading.Condition()
+        self._in_hand = 0  # 1 while an event is being sent
         self._deadline: float | None = None  # when to stop trying; set by `close`
+        self._closed = False
         self._down = False  # whether the last event was not delivered
         self._thread = threading.Thread(target=self._work, name=f"vmp-edge events to {name}", daemon=True)
         self._thread.start()
@@ -87,6 +90,9 @@ class Outbox:
     def put(self, event: Event) -> None:
         """Queue an event. If too many events wait, drop the oldest."""
         with self._changed:
+            if self._closed:
+                self.dropped += 1
+                return
             self._waiting.append(event)
             if len(self._waiting) > self._delivery.kept:
                 self._waiting.popleft()
@@ -101,10 +107,14 @@ class Outbox:
             self._deadline = time.monotonic() + self._delivery.flush
             self._changed.notify_all()
         self._thread.join(self._delivery.flush + self._delivery.timeout)
+        with self._changed:  # what the thread still has in hand counts as lost, too
+            self._closed = True
+            self.failed += len(self._waiting) + self._in_hand
+            self._waiting.clear()
+            sent, lost = self.sent, self.dropped + self.failed
         self._carrier.close()
-        lost = self.dropped + self.failed + len(self._waiting)
         if lost:
-            self._tell(f"{lost} of {self.sent + lost} events did not reach {self.name}")
+            self._tell(f"{lost} of {sent + lost} events did not reach {self.name}")
 
     def _work(self) -> None:
         while True:
@@ -113,9 +123,32 @@ class Outbox:
                 if not self._waiting or self._seconds_left() <= 0:
                     return
                 event = self._waiting.popleft()
-            self._deliver(event.to_json())
+                self._in_hand = 1
+            problem = self._problem_of(event)
+            with self._changed:
+                if self._closed:  # it was counted as lost
+                    return
+                self._in_hand = 0
+                self.sent += not problem
+                self.failed += bool(problem)
+            self._report(problem)
 
-    def _deliver(self, payload: bytes) -> None:
+    def _report(self, problem: str) -> None:
+        """Report the first event that is not delivered, and when events are delivered again."""
+        if problem and not self._down:
+            self._tell(f"an event did not reach {self.name}: {problem}")
+        elif self._down and not problem:
+            self._tell(f"events reach {self.name} again")
+        self._down = bool(problem)
+
+    def _problem_of(self, event: Event) -> str:
+        """Deliver an event. Return why it could not be delivered, or an empty text."""
+        try:
+            return self._deliver(event.to_json())
+        except Exception as error:  # whatever it is, the next event has its turn
+            return f"{type(error).__name__}: {error}"
+
+    def _deliver(self, payload: bytes) -> str:
         pause, problem = self._delivery.first_pause, ""
         for attempt in range(self._delivery.tries):
             if attempt and not self._pause(pause * 2 ** (attempt - 1)):
@@ -126,17 +159,10 @@ class Outbox:
                 problem = str(error)
                 break
             except OSError as error:
-                problem = str(error) or type(error).__name__
+                problem = error.strerror or str(error) or type(error).__name__
                 continue
-            self.sent += 1
-            if self._down:
-                self._down = False
-                self._tell(f"events reach {self.name} again")
-            return
-        self.failed += 1
-        if not self._down:
-            self._down = True
-            self._tell(f"an event did not reach {self.name}: {problem}")
+            return ""
+        return problem
 
     def _seconds_left(self) -> float:
         """Return how many seconds are left for sending."""

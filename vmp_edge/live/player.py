@@ -11,6 +11,7 @@ from ..events.detector import Event
 from ..events.watch import Watch
 from ..recognizer import Prediction, Recognizer, load
 from ..sources import USUAL_FPS, Paced, Source, open_source
+from ..sources.waiting import close_in_background
 from ..stream.governor import Decision
 from ..stream.stream import Stream
 from ..stream.variants import load_variants
@@ -19,6 +20,8 @@ from .options import Options
 from .session import Session
 from .summary import Summary
 from .view import View, open_display
+
+_CLOSING_TIMEOUT = 0.2  # seconds that the end of the source is waited for; if it hangs, it is left behind
 
 
 def play(
@@ -46,8 +49,8 @@ def play(
     """
     with contextlib.ExitStack() as stack:
         recognizer = stack.enter_context(load(options.bundle, options.threads, options.gallery, options.threshold))
-        source = open_source(options.source, on_message, fps=options.source_fps)
-        stack.callback(source.close)
+        source = opened = open_source(options.source, on_message, fps=options.source_fps)
+        stack.callback(lambda: close_in_background(source).join(_CLOSING_TIMEOUT))
         display = None
         if not options.headless:
             display = open_display(f"vmp-edge: {recognizer.manifest.name}", on_message)
@@ -59,13 +62,15 @@ def play(
         source = _at_its_pace(options, source, display is not None)
         recorder = None
         if options.record is not None:
-            recorder = stack.enter_context(Recorder(options.record, source.fps or USUAL_FPS))
+            recorder = stack.enter_context(Recorder(options.record, source.fps or USUAL_FPS, on_message))
         decisions: queue.SimpleQueue[Decision] = queue.SimpleQueue()
         variants = load_variants(recognizer, options.stream, options.threads, stack)
         stream = Stream(recognizer, options.stream, bgr=True, variants=variants, on_decision=decisions.put)
         _warn_of_slow_source(stream, source, on_message)
         view = View(stream, display, recorder, options.top)
         summary = Session(options, source, stream, view, watch, on_prediction, decisions, on_decision).run()
+        summary.undecodable = getattr(opened, "undecodable", 0)
+        summary.damage = getattr(opened, "damage", None)
         if watch is not None:
             watch.close()
             summary.events, summary.clips = watch.events, watch.clips

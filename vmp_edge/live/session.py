@@ -16,6 +16,7 @@ from dataclasses import replace
 from ..events.watch import Watch
 from ..recognizer import Prediction
 from ..sources import Frame, Source
+from ..sources.waiting import close_in_background
 from ..stream.governor import Decision
 from ..stream.stream import Stream
 from .capture import Capture
@@ -25,7 +26,7 @@ from .view import View
 
 _TICK = 0.05  # seconds within which a key press or Ctrl-C is noticed while no frames come
 _SILENCE = 5.0  # seconds without a frame after which an event that goes on counts as ended
-_JOIN_TIMEOUT = 5.0  # seconds that the end of the capture thread is waited for
+_JOIN_TIMEOUT = 0.8  # seconds that the end of the capture thread is waited for; if the source hangs, it is left behind
 
 
 class Session:
@@ -179,7 +180,7 @@ class Session:
                 if deadline is not None and time.monotonic() > deadline:  # the camera is gone, and the time is over
                     break
         finally:
-            self._source.close()
+            close_in_background(self._source)
             capture.join(_JOIN_TIMEOUT)
             self._stream.close()
         self._drain(predictions)

@@ -25,6 +25,8 @@ class Summary:
         clips: Number of clips of events.
         skipped: Number of windows that were passed over because nothing moved.
         decisions: Number of decisions of the governor.
+        undecodable: Number of the source's frames that could not be decoded.
+        damage: What was wrong with the file, as a phrase. None if nothing was.
         interrupted: The interrupt that ended the session, for example by Ctrl-C. None if it ended by itself.
     """
 
@@ -42,6 +44,8 @@ class Summary:
     clips: int = 0
     skipped: int = 0
     decisions: int = 0
+    undecodable: int = 0
+    damage: str | None = None
     interrupted: BaseException | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,5 +64,7 @@ class Summary:
             "clips": self.clips,
             "skipped": self.skipped,
             "decisions": self.decisions,
+            "undecodable": self.undecodable,
+            "damage": self.damage,
             "interrupted": self.interrupted is not None,
         }

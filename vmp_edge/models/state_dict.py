@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, UsageError
+from ..text import printable
 from .plain_pickle import Foreign
 
 LANDMARK = "patch_embed.proj.weight"  # every model of the family has it, at the head of its names
@@ -69,7 +70,7 @@ class _Candidate:
     def name(self) -> str:
         """What the user calls it with `key`."""
         average = next((word for word in self.words if word in AVERAGES), "")
-        return average or printable(self.words[0] if self.words else "")
+        return average or brief(self.words[0] if self.words else "")
 
     @property
     def averaged(self) -> bool:
@@ -120,7 +121,7 @@ def _architecture(content: Any) -> str | None:
     arguments = content.get("args")
     state = arguments.state if isinstance(arguments, Foreign) else arguments
     names = [state.get("model") if isinstance(state, dict) else None, content.get("arch")]
-    return next((printable(name) for name in names if isinstance(name, str)), None)
+    return next((brief(name) for name in names if isinstance(name, str)), None)
 
 
 def _choose(candidates: list[_Candidate], path: Path, key: str | None) -> _Candidate | None:
@@ -168,7 +169,7 @@ def _any_state_dict(content: Any, path: Path) -> Mapping[Any, Any]:
     wholes = [entries for entries in (*known, content) if isinstance(entries, Foreign)]
     if wholes:
         raise CheckpointError(
-            f"{path}: holds a whole object of the class {printable(wholes[0].kind)}, which needs pickled code to load; "
+            f"{path}: holds a whole object of the class {brief(wholes[0].kind)}, which needs pickled code to load; "
             "save its state dict: torch.save({'model': model.state_dict()}, ...)"
         )
     keys = [str(key) for key in content] if isinstance(content, dict) else []
@@ -188,7 +189,7 @@ def _own_entries(chosen: _Candidate, prefixes: tuple[str, ...]) -> tuple[dict[st
     entries: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for key, value in chosen.entries.items():
-        name = printable(strip_prefixes(str(key).removeprefix(chosen.prefix)))
+        name = brief(strip_prefixes(str(key).removeprefix(chosen.prefix)))
         inside = str(key).startswith(chosen.prefix) and name not in entries and not str(key).startswith(prefixes)
         if inside and (OWN.match(name) or not (name.startswith(DROPPED) or _is_counter(value))):
             entries[name] = value
@@ -224,9 +225,9 @@ def _head(entries: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:
     return None
 
 
-def printable(name: str) -> str:
+def brief(name: str) -> str:
     """Return a name from a file as it may stand in a message: in one line, and not too long."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name[:MOST_LETTERS])
+    return printable(name[:MOST_LETTERS])
 
 
 def strip_prefixes(key: str) -> str:
@@ -243,7 +244,7 @@ def as_float32(name: str, value: Any, path: Path) -> Tensor:
         CheckpointError: It is no tensor, not in floating point, or not finite as float32.
     """
     if not isinstance(value, Tensor):
-        kind = printable(value.kind) if isinstance(value, Foreign) else type(value).__name__
+        kind = brief(value.kind) if isinstance(value, Foreign) else type(value).__name__
         raise CheckpointError(f"{path}: {name} is {kind}, not a tensor")
     if not value.is_floating_point():
         kind = str(value.dtype).removeprefix("torch.")
@@ -266,6 +267,6 @@ def as_float32(name: str, value: Any, path: Path) -> Tensor:
 
 def _list_briefly(names: list[str]) -> str:
     """List names, each once, and of many the first few."""
-    different = list(dict.fromkeys(map(printable, names)))
+    different = list(dict.fromkeys(map(brief, names)))
     listed = ", ".join(different[:NAMES_IN_MESSAGE])
     return listed if len(different) <= NAMES_IN_MESSAGE else f"{listed} and {len(different) - NAMES_IN_MESSAGE} more"

@@ -10,6 +10,7 @@ from ctypes import POINTER, Structure, c_char_p, c_int, c_int32, c_int64, c_void
 from pathlib import Path
 
 from ..errors import MissingDependencyError
+from ..installation import install_command
 from ._native import View
 
 ABI = 2
@@ -65,7 +66,7 @@ def open_library(path: Path) -> ctypes.CDLL:
     Raises:
         MissingDependencyError: The library cannot be loaded, or is of another version.
     """
-    rebuild = "rebuild it with: pip install -e . --no-deps"
+    rebuild = f"rebuild it with: {install_command()}"
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:

@@ -9,7 +9,9 @@ import os
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_uint32, c_void_p
 from pathlib import Path
 
+from .._checkout import checkout
 from ..errors import MissingDependencyError, UsageError
+from ..installation import PACKAGE, install_command
 
 ABI = 3
 MAX_TAPS = 16
@@ -90,22 +92,29 @@ _SIGNATURES = {
 def library_path() -> Path:
     """Return the native library's file: ``$VMP_OPS_LIBRARY`` if that is set, otherwise next to the installed package.
 
+    A checkout that is not installed has no such file: it is built, once.
+
     Raises:
-        MissingDependencyError: There is no such file.
+        MissingDependencyError: There is no such file, or a tool to build it is missing.
+        BuildError: The file cannot be built.
     """
-    override = os.environ.get("VMP_OPS_LIBRARY")
-    if override:
-        candidates = [Path(override)]
-    else:
-        package = importlib.import_module("vmp_edge.runtimes.native")
-        candidates = [Path(folder) / _FILE for folder in package.__path__]
+    candidates = _candidates()
     for path in candidates:
         if path.is_file():
             return path
+    if "VMP_OPS_LIBRARY" not in os.environ and checkout(PACKAGE) is not None:
+        from vmp_edge.runtimes.native.library import build_library
+
+        return build_library()
     places = ", ".join(map(str, candidates))
-    raise MissingDependencyError(
-        f"the native scan library is not at {places}; build it with: pip install -e . --no-deps"
-    )
+    raise MissingDependencyError(f"the native scan library is not at {places}; build it with: {install_command()}")
+
+
+def _candidates() -> list[Path]:
+    if override := os.environ.get("VMP_OPS_LIBRARY"):
+        return [Path(override)]
+    package = importlib.import_module("vmp_edge.runtimes.native")
+    return [Path(folder) / _FILE for folder in package.__path__]
 
 
 @functools.cache
@@ -116,7 +125,7 @@ def load() -> ctypes.CDLL:
         MissingDependencyError: The library is absent, not for this machine, or of another version.
     """
     path = library_path()
-    rebuild = "rebuild it with: pip install -e . --no-deps"
+    rebuild = f"rebuild it with: {install_command()}"
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:

@@ -7,12 +7,13 @@ import ipaddress
 import secrets
 from dataclasses import dataclass
 from importlib import resources
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from ..errors import UsageError
+from .requests import problem, read_text
 
 MIN_TOKEN = 16  # least characters of a user's token; a shorter token could be guessed by trying
 _OPEN = ("/static/", "/login")  # paths that need no token: they are no secret, or ask for the token
@@ -74,14 +75,18 @@ def guard(access: Access) -> Middleware:
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            host = urlsplit(f"//{request.host}").hostname or ""
+            host = urlsplit(f"//{_host(request)}").hostname or ""
         except ValueError:
             raise web.HTTPBadRequest(text="the Host header is malformed\n") from None
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
+        try:
+            is_own = origin is None or urlsplit(origin).netloc == _host(request)
+        except ValueError:
+            raise web.HTTPBadRequest(text="the Origin header is malformed\n") from None
+        if not is_own:
             raise web.HTTPForbidden(text="requests from other web sites are refused\n")
         if access.token is None and not is_loopback(host):
-            raise web.HTTPForbidden(text=f"call this page http://localhost, not {request.host}\n")
+            raise web.HTTPForbidden(text=f"call this page http://localhost, not {_host(request)!a}\n")
         if request.path == "/" and "token" in request.query and access.accepts(request.query["token"]):
             return _welcome(request, access)
         if not request.path.startswith(_OPEN) and not access.accepts(_token_of(request)):
@@ -91,23 +96,39 @@ def guard(access: Access) -> Middleware:
     return check
 
 
-async def log_in(request: web.Request, access: Access) -> web.Response:
-    """Answer the form on the 401 page, which sends the token."""
-    token = (await request.post()).get("token")
-    if isinstance(token, str) and access.accepts(token.strip()):
+async def log_in(request: web.Request, access: Access, seconds: float) -> web.Response:
+    """Answer the form on the 401 page, which sends the token. Its body may take some seconds."""
+    text = await read_text(request, seconds, "the token")
+    if request.content_type not in ("application/x-www-form-urlencoded", "application/octet-stream"):
+        raise problem(web.HTTPUnsupportedMediaType, "send the token as application/x-www-form-urlencoded")
+    try:
+        tokens = parse_qs(text, max_num_fields=16).get("token", [])
+    except ValueError:
+        raise problem(web.HTTPBadRequest, "send the token, and nothing else") from None
+    if tokens and access.accepts(tokens[0].strip()):
         return _welcome(request, access)
     return _refusal(request, "That is not the token.")
 
 
+def _host(request: web.Request) -> str:
+    """Return the Host header. Without one, aiohttp would ask the name server."""
+    return request.headers.get("Host", "")
+
+
 def _token_of(request: web.Request) -> str | None:
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-    return bearer.strip() if scheme.lower() == "bearer" else request.cookies.get(_cookie(request))
+    if scheme.lower() == "bearer":
+        return bearer.strip()
+    try:
+        return request.cookies.get(_cookie(request))
+    except Exception:  # whatever the header has in it
+        return None
 
 
 def _cookie(request: web.Request) -> str:
     """Return the cookie's name, with the port: all ports of a host share cookies, and two previews must not collide."""
-    port = request.host.rpartition(":")[2]
-    return f"vmp_edge_{port}" if port.isdecimal() else "vmp_edge"
+    port = _host(request).rpartition(":")[2]
+    return f"vmp_edge_{port}" if port.isascii() and port.isdecimal() else "vmp_edge"
 
 
 def _welcome(request: web.Request, access: Access) -> web.Response:

@@ -16,13 +16,17 @@ from aiohttp import web
 
 from ..errors import UsageError, VmpError
 from ..recognizer import Prediction, Recognizer
-from ..sources import Frame
+from ..sources import Frame, Message
 from ..stream.cameras import Camera, Cameras
 from .access import Access, guard, log_in
+from .door import BACKLOG, Door, Limits, Rarely
 from .pictures import Pictures
+from .requests import calm, logger_of, loop_errors, problem, read_text, serve_routes
 from .viewer import Viewer
 
 _STATIC = Path(str(resources.files(__package__).joinpath("static")))
+_FILES = frozenset(path.name for path in _STATIC.iterdir())
+_WANTED = '{"camera": 0}, or nothing for all'  # in a request to start or to stop
 _TICK = 0.5  # seconds between states
 _RESULTS, _STATES = 600, 130  # how many of the past, about a minute, a new page gets
 _HEADERS = {
@@ -51,6 +55,10 @@ class Preview:
         top: Number of scores to show.
         heartbeat: Seconds after which a viewer that gives no sign of life is asked for one. After half as many more
             seconds it is given up.
+        limits: How much visitors may take. None leaves cameras and engines enough files of those that this process may
+            open.
+        tell: Called with a message when visitors take too much, or when the server fails. Each kind of message comes
+            once a minute at most.
         cameras: The other arguments of `Cameras`, except `on_prediction` and `on_frame`.
 
     Raises:
@@ -64,6 +72,8 @@ class Preview:
         access: Access,
         top: int = 5,
         heartbeat: float = 20.0,
+        limits: Limits | None = None,
+        tell: Message = lambda text: None,
         **cameras: Any,
     ) -> None:
         if top < 1:
@@ -76,6 +86,8 @@ class Preview:
         self._manifest = recognizer.manifest
         self._top = top
         self._heartbeat = heartbeat
+        self._limits = limits or Limits.of_process()
+        self._tell = Rarely(tell)
         self._began = time.monotonic()
         self._viewers: set[Viewer] = set()
         self._results: list[deque[dict[str, Any]]] = [deque(maxlen=_RESULTS) for _ in sources]
@@ -94,16 +106,27 @@ class Preview:
         """
         self._loop = asyncio.get_running_loop()
         self._pictures = [Pictures(self._loop, self._executor) for _ in self.cameras]
-        self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=1.0)
+        self._loop_handler = self._loop.get_exception_handler()
+        self._loop.set_exception_handler(loop_errors(self._tell))
+        self._door = Door(self._protocol, self._limits, self._tell)
+        logger = logger_of(self._tell)
+        self._runner = web.AppRunner(
+            self._application(), access_log=None, shutdown_timeout=1.0, lingering_time=2.0, logger=logger
+        )
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self.access.host, port).start()
-        except (OSError, OverflowError) as error:
-            await self._runner.cleanup()
+            self._server = await self._loop.create_server(self._door, self.access.host, port, backlog=BACKLOG)
+        except (OSError, OverflowError, ValueError) as error:
+            await self._stop_serving()
             reason = getattr(error, "strerror", None) or error
             raise PreviewError(f"cannot listen on {self.access.host} port {port}: {reason}") from error
-        self.port = self._runner.addresses[0][1]
+        self.port = self._server.sockets[0].getsockname()[1]
         self.cameras.start()
+
+    def _protocol(self) -> asyncio.Protocol:
+        """Make aiohttp's protocol of a connection."""
+        assert self._runner.server is not None
+        return self._runner.server()
 
     async def watch(self) -> None:
         """Send the cameras' states to the viewers, for ever.
@@ -128,11 +151,17 @@ class Preview:
             BundleError: The engine failed.
         """
         await asyncio.gather(*(viewer.end() for viewer in self._viewers))
-        await self._runner.cleanup()
+        self._server.close()
+        await self._stop_serving()
         try:
             await asyncio.to_thread(self.cameras.close)
         finally:
             self._executor.shutdown()
+
+    async def _stop_serving(self) -> None:
+        await self._runner.cleanup()
+        self._door.close()
+        self._loop.set_exception_handler(self._loop_handler)
 
     def state(self) -> dict[str, Any]:
         """Return the answer of `/api/state`."""
@@ -207,25 +236,35 @@ class Preview:
                 viewer.state(text)
 
     def _application(self) -> web.Application:
-        app = web.Application(middlewares=[guard(self.access)], client_max_size=4096)
-        app.router.add_get("/", self._page)
-        app.router.add_static("/static/", _STATIC)
-        app.router.add_post("/login", self._log_in)
-        app.router.add_get("/api/state", self._get_state)
-        app.router.add_post("/api/start", self._start)
-        app.router.add_post("/api/stop", self._stop)
-        app.router.add_get("/api/events", self._events)
+        middlewares = [self._door.attend, calm(self._tell), guard(self.access)]
+        app = web.Application(middlewares=middlewares, client_max_size=4096)
+        serve_routes(
+            app,
+            get={
+                "/": self._page,
+                "/static/{name}": self._file,
+                "/api/state": self._get_state,
+                "/api/events": self._events,
+            },
+            post={"/login": self._log_in, "/api/start": self._start, "/api/stop": self._stop},
+        )
         app.on_response_prepare.append(_add_headers)
         return app
 
     async def _page(self, request: web.Request) -> web.FileResponse:
         return web.FileResponse(_STATIC / "index.html")
 
+    async def _file(self, request: web.Request) -> web.FileResponse:
+        name = request.match_info["name"]
+        if name not in _FILES:
+            raise web.HTTPNotFound
+        return web.FileResponse(_STATIC / name)
+
     async def _get_state(self, request: web.Request) -> web.Response:
         return web.json_response(self.state())
 
     async def _log_in(self, request: web.Request) -> web.Response:
-        return await log_in(request, self.access)
+        return await log_in(request, self.access, self._limits.request)
 
     async def _start(self, request: web.Request) -> web.Response:
         return await self._change(request, self.cameras.start)
@@ -235,13 +274,14 @@ class Preview:
 
     async def _change(self, request: web.Request, change: Callable[[int | None], None]) -> web.Response:
         """Start or stop the camera of `{"camera": 0}`, or all cameras without it. Answer with the new state."""
+        text = await read_text(request, self._limits.request, _WANTED)
         try:
-            message = json.loads(await request.text() or "{}")
+            message = json.loads(text or "{}")
             camera = message.get("camera")
             if camera is not None and type(camera) is not int:
                 raise ValueError(camera)
-        except (ValueError, AttributeError):
-            return web.json_response({"error": 'send {"camera": 0}, or nothing for all'}, status=400)
+        except (ValueError, AttributeError, RecursionError):
+            raise problem(web.HTTPBadRequest, f"send {_WANTED}") from None
         try:
             await asyncio.to_thread(change, camera)
         except UsageError as error:
@@ -250,6 +290,9 @@ class Preview:
         return web.json_response(self.state())
 
     async def _events(self, request: web.Request) -> web.WebSocketResponse:
+        if len(self._viewers) >= self._limits.viewers:
+            self._tell("viewers", f"too many pages are open ({len(self._viewers)}): more are refused")
+            raise problem(web.HTTPServiceUnavailable, "too many pages are open")
         socket = web.WebSocketResponse(heartbeat=self._heartbeat, max_msg_size=1024, compress=False)
         await socket.prepare(request)
         history = [

@@ -15,6 +15,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from .pictures import Pictures
 
 _MAX_WAITING = 256  # results that wait for a slow page; the oldest are dropped
+_MISUNDERSTOOD = json.dumps({"type": "error", "error": 'send {"picture": 0}, with the number of a camera'})
 _CLOSE_TIMEOUT = 0.5  # seconds that a page has to answer the closing of its socket
 
 
@@ -72,12 +73,13 @@ class Viewer:
             await self._socket.close(code=WSCloseCode.GOING_AWAY)
 
     def _handle(self, text: str) -> None:
-        """Start sending the picture that a message asks for. Any other message is ignored."""
+        """Start sending the picture that a message asks for. Any other message is answered with an error."""
         try:
             camera = json.loads(text)["picture"]
-        except (ValueError, TypeError, KeyError):
-            return
-        if type(camera) is not int or not 0 <= camera < len(self._pictures):
+            if type(camera) is not int or not 0 <= camera < len(self._pictures):
+                raise ValueError(camera)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            self.result(_MISUNDERSTOOD)
             return
         on_its_way = self._tasks.get(camera)
         if on_its_way is None or on_its_way.done():

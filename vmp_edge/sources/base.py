@@ -9,10 +9,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import SourceError
+
 Message = Callable[[str], None]  # takes a line of text for the user
 
 LARGEST_SIDE = 16384  # pixels; a larger width or height is taken for a mistake
 USUAL_FPS = 30.0  # assumed for a source that does not give its frame rate
+
+
+class AddressError(SourceError):
+    """The address of a source is wrong, so that it is of no use to try again."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +27,8 @@ class Frame:
 
     Args:
         image: Picture, uint8 (H, W, 3) BGR.
-        timestamp: Time in seconds: of the machine's monotonic clock for a live source, counted from 0 by the frame rate
-            for a file.
+        timestamp: Time in seconds: of the machine's monotonic clock for a live source, counted from 0 for a
+            file, by the file's own times or its frame rate.
         restarted: Whether this is the first frame after a gap.
     """
 

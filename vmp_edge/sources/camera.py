@@ -4,28 +4,45 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+import threading
 from pathlib import Path
 
+import cv2
+
 from ..errors import SourceError
-from .base import Source
+from .base import Message, Source
 from .capture import open_capture
+from .waiting import in_background
 
 DEVICES = Path("/dev")
 KERNEL = Path("/sys/class/video4linux")
 BY_NAME = "camera:"  # prefix of a camera's name
+_VIDEO_DEVICES = 81  # major number of the devices of video4linux
+_HIGHEST_NUMBER = 255  # that Linux gives to a camera; OpenCV takes some of those above for other things
 
 
 def is_camera(text: str) -> bool:
-    """Return whether an address is a camera's number, device or name."""
-    return text.isdecimal() or text.startswith(BY_NAME) or re.fullmatch(r"/dev/(video\d+|v4l/.+)", text) is not None
+    """Return whether an address is a camera's number, its name, or a device: any character device, or a link to one.
+
+    A path in `/dev` that does not exist is also a camera's: it is that of a camera which is not connected.
+    """
+    if text.isdecimal() or text.startswith(BY_NAME):
+        return True
+    try:
+        return stat.S_ISCHR(Path(text).stat().st_mode)
+    except (OSError, ValueError):
+        return re.fullmatch(r"/dev/(?!fd/|shm/|std)[^!\s]+", text) is not None
 
 
-def open_camera(text: str) -> Source:
-    """Open a camera.
+def open_camera(text: str, tell: Message, cancelled: threading.Event) -> Source:
+    """Open a camera, and wait for its first frame.
 
     Args:
-        text: The camera's number, its device, a link to the device under `/dev/v4l`, or `camera:NAME`. A link or a name
-            is looked up each time, because a camera that was unplugged may come back as another device.
+        text: The camera's number, its device, a link to the device, or `camera:NAME`. A link or a name is looked up
+            each time, because a camera that was unplugged may come back as another device.
+        tell: Called with a message if the camera does not answer for a while.
+        cancelled: Ends the waiting when it is set.
 
     Raises:
         SourceError: There is no such camera, or it gives no frame.
@@ -36,10 +53,21 @@ def open_camera(text: str) -> Source:
     else:
         device = DEVICES / f"video{text}" if text.isdecimal() else Path(text)
     address = int(text) if text.isdecimal() else str(device.resolve())
+    if isinstance(address, int) and address > _HIGHEST_NUMBER:
+        raise SourceError(f"camera {text} cannot be opened: {_problem(device)}")
+    # Given a path, OpenCV would look for a video file in it first.
+    is_path = isinstance(address, str) and cv2.videoio_registry.hasBackend(cv2.CAP_V4L2)
+    backend = cv2.CAP_V4L2 if is_path else cv2.CAP_ANY
     try:
-        return open_capture(address, f"camera {text}", live=True)
+        # A driver may hang while it opens a camera, for ever.
+        return in_background(
+            lambda: open_capture(address, f"camera {text}", live=True, backend=backend),
+            f"camera {text}", tell, cancelled, discard=lambda late: late.close(),
+        )  # fmt: skip
     except SourceError as error:
-        raise SourceError(f"{error}{_hint(device)}") from error
+        if cancelled.is_set():
+            raise
+        raise SourceError(f"{error}: {_problem(device) or 'does another program use it?'}") from error
 
 
 def find_camera(name: str) -> Path:
@@ -92,11 +120,16 @@ def _names() -> dict[Path, str]:
     return names
 
 
-def _hint(device: Path) -> str:
-    """Return the probable reason why a camera's device cannot be opened."""
-    if not device.exists():
+def _problem(device: Path) -> str | None:
+    """Return why a camera's device cannot be opened, as far as its path tells, or None."""
+    try:
+        status = device.stat()
+    except OSError:
         devices = ", ".join(sorted(str(path) for path in DEVICES.glob("video*")))
-        return f": there is no {device}" + (f" (there are {devices})" if devices else " (no camera is connected)")
+        return f"there is no {device}" + (f" (there are {devices})" if devices else " (no camera is connected)")
+    if not stat.S_ISCHR(status.st_mode) or os.major(status.st_rdev) != _VIDEO_DEVICES:
+        link = f" (a link to {device.resolve()})" if device.is_symlink() else ""
+        return f"{device}{link} is no video device"
     if not os.access(device, os.R_OK | os.W_OK):
-        return f": no permission for {device} (join the group that owns it, usually `video`)"
-    return ": does another program use it?"
+        return f"no permission for {device} (join the group that owns it, usually `video`)"
+    return None

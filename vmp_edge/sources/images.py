@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from ..errors import SourceError
 from .base import USUAL_FPS, Frame
@@ -18,7 +19,7 @@ class ImageFolder:
     """The pictures of a folder, sorted by the numbers in their names: `2.png` comes before `10.png`.
 
     Args:
-        folder: The folder. Files that are not pictures, and folders in it, are ignored.
+        folder: The folder. Files that are not pictures, hidden files (`._1.png`), and folders in it are ignored.
         fps: Pictures per second. None takes 30.
 
     Raises:
@@ -31,7 +32,7 @@ class ImageFolder:
         self.live = False
         self.fps: float | None = fps or USUAL_FPS
         try:
-            pictures = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
+            pictures = [path for path in folder.iterdir() if _is_picture(path)]
         except OSError as error:
             raise SourceError(f"the folder {folder} cannot be read: {error.strerror}") from error
         if not pictures:
@@ -51,14 +52,25 @@ class ImageFolder:
             return None
         path, timestamp = self._paths[self._index], self._index / (self.fps or USUAL_FPS)
         self._index += 1
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        try:
+            content = np.fromfile(path, np.uint8)  # OpenCV cannot open every name, but it can decode what is read
+            image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+        except OSError as error:
+            raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+        except cv2.error:  # for example a picture with too many pixels
+            image = None
         if image is None:
             raise SourceError(f"{path} cannot be read as a picture: take it out of the folder")
-        return Frame(image, timestamp)
+        return Frame(np.asarray(image, np.uint8), timestamp)
 
     def close(self) -> None:
         """Close the source."""
         self._closed = True
+
+
+def _is_picture(path: Path) -> bool:
+    """Return whether a file is a picture by its name. Hidden files are none: macOS writes `._1.png` beside `1.png`."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _sort_key(path: Path) -> list[tuple[int, str]]:

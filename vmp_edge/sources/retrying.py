@@ -44,24 +44,42 @@ class Retrying:
         opener: Opens the source.
         tell: Called with a message when the source vanishes, is tried again, and is back.
         pauses: The pauses before the source is tried again.
+        cancel: Called when this source is closed, so that the opener returns at once if it is waiting.
+
+    Attributes:
+        undecodable: Number of pictures so far that could not be decoded.
 
     Raises:
         SourceError: The source cannot be opened for the first time.
     """
 
-    def __init__(self, name: str, opener: Callable[[], Source], tell: Message, pauses: Pauses) -> None:
+    def __init__(
+        self,
+        name: str,
+        opener: Callable[[], Source],
+        tell: Message,
+        pauses: Pauses,
+        cancel: Callable[[], None] = lambda: None,
+    ) -> None:
         self.name = name
         self.live = True
         self.frame_count: int | None = None
         self._opener = opener
         self._tell = tell
+        self._cancel = cancel
         self._closed = threading.Event()
         self._swapping = threading.Lock()
         self._pauses = pauses
         self._wait = pauses.first
+        self._undecodable = 0  # of the sources that were closed
         self._opened_at = time.monotonic()
         self._source: Source | None = opener()
         self.fps: float | None = self._source.fps
+
+    @property
+    def undecodable(self) -> int:
+        """Number of pictures so far that could not be decoded."""
+        return self._undecodable + getattr(self._source, "undecodable", 0)
 
     def read(self) -> Frame | None:
         """Wait for the next frame, also while the source is gone. Return None at its end, and after `close`."""
@@ -86,6 +104,7 @@ class Retrying:
     def close(self) -> None:
         """Close the source. A `read` that waits returns."""
         self._closed.set()
+        self._cancel()
         with self._swapping:
             if self._source is not None:
                 self._source.close()
@@ -93,9 +112,10 @@ class Retrying:
     def _drop(self, source: Source, error: SourceError) -> None:
         """Close a source that vanished, and report it."""
         source.close()
-        self._source = None
-        # A source that was there for a while starts with the first pause again; one that comes and goes waits longer.
-        if time.monotonic() - self._opened_at > self._pauses.longest:
+        self._source, self._undecodable = None, self.undecodable
+        # A source that gave frames for longer than the last pause starts with the first pause again. One that comes and
+        # goes at once waits longer each time.
+        if time.monotonic() - self._opened_at > self._wait:
             self._wait = self._pauses.first
         if not self._closed.is_set():
             self._tell(f"{error}; trying again in {self._wait:g} s")
@@ -107,7 +127,8 @@ class Retrying:
             try:
                 source = self._opener()
             except SourceError as error:
-                self._tell(f"{error}; trying again in {self._wait:g} s")
+                if not self._closed.is_set():
+                    self._tell(f"{error}; trying again in {self._wait:g} s")
                 continue
             with self._swapping:
                 self._source = source

@@ -1,212 +1,43 @@
-"""Frames from the standard input: YUV4MPEG2, or raw pixels whose format the user gives."""
+"""Frames from the standard input."""
 
 from __future__ import annotations
 
-import io
 import os
-import re
-import select
-import stat
-from dataclasses import dataclass
-from typing import IO
+import threading
 
-import cv2
-import numpy as np
-import numpy.typing as npt
-
-from ..errors import SourceError, UsageError
-from .base import LARGEST_SIDE, USUAL_FPS, Frame
-from .y4m import Y4mReader
+from ..errors import SourceError
+from .base import AddressError
+from .pipe import PipeSource
+from .raw import RawFormat
 
 _STDIN = 0
-# For each format of pixels: bytes per pixel, and OpenCV's code for the conversion to BGR.
-_PIXELS: dict[str, tuple[float, int | None]] = {
-    "bgr": (3, None),
-    "rgb": (3, cv2.COLOR_RGB2BGR),
-    "grey": (1, cv2.COLOR_GRAY2BGR),
-    "yuyv": (2, cv2.COLOR_YUV2BGR_YUY2),
-    "nv12": (1.5, cv2.COLOR_YUV2BGR_NV12),
-    "i420": (1.5, cv2.COLOR_YUV2BGR_I420),
-}
 
 
-@dataclass(frozen=True)
-class RawFormat:
-    """The format of raw frames on the standard input.
-
-    Args:
-        width: Width of a frame in pixels.
-        height: Height of a frame in pixels.
-        pixels: Format of the pixels: `bgr`, `rgb`, `grey`, `yuyv`, `nv12` or `i420`, with no gaps between the rows.
-        fps: Frames per second, or None if not known.
-
-    Raises:
-        UsageError: A value is out of range, or the format of the pixels needs even sides.
-    """
-
-    width: int
-    height: int
-    pixels: str
-    fps: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.pixels not in _PIXELS:
-            raise UsageError(f"unknown raw pixels {self.pixels!r}: there are {', '.join(_PIXELS)}")
-        if not (0 < self.width <= LARGEST_SIDE and 0 < self.height <= LARGEST_SIDE):
-            raise UsageError(f"raw frames of {self.width}x{self.height}: sides are from 1 to {LARGEST_SIDE}")
-        if (self.width % 2 and self.pixels in ("yuyv", "nv12", "i420")) or (
-            self.height % 2 and self.pixels in ("nv12", "i420")
-        ):
-            raise UsageError(f"{self.pixels} needs even sides, not {self.width}x{self.height}")
-        if self.fps is not None and not 0 < self.fps <= 1000:
-            raise UsageError(f"frames per second must be over 0 and at most 1000, not {self.fps:g}")
-
-    @classmethod
-    def parse(cls, text: str) -> RawFormat:
-        """Read a text such as `raw:640x480:bgr` or `raw:640x480:bgr:30`.
-
-        Raises:
-            UsageError: The text has another form, or a value is out of range.
-        """
-        match = re.fullmatch(r"raw:(\d{1,5})x(\d{1,5}):(\w+)(?::(\d+(?:\.\d+)?))?", text)
-        if match is None:
-            raise UsageError(f"{text!r} is no raw format: give raw:WIDTHxHEIGHT:PIXELS:FPS, say raw:640x480:bgr:30")
-        return cls(int(match[1]), int(match[2]), match[3].lower(), float(match[4]) if match[4] else None)
-
-    @property
-    def size(self) -> int:
-        """Number of bytes of a frame."""
-        return int(self.width * self.height * _PIXELS[self.pixels][0])
-
-    def to_bgr(self, content: bytes) -> npt.NDArray[np.uint8]:
-        """Convert the bytes of a frame to a picture, uint8 (height, width, 3) BGR."""
-        flat = np.frombuffer(content, np.uint8)
-        code = _PIXELS[self.pixels][1]
-        planar = self.pixels in ("nv12", "i420")
-        shape = (self.height * 3 // 2, self.width) if planar else (self.height, self.width, -1)
-        packed: npt.NDArray[np.uint8] = flat.reshape(shape)
-        image: npt.NDArray[np.uint8] = packed if code is None else cv2.cvtColor(packed, code)
-        return image
-
-
-class RawReader:
-    """Reads raw frames from a stream.
-
-    Args:
-        stream: The stream, binary, readable and blocking.
-        form: The format of the frames.
-    """
-
-    def __init__(self, stream: IO[bytes], form: RawFormat) -> None:
-        self._stream = stream
-        self._form = form
-        self.fps = form.fps
-
-    def read(self) -> npt.NDArray[np.uint8] | None:
-        """Return the next frame, uint8 (H, W, 3) BGR, or None at the end.
-
-        Raises:
-            SourceError: The stream breaks off within a frame.
-        """
-        content = self._stream.read(self._form.size)
-        if not content:
-            return None
-        if len(content) != self._form.size:
-            raise SourceError("the raw frames break off within a frame: are size and pixels right?")
-        return self._form.to_bgr(content)
-
-
-class StdinSource:
+class StdinSource(PipeSource):
     """Frames that another program writes to the standard input. No frame is lost, because the writer waits.
 
     Args:
-        form: The format of raw frames. None reads YUV4MPEG2, which describes itself.
+        form: The format of raw frames. None reads YUV4MPEG2, or a video file of a format that FFmpeg knows: both
+            describe themselves.
         fps: Frames per second, if the format does not give them. None takes 30.
         descriptor: The file descriptor to read from. It is not closed.
+        cancelled: Another thread may set this to close the source.
 
     Raises:
-        SourceError: The standard input is a terminal, or does not begin with YUV4MPEG2 if it should.
+        SourceError: The standard input is a terminal, or does not begin with YUV4MPEG2 or a video if it should.
     """
 
-    def __init__(self, form: RawFormat | None, fps: float | None = None, descriptor: int = _STDIN) -> None:
-        self.name = "the standard input"
-        self.live = False
-        self.frame_count: int | None = None
-        if os.isatty(descriptor):
-            raise SourceError("the standard input is a terminal: pipe frames into it")
-        self._input = _InterruptibleReader(descriptor)
-        stream = io.BufferedReader(self._input, 1 << 16)
+    def __init__(
+        self,
+        form: RawFormat | None,
+        fps: float | None = None,
+        descriptor: int = _STDIN,
+        *,
+        cancelled: threading.Event | None = None,
+    ) -> None:
         try:
-            self._reader = Y4mReader(stream) if form is None else RawReader(stream, form)
-        except SourceError as error:
-            self.close()
-            raise SourceError(
-                f"the standard input is no YUV4MPEG2 ({error}): for raw frames, say raw:WIDTHxHEIGHT:PIXELS:FPS"
-            ) from error
-        self.fps: float | None = self._reader.fps or fps or USUAL_FPS
-        self._index = 0
-
-    def read(self) -> Frame | None:
-        """Wait for the next frame. Return None at the end, and after `close`.
-
-        Raises:
-            SourceError: The input breaks off within a frame.
-        """
-        try:
-            image = self._reader.read()
-        except SourceError:
-            if self._input.ended:
-                return None
-            raise
-        if image is None or self._input.ended:
-            return None
-        timestamp = self._index / (self.fps or USUAL_FPS)
-        self._index += 1
-        return Frame(image, timestamp)
-
-    def close(self) -> None:
-        """Close the source. A `read` that waits returns."""
-        self._input.end()
-
-
-class _InterruptibleReader(io.RawIOBase):
-    """Reads a file descriptor until another thread ends the reading.
-
-    Closing the descriptor itself would not end a read that waits. So a read also waits for a pipe, which `end` closes.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._can_block = not stat.S_ISREG(os.fstat(descriptor).st_mode)
-        self._end_reader, self._end_writer = os.pipe()
-        self.ended = False
-
-    def readable(self) -> bool:
-        """Return True: `io.BufferedReader` asks."""
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Wait for bytes and read them into the buffer. Return their number, 0 at the end."""
-        poll = select.poll()
-        poll.register(self._end_reader, select.POLLIN)
-        if self._can_block:
-            poll.register(self._descriptor, select.POLLIN)
-            poll.poll()
-        if self.ended:
-            return 0
-        content = os.read(self._descriptor, len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
-
-    def end(self) -> None:
-        """End the reading: a read that waits, and every later one, comes to the end of the file."""
-        if not self.ended:
-            self.ended = True
-            os.close(self._end_writer)  # from now on, polling the other end returns at once
-
-    def close(self) -> None:
-        """End the reading and close the pipe, but not the descriptor."""
-        if not self.closed:
-            self.end()
-            os.close(self._end_reader)
-        super().close()
+            if os.isatty(descriptor):
+                raise AddressError("the standard input is a terminal: pipe frames into it")
+            super().__init__(descriptor, "the standard input", form, fps, cancelled=cancelled)
+        except OSError as error:  # it was closed before the program started
+            raise SourceError(f"the standard input cannot be read: {error.strerror}") from error

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
 from ..errors import UsageError, VmpError
-from ..masking import masked
+from ..masking import masked, without_secrets
 from ..recognizer import Prediction, Recognizer
-from ..sources import Frame, Message, Paced, Source, open_source
+from ..sources import Frame, Message, Paced, Pauses, Source, is_live_address, open_source, open_when_there
 from .capture import CaptureRun
 from .governor import Decision
 from .options import StreamOptions
@@ -20,7 +21,7 @@ from .turns import Turns
 
 State = Literal["stopped", "opening", "running", "lost", "ended", "failed"]
 
-_JOIN_TIMEOUT = 5.0  # seconds that `stop` waits for a capture thread; a thread whose camera hangs is left behind
+_JOIN_TIMEOUT = 0.8  # seconds that `stop` waits for the capture threads; those whose camera hangs are left behind
 
 
 class Camera:
@@ -31,9 +32,10 @@ class Camera:
         source: The source's description, as for `open_source`.
         name: The source as it may be shown, without a password.
         stream: Frame ring, windows and smoothing of this camera.
-        state: `opening` until the first frame, `running`, `lost` while a camera that vanished is tried again, `ended`
-            when a file is over, `failed`, or `stopped`.
-        message: The camera's last message: why it failed or was lost, or that it is back. Empty before the first one.
+        state: `opening` until the first frame, also while a camera that is not there yet is tried again, `running`,
+            `lost` while a camera that vanished is tried again, `ended` when a file is over, `failed`, or `stopped`.
+        message: The camera's last message: why it failed, is not there or was lost, or that it is back. Empty before
+            the first one.
         error: The error that it failed with, if it is `failed`.
         frame: The newest frame.
     """
@@ -81,10 +83,14 @@ class Cameras:
             and a governor of its own. A budget's latency is that of the window itself, without waiting for the
             camera's turn; its share of the CPU is that of all cameras together.
         loop: Play a file again when it is over.
+        patient: Whether a camera, URL or pipeline that cannot be opened at the start is tried again until it is there.
+            A device is often up before its cameras. A wrong address, such as a file that does not exist, is reported
+            at once in any case. If not, such a camera fails at once, too.
+        pauses: The pauses before a camera that is not there, or was lost, is tried again. None takes the usual ones.
         on_prediction: Called with each result, in the scheduler's thread.
         on_frame: Called with each frame, in the camera's capture thread, after `Camera.frame` was set.
         on_message: Called with what the user should know: a camera failed, vanished or is back. In any thread.
-        opener: Opens a source.
+        opener: Opens a source. None takes `open_source`.
         variants: Recognisers for the governors' levels, by name from the dearest to the cheapest. The caller closes
             them.
         on_decision: Called with each decision of a camera's governor, in the scheduler's thread.
@@ -101,10 +107,12 @@ class Cameras:
         options: StreamOptions | int | None = None,
         *,
         loop: bool = False,
+        patient: bool = True,
+        pauses: Pauses | None = None,
         on_prediction: Callable[[Camera, Prediction], None] | None = None,
         on_frame: Callable[[Camera, Frame], None] | None = None,
         on_message: Callable[[Camera, str], None] | None = None,
-        opener: Callable[[str, Message], Source] = open_source,
+        opener: Callable[[str, Message], Source] | None = None,
         variants: Mapping[str, Recognizer] | None = None,
         on_decision: Callable[[Camera, Decision], None] | None = None,
         **changes: Any,
@@ -115,6 +123,8 @@ class Cameras:
         self.options = StreamOptions.merge(options, changes)
         self._on_decision = on_decision
         self._loop = loop
+        self._patient = patient
+        self._pauses = pauses or Pauses()
         self._on_prediction = on_prediction
         self._on_frame = on_frame
         self._on_message = on_message
@@ -165,7 +175,7 @@ class Cameras:
                 self._scheduler.start()
 
     def stop(self, index: int | None = None) -> None:
-        """Stop a camera, or all of them, and wait until the source is closed (at most 5 s, if it hangs).
+        """Stop a camera, or all of them, and wait until the source is closed (or for 0.8 s, if it hangs).
 
         Args:
             index: Number of the camera. None stops all.
@@ -178,8 +188,9 @@ class Cameras:
             runs = [camera._run for camera in cameras if camera._run is not None]
             for run in runs:
                 run.stop()
+            deadline = time.monotonic() + _JOIN_TIMEOUT
             for run in runs:
-                run.thread.join(_JOIN_TIMEOUT)
+                run.thread.join(max(deadline - time.monotonic(), 0.0))
             for camera in cameras:
                 camera.state = "stopped" if camera.active else camera.state
 
@@ -236,7 +247,7 @@ class Cameras:
 
     def _play(self, camera: Camera, run: CaptureRun) -> bool:
         """Take a source's frames to its end. Return True if the source is a file, which can be played again."""
-        source = self._opener(camera.source, lambda text: self._settle(camera, run, "lost", text))
+        source = self._open(camera, run)
         repeatable = not source.live
         if repeatable:
             source = Paced(source)
@@ -247,6 +258,21 @@ class Cameras:
         finally:
             source.close()
         return repeatable
+
+    def _open(self, camera: Camera, run: CaptureRun) -> Source:
+        """Open a camera's source. If this object is patient, wait until the camera is there."""
+
+        def tell(text: str) -> None:
+            self._settle(camera, run, "lost", text)
+
+        def opener() -> Source:
+            if self._opener is not None:
+                return self._opener(camera.source, tell)
+            return open_source(camera.source, tell, pauses=self._pauses, cancelled=run.cancelled)
+
+        if self._patient and is_live_address(camera.source):
+            return open_when_there(opener, camera.name, tell, self._pauses, run.cancelled)
+        return opener()
 
     def _take(self, camera: Camera, frame: Frame) -> None:
         if frame.restarted:
@@ -265,6 +291,7 @@ class Cameras:
         if state != "lost" or camera.state != "opening":
             camera.state = state
         if text:
+            text = without_secrets(text, camera.source)
             camera.message = text
             if self._on_message is not None:
                 self._on_message(camera, text)

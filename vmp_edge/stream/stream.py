@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -41,6 +42,8 @@ class Stream:
         options: How windows are chosen and results steadied: `StreamOptions`, or the hop alone. None takes the
             defaults.
         bgr: True if frames have OpenCV's channel order. By default they are RGB, as clips are.
+        source_fps: Frames per second of frames that come without timestamps, such as those of a file. None takes the
+            clock for them if windows are spaced by a stride, and refuses them if windows are spaced by time.
         gate: A motion gate in place of the one that the options make. It passes over windows in which nothing moves:
             the last result stays, marked as `skipped`. Each stream needs a gate of its own.
         governor: A governor in place of the one that the options make. It keeps the stream within a budget, and the
@@ -59,6 +62,7 @@ class Stream:
         options: StreamOptions | int | None = None,
         *,
         bgr: bool = False,
+        source_fps: float | None = None,
         gate: MotionGate | None = None,
         governor: Governor | None = None,
         variants: Mapping[str, Recognizer] | None = None,
@@ -69,6 +73,10 @@ class Stream:
         variants = variants or {}
         self.options = options
         self.bgr = bgr
+        if source_fps is not None and not (math.isfinite(source_fps) and source_fps > 0):
+            raise UsageError(f"the source's frames per second must be positive, not {source_fps}")
+        self._source_fps = source_fps
+        self._untimed = 0  # number of frames without timestamps since the last reset
         self.recognizer = recognizer
         self.window = options.window(recognizer.frames, recognizer.manifest.frame_rate)
         self._gate = gate or options.make_gate()
@@ -99,13 +107,17 @@ class Stream:
 
         Args:
             frame: uint8 (H, W, 3) of any size, RGB unless the stream was made with `bgr`. It is not kept.
-            timestamp: Seconds, on any clock that does not run backwards. None takes the machine's monotonic clock.
+            timestamp: Seconds, on any clock that does not run backwards: for a camera, `time.monotonic()` will do. None
+                counts the frames by the stream's `source_fps`. Without that, it takes the machine's monotonic clock if
+                windows are spaced by a stride. By time, such a frame is refused: the frames of a file come faster
+                than they were filmed, and the windows would be wrong.
 
         Returns:
             The result if this frame completed a window that was due, else None.
 
         Raises:
-            UsageError: The frame has another shape or dtype, time runs backwards, or the stream was started.
+            UsageError: The frame has another shape or dtype or lacks a timestamp, time runs backwards, or the stream
+                was started.
             BundleError: The engine failed.
         """
         return self.recognise() if self.add(frame, timestamp) else None
@@ -203,6 +215,7 @@ class Stream:
             if self._smoother is not None:
                 self._smoother.reset()
         with self._feeding:
+            self._untimed = 0
             self._ring.clear()
             if self._meter is not None:
                 self._meter.reset()
@@ -237,8 +250,9 @@ class Stream:
         self.close()
 
     def _take(self, frame: npt.NDArray[np.uint8], timestamp: float | None) -> None:
-        timestamp = time.monotonic() if timestamp is None else timestamp
         with self._feeding:
+            if timestamp is None:
+                timestamp = self._time_of_next()
             change = 0.0
             if self._meter is not None:
                 check_frame(frame)
@@ -246,6 +260,23 @@ class Stream:
             self._ring.push(frame, timestamp, self.bgr, change)
         with self._lock:
             self._arrivals.append(time.monotonic())
+
+    def _time_of_next(self) -> float:
+        """Return the seconds of a frame that came without a timestamp.
+
+        Raises:
+            UsageError: The windows are spaced by time, and nobody said how many frames there are per second.
+        """
+        if self._source_fps is not None:
+            self._untimed += 1
+            return (self._untimed - 1) / self._source_fps
+        if self.window.fps is None:
+            return time.monotonic()
+        raise UsageError(
+            f"a frame came without a timestamp, but windows take {self.window.fps:g} frames per second by timestamps: "
+            "make the stream with source_fps=30 if there are 30 frames per second, or push(frame, timestamp) with the "
+            "seconds of each frame, time.monotonic() for a camera"
+        )
 
     def _work(self, on_prediction: Callable[[Prediction], None] | None) -> None:
         try:

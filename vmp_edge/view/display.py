@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import MissingDependencyError, VmpError
+from ..installation import install_command
 
 
 class DisplayError(VmpError):
@@ -39,7 +40,7 @@ class Display:
         try:
             import pygame
         except ImportError as error:
-            raise MissingDependencyError("a window needs pygame: pip install 'vmp-edge[display]'") from error
+            raise MissingDependencyError(f"a window needs pygame; run: {install_command('display')}") from error
         self._pygame: Any = pygame
         # Without a screen, SDL would draw nowhere and report no error.
         if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"} & os.environ.keys():

@@ -117,7 +117,7 @@ class EmulatedDelegate:
         assert delegated.run is not None and delegated.emulator is not None
         delegated.check()
         self.emulator, self._run = delegated.emulator, delegated.run
-        self._tubelet = int(bundle.manifest.model["tubelet_size"])
+        self._tubelet = bundle.manifest.tubelet
 
     def run(self, video: Array) -> Array:
         """Return the logits of a batch of clips: float32 (B, 3, T, H, W) -> (B, classes)."""

@@ -13,6 +13,7 @@ from typing import Any
 from torch.export import ExportedProgram
 
 from vmp_edge.errors import BuildError, MissingDependencyError, VmpError
+from vmp_edge.installation import install_command
 
 GLUE = ("executorch_call_delegate", "getitem")
 
@@ -33,7 +34,7 @@ def require(extra: str, *names: str) -> None:
                 importlib.import_module(name)
             except ImportError as error:
                 raise MissingDependencyError(
-                    f"this target needs {error.name or name}; run: pip install 'vmp-edge[compile,{extra}]'"
+                    f"this target needs {error.name or name}; run: {install_command(f'compile,{extra}')}"
                 ) from error
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vmp_edge.bundle.writing import Staging
 from vmp_edge.calibration import quantisation
 from vmp_edge.errors import BuildError, MissingDependencyError
+from vmp_edge.installation import install_command
 from vmp_edge.ops.chunked import Form
 from vmp_edge.progress import part
 
@@ -35,7 +36,7 @@ OPSET = 23
 RATE_OPERATORS = ("Expand", "Concat")  # the operators that `chunked` applies to the rates of both directions
 NAMES = (["frames"], ["logits"])  # inputs and outputs
 NAMES_APART = ((["frames"], ["tokens"]), (["tokens"], ["logits"]))  # the same of an embedding, and of the rest
-INSTALL_HINT = "run: pip install 'vmp-edge[compile,onnxruntime]'"
+EXTRAS = "compile,onnxruntime"  # the extras that install what this lowering imports
 
 
 def lower(exported: Exported, staging: Staging, target: Target, precision: str) -> Lowered:
@@ -54,7 +55,7 @@ def lower(exported: Exported, staging: Staging, target: Target, precision: str) 
     """
     if target.delegate is not None:
         return delegates.lower(exported, staging, target, precision, PROGRAM)
-    require(("onnx", "onnxscript", "onnxruntime"), INSTALL_HINT)
+    require(("onnx", "onnxscript", "onnxruntime"), EXTRAS)
     return write(exported, staging, target, precision)
 
 
@@ -143,13 +144,14 @@ def _simplify(model: Any) -> None:
         simplify(model)
 
 
-def require(names: tuple[str, ...], hint: str) -> None:
-    """Import modules, or raise a `MissingDependencyError` that ends with `hint`."""
+def require(names: tuple[str, ...], extras: str) -> None:
+    """Import modules, or raise a `MissingDependencyError` that says how to install the extras that bring them."""
     for name in names:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise MissingDependencyError(f"lowering to ONNX needs {error.name or name}; {hint}") from error
+            command = install_command(extras)
+            raise MissingDependencyError(f"lowering to ONNX needs {error.name or name}; run: {command}") from error
 
 
 def check(target: Target, precision: str) -> None:
@@ -161,7 +163,7 @@ def check(target: Target, precision: str) -> None:
     if target.delegate is not None:
         delegates.check(target)
     else:
-        require(("onnx", "onnxscript", "onnxruntime"), INSTALL_HINT)
+        require(("onnx", "onnxscript", "onnxruntime"), EXTRAS)
 
 
 LOWERING = Lowering(lower, check)

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.bundle.writing import Staging
 from vmp_edge.errors import BuildError, MissingDependencyError
+from vmp_edge.installation import install_command
 from vmp_edge.machine import host_machine
 from vmp_edge.progress import part
 from vmp_edge.runtimes.tvm.library import (
     CUDART,
-    INSTALL_HINT,
     build_cudart,
     build_operators,
     operators_are_built,
@@ -226,7 +226,7 @@ def _import_tvm() -> ModuleType:
     try:
         import tvm
     except ImportError as error:
-        raise MissingDependencyError(f"lowering to TVM needs {error.name}; {INSTALL_HINT}") from error
+        raise MissingDependencyError(f"lowering to TVM needs {error.name}; run: {install_command('tvm')}") from error
     module: ModuleType = tvm
     return module
 

@@ -130,8 +130,9 @@ vmp_edge_status vmp_edge_recognizer_create(const vmp_edge_recognizer_config* con
     const auto settings = known(config, vmp_edge_recognizer_config VMP_EDGE_RECOGNIZER_CONFIG, "the configuration");
     need(settings.bundle, "the configuration's bundle");
     need(recognizer, "the place for the recogniser");
-    if (settings.threads < 0)
-      throw bad_argument("threads is " + std::to_string(settings.threads) + "; it must be 0 or more");
+    if (settings.threads < 0 || settings.threads > vmp::kMostThreads)
+      throw bad_argument("threads is " + std::to_string(settings.threads) + "; it must be 0 to " +
+                         std::to_string(vmp::kMostThreads));
     std::unique_ptr<vmp_edge_recognizer> created(new vmp_edge_recognizer{std::make_shared<vmp::Recognizer>(
         settings.bundle, settings.threads, settings.libraries ? settings.libraries : "")});
     note_created(created.get());

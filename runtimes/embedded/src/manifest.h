@@ -32,6 +32,7 @@ struct Manifest {
   static Manifest parse(const std::string& text);
 };
 
+inline constexpr int32_t kMostThreads = 1024;
 inline constexpr int64_t kMaxManifestBytes = 4 << 20;
 inline constexpr const char* kManifestName = "manifest.yaml";
 

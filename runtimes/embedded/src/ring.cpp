@@ -7,6 +7,7 @@
 #include <string>
 
 #include "error.h"
+#include "texts.h"
 
 namespace vmp {
 namespace {
@@ -95,8 +96,8 @@ int64_t FrameRing::dropped() const {
 std::optional<int32_t> FrameRing::reserve(double timestamp) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!(timestamp >= last_timestamp_))
-    throw bad_argument("timestamps must not run backwards (" + std::to_string(timestamp) + " after " +
-                       std::to_string(last_timestamp_) + "): reset the stream when its source starts again");
+    throw bad_argument("timestamps must not run backwards (" + decimal(timestamp) + " after " +
+                       decimal(last_timestamp_) + "): reset the stream when its source starts again");
   last_timestamp_ = timestamp;
   if (!kept_.empty() && timestamp - kept_.back().timestamp < window_.min_spacing()) return std::nullopt;
   const int32_t slot = free_.back();

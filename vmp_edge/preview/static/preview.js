@@ -38,7 +38,7 @@ class Camera {
     this.root.dataset.camera = state.index;
     this.part = (name) => find(`.${name}`, this.root);
     this.live = this.part("live");
-    this.live.setAttribute("aria-label", `Live picture of ${state.name}`);
+    this.live.setAttribute("aria-label", `Live picture of \u2068${state.name}\u2069`);
     this.part("name").textContent = this.part("name").title = state.name;
     this.part("toggle").addEventListener("click", () => this.toggle());
     this.show(state);
@@ -193,9 +193,10 @@ function greet({ bundle, cameras: states, history, now: time }) {
   find("#classes summary").textContent = `Classes (${bundle.labels.length})`;
   find("#labels").replaceChildren(
     ...bundle.labels.map((label) => {
-      const [row, dot] = [document.createElement("li"), document.createElement("i")];
+      const [row, dot, name] = ["li", "i", "bdi"].map((tag) => document.createElement(tag));
       dot.style.background = colour(label);
-      row.append(dot, label);
+      name.textContent = label;
+      row.append(dot, name);
       row.dataset.label = label;
       return row;
     }),

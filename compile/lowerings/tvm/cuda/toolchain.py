@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vmp_edge.errors import BuildError, MissingDependencyError
+from vmp_edge.installation import install_command
 from vmp_edge.runtimes.building import source_folder
 
 Version = tuple[int, int]
@@ -72,7 +73,7 @@ def find(newest: Version | None = None) -> Compiler:
     assert newest is not None
     raise BuildError(
         f"nvcc is of CUDA {version_text(nvcc.version)}, newer than the device's {version_text(newest)}: its code would "
-        "not load there; run: pip install 'vmp-edge[jetpack6]', or set CUDACXX to an older nvcc"
+        f"not load there; run: {install_command('jetpack6')}, or set CUDACXX to an older nvcc"
     )
 
 
@@ -251,5 +252,5 @@ def check_inside(path: Path, architectures: Sequence[int], pieces: int) -> None:
         if inside.count(sm) < pieces:
             raise BuildError(
                 f"{path.name} has {inside.count(sm)} of {pieces} modules of machine code for sm_{sm} inside; reinstall "
-                "vmp-edge[tvm] and build again"
+                "TVM, of the extra `tvm`, and build again"
             )

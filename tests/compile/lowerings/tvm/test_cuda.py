@@ -20,7 +20,7 @@ from vmp_edge.compile import graph, target
 from vmp_edge.errors import BuildError, MissingDependencyError, UsageError
 from vmp_edge.machine import host_machine
 
-pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'vmp-edge[tvm]'")
+pytest.importorskip("tvm", reason="needs apache-tvm, of the extra `tvm`")
 
 from vmp_edge.compile.emulation.cuda import compile_kernels
 from vmp_edge.compile.emulation.runners import EmulatedTvm
@@ -33,7 +33,7 @@ CUDA = target.load("cuda")
 ORIN = Gpu(87, 16)
 NVCC = toolchain.find_nvcc()
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="not installed: nvcc")
-needs_nvrtc = pytest.mark.skipif(toolchain.find_nvrtc() is None, reason="not installed: vmp-edge[jetpack6]")
+needs_nvrtc = pytest.mark.skipif(toolchain.find_nvrtc() is None, reason="needs NVRTC, of the extra `jetpack6`")
 pytestmark = pytest.mark.skipif(host_machine() != "x86_64", reason="the emulated GPU's host is x86-64 here")
 
 

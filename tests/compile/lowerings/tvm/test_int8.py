@@ -15,8 +15,8 @@ from vmp_edge.errors import BuildError, MissingDependencyError, UsageError
 from vmp_edge.machine import missing_cpu_features
 from vmp_edge.models import zoo
 
-pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'vmp-edge[tvm]'")
-pytest.importorskip("torchao", reason="needs torchao: pip install 'vmp-edge[compile]'")
+pytest.importorskip("tvm", reason="needs apache-tvm, of the extra `tvm`")
+pytest.importorskip("torchao", reason="needs torchao, of the extra `compile`")
 
 import torch.ao.quantization.fx._decomposed  # the operators quantized_decomposed
 import tvm

@@ -10,7 +10,7 @@ from vmp_edge.compile import target
 from vmp_edge.compile.pipeline import Request, build
 from vmp_edge.errors import BuildError, UsageError
 
-pytest.importorskip("tvm", reason="needs apache-tvm: pip install 'vmp-edge[tvm]'")
+pytest.importorskip("tvm", reason="needs apache-tvm, of the extra `tvm`")
 
 from vmp_edge.compile.lowerings.tvm import tuning
 from vmp_edge.compile.lowerings.tvm.gemm import REGISTERS, TILES, Gemm, Tile, Tiles

@@ -1,0 +1,102 @@
+"""Which frames of a video make its clips, by their numbers or, for a variable frame rate, by their times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vmp_edge.errors import SourceError, UsageError
+from vmp_edge.recognizer import sample_evenly
+
+MODES = ("uniform", "dense")
+_SLOWEST = 0.9  # share of the model's frame rate: a slower video has too few frames for a dense clip
+
+_LONGEST_STEP = 2.0  # seconds for which a frame stays at most; no clip should be of one frame alone
+
+
+class UnusableError(SourceError):
+    """No clip can be taken from a video; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames of a video make its clips. The same file always gives the same frames.
+
+    Attributes:
+        mode: ``uniform``: the video is divided into T equal parts, and a clip takes one frame of each. A single clip
+            takes the middle frames, like `Recognizer.predict`; several clips take different places in the parts.
+            ``dense``: a clip is a window at the model's frame rate, as a camera would give it, and the windows are
+            spread over the video.
+        clips: Number of clips to take of a video.
+
+    Raises:
+        UsageError: The mode is unknown, or there are no clips.
+    """
+
+    mode: str = "uniform"
+    clips: int = 1
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UsageError(f"sampling must be one of {', '.join(MODES)}, not {self.mode!r}")
+        if self.clips < 1:
+            raise UsageError(f"there must be at least one clip of a video, not {self.clips}")
+
+    def indices(self, available: int, fps: float, frames: int, frame_rate: float | None) -> list[list[int]]:
+        """Return the frame numbers of each clip.
+
+        Args:
+            available: Number of the video's frames.
+            fps: The video's frames per second.
+            frames: T, the frames of a clip.
+            frame_rate: Frames per second of a dense clip; None takes consecutive frames.
+
+        Raises:
+            UnusableError: The video is too short or too slow for a clip.
+        """
+        if self.mode == "uniform":
+            _check_length(available, frames)
+            parts = 2 * self.clips * frames
+            return [
+                [(2 * self.clips * i + 2 * j + 1) * available // parts for i in range(frames)]
+                for j in range(self.clips)
+            ]
+        spacing = fps / frame_rate if frame_rate else 1.0
+        if spacing < _SLOWEST:
+            raise UnusableError(f"too slow: {fps:g} frames per second, the model takes {frame_rate:g}")
+        offsets = np.round(np.arange(frames) * max(spacing, 1.0)).astype(int)
+        span = int(offsets[-1]) + 1
+        _check_length(available, span)
+        starts = sorted(set(sample_evenly(available - span + 1, self.clips)))
+        return [(start + offsets).tolist() for start in starts]
+
+
+def _check_length(available: int, needed: int) -> None:
+    if available < needed:
+        raise UnusableError(f"too short: {available} frames, a clip takes {needed}")
+
+
+def is_uneven(times: Sequence[float]) -> bool:
+    """Return whether frames at these seconds do not come at a steady rate."""
+    steps = np.diff(times)
+    return bool(len(steps) and np.abs(steps - np.median(steps)).max() > 0.5 * np.median(steps))
+
+
+def choose_by_time(times: Sequence[float], choose: Callable[[int, float], Sequence[Sequence[int]]]) -> list[list[int]]:
+    """Choose frames of a video as if they came at a steady rate, each staying until the next one comes.
+
+    Args:
+        times: The seconds of the video's frames, at least two.
+        choose: Function from the number of frames and the frames per second to the frame numbers of each clip.
+
+    Returns:
+        The frame numbers of each clip. A number can occur more than once.
+    """
+    steps = np.minimum(np.diff(times), _LONGEST_STEP)
+    starts = np.concatenate([[0.0], np.cumsum(steps)])
+    rate = 1 / float(np.quantile(steps, 0.1))  # the rate where frames come fastest, but for a stray one
+    count = round(float(starts[-1]) * rate) + 1
+    shown = np.searchsorted(starts, np.arange(count) / rate + 1e-6, side="right") - 1
+    return [[int(shown[i]) for i in indices] for indices in choose(count, rate)]
