@@ -65,7 +65,9 @@ VMP_EXPORT vmp_program* vmp_program_create(const char* path, int gpu, char* erro
   if (gpu) return say(error, error_size, "cannot load the program", "ExecuTorch programs run on the CPU"), nullptr;
   try {
     auto program = std::make_unique<vmp_program>(path);
-    const Error code = program->module.load_forward();
+    // Check that the program's tables lie inside the file before anything reads them.
+    Error code = program->module.load(executorch::runtime::Program::Verification::InternalConsistency);
+    if (code == Error::Ok) code = program->module.load_forward();
     if (code == Error::Ok) return program.release();
     say(error, error_size, "cannot load the program", code);
   } catch (const std::exception& e) {

@@ -113,7 +113,7 @@ def test_damaged_program(as_bundle, model):
 
 def test_threads_are_one_number_a_process(as_bundle, model):
     bundle = as_bundle(b"", model.options)
-    used = _Library.get(bundle.path / LIBRARY, None).threads
+    used = _Library.get(bundle, None).threads
     with pytest.raises(UsageError, match=f"runs on {used} threads in this process and cannot change to {used + 1}"):
         ExecuTorchEngine(bundle, threads=used + 1)
 
