@@ -8,6 +8,7 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <stdexcept>
 #include <vector>
 
 // The wheel exports these symbols but has no header that declares them.
@@ -38,7 +39,12 @@ void log_errors(et_timestamp_t, et_pal_log_level_t level, const char*, const cha
   if (level == kError || level == kFatal) std::fprintf(stderr, "executorch: %.*s\n", static_cast<int>(length), message);
 }
 
-const bool quiet = executorch::runtime::register_pal(executorch::runtime::PalImpl::create(log_errors, __FILE__));
+// Throw instead of ending the process. ExecuTorch gives up where a program contradicts itself, such as a number in place
+// of a tensor. The functions below turn the exception into an error.
+void give_up() { throw std::runtime_error("the program is damaged: build the bundle again"); }
+
+const bool ours = executorch::runtime::register_pal(
+    executorch::runtime::PalImpl::create(nullptr, give_up, nullptr, nullptr, log_errors, nullptr, nullptr, __FILE__));
 
 void say(char* error, int64_t size, const char* what, const char* detail) {
   if (error && size > 0) std::snprintf(error, static_cast<size_t>(size), "%s: %s", what, detail);
