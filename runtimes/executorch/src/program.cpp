@@ -33,10 +33,16 @@ struct vmp_program {
 
 namespace {
 
+// Whether loading a program has logged an error in this thread. ExecuTorch goes on after some faults of a program, such as
+// an operator with a number that there is not, and crashes when it runs the program.
+thread_local bool faulty = false;
+
 // Log errors alone. By default ExecuTorch also writes about its progress to standard error.
-void log_errors(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, size_t, const char* message,
+void log_errors(et_timestamp_t, et_pal_log_level_t level, const char* file, const char*, size_t, const char* message,
                 size_t length) {
-  if (level == kError || level == kFatal) std::fprintf(stderr, "executorch: %.*s\n", static_cast<int>(length), message);
+  if (level != kError && level != kFatal) return;
+  faulty = faulty || std::strstr(file, "method.cpp");
+  std::fprintf(stderr, "executorch: %.*s\n", static_cast<int>(length), message);
 }
 
 // Throw instead of ending the process. ExecuTorch gives up where a program contradicts itself, such as a number in place
@@ -73,7 +79,9 @@ VMP_EXPORT vmp_program* vmp_program_create(const char* path, int gpu, char* erro
     auto program = std::make_unique<vmp_program>(path);
     // Check that the program's tables lie inside the file before anything reads them.
     Error code = program->module.load(executorch::runtime::Program::Verification::InternalConsistency);
+    faulty = false;
     if (code == Error::Ok) code = program->module.load_forward();
+    if (code == Error::Ok && faulty) code = Error::InvalidProgram;
     if (code == Error::Ok) return program.release();
     say(error, error_size, "cannot load the program", code);
   } catch (const std::exception& e) {

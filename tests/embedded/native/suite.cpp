@@ -278,7 +278,7 @@ int main(int count, char** arguments) {
     if (count > 6) return soak(recognizer, std::atol(arguments[6])), 0;
     one_after_another(recognizer);
     all_at_once(recognizer);
-    for (const bool with_callback : {false, true}) reset_while_recognising(recognizer, with_callback, 2000);
+    for (const bool with_callback : {false, true}) reset_while_recognising(recognizer, with_callback, 500);
     callback_uses_its_stream(recognizer);
     destroyed_in_use(recognizer);
     Recognizer slow(arguments[5], 0, arguments[1]);
