@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from embedded import NATIVE, Library, cmake, have_gstreamer, write_fake
+from evil import make_evil
 
 from vmp_edge.runtimes.tvm.library import package_folder
 
@@ -45,6 +46,12 @@ def engine_folder(built):
 def fake(tmp_path, engine_folder):
     """The path of a bundle of that engine."""
     return write_fake(tmp_path / "fake", engine_folder)
+
+
+@pytest.fixture
+def evil(tmp_path):
+    """A library whose code leaves a mark."""
+    return make_evil(tmp_path)
 
 
 @pytest.fixture
