@@ -81,8 +81,8 @@ def load_runtime(cudart: str) -> None:
     """Load TVM's CUDA runtime, and first the CUDA runtime library that it depends on. Once for a process is enough.
 
     Args:
-        cudart: Path of a ``libcudart.so.13``, a bundle's or one that was just built. If the process has loaded another library of that name, such as
-            PyTorch's or another bundle's, TVM uses the other one.
+        cudart: Path of a ``libcudart.so.13``, a bundle's or one that was just built. If the process has loaded another
+            library of that name, such as PyTorch's or another bundle's, TVM uses the other one.
 
     Raises:
         MissingDependencyError: A library or the driver cannot be loaded.

@@ -100,9 +100,7 @@ class _Program:
             self._transfer = _Transfer(ffi, self._tensor) if on_gpu else None
         except Exception as error:  # the C++ side names the class: there is no common one
             reason = one_line(error).replace(f"{file.path}: ", "")
-            raise BundleError(
-                f"{bundle.path / name}: cannot be loaded ({reason}); build the bundle again"
-            ) from error
+            raise BundleError(f"{bundle.path / name}: cannot be loaded ({reason}); build the bundle again") from error
         finally:
             file.close()
 
@@ -155,12 +153,19 @@ class TvmEngine(ProgramEngine):
 
 
 def _use_gpu(bundle: Bundle) -> None:
-    """Check that the GPU and its driver fit the bundle, and load TVM's CUDA runtime.
+    """Check that the GPU and its driver fit the bundle, and load the bundle's CUDA runtime and TVM's.
 
     Raises:
-        BundleError: The bundle has no machine code for this GPU, or is of a newer CUDA than the driver.
+        BundleError: The bundle does not list its CUDA runtime, has no machine code for this GPU, or is of a newer CUDA
+            than the driver.
         MissingDependencyError: The machine has no GPU, no driver, or no CUDA runtime of TVM.
     """
+    with bundle.take(CUDART, copy=True) as cudart:
+        _check_gpu(bundle)
+        cuda.load_runtime(cudart.path)
+
+
+def _check_gpu(bundle: Bundle) -> None:
     gpu = cuda.find_gpu()
     architectures = tuple(bundle.manifest.gpu["architectures"])
     codes = ", ".join(f"sm_{sm}" for sm in architectures)
@@ -176,8 +181,6 @@ def _use_gpu(bundle: Bundle) -> None:
             f"{bundle.path} is of CUDA {compiled}, and this driver's is {version}: update the driver, or build with "
             "--jetpack 6 or an older nvcc"
         )
-    with bundle.take(CUDART, copy=True) as file:
-        cuda.load_runtime(file.path)
 
 
 class _Transfer:
