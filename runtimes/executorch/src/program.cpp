@@ -4,11 +4,13 @@
 #include <executorch/extension/tensor/tensor.h>
 #include <executorch/runtime/platform/platform.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <exception>
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 // The wheel exports these symbols but has no header that declares them.
@@ -42,7 +44,9 @@ void log_errors(et_timestamp_t, et_pal_log_level_t level, const char* file, cons
                 size_t length) {
   if (level != kError && level != kFatal) return;
   faulty = faulty || std::strstr(file, "method.cpp");
-  std::fprintf(stderr, "executorch: %.*s\n", static_cast<int>(length), message);
+  std::string text(message, length);  // it may quote the program: nothing of it may control the terminal
+  std::replace_if(text.begin(), text.end(), [](unsigned char c) { return c < 32 || c > 126; }, '?');
+  std::fprintf(stderr, "executorch: %s\n", text.c_str());
 }
 
 // Throw instead of ending the process. ExecuTorch gives up where a program contradicts itself, such as a number in place

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from bundles import unsealed
+from small_models import VARIANTS, make_model
 
 from vmp_edge import ops
 from vmp_edge.errors import BundleError, UsageError
@@ -146,9 +147,10 @@ for number in range(int(sys.argv[3])):
 """
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_damaged_program_with_a_fitting_hash_does_not_crash(as_bundle, lowered, model, tmp_path, seed):
-    """Changes of the tables at its beginning; what is left after the checks of ExecuTorch runs, and gives numbers."""
+@pytest.mark.parametrize("seed", range(2))
+def test_a_damaged_program_with_a_fitting_hash_does_not_crash(as_bundle, lowered, tmp_path, seed):
+    """Changes of the tables at its beginning. What the checks let pass runs, and gives some numbers."""
+    model = make_model(**VARIANTS["pro"])
     bundle = as_bundle(lowered(model).buffer, model.options)
     (tmp_path / "manifest.yaml").write_text(bundle.manifest.to_yaml())
     command = [sys.executable, "-c", DAMAGED, str(tmp_path), str(seed), "60"]
