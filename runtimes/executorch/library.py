@@ -9,11 +9,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from vmp_edge.bundle.reading import EXECUTORCH_LIBRARY
 from vmp_edge.errors import MissingDependencyError
 
 from ..building import INSTALL_HINT, cache_folder, cmake_build, fingerprint, source_folder
 
-LIBRARY = "libvmp_executorch.so"
+LIBRARY = EXECUTORCH_LIBRARY
 RUNNER = "vmp_executorch_runner"
 
 

@@ -164,6 +164,8 @@ def test_a_library_that_no_hash_covers_is_not_loaded(tmp_path, engine, name):
         manifest = yaml.safe_load((path / "manifest.yaml").read_text())
         del manifest["files"][name]
         (path / "manifest.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
+        with pytest.raises(BundleError, match="is not among the bundle's files"):
+            Bundle.open(path)
     done = evil.check([sys.executable, "-m", "vmp_edge", "verify", path])
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert name == program or f"{name} is not among the bundle's files" in done.stderr

@@ -18,6 +18,9 @@ from .manifest import (
 )
 from .opened import OpenedFile, open_checked
 
+# The libraries that bundles bring with them. Engines load them from the bundle alone.
+EXECUTORCH_LIBRARY, CUDA_RUNTIME = "libvmp_executorch.so", "libcudart.so.13"
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -60,10 +63,7 @@ class Bundle:
         """
         entry = self.manifest.files.get(name)
         if entry is None:
-            raise BundleError(
-                f"{self.path}: {name} is not among the bundle's files, so that nothing says what it should be: build "
-                "the bundle again"
-            )
+            raise _unlisted(self.path, name)
         return open_checked(self.path / name, entry, copy)
 
     @classmethod
@@ -75,7 +75,8 @@ class Bundle:
             any_machine: Whether to accept a bundle for another processor, which can be read but not run here.
 
         Raises:
-            BundleError: The folder is not a bundle, is damaged, has another format version or is for another machine.
+            BundleError: The folder is not a bundle, is damaged, has another format version or is for another machine,
+                or holds a library that engines would look for there, and that the manifest does not list.
         """
         folder = Path(path)
         manifest = read_manifest(folder)
@@ -84,6 +85,9 @@ class Bundle:
             raise BundleError(
                 f"{folder} is for {machine}, this machine is {host_machine()}: build a bundle for this machine's target"
             )
+        for name in (EXECUTORCH_LIBRARY, CUDA_RUNTIME):
+            if name not in manifest.files and (folder / name).exists():
+                raise _unlisted(folder, name)
         for name, entry in manifest.files.items():
             open_checked(folder / name, entry).close()
         return cls(folder, manifest)
@@ -111,6 +115,13 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.from_yaml(content)
     except BundleError as error:
         raise BundleError(f"{path} {error}") from error
+
+
+def _unlisted(folder: Path, name: str) -> BundleError:
+    return BundleError(
+        f"{folder}: {name} is not among the bundle's files, so that nothing says what it should be: build the bundle "
+        "again"
+    )
 
 
 def describe_file(path: Path) -> FileEntry:
