@@ -66,7 +66,7 @@ File File::open(int folder, const std::string& name, const std::string& shown) {
 }
 
 File File::in_memory(const std::string& name) {
-#if defined(MFD_ALLOW_SEALING)
+#if defined(MFD_ALLOW_SEALING) && (!defined(__ANDROID_API__) || __ANDROID_API__ >= 30)
   const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
   int descriptor = memfd_create(name.c_str(), flags | kExecutable);
   if (descriptor < 0) descriptor = memfd_create(name.c_str(), flags);
