@@ -1,6 +1,6 @@
 """What labels and names may be: what is printed, sent and compared as it stands must hold nothing invisible.
 
-`runtimes/embedded/src/texts.cpp` has the same rules, so that Python and C accept the same bundles.
+`runtimes/embedded/src/names.cpp` has the same rules, so that Python and C accept the same bundles.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from . import engines
 from .bundle.manifest import Manifest
 from .bundle.reading import Bundle
 from .errors import BundleError, UsageError
+from .fair_lock import FairLock
 from .gallery import Gallery, Matcher, check_fits
 from .preprocessing import check_clip_shape, describe_array, empty_video
 
@@ -67,7 +67,7 @@ class Outputs(NamedTuple):
 
 
 class Recognizer:
-    """Recognises clips with a bundle. Several threads may call it; their calls run one after another.
+    """Recognises clips with a bundle. Several threads may call it; their calls run in the order in which they came.
 
     Args:
         bundle: The bundle.
@@ -90,7 +90,7 @@ class Recognizer:
         self.bundle = bundle
         self._matcher = Matcher(gallery, bundle, threshold) if gallery is not None else None
         self._engine: engines.Engine | None = engine
-        self._lock = threading.Lock()
+        self._lock = FairLock()
         self._video = empty_video(self.frames, self.image_size)
 
     @property
@@ -181,6 +181,13 @@ class Recognizer:
             raise UsageError(f"a video for this bundle is float32 {shape}, not {describe_array(video)}")
         with self._lock:
             return self._run(video)
+
+    def turn(self) -> FairLock:
+        """Return what a thread holds (by `with`) while it makes several calls that no other thread may come between.
+
+        Turns come in the order in which threads ask for them.
+        """
+        return self._lock
 
     @property
     def frame_tokens(self) -> tuple[int, int, int] | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from vmp_edge.bundle.opened import OpenedFile
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError, UsageError, VmpError
 from vmp_edge.machine import default_threads
@@ -33,14 +33,15 @@ class _Library:
 
     loaded: _Library | None = None
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, file: OpenedFile, path: Path, threads: int) -> None:
         folder = executorch_folder() / "lib"
         try:
             for name in SHARED_LIBRARIES:
                 ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL)
-            self.c: Any = ctypes.CDLL(str(path))
+            self.c: Any = ctypes.CDLL(file.path)
         except OSError as error:
-            raise BundleError(f"{path}: cannot be loaded on this machine ({error}); build the bundle again") from error
+            reason = str(error).removeprefix(f"{file.path}: ")
+            raise BundleError(f"{path}: cannot be loaded on this machine ({reason}); build the bundle again") from error
         if self.c.vmp_program_abi() != ABI:
             raise BundleError(f"{path}: belongs to another version of vmp-edge; build the bundle again")
         self.c.vmp_program_create.restype = ctypes.c_void_p
@@ -61,17 +62,18 @@ class _Library:
         self.threads = threads
 
     @classmethod
-    def get(cls, path: Path, threads: int | None) -> _Library:
-        """Return the library of this process, and load it at the first call.
+    def get(cls, bundle: Bundle, threads: int | None) -> _Library:
+        """Return the library of this process. At the first call, load the bundle's.
 
         Raises:
-            BundleError: The library cannot be loaded.
+            BundleError: The bundle does not list the library, or it cannot be loaded.
             MissingDependencyError: executorch is not installed.
             UsageError: This process runs ExecuTorch on another number of threads already.
         """
-        if cls.loaded is None:
-            cls.loaded = cls(path, threads or default_threads())
-        elif threads is not None and threads != cls.loaded.threads:
+        with bundle.take(LIBRARY, copy=True) as file:
+            if cls.loaded is None:
+                cls.loaded = cls(file, bundle.path / LIBRARY, threads or default_threads())
+        if threads is not None and threads != cls.loaded.threads:
             raise UsageError(
                 f"ExecuTorch runs on {cls.loaded.threads} threads in this process and cannot change to {threads}; "
                 "use one number for all bundles of a process"
@@ -84,16 +86,18 @@ class _Program:
 
     Args:
         library: The library that has the program's operators.
-        path: The ``.pte`` file.
+        bundle: The bundle that has the program.
+        name: Name of the ``.pte`` file in the bundle.
         outputs: Number of elements of the result.
     """
 
-    def __init__(self, library: _Library, path: Path, outputs: int) -> None:
+    def __init__(self, library: _Library, bundle: Bundle, name: str, outputs: int) -> None:
         self._library, self._outputs = library, outputs
         self._error = ctypes.create_string_buffer(ERROR_SIZE)
-        self._handle = library.c.vmp_program_create(os.fsencode(path), 0, self._error, ERROR_SIZE)
+        with bundle.take(name) as file:  # the program maps the file into memory, which outlives the descriptor
+            self._handle = library.c.vmp_program_create(file.path.encode(), 0, self._error, ERROR_SIZE)
         if not self._handle:
-            raise BundleError(f"{path}: {self._reason()}")
+            raise BundleError(f"{bundle.path / name}: {self._reason()}")
 
     def run(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         output = np.empty((1, self._outputs), np.float32)
@@ -135,9 +139,10 @@ class ExecuTorchEngine(ProgramEngine):
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        library, manifest = _Library.get(bundle.path / LIBRARY, threads), bundle.manifest
+        library, manifest = _Library.get(bundle, threads), bundle.manifest
         embedding: _Program | None = None
-        if bundle.embedding is not None:
+        if manifest.embedding is not None:
             tokens, channels = manifest.frame_tokens
-            embedding = _Program(library, bundle.embedding, tokens * channels * manifest.tubelet)
-        super().__init__(bundle, _Program(library, bundle.path / manifest.program, manifest.outputs), embedding)
+            shares = tokens * channels * manifest.tubelet
+            embedding = _Program(library, bundle, manifest.embedding, shares)
+        super().__init__(bundle, _Program(library, bundle, manifest.program, manifest.outputs), embedding)

@@ -9,12 +9,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from vmp_edge.bundle.reading import EXECUTORCH_LIBRARY
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.installation import install_command
 
 from ..building import cache_folder, cmake_build, fingerprint, source_folder
 
-LIBRARY = "libvmp_executorch.so"
+LIBRARY = EXECUTORCH_LIBRARY
 RUNNER = "vmp_executorch_runner"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,18 +40,24 @@ class OnnxRuntimeEngine(ProgramEngine):
             options.add_session_config_entry(*NO_SPINNING)
         options.log_severity_level = ONLY_ERRORS
         options.add_session_config_entry(*FLOAT_ACTIVATIONS)
-        program = _Program(bundle.path / bundle.manifest.program, options)
-        super().__init__(bundle, program, None if bundle.embedding is None else _Program(bundle.embedding, options))
+        embedding = bundle.manifest.embedding
+        program = _Program(bundle, bundle.manifest.program, options)
+        super().__init__(bundle, program, None if embedding is None else _Program(bundle, embedding, options))
 
 
 class _Program:
     """An ONNX model with one input and one output."""
 
-    def __init__(self, path: Path, options: Any) -> None:
-        try:
-            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's exceptions have no common base class
-            raise BundleError(f"{path}: ONNX Runtime cannot load it ({one_line(error)})") from error
+    def __init__(self, bundle: Bundle, name: str, options: Any) -> None:
+        with bundle.take(name) as file:
+            try:
+                # By the path of the descriptor, a model cannot name weights in other files of the folder.
+                self._session: Any = onnxruntime.InferenceSession(
+                    file.path, options, providers=["CPUExecutionProvider"]
+                )
+            except Exception as error:  # ONNX Runtime's exceptions have no common base class
+                reason = one_line(error).replace(file.path, name)
+                raise BundleError(f"{bundle.path / name}: ONNX Runtime cannot load it ({reason})") from error
 
     def run(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,19 +34,23 @@ class OpenVinoEngine(ProgramEngine):
             threads = default_threads()
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
-        program = _Program(bundle.path / bundle.manifest.program, options)
-        super().__init__(bundle, program, None if bundle.embedding is None else _Program(bundle.embedding, options))
+        embedding = bundle.manifest.embedding
+        program = _Program(bundle, bundle.manifest.program, options)
+        super().__init__(bundle, program, None if embedding is None else _Program(bundle, embedding, options))
 
 
 class _Program:
     """A compiled model with one input and one output."""
 
-    def __init__(self, path: Path, options: dict[str, Any]) -> None:
-        try:
-            core = openvino.Core()
-            self._model: Any = core.compile_model(core.read_model(path), "CPU", options)
-        except Exception as error:  # RuntimeError, or an error of its ONNX reader
-            raise BundleError(f"{path}: OpenVINO cannot load it ({one_line(error)})") from error
+    def __init__(self, bundle: Bundle, name: str, options: dict[str, Any]) -> None:
+        with bundle.take(name) as file:
+            try:
+                core = openvino.Core()
+                # By the path of the descriptor, a model cannot name weights in other files of the folder.
+                self._model: Any = core.compile_model(core.read_model(file.path), "CPU", options)
+            except Exception as error:  # RuntimeError, or an error of its ONNX reader
+                reason = one_line(error).replace(file.path, name)
+                raise BundleError(f"{bundle.path / name}: OpenVINO cannot load it ({reason})") from error
 
     def run(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         try:

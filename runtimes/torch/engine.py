@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -51,7 +53,9 @@ class TorchEngine:
 
 
 def _load(bundle: Bundle) -> VideoMamba:
-    try:
-        return load_checkpoint(bundle.program)
-    except VmpError as error:
-        raise BundleError(f"{bundle.program} is not a program of the engine 'torch' ({error})") from error
+    with bundle.take(bundle.manifest.program) as file:
+        try:
+            return load_checkpoint(file.path)
+        except VmpError as error:
+            reason = str(error).removeprefix(f"{file.path}: ").removeprefix(f"{Path(file.path)}: ")
+            raise BundleError(f"{bundle.program} is not a program of the engine 'torch' ({reason})") from error

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from dataclasses import dataclass
-from pathlib import Path
 
 from vmp_edge.errors import MissingDependencyError
 
 from .library import cuda_library
 
 DRIVER = "libcuda.so.1"
+_loaded = False  # whether `load_runtime` has succeeded in this process
 DEVICE = 2  # DLPack's device type of CUDA
 _MAJOR, _MINOR, _PROCESSORS = 75, 76, 16  # CUdevice_attribute
 
@@ -78,20 +77,23 @@ def find_gpu() -> Gpu:
     )
 
 
-@functools.cache
-def load_runtime(cudart: Path) -> None:
-    """Load TVM's CUDA runtime, and first the CUDA runtime library that it depends on.
+def load_runtime(cudart: str) -> None:
+    """Load TVM's CUDA runtime, and first the CUDA runtime library that it depends on. Once for a process is enough.
 
     Args:
-        cudart: A bundle's ``libcudart.so.13``. If the process has loaded another library of that name, such as
-            PyTorch's, TVM uses the other one.
+        cudart: Path of a ``libcudart.so.13``, a bundle's or one that was just built. If the process has loaded another
+            library of that name, such as PyTorch's or another bundle's, TVM uses the other one.
 
     Raises:
         MissingDependencyError: A library or the driver cannot be loaded.
     """
+    global _loaded
+    if _loaded:
+        return
     load_driver()
     try:
-        for library in (cudart, cuda_library()):
-            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+        for library in (cudart, str(cuda_library())):
+            ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise MissingDependencyError(f"TVM's CUDA runtime cannot be loaded ({error}); reinstall apache-tvm") from error
+    _loaded = True

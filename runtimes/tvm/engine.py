@@ -9,7 +9,6 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -89,17 +88,20 @@ class _Program:
     """The program in a bundle's library, with memory for its input.
 
     Args:
-        path: The library.
+        bundle: The bundle that has the program.
+        name: Name of the library in the bundle.
         shape: Shape of the input.
         threads: Number of CPU threads.
         on_gpu: Whether the program runs on the GPU.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...], threads: int, on_gpu: bool) -> None:
+    def __init__(self, bundle: Bundle, name: str, shape: tuple[int, ...], threads: int, on_gpu: bool) -> None:
         ffi = _runtime()
         self._input, self._threads = aligned(*shape), threads
+        file = bundle.take(name, copy=True)
         try:
-            library = ffi.load_module(str(path), keep_module_alive=False)
+            # What `ffi.load_module` calls for a path that ends in .so, which the file's path does not.
+            library = ffi.get_global_func("ffi.Module.load_from_file.so")(file.path, "so")
             self._machine: Any = library["vm_load_executable"]()
             gpu = (cuda.DEVICE, 0, POOLED_ALLOCATOR) if on_gpu else ()
             self._machine["vm_initialization"](*gpu, CPU, 0, POOLED_ALLOCATOR)  # sizes are always computed on the CPU
@@ -107,7 +109,10 @@ class _Program:
             self._tensor: Any = ffi.from_dlpack(self._input)
             self._transfer = _Transfer(ffi, self._tensor) if on_gpu else None
         except Exception as error:  # the C++ side names the class: there is no common one
-            raise BundleError(f"{path}: cannot be loaded ({one_line(error)}); build the bundle again") from error
+            reason = one_line(error).replace(f"{file.path}: ", "")
+            raise BundleError(f"{bundle.path / name}: cannot be loaded ({reason}); build the bundle again") from error
+        finally:
+            file.close()
 
     def run(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         _use_threads(self._threads)
@@ -143,21 +148,29 @@ class TvmEngine(ProgramEngine):
         tubelet, side = bundle.manifest.tubelet, bundle.manifest.image_size
         steps = bundle.manifest.frames // tubelet
         common = threads or _default_threads(), bool(bundle.manifest.gpu)
-        if bundle.embedding is None:
-            super().__init__(bundle, _Program(bundle.program, (steps, 3 * tubelet, side, side), *common), None)
+        name = bundle.manifest.program
+        if bundle.manifest.embedding is None:
+            super().__init__(bundle, _Program(bundle, name, (steps, 3 * tubelet, side, side), *common), None)
             return
-        embedding = _Program(bundle.embedding, (1, 3, side, side), *common)
-        program = _Program(bundle.program, (steps, *bundle.manifest.frame_tokens), *common)
+        embedding = _Program(bundle, bundle.manifest.embedding, (1, 3, side, side), *common)
+        program = _Program(bundle, name, (steps, *bundle.manifest.frame_tokens), *common)
         super().__init__(bundle, program, embedding)
 
 
 def _use_gpu(bundle: Bundle) -> None:
-    """Check that the GPU and its driver fit the bundle, and load TVM's CUDA runtime.
+    """Check that the GPU and its driver fit the bundle, and load the bundle's CUDA runtime and TVM's.
 
     Raises:
-        BundleError: The bundle has no machine code for this GPU, or is of a newer CUDA than the driver.
+        BundleError: The bundle does not list its CUDA runtime, has no machine code for this GPU, or is of a newer CUDA
+            than the driver.
         MissingDependencyError: The machine has no GPU, no driver, or no CUDA runtime of TVM.
     """
+    with bundle.take(CUDART, copy=True) as cudart:
+        _check_gpu(bundle)
+        cuda.load_runtime(cudart.path)
+
+
+def _check_gpu(bundle: Bundle) -> None:
     gpu = cuda.find_gpu()
     architectures = tuple(bundle.manifest.gpu["architectures"])
     codes = ", ".join(f"sm_{sm}" for sm in architectures)
@@ -173,7 +186,6 @@ def _use_gpu(bundle: Bundle) -> None:
             f"{bundle.path} is of CUDA {compiled}, and this driver's is {version}: update the driver, or build with "
             "--jetpack 6 or an older nvcc"
         )
-    cuda.load_runtime(bundle.path / CUDART)
 
 
 class _Transfer:

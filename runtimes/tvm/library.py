@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from vmp_edge.bundle.reading import CUDA_RUNTIME
 from vmp_edge.errors import MissingDependencyError
 from vmp_edge.installation import install_command
 
@@ -16,7 +17,7 @@ from ..building import cache_folder, cmake_build, fingerprint, source_folder
 
 ARCHIVES = ("libvmp_tvm.a", "native/libvmp_ops_static.a")
 RUNNER = "vmp_tvm_runner"
-CUDART = "libcudart.so.13"
+CUDART = CUDA_RUNTIME
 CUDA_DRIVER = "libcuda.so.1"
 
 

@@ -2,11 +2,16 @@
 
 import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
-from bundles import make_manifest, write_bundle
+import yaml
+from bundles import FRAMES, SIZE, make_manifest, write_bundle
+from evil import make_evil
 
 from vmp_edge.bundle.reading import Bundle
+from vmp_edge.bundle.writing import staged_bundle
 from vmp_edge.errors import BundleError
 from vmp_edge.recognizer import load
 
@@ -73,6 +78,97 @@ def test_links_to_intact_files_are_accepted(bundle, error_of, tmp_path):
     assert Bundle.open(bundle)
     flip_a_bit(tmp_path / "blob")
     assert "damaged" in error_of(bundle)
+
+
+def test_a_taken_file_is_the_one_that_was_checked(bundle, tmp_path):
+    """Another file may take its place in the folder meanwhile."""
+    content = (bundle / "model.json").read_bytes()
+    with Bundle.open(bundle).take("model.json") as file:
+        (tmp_path / "other").write_bytes(b"{}")
+        (tmp_path / "other").replace(bundle / "model.json")
+        assert file.read() == content
+    with pytest.raises(FileNotFoundError):
+        file.read()
+
+
+def test_a_copy_cannot_be_changed(bundle):
+    """The file itself may even be written to."""
+    content = (bundle / "model.json").read_bytes()
+    with Bundle.open(bundle).take("model.json", copy=True) as file:
+        with (bundle / "model.json").open("r+b") as original:
+            original.write(b"#" * len(content))
+        assert file.read() == content
+        descriptor = os.open(file.path, os.O_RDWR)
+        with pytest.raises(PermissionError):
+            os.write(descriptor, b"#")
+        os.close(descriptor)
+        assert file.read() == content
+    assert not file.path.startswith(str(bundle))
+
+
+def test_no_two_taken_files_have_the_same_path(bundle):
+    """The system's loader knows libraries by their path, and descriptors have the same numbers again and again."""
+    opened, paths = Bundle.open(bundle), set()
+    for _ in range(20):
+        with opened.take("model.json", copy=True) as file:
+            paths.add(file.path)
+    assert len(paths) == 20
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_file_is_checked_again_when_it_is_taken(bundle, copy):
+    opened = Bundle.open(bundle)
+    flip_a_bit(bundle / "model.json")
+    with pytest.raises(BundleError, match="damaged"):
+        opened.take("model.json", copy)
+    replace_by_fifo(bundle / "model.json")
+    with pytest.raises(BundleError, match="not a plain file"):
+        opened.take("model.json", copy)
+
+
+def test_a_file_that_is_not_listed_is_not_taken(bundle):
+    (bundle / "libextra.so").write_bytes(b"code")
+    with pytest.raises(BundleError, match=r"libextra\.so is not among the bundle's files"):
+        Bundle.open(bundle).take("libextra.so", copy=True)
+
+
+def test_no_descriptor_stays_open(bundle, error_of):
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+    opened = Bundle.open(bundle)
+    for copy in (False, True):
+        opened.take("model.json", copy).close()
+    flip_a_bit(bundle / "model.json")
+    error_of(bundle)
+    assert len(list(descriptors.iterdir())) == before
+
+
+@pytest.mark.parametrize(
+    ("engine", "name"), [("executorch", "libvmp_executorch.so"), ("tvm", "model.so"), ("tvm", "libcudart.so.13")]
+)
+def test_a_library_that_no_hash_covers_is_not_loaded(tmp_path, engine, name):
+    """A process of its own loads the bundle: the code must not even begin to run."""
+    evil = make_evil(tmp_path)
+    gpu = {"architectures": [87], "cuda": "13.0", "device": "Orin"} if "cudart" in name else {}
+    program = "model.so" if engine == "tvm" else "model.pte"
+    path = tmp_path / "bundle"
+    with staged_bundle(path) as staging:
+        staging.add(program, b"a program")
+        if name != program:
+            staging.add(name, evil.library)
+        model = {"num_classes": 3, "num_frames": FRAMES, "image_size": SIZE, "tubelet_size": 1}
+        staging.seal(make_manifest(engine=engine, program=program, gpu=gpu, model=model))
+    if name == program:  # it has to be listed, so it is exchanged instead
+        shutil.copy(evil.library, path / name)
+    else:
+        manifest = yaml.safe_load((path / "manifest.yaml").read_text())
+        del manifest["files"][name]
+        (path / "manifest.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
+        with pytest.raises(BundleError, match="is not among the bundle's files"):
+            Bundle.open(path)
+    done = evil.check([sys.executable, "-m", "vmp_edge", "verify", path])
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert name == program or f"{name} is not among the bundle's files" in done.stderr
 
 
 def test_a_copied_bundle_is_the_same(bundle, tmp_path):

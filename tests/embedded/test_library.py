@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -21,8 +22,12 @@ from embedded import (
     MACHINE,
     OK,
     STATE,
+    STREAM_DEFAULTS,
     EdgeError,
+    Info,
     RecognizerConfig,
+    ResultStruct,
+    Statistics,
     StreamConfig,
     frame_of,
     write_fake,
@@ -291,9 +296,13 @@ def test_null_everywhere(edge, loaded, stream):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"struct_size": 0}, "VMP_EDGE_FRAME"),
+        ({"struct_size": 0}, "struct_size of 0"),
+        ({"struct_size": 20}, "struct_size of 20"),
         ({"struct_size": 4096}, "newer version"),
-        ({"format": 7}, "format"),
+        ({"format": 7}, "format is 7"),
+        ({"format": 5}, "format is 5"),
+        ({"format": -1}, "format is -1"),
+        ({"format": -(1 << 31)}, "format"),
         ({"width": 0}, "pixels"),
         ({"height": -5}, "pixels"),
         ({"width": 1 << 20}, "pixels"),
@@ -301,7 +310,11 @@ def test_null_everywhere(edge, loaded, stream):
         ({"format": 3, "height": 23}, "even"),
         ({"format": 3}, "data[1] is NULL"),
         ({"stride": (ctypes.c_int32 * 2)(10, 0)}, "stride"),
-        ({"timestamp": float("nan")}, "backwards"),
+        ({"timestamp": float("nan")}, "finite"),
+        ({"timestamp": float("inf")}, "finite"),
+        ({"timestamp": float("-inf")}, "finite"),
+        ({"timestamp": 1.7e12}, "seconds"),  # milliseconds since 1970
+        ({"timestamp": 1e308}, "seconds"),
         ({"timestamp": 0.5}, "backwards"),
     ],
 )
@@ -338,17 +351,101 @@ def test_wrong_streams(edge, stream, options, word):
         stream(**options)
 
 
-def test_structs_of_an_older_version_get_defaults(edge, loaded):
-    config = StreamConfig(StreamConfig.stride.offset, hop=1, top=-7)  # knows nothing beyond `hop`
-    handle = ctypes.c_void_p()
-    edge.check(edge.c.vmp_edge_stream_create(loaded, ctypes.byref(config), ctypes.byref(handle)))
+def calls_with_structs(edge, loaded, stream, result):
+    """Pairs of a struct and a function that passes it to the library and returns the status."""
+    place, c, by = ctypes.c_void_p(), edge.c, ctypes.byref
+    config = RecognizerConfig(ctypes.sizeof(RecognizerConfig), b"nowhere")
+    how, info, statistics = StreamConfig(0, **STREAM_DEFAULTS), Info(), Statistics()
+    frame = frame_of(grey(0), 5.0)
+    return [
+        (config, lambda: c.vmp_edge_recognizer_create(by(config), by(place))),
+        (how, lambda: c.vmp_edge_stream_create(loaded, by(how), by(place))),
+        (info, lambda: c.vmp_edge_recognizer_get_info(loaded, by(info))),
+        (statistics, lambda: c.vmp_edge_stream_get_statistics(stream, by(statistics))),
+        (frame, lambda: c.vmp_edge_stream_push(stream, by(frame))),
+        (frame, lambda: c.vmp_edge_recognizer_predict(loaded, by(frame), 1, 1, by(place))),
+        (result, lambda: c.vmp_edge_result_to_json(by(result), by(place))),
+    ]
+
+
+def test_a_struct_has_a_size_that_a_version_of_the_header_gives_it(edge, loaded, stream):
+    """Any other size would cut a member in two: half of a pointer is a wrong address."""
+    ours = stream(hop=1)
+    for struct, call in calls_with_structs(edge, loaded, ours, ResultStruct()):
+        for size in {*range(ctypes.sizeof(struct)), ctypes.sizeof(struct) + 1, ctypes.sizeof(struct) + 8, 0xFFFFFFFF}:
+            struct.struct_size = size
+            with fails(edge, ARGUMENT, "newer" if size > ctypes.sizeof(struct) else f"struct_size of {size},"):
+                edge.check(call())
+            assert struct.struct_size == size
+    assert edge.statistics(ours).frames == 0
+
+
+def test_callback_destroys_its_stream(edge, loaded):
+    """Afterwards the handle is refused, from every thread, and there are no more callbacks."""
+    handle, calls, gone = edge.stream(loaded, hop=1), [], threading.Event()
+
+    def called(result, message, user):
+        calls.append(edge.c.vmp_edge_stream_stop(handle))
+        edge.c.vmp_edge_stream_destroy(handle)
+        gone.set()
+
+    callback = CALLBACK(called)
+    edge.check(edge.c.vmp_edge_stream_start(handle, callback, None))
+    frame = frame_of(grey(0))
+    while not gone.is_set():
+        edge.c.vmp_edge_stream_push(handle, ctypes.byref(frame))
+    with fails(edge, ARGUMENT, "destroyed"):
+        edge.check(edge.c.vmp_edge_stream_push(handle, ctypes.byref(frame)))
+    time.sleep(0.05)
+    assert calls == [STATE]
+
+
+def test_reset_waits_for_the_callback(edge, stream):
+    inside, leave = threading.Event(), threading.Event()
+
+    def called(result, message, user):
+        inside.set()
+        leave.wait(60)
+
+    callback, ours = CALLBACK(called), stream(hop=1)
+    edge.check(edge.c.vmp_edge_stream_start(ours, callback, None))
     for index in range(FRAMES):
-        edge.push(handle, grey(0), float(index))
-    assert len(edge.get_result(handle)["top"]) == 3
-    edge.c.vmp_edge_stream_destroy(handle)
+        edge.push(ours, grey(0), float(index))
+    assert inside.wait(60)
+    resetting = threading.Thread(target=edge.c.vmp_edge_stream_reset, args=(ours,))
+    resetting.start()
+    resetting.join(0.05)
+    assert resetting.is_alive()
+    leave.set()
+    resetting.join(60)
+    assert not resetting.is_alive()
 
 
-def test_use_after_destroy_in_debug_builds(edge, loaded, fake, engine_folder):
+def test_streams_take_turns_and_read_their_windows_then(edge, engine_folder, tmp_path):
+    """Each result is of frames that are about as old as one run, even though the stream waited for three others."""
+    slow = edge.recognizer(write_fake(tmp_path / "slow", engine_folder, program="100 0"), engine_folder)
+    streams, ages = [edge.stream(slow, hop=1, stride=1) for _ in range(4)], []
+
+    def called(result, message, user):
+        ages.append(time.monotonic() - result.contents.timestamp)
+
+    callback = CALLBACK(called)
+    for one in streams:
+        edge.check(edge.c.vmp_edge_stream_start(one, callback, None))
+    while len(ages) < 24:
+        for one in streams:
+            edge.push(one, grey(0))
+        time.sleep(0.005)
+    windows = [edge.statistics(one).windows for one in streams]
+    latency = edge.statistics(streams[0]).latency_p50
+    for one in streams:
+        edge.c.vmp_edge_stream_destroy(one)
+    edge.c.vmp_edge_recognizer_destroy(slow)
+    assert max(windows) - min(windows) <= 2
+    assert np.median(ages) < latency * 0.75  # the latency has the waiting in it: 4 runs, of which the age has one
+
+
+def test_use_after_destroy(edge, loaded, fake, engine_folder):
     recognizer = edge.recognizer(fake, engine_folder)
     ours = edge.stream(recognizer)
     edge.c.vmp_edge_stream_destroy(ours)
@@ -397,7 +494,7 @@ def set_at(*keys, value):
         (set_at("files", "../x", value={"size": 1, "sha256": "0" * 64}), BUNDLE, "plain names"),
         (set_at("files", "model.pte", "sha256", value="0" * 64), BUNDLE, "damaged"),
         (set_at("files", "model.pte", "size", value=1), BUNDLE, "bytes"),
-        (set_at("files", "gone", value={"size": 1, "sha256": "0" * 64}), BUNDLE, "gone"),
+        (set_at("files", "gone", value={"size": 1, "sha256": "0" * 64}), BUNDLE, "gone is missing"),
         (lambda entries: entries.pop("name"), BUNDLE, "lacks 'name'"),
     ],
 )
@@ -412,6 +509,56 @@ def test_manifests_that_are_none(edge, fake, engine_folder, text):
     (fake / "manifest.yaml").write_bytes(text.encode("latin-1"))
     with fails(edge, BUNDLE, "manifest.yaml"):
         edge.recognizer(fake, engine_folder)
+
+
+def test_a_library_that_no_hash_covers_is_not_loaded(edge, fake, engine_folder):
+    rewrite(fake, lambda entries: entries["files"].pop("libvmp_executorch.so"))
+    with fails(edge, BUNDLE, "libvmp_executorch.so is not among the bundle's files"):
+        edge.recognizer(fake, engine_folder)
+    (fake / "libvmp_executorch.so").unlink()
+    with fails(edge, BUNDLE, "libvmp_executorch.so is not among the bundle's files"):
+        edge.recognizer(fake, engine_folder)
+
+
+def test_a_library_that_is_listed_and_missing(edge, fake, engine_folder):
+    (fake / "libvmp_executorch.so").unlink()
+    with fails(edge, BUNDLE, "libvmp_executorch.so is missing"):
+        edge.recognizer(fake, engine_folder)
+
+
+def test_cuda_runtime_that_no_hash_covers_is_not_loaded(edge, fake, engine_folder, evil):
+    shutil.copy(evil.library, fake / "libcudart.so.13")
+    rewrite(fake, set_at("gpu", value={"architectures": [87], "cuda": "13.0", "device": "Orin"}))
+    with fails(edge, BUNDLE, "libcudart.so.13 is not among the bundle's files"):
+        edge.recognizer(fake, engine_folder)
+    assert not evil.ran()
+
+
+@pytest.mark.parametrize("how", ["renamed", "written"])
+def test_what_is_loaded_is_what_was_checked(built, fake, engine_folder, evil, how):
+    """Another process exchanges the library all the time. Each load gets the right one or an error, but no other."""
+    library, good = fake / "libvmp_executorch.so", (engine_folder / "libvmp_executorch.so").read_bytes()
+    stop = threading.Event()
+
+    def exchange():
+        contents = [good, evil.library.read_bytes()]
+        while not stop.is_set():
+            for content in contents:
+                target = fake.parent / "next" if how == "renamed" else library
+                target.write_bytes(content)
+                if how == "renamed":
+                    target.replace(library)
+                time.sleep(0.003)
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    try:
+        for _ in range(20):
+            evil.check([built / "suite", engine_folder, fake, fake, fake, fake, "0"])
+    finally:
+        stop.set()
+        thread.join()
+    assert not evil.ran()
 
 
 def test_bundles_that_are_none(edge, tmp_path, fake, engine_folder):

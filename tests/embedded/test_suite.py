@@ -10,13 +10,13 @@ from embedded import NATIVE, cmake, write_fake
 
 @pytest.fixture
 def bundles(tmp_path, engine_folder):
-    """What suite.cpp takes: a bundle, one whose engine fails, and a damaged one."""
-    good, failing, damaged = (
+    """What suite.cpp takes: a bundle, one whose engine fails, a damaged one, and one whose engine is slow."""
+    good, failing, damaged, slow = (
         write_fake(tmp_path / name, engine_folder, program)
-        for name, program in (("good", "0 0"), ("failing", "0 3"), ("damaged", "0 0"))
+        for name, program in (("good", "0 0"), ("failing", "0 3"), ("damaged", "0 0"), ("slow", "20 0"))
     )
     (damaged / "model.pte").write_bytes(b"1 0")
-    return [engine_folder, good, failing, damaged]
+    return [engine_folder, good, failing, damaged, slow]
 
 
 def run(suite, bundles, *more):

@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("openvino", reason="needs openvino")
 
+from vmp_edge.bundle.reading import Bundle, describe_file
 from vmp_edge.compile.pipeline import Request, build
 from vmp_edge.errors import BundleError, VmpError
 from vmp_edge.runtimes.openvino.engine import OpenVinoEngine
@@ -51,6 +52,7 @@ def test_what_it_cannot_run_is_one_line(bundle, tmp_path):
     engine.close()
     engine.close()
     (tmp_path / "model.onnx").write_bytes(b"not a model")
-    damaged = SimpleNamespace(path=tmp_path, manifest=bundle.manifest, embedding=None)
+    files = {"model.onnx": describe_file(tmp_path / "model.onnx")}
+    damaged = Bundle(tmp_path, replace(bundle.manifest, files=files))
     with pytest.raises(BundleError, match=r"model\.onnx: OpenVINO cannot load it"):
         OpenVinoEngine(damaged)

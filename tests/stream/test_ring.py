@@ -93,8 +93,17 @@ def test_time_must_not_run_backwards():
     ring.push(numbered(1), 5.0)
     with pytest.raises(UsageError, match="backwards"):
         ring.push(numbered(2), 4.9)
-    with pytest.raises(UsageError, match="backwards"):
-        ring.push(numbered(2), float("nan"))
+    assert ring.pushed == 2
+
+
+@pytest.mark.parametrize("timestamp", [float("nan"), float("inf"), float("-inf"), 1e308, 1.7e12])
+def test_timestamps_are_seconds(timestamp):
+    """The last one is milliseconds since 1970."""
+    ring, _ = make_ring(4)
+    ring.push(numbered(0), 5.0)
+    with pytest.raises(UsageError, match="finite number of seconds"):
+        ring.push(numbered(1), timestamp)
+    ring.push(numbered(1), 6.0)
     assert ring.pushed == 2
 
 

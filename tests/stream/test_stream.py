@@ -197,6 +197,86 @@ def test_a_result_from_before_a_reset_is_not_shown_after_it(recognizer):
     assert predictions == []
 
 
+def test_endless_timestamps_do_not_spoil_a_stream(recognizer):
+    stream = Stream(recognizer, hop=1, stride=1, smoothing=Smoothing(seconds=0.5), motion_gate=True)
+    last = None
+    for index in range(20):
+        if index % 3 == 0:
+            for wrong in (float("inf"), float("-inf"), float("nan")):
+                with pytest.raises(UsageError, match="finite"):
+                    stream.push(grey(index), wrong)
+        last = stream.push(grey(10 * index), index / 10) or last
+    assert last is not None and np.isfinite(last.scores).all() and last.timestamp == 1.9
+
+
+def test_no_callback_comes_with_a_result_from_before_a_reset(recognizer):
+    """`reset` waits for a callback that has begun, and a result that comes later is dropped."""
+    seen, inside, leave = [], threading.Event(), threading.Event()
+
+    def on_prediction(prediction):
+        inside.set()
+        leave.wait(60)
+        seen.append(prediction.timestamp)
+
+    with Stream(recognizer, hop=1, stride=1).start(on_prediction) as stream:
+        for index in range(FRAMES):
+            stream.feed(grey(0), float(index))
+        assert inside.wait(60)
+        resetting = threading.Thread(target=stream.reset)
+        resetting.start()
+        resetting.join(0.05)
+        assert resetting.is_alive() and not seen
+        leave.set()
+        resetting.join(60)
+        assert seen == [FRAMES - 1]
+        for number in range(200):
+            earliest = 1000.0 * (number + 1)
+            seen.clear()
+            for index in range(FRAMES + 2):
+                stream.feed(grey(0), earliest + index)
+            stream.reset()
+            given = len(seen)
+            time.sleep(0.0005)
+            assert len(seen) == given and all(timestamp >= earliest for timestamp in seen)
+
+
+def test_a_callback_may_reset_its_stream(recognizer):
+    seen = []
+
+    def on_prediction(prediction):
+        stream.reset()
+        seen.append(prediction.frame)
+
+    with Stream(recognizer, hop=1, stride=1) as stream:
+        stream.start(on_prediction)
+        for index in range(FRAMES):
+            stream.feed(grey(0), float(index))
+        wait_until(lambda: seen)
+    assert seen == [FRAMES - 1] and stream.latest is None
+
+
+def test_streams_of_one_recogniser_take_turns_and_read_their_windows_then(tmp_path):
+    """A window has the newest frames of when its turn comes, not of when the stream began to wait."""
+    with load(write_bundle(tmp_path / "b")) as recognizer:
+        streams = [Stream(recognizer, hop=1, stride=1) for _ in range(3)]
+        ends: dict[int, list[int]] = {index: [] for index in range(3)}
+        BrightnessEngine.gate.clear()  # the first has its turn now, the others wait
+        for number, stream in enumerate(streams):
+            stream.start(lambda prediction, number=number: ends[number].append(prediction.frame))
+            for index in range(FRAMES):
+                stream.feed(grey(0), float(index))
+            wait_until(lambda number=number: len(recognizer.turn()._waiting) == number)
+            time.sleep(0.01)
+        for stream in streams:
+            for index in range(FRAMES, FRAMES + 10):
+                stream.feed(grey(0), float(index))
+        BrightnessEngine.gate.set()
+        for stream in streams:
+            stream.close()
+    assert ends[0][0] == FRAMES - 1  # it had read its window
+    assert ends[1][0] == ends[2][0] == FRAMES + 9
+
+
 def test_an_error_of_the_engine_reaches_the_camera_thread(tmp_path):
     path = write_bundle(tmp_path / "b", fails_after=1)
     with load(path) as recognizer:

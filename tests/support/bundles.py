@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import brightness_engine
 import numpy as np
 
 from vmp_edge.bundle.manifest import Manifest
+from vmp_edge.bundle.reading import Bundle, describe_file
 from vmp_edge.bundle.writing import staged_bundle
 from vmp_edge.preprocessing import Preprocessing
 
@@ -51,7 +51,7 @@ def unsealed(folder, program, options, embedding=None, **changes):
         folder: of the program.
         program: the file's name.
         options: of the model; what they lack, an engine's test does not need.
-        embedding: path of the embedding's program, where that is one of its own.
+        embedding: path of the embedding's program in the folder, where that is one of its own.
         changes: of the manifest.
     """
     side = getattr(options, "image_size", SIZE)
@@ -61,8 +61,9 @@ def unsealed(folder, program, options, embedding=None, **changes):
         "preprocessing": Preprocessing(side),
         "labels": tuple(map(str, range(options.num_classes))),
     }
-    manifest = make_manifest(program=program, **{**told, **changes})
-    return SimpleNamespace(path=folder, program=folder / program, embedding=embedding, manifest=manifest)
+    files = {path.name: describe_file(path) for path in folder.iterdir() if path.is_file()}
+    embedded = {} if embedding is None else {"embedding": embedding.name}
+    return Bundle(folder, make_manifest(program=program, files=files, **{**told, **embedded, **changes}))
 
 
 def grey(value, height=24, width=32):

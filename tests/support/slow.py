@@ -15,6 +15,7 @@ LONGEST_FIRST = (
     "tests/embedded/test_engines.py",
     "tests/embedded/test_cross.py",
     "tests/embedded/test_suite.py",
+    "tests/embedded/test_package.py",
     "tests/compile/test_per_frame.py",
     "tests/compile/lowerings/test_executorch.py",
     "tests/compile/lowerings/tvm/test_tuning.py",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,10 @@ from .manifest import (
     FileEntry,
     Manifest,
 )
+from .opened import OpenedFile, open_checked
+
+# The libraries that bundles bring with them. Engines load them from the bundle alone.
+EXECUTORCH_LIBRARY, CUDA_RUNTIME = "libvmp_executorch.so", "libcudart.so.13"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,28 @@ class Bundle:
         """The program that embeds a frame, if the main program takes tokens, else None."""
         return None if self.manifest.embedding is None else self.path / self.manifest.embedding
 
+    def take(self, name: str, copy: bool = False) -> OpenedFile:
+        """Open a file of the bundle for its use, and check it again through the descriptor that is then used.
+
+        Whoever executes or loads a file of a bundle must use what this method returns, not the path in the folder: by
+        then, the path may stand for another file.
+
+        Args:
+            name: The file's name.
+            copy: Whether to return a sealed copy in memory. Shared libraries need it: their code is executed straight
+                from the file, which somebody could still change.
+
+        Returns:
+            The open file. The caller closes it after it was loaded.
+
+        Raises:
+            BundleError: The manifest does not list the file, or the file is not the listed one.
+        """
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise _unlisted(self.path, name)
+        return open_checked(self.path / name, entry, copy)
+
     @classmethod
     def open(cls, path: str | os.PathLike[str], any_machine: bool = False) -> Bundle:
         """Read and check a bundle: its format, keys and types, machine, and each file's size and SHA-256.
@@ -50,7 +75,8 @@ class Bundle:
             any_machine: Whether to accept a bundle for another processor, which can be read but not run here.
 
         Raises:
-            BundleError: The folder is not a bundle, is damaged, has another format version or is for another machine.
+            BundleError: The folder is not a bundle, is damaged, has another format version or is for another machine,
+                or holds a library that engines would look for there, and that the manifest does not list.
         """
         folder = Path(path)
         manifest = read_manifest(folder)
@@ -59,8 +85,11 @@ class Bundle:
             raise BundleError(
                 f"{folder} is for {machine}, this machine is {host_machine()}: build a bundle for this machine's target"
             )
+        for name in (EXECUTORCH_LIBRARY, CUDA_RUNTIME):
+            if name not in manifest.files and (folder / name).exists():
+                raise _unlisted(folder, name)
         for name, entry in manifest.files.items():
-            _check_file(folder / name, entry)
+            open_checked(folder / name, entry).close()
         return cls(folder, manifest)
 
 
@@ -88,19 +117,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{path} {error}") from error
 
 
-def _check_file(path: Path, entry: FileEntry) -> None:
-    try:
-        status = path.stat()  # follows links, which are allowed: the content is hashed below
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f"{path} is not a plain file: copy the bundle again")
-        if status.st_size != entry.size:
-            raise BundleError(f"{path} has {status.st_size} bytes, expected {entry.size}: copy the bundle again")
-        if describe_file(path).sha256 != entry.sha256:
-            raise BundleError(f"{path} is damaged (its SHA-256 is not the manifest's): copy the bundle again")
-    except FileNotFoundError as error:
-        raise BundleError(f"{path} is missing: copy the bundle again") from error
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+def _unlisted(folder: Path, name: str) -> BundleError:
+    return BundleError(
+        f"{folder}: {name} is not among the bundle's files, so that nothing says what it should be: build the bundle "
+        "again"
+    )
 
 
 def describe_file(path: Path) -> FileEntry:

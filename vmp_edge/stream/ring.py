@@ -21,6 +21,9 @@ from ..preprocessing import Preprocessing, check_frame
 from .slots import Embed, FrameSlots, Slots, TokenSlots
 from .window import Window
 
+# In seconds. Clocks that count from 1970 are far below; milliseconds since 1970, a likely mistake, are above.
+_LARGEST_TIMESTAMP = 1e11
+
 
 @dataclass
 class _Kept:
@@ -113,9 +116,10 @@ class FrameRing:
             change: How much moves in the frame, for sampling by motion and for `skip`.
 
         Raises:
-            UsageError: The frame has another shape or dtype, or the timestamp is before the last one.
+            UsageError: The frame has another shape or dtype, or its timestamp is before the last one or out of range.
         """
         check_frame(frame)
+        check_timestamp(timestamp)
         with self._writing:
             if not timestamp >= self._last_timestamp:
                 raise UsageError(
@@ -282,3 +286,9 @@ class FrameRing:
             kept = {entry.slot for entry in self._kept}
             self._free += [slot for slot in self._pinned if slot not in kept]
             self._pinned = set()
+
+
+def check_timestamp(timestamp: float) -> None:
+    """Raise UsageError unless a timestamp is a number of seconds that a clock may give."""
+    if not abs(timestamp) <= _LARGEST_TIMESTAMP:  # also true of NaN
+        raise UsageError(f"a timestamp must be a finite number of seconds, below 1e11, not {timestamp}")

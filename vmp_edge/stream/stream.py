@@ -23,6 +23,7 @@ from .governor import Decision, Governor, Level
 from .levels import Levels
 from .motion import MotionGate, MotionMeter
 from .options import StreamOptions
+from .ring import check_timestamp
 from .smoothing import Smoother
 from .statistics import Statistics
 
@@ -98,6 +99,7 @@ class Stream:
         self._arrivals: deque[float] = deque(maxlen=_RECENT_ARRIVALS)
         self._latest: Prediction | None = None
         self._worker: threading.Thread | None = None
+        self._delivering = threading.Lock()  # held while the stream's own thread calls `on_prediction`
         self._failure: BaseException | None = None
         self._feeding = threading.Lock()  # held while a frame goes into the ring, and while the ring is exchanged
         self._closed = False
@@ -207,18 +209,25 @@ class Stream:
         self.check()
 
     def reset(self) -> None:
-        """Forget the frames and the smoothed scores, for a source that starts again. The statistics count on."""
+        """Forget the frames and the smoothed scores, for a source that starts again. The statistics count on.
+
+        No result of earlier frames is given any more after this. If the stream's own thread is calling `on_prediction`,
+        this method waits until that returns, unless it is called from there.
+        """
+        with self._feeding:
+            self._untimed = 0
+            self._ring.clear()  # before the epoch changes, so that no window of the new epoch has an old frame
+            if self._meter is not None:
+                self._meter.reset()
         with self._lock:
             self._epoch += 1
             self._latest = None
             self._arrivals.clear()
             if self._smoother is not None:
                 self._smoother.reset()
-        with self._feeding:
-            self._untimed = 0
-            self._ring.clear()
-            if self._meter is not None:
-                self._meter.reset()
+        if self._worker is not threading.current_thread():
+            with self._delivering:
+                pass
 
     @property
     def latest(self) -> Prediction | None:
@@ -253,6 +262,7 @@ class Stream:
         with self._feeding:
             if timestamp is None:
                 timestamp = self._time_of_next()
+            check_timestamp(timestamp)
             change = 0.0
             if self._meter is not None:
                 check_frame(frame)
@@ -282,8 +292,10 @@ class Stream:
         try:
             while self._ring.wait():
                 prediction = self._recognise()
-                if prediction is not None and on_prediction is not None:
-                    on_prediction(prediction)
+                with self._delivering:
+                    # A reset since then has removed `_latest`.
+                    if prediction is not None and on_prediction is not None and prediction is self._latest:
+                        on_prediction(prediction)
         except BaseException as error:  # `check` raises it in the feeding thread
             self._failure = error
 
@@ -294,10 +306,11 @@ class Stream:
         if self._gate is not None and (repeated := self._skip(self._gate, epoch, start)) is not None:
             self._govern(None)
             return repeated
-        window = self._ring.read(self._input)
-        if window is None:
-            return None
-        outputs = self._run()
+        with self.recognizer.turn():  # the window is read when its turn has come: newer frames may have come in
+            window = self._ring.read(self._input)
+            if window is None:
+                return None
+            outputs = self._run()
         with self._lock:
             if epoch != self._epoch:
                 return None

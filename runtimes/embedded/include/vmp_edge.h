@@ -37,12 +37,14 @@
  * keeps no pointer that it is passed: it reads frames and copies configurations before the function returns.
  *
  * Threads. Different objects may be used from different threads at the same time. Several streams and threads may share
- * one recogniser; its runs take turns. Different threads may push frames to one stream and get results from it at the
- * same time. A program must not destroy an object while another thread is inside a call on it.
+ * one recogniser; its runs take turns, in the order in which they were asked for. Different threads may push frames to
+ * one stream and get results from it at the same time. If a thread destroys an object while another one is inside a
+ * call on it, that call still ends as usual; later calls fail (ARGUMENT).
  *
  * Versions. Each struct that a program fills in begins with its size, which the struct's initialiser sets. A newer
- * library thereby sees which fields a program does not know, and takes their defaults. If `vmp_edge_abi_version`
- * differs from VMP_EDGE_ABI_VERSION, the program must be compiled again.
+ * library thereby sees which fields a program does not know, and takes their defaults. The size must be one that the
+ * struct has in some version of this header: any other size is refused (ARGUMENT), and so is that of a newer version.
+ * If `vmp_edge_abi_version` differs from VMP_EDGE_ABI_VERSION, the program must be compiled again.
  *
  * Units. Times are in seconds, sizes of pictures in pixels, sizes of memory in bytes. Scores are from 0 to 1.
  */
@@ -68,7 +70,7 @@ extern "C" {
 
 typedef enum vmp_edge_status {
   VMP_EDGE_OK = 0,
-  VMP_EDGE_ERROR_ARGUMENT = 1, /* an argument is NULL, out of range, destroyed, or a struct of a newer version */
+  VMP_EDGE_ERROR_ARGUMENT = 1, /* an argument is NULL, out of range, destroyed, or a struct of an unknown size */
   VMP_EDGE_ERROR_BUNDLE = 2,   /* the bundle is missing, damaged or of another format */
   VMP_EDGE_ERROR_MACHINE = 3,  /* the bundle is for another processor, or needs a GPU that this machine does not have */
   VMP_EDGE_ERROR_ENGINE = 4, /* a library of the engine is missing or of another version, or running the model failed */
@@ -107,7 +109,8 @@ typedef struct vmp_edge_recognizer_config {
 #define VMP_EDGE_RECOGNIZER_CONFIG {sizeof(vmp_edge_recognizer_config), NULL, 0, NULL}
 
 /* Check a bundle and load it into its engine. The format, the machine, and the size and SHA-256 of each file are
- * checked before anything in the bundle is executed.
+ * checked before anything in the bundle is executed. Each file is opened once, and what was checked is what is used.
+ * Only files that the manifest lists are executed.
  * Errors: ARGUMENT, BUNDLE, MACHINE, ENGINE, MEMORY. */
 VMP_EDGE_API vmp_edge_status vmp_edge_recognizer_create(const vmp_edge_recognizer_config *config,
                                                         vmp_edge_recognizer **recognizer);
@@ -152,8 +155,8 @@ typedef struct vmp_edge_frame {
   int32_t width, height;  /* in pixels */
   const uint8_t *data[2]; /* the first row of each plane; only NV12 has a second plane */
   int32_t stride[2];      /* bytes from one row to the next; 0 if there is no gap between rows */
-  double timestamp;       /* in seconds, by any clock that does not run backwards. If it is negative, the call reads the
-                             machine's monotonic clock. */
+  double timestamp;       /* in seconds, by any clock that does not run backwards, below 1e11. If it is negative, the
+                             call reads the machine's monotonic clock. It must not be infinite or NaN. */
 } vmp_edge_frame;
 
 #define VMP_EDGE_FRAME {sizeof(vmp_edge_frame), VMP_EDGE_RGB, 0, 0, {NULL, NULL}, {0, 0}, -1.0}
@@ -177,7 +180,8 @@ typedef struct vmp_edge_result {
   const vmp_edge_score *top; /* (num_top): the best classes, highest score first */
   double first_timestamp;    /* timestamp of the window's oldest frame; 0 from vmp_edge_recognizer_predict */
   double timestamp;          /* timestamp of the window's newest frame */
-  double latency;            /* seconds from choosing the window's frames (for a clip, from the call) to the result */
+  double latency;            /* seconds from asking for the recogniser's turn (for a clip, from the call) to the result.
+                                The window's frames are chosen when the turn has come. */
   int64_t frame;             /* number of the newest frame, counted from 0 */
   int64_t dropped;           /* number of frames so far that no window covered */
 } vmp_edge_result;
@@ -227,8 +231,10 @@ typedef struct vmp_edge_stream_config {
 VMP_EDGE_API vmp_edge_status vmp_edge_stream_create(vmp_edge_recognizer *recognizer,
                                                     const vmp_edge_stream_config *config, vmp_edge_stream **stream);
 
-/* Destroy a stream. If it has a thread of its own, the thread first finishes the window that it is recognising. Must
- * not be called from a callback. */
+/* Destroy a stream. If it has a thread of its own, the thread first finishes the window that it is recognising. In the
+ * stream's own callback, the call returns at once: the stream counts as destroyed, its thread ends after the callback,
+ * and there are no more callbacks. Callbacks of two streams must not destroy, stop or reset each other's stream: they
+ * would wait for each other. */
 VMP_EDGE_API void vmp_edge_stream_destroy(vmp_edge_stream *stream);
 
 /* Resize and normalise a frame into the stream's ring. The call never waits for a window to be recognised: if
@@ -256,13 +262,14 @@ typedef void (*vmp_edge_callback)(const vmp_edge_result *result, const char *mes
  * Errors: ARGUMENT, STATE (the stream was started already), MEMORY. */
 VMP_EDGE_API vmp_edge_status vmp_edge_stream_start(vmp_edge_stream *stream, vmp_edge_callback callback, void *user);
 
-/* Recognise the window that is due, if there is one, and end the stream's own thread. Must not be called from a
- * callback.
- * Errors: ARGUMENT, STATE (the stream was not started), ENGINE (the thread failed; the message is the thread's). */
+/* Recognise the window that is due, if there is one, and end the stream's own thread.
+ * Errors: ARGUMENT, STATE (the stream was not started, or this is its own callback), ENGINE (the thread failed; the
+ * message is the thread's). */
 VMP_EDGE_API vmp_edge_status vmp_edge_stream_stop(vmp_edge_stream *stream);
 
 /* Forget the frames and the smoothed scores, because the source starts again. Timestamps may also start again. The
- * statistics continue.
+ * statistics continue. After this call, no result of earlier frames is given. So the call waits while the stream's own
+ * thread calls the callback (unless it is this callback): do not hold a lock that the callback needs.
  * Errors: ARGUMENT. */
 VMP_EDGE_API vmp_edge_status vmp_edge_stream_reset(vmp_edge_stream *stream);
 
@@ -272,8 +279,8 @@ typedef struct vmp_edge_statistics {
   int64_t dropped;          /* number of those frames that no window covered */
   int64_t windows;          /* number of windows recognised */
   double frames_per_second; /* rate of the most recent frames; 0 before the second frame */
-  double latency_p50;       /* seconds from choosing a window's frames to its result: median and 95th percentile of the
-                               most recent windows; 0 before the first window */
+  double latency_p50;       /* the results' `latency`: median and 95th percentile of the most recent windows; 0 before
+                               the first window */
   double latency_p95;
   double push_p50; /* seconds that vmp_edge_stream_push took: median and 95th percentile of the most recent calls */
   double push_p95;

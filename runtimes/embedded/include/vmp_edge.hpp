@@ -166,8 +166,9 @@ class Stream {
   }
   // Without a callback, the program calls get_result. An exception in a callback ends the program, as in any thread.
   void start(Callback callback = nullptr) {
-    auto owned = std::make_unique<Callback>(std::move(callback));
-    check(vmp_edge_stream_start(get(), *owned ? &call : nullptr, owned.get()));
+    const bool called = static_cast<bool>(callback);
+    auto owned = std::make_unique<Shared>(std::make_shared<Callback>(std::move(callback)));
+    check(vmp_edge_stream_start(get(), called ? &call : nullptr, owned.get()));
     callback_ = std::move(owned);
   }
   void stop() { check(vmp_edge_stream_stop(get())); }
@@ -180,13 +181,15 @@ class Stream {
   vmp_edge_stream* get() const { return stream_.get(); }
 
  private:
+  using Shared = std::shared_ptr<Callback>;
   static void call(const vmp_edge_result* result, const char* message, void* user) {
-    (*static_cast<Callback*>(user))(result, message);
+    const Shared callback = *static_cast<Shared*>(user);  // lives on if the callback destroys the stream
+    (*callback)(result, message);
   }
   struct Destroy {
     void operator()(vmp_edge_stream* stream) const { vmp_edge_stream_destroy(stream); }
   };
-  std::unique_ptr<Callback> callback_;  // declared before the stream, whose thread may call it until destroyed
+  std::unique_ptr<Shared> callback_;  // declared before the stream, whose thread may call it until destroyed
   std::unique_ptr<vmp_edge_stream, Destroy> stream_;
 };
 

@@ -1,24 +1,21 @@
 // The C interface: checks arguments, and turns exceptions into a status and a message.
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <new>
-#include <set>
 #include <string>
+#include <unordered_map>
 
 #include "error.h"
 #include "recognizer.h"
 #include "stream.h"
 
-struct vmp_edge_recognizer {
-  std::shared_ptr<vmp::Recognizer> recognizer;
-};
-
-struct vmp_edge_stream {
-  vmp::Stream stream;
-};
+// Handles: their addresses stand for the objects.
+struct vmp_edge_recognizer {};
+struct vmp_edge_stream {};
 
 namespace {
 
@@ -52,37 +49,55 @@ vmp_edge_status guarded(Call call) noexcept {
   }
 }
 
-// In debug builds, the handles of objects that exist. Any other handle is refused before it is read.
-#ifdef NDEBUG
-void note_created(const void*) {}
-void note_destroyed(const void*, const char*) {}
-void check_alive(const void*, const char*) {}
-#else
-std::mutex handles_mutex;
-std::set<const void*>& handles() {
-  static auto* const all = new std::set<const void*>;  // outlives every other static
+// The objects of a kind that exist, by their handles. Any other handle is refused before it is read. A call holds its
+// object, so that another thread may destroy the handle in the meantime.
+template <class Object>
+class Objects {
+ public:
+  explicit Objects(const char* what) : what_(what) {}
+
+  template <class Handle>
+  Handle* add(std::shared_ptr<Object> object) {
+    auto handle = std::make_unique<Handle>();
+    const std::lock_guard<std::mutex> lock(mutex_);
+    objects_.emplace(handle.get(), std::move(object));
+    return handle.release();
+  }
+  std::shared_ptr<Object> get(const void* handle) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return find(handle)->second;
+  }
+  template <class Handle>
+  std::shared_ptr<Object> remove(Handle* handle) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = find(handle);
+    std::shared_ptr<Object> object = std::move(found->second);
+    objects_.erase(found);
+    delete handle;
+    return object;
+  }
+
+ private:
+  auto find(const void* handle) {
+    if (!handle) throw bad_argument(std::string("the ") + what_ + " is NULL");
+    const auto found = objects_.find(handle);
+    if (found == objects_.end()) throw bad_argument(std::string("the ") + what_ + " was destroyed, or never created");
+    return found;
+  }
+
+  const char* const what_;
+  std::mutex mutex_;
+  std::unordered_map<const void*, std::shared_ptr<Object>> objects_;
+};
+
+// Both outlive every other static: threads of the program may still call the library while it ends.
+Objects<vmp::Recognizer>& recognizers() {
+  static auto* const all = new Objects<vmp::Recognizer>("recogniser");
   return *all;
 }
-void note_created(const void* handle) {
-  const std::lock_guard<std::mutex> lock(handles_mutex);
-  handles().insert(handle);
-}
-void check_alive(const void* handle, const char* what) {
-  const std::lock_guard<std::mutex> lock(handles_mutex);
-  if (!handles().count(handle)) throw bad_argument(std::string("the ") + what + " was destroyed, or never created");
-}
-void note_destroyed(const void* handle, const char* what) {
-  check_alive(handle, what);
-  const std::lock_guard<std::mutex> lock(handles_mutex);
-  handles().erase(handle);
-}
-#endif
-
-template <class Handle>
-Handle& alive(Handle* handle, const char* what) {
-  if (!handle) throw bad_argument(std::string("the ") + what + " is NULL");
-  check_alive(handle, what);
-  return *handle;
+Objects<vmp::Stream>& streams() {
+  static auto* const all = new Objects<vmp::Stream>("stream");
+  return *all;
 }
 
 template <class Pointer>
@@ -90,24 +105,43 @@ void need(Pointer* pointer, const char* what) {
   if (!pointer) throw bad_argument(std::string(what) + " is NULL");
 }
 
-// Return a caller's struct as this version declares it. Fields that an older caller does not know have their defaults.
+// Check the size of a caller's struct. It must be one that a released version of vmp_edge.h gave the struct: any other
+// would cut a member in two. So far each struct has had one size. A struct that grows must also accept its former sizes,
+// which are the offsets of its first new members, and `known` then gives these members their defaults.
 template <class Struct>
-Struct known(const Struct* argument, Struct defaults, const char* what) {
+void check_size(const Struct* argument, const char* what) {
   need(argument, what);
   uint32_t size;  // the first member of each struct
   std::memcpy(&size, argument, sizeof size);
-  if (size < sizeof size) throw bad_argument(std::string(what) + " was not initialised by its macro");
   if (size > sizeof(Struct)) throw bad_argument(std::string(what) + " is of a newer version of vmp_edge.h");
-  std::memcpy(static_cast<void*>(&defaults), argument, size);
+  if (size != sizeof(Struct))
+    throw bad_argument(std::string(what) + " has a struct_size of " + std::to_string(size) +
+                       ", which it has in no version of vmp_edge.h: initialise it by its macro");
+}
+
+// Return a caller's struct as this version declares it.
+template <class Struct>
+Struct known(const Struct* argument, Struct defaults, const char* what) {
+  check_size(argument, what);
+  std::memcpy(static_cast<void*>(&defaults), argument, defaults.struct_size);
   return defaults;
 }
 
 // Copy as much of a struct to the caller's as the caller knows.
 template <class Struct>
 void give(const Struct& from, Struct* to, const char* what) {
-  const uint32_t size = known(to, from, what).struct_size;
-  std::memcpy(static_cast<void*>(to), &from, size);
-  to->struct_size = size;
+  check_size(to, what);
+  std::memcpy(static_cast<void*>(to), &from, from.struct_size);
+}
+
+// Check what C++ may not even read as members: the size, and a format that vmp_edge_format does not have.
+void check_readable(const vmp_edge_frame& frame) {
+  check_size(&frame, "the frame");
+  int32_t format;
+  static_assert(sizeof format == sizeof frame.format, "the ABI has enumerations of 32 bits");
+  std::memcpy(&format, reinterpret_cast<const char*>(&frame) + offsetof(vmp_edge_frame, format), sizeof format);
+  if (format < VMP_EDGE_RGB || format > VMP_EDGE_YUYV)
+    throw bad_argument("the frame's format is " + std::to_string(format) + ", which is unknown: see vmp_edge_format");
 }
 
 }  // namespace
@@ -120,7 +154,8 @@ const char* vmp_edge_version(void) { return VMP_EDGE_VERSION; }
 
 const char* vmp_edge_status_name(vmp_edge_status status) {
   static const char* const names[] = {"ok", "argument", "bundle", "machine", "engine", "state", "memory", "internal"};
-  return status >= VMP_EDGE_OK && status <= VMP_EDGE_ERROR_INTERNAL ? names[status] : "unknown";
+  const int number = static_cast<int>(status);
+  return number >= VMP_EDGE_OK && number <= VMP_EDGE_ERROR_INTERNAL ? names[number] : "unknown";
 }
 
 const char* vmp_edge_last_error(void) { return last_error.c_str(); }
@@ -133,24 +168,20 @@ vmp_edge_status vmp_edge_recognizer_create(const vmp_edge_recognizer_config* con
     if (settings.threads < 0 || settings.threads > vmp::kMostThreads)
       throw bad_argument("threads is " + std::to_string(settings.threads) + "; it must be 0 to " +
                          std::to_string(vmp::kMostThreads));
-    std::unique_ptr<vmp_edge_recognizer> created(new vmp_edge_recognizer{std::make_shared<vmp::Recognizer>(
-        settings.bundle, settings.threads, settings.libraries ? settings.libraries : "")});
-    note_created(created.get());
-    *recognizer = created.release();
+    *recognizer = recognizers().add<vmp_edge_recognizer>(std::make_shared<vmp::Recognizer>(
+        settings.bundle, settings.threads, settings.libraries ? settings.libraries : ""));
   });
 }
 
 void vmp_edge_recognizer_destroy(vmp_edge_recognizer* recognizer) {
   if (!recognizer) return;
-  guarded([&] {
-    note_destroyed(recognizer, "recogniser");
-    delete recognizer;
-  });
+  guarded([&] { recognizers().remove(recognizer); });
 }
 
 vmp_edge_status vmp_edge_recognizer_get_info(const vmp_edge_recognizer* recognizer, vmp_edge_info* info) {
   return guarded([&] {
-    const vmp::Manifest& manifest = alive(recognizer, "recogniser").recognizer->manifest();
+    const auto shared = recognizers().get(recognizer);
+    const vmp::Manifest& manifest = shared->manifest();
     const vmp_edge_info values = {sizeof(vmp_edge_info),
                                   manifest.frames,
                                   manifest.preprocessing.image_size,
@@ -167,7 +198,8 @@ vmp_edge_status vmp_edge_recognizer_get_info(const vmp_edge_recognizer* recogniz
 const char* vmp_edge_recognizer_label(const vmp_edge_recognizer* recognizer, int32_t index) {
   const char* label = nullptr;
   guarded([&] {
-    const auto& labels = alive(recognizer, "recogniser").recognizer->manifest().labels;
+    const auto shared = recognizers().get(recognizer);
+    const auto& labels = shared->manifest().labels;
     if (index >= 0 && static_cast<size_t>(index) < labels.size()) label = labels[static_cast<size_t>(index)].c_str();
   });
   return label;
@@ -177,11 +209,12 @@ vmp_edge_status vmp_edge_recognizer_predict(vmp_edge_recognizer* recognizer, con
                                             int32_t count, int32_t top, vmp_edge_result** result) {
   return guarded([&] {
     const double start = vmp::seconds();
-    const auto& shared = alive(recognizer, "recogniser").recognizer;
+    const auto shared = recognizers().get(recognizer);
     need(frames, "the array of frames");
     need(result, "the place for the result");
     if (count < 1) throw bad_argument("a clip needs at least one frame");
     if (top < 0) throw bad_argument("top is " + std::to_string(top) + "; it must be 0 or more");
+    for (int32_t i = 0; i < count; ++i) check_readable(frames[i]);
     auto created = std::make_unique<vmp::Result>(shared, shared->predict(frames, count), -1, top);
     created->latency = vmp::seconds() - start;
     *result = created.release();
@@ -192,7 +225,7 @@ void vmp_edge_result_destroy(vmp_edge_result* result) { delete static_cast<vmp::
 
 vmp_edge_status vmp_edge_result_to_json(const vmp_edge_result* result, char** json) {
   return guarded([&] {
-    need(result, "the result");
+    check_size(result, "the result");
     need(json, "the place for the text");
     const std::string text = vmp::to_json(*result);
     char* copy = static_cast<char*>(std::malloc(text.size() + 1));
@@ -209,57 +242,53 @@ vmp_edge_status vmp_edge_stream_create(vmp_edge_recognizer* recognizer, const vm
   return guarded([&] {
     const auto settings = known(config, vmp_edge_stream_config VMP_EDGE_STREAM_CONFIG, "the configuration");
     need(stream, "the place for the stream");
-    std::unique_ptr<vmp_edge_stream> created(
-        new vmp_edge_stream{{alive(recognizer, "recogniser").recognizer, settings}});
-    note_created(created.get());
-    *stream = created.release();
+    *stream = streams().add<vmp_edge_stream>(std::make_shared<vmp::Stream>(recognizers().get(recognizer), settings));
   });
 }
 
 void vmp_edge_stream_destroy(vmp_edge_stream* stream) {
   if (!stream) return;
-  guarded([&] {
-    note_destroyed(stream, "stream");
-    delete stream;
-  });
+  guarded([&] { streams().remove(stream)->close(); });
 }
 
 vmp_edge_status vmp_edge_stream_push(vmp_edge_stream* stream, const vmp_edge_frame* frame) {
   return guarded([&] {
     need(frame, "the frame");
-    alive(stream, "stream").stream.push(*frame);
+    const auto shared = streams().get(stream);
+    check_readable(*frame);
+    shared->push(*frame);
   });
 }
 
 int32_t vmp_edge_stream_is_ready(const vmp_edge_stream* stream) {
   int32_t ready = 0;
-  guarded([&] { ready = alive(stream, "stream").stream.is_ready(); });
+  guarded([&] { ready = streams().get(stream)->is_ready(); });
   return ready;
 }
 
 vmp_edge_status vmp_edge_stream_get_result(vmp_edge_stream* stream, vmp_edge_result** result) {
   return guarded([&] {
     need(result, "the place for the result");
-    *result = alive(stream, "stream").stream.get_result().release();
+    *result = streams().get(stream)->get_result().release();
   });
 }
 
 vmp_edge_status vmp_edge_stream_start(vmp_edge_stream* stream, vmp_edge_callback callback, void* user) {
-  return guarded([&] { alive(stream, "stream").stream.start(callback, user); });
+  return guarded([&] { streams().get(stream)->start(callback, user); });
 }
 
 vmp_edge_status vmp_edge_stream_stop(vmp_edge_stream* stream) {
-  return guarded([&] { alive(stream, "stream").stream.stop(); });
+  return guarded([&] { streams().get(stream)->stop(); });
 }
 
 vmp_edge_status vmp_edge_stream_reset(vmp_edge_stream* stream) {
-  return guarded([&] { alive(stream, "stream").stream.reset(); });
+  return guarded([&] { streams().get(stream)->reset(); });
 }
 
 vmp_edge_status vmp_edge_stream_get_statistics(const vmp_edge_stream* stream, vmp_edge_statistics* statistics) {
   return guarded([&] {
     vmp_edge_statistics values = VMP_EDGE_STATISTICS;
-    alive(stream, "stream").stream.get_statistics(values);
+    streams().get(stream)->get_statistics(values);
     give(values, statistics, "the statistics");
   });
 }

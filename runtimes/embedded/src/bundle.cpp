@@ -1,17 +1,18 @@
 #include "bundle.h"
 
-#include <sys/stat.h>
+#include <fcntl.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 #if defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
 
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <iterator>
-#include <memory>
+#include <mutex>
+#include <optional>
 #include <set>
 #include <sstream>
 
@@ -21,36 +22,37 @@
 namespace vmp {
 namespace {
 
-struct Close {
-  void operator()(std::FILE* file) const { std::fclose(file); }
+// The descriptor of a bundle's folder.
+class Folder {
+ public:
+  explicit Folder(const std::string& path)
+      : path_(path), descriptor_(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    if (descriptor_ >= 0) return;
+    if (errno == ENOENT) throw bad_bundle(path + " does not exist: build a bundle, or give its folder");
+    if (errno == ENOTDIR) throw bad_bundle(path + " is not a bundle: it has no " + kManifestName);
+    throw bad_bundle(path + " cannot be read: " + std::strerror(errno));
+  }
+  ~Folder() { close(descriptor_); }
+  Folder(const Folder&) = delete;
+
+  bool has(const std::string& name) const { return !faccessat(descriptor_, name.c_str(), F_OK, 0); }
+  File open(const std::string& name) const { return File::open(descriptor_, name, path_ + "/" + name); }
+
+ private:
+  const std::string path_;
+  const int descriptor_;
 };
 
-// Read a file piece by piece, and call use(data, size) with each piece.
-template <class Use>
-void read_file(const std::string& path, Use use) {
-  const std::unique_ptr<std::FILE, Close> file(std::fopen(path.c_str(), "rb"));
-  if (!file) throw bad_bundle(path + " cannot be read: " + std::strerror(errno));
-  char piece[1 << 16];
-  while (const size_t count = std::fread(piece, 1, sizeof piece, file.get())) use(piece, count);
-  if (std::ferror(file.get())) throw bad_bundle(path + " cannot be read: " + std::strerror(errno));
-}
-
-int64_t file_size(const std::string& path) {
-  struct stat status;
-  if (stat(path.c_str(), &status)) throw bad_bundle(path + " cannot be read: " + std::strerror(errno));
-  if (!S_ISREG(status.st_mode)) throw bad_bundle(path + " is not a file: build the bundle again");
-  return status.st_size;
-}
-
-Manifest read_manifest(const std::string& folder) {
-  struct stat status;
-  const std::string path = folder + "/" + kManifestName;
-  if (stat(folder.c_str(), &status)) throw bad_bundle(folder + " does not exist: build a bundle, or give its folder");
-  if (!S_ISDIR(status.st_mode) || stat(path.c_str(), &status))
-    throw bad_bundle(folder + " is not a bundle: it has no " + kManifestName);
-  if (file_size(path) > kMaxManifestBytes) throw bad_bundle(path + " is too large for a manifest");
+Manifest read_manifest(const Folder& folder, const std::string& shown) {
+  if (!folder.has(kManifestName)) throw bad_bundle(shown + " is not a bundle: it has no " + kManifestName);
+  const std::string path = shown + "/" + kManifestName;
+  const File file = folder.open(kManifestName);
   std::string text;
-  read_file(path, [&](const char* data, size_t size) { text.append(data, size); });
+  file.read([&](const char* data, size_t size) {
+    if (text.size() + size > static_cast<size_t>(kMaxManifestBytes))
+      throw bad_bundle(path + " is too large for a manifest");
+    text.append(data, size);
+  });
   try {
     return Manifest::parse(text);
   } catch (const Error& error) {
@@ -98,23 +100,66 @@ void check_machine(const Bundle& bundle) {
     if (!features.count(needed)) refuse("needs a CPU with " + needed + ", which this one lacks");
 }
 
-void check_file(const std::string& path, const FileEntry& entry) {
-  const int64_t size = file_size(path);
+// Return whether the loader of shared libraries will get a file: its code is executed.
+bool is_library(const Manifest& manifest, const std::string& name) {
+  const bool named =
+      name.find(".so.") != std::string::npos || (name.size() > 3 && !name.compare(name.size() - 3, 3, ".so"));
+  return named || (manifest.engine == "tvm" && name == manifest.program);
+}
+
+// The copies of libraries that are in use, by their SHA-256. Bundles with the same library share its copy.
+std::shared_ptr<const File> shared_copy(const std::string& sha256, File copy) {
+  static std::mutex mutex;
+  static auto* const copies = new std::map<std::string, std::weak_ptr<const File>>;  // outlives every other static
+  const std::lock_guard<std::mutex> lock(mutex);
+  std::weak_ptr<const File>& entry = (*copies)[sha256];
+  std::shared_ptr<const File> file = entry.lock();
+  if (!file) entry = file = std::make_shared<const File>(std::move(copy));
+  return file;
+}
+
+// Open a file and check it by its descriptor. Return what was checked. That is the descriptor or, for a library, a
+// sealed copy in memory: in the file itself, somebody could still change the code after the check.
+std::shared_ptr<const File> open_file(const Folder& folder, const Bundle& bundle, const std::string& name,
+                                      const FileEntry& entry) {
+  const std::string path = bundle.path(name);
+  File file = folder.open(name);
+  const int64_t size = file.size();
   if (size != entry.size)
     throw bad_bundle(path + " has " + std::to_string(size) + " bytes, the manifest says " + std::to_string(entry.size) +
                      ": copy or build the bundle again");
+  std::optional<File> copy;
+  if (is_library(bundle.manifest, name)) copy = File::in_memory(name);
+  const bool copies = copy && *copy;
   Sha256 hash;
-  read_file(path, [&](const char* data, size_t count) { hash.add(data, count); });
+  file.read([&](const char* data, size_t count) {
+    hash.add(data, count);
+    if (copies) copy->append(data, count);
+  });
   if (hash.hexadecimal() != entry.sha256)
     throw bad_bundle(path + " is damaged: its SHA-256 is not the manifest's: copy or build the bundle again");
+  if (!copies) return std::make_shared<const File>(std::move(file));
+  copy->seal();
+  return shared_copy(entry.sha256, std::move(*copy));
 }
 
 }  // namespace
 
-Bundle Bundle::open(const std::string& folder) {
-  Bundle bundle{folder, read_manifest(folder)};
+std::shared_ptr<const File> Bundle::file(const std::string& name) const {
+  const auto found = files.find(name);
+  if (found == files.end())
+    throw bad_bundle(
+        folder + ": " + name +
+        " is not among the bundle's files, so that nothing says what it should be: build the bundle again");
+  return found->second;
+}
+
+Bundle Bundle::open(const std::string& path) {
+  const Folder folder(path);
+  Bundle bundle{path, read_manifest(folder, path), {}};
   check_machine(bundle);
-  for (const auto& [name, entry] : bundle.manifest.files) check_file(bundle.path(name), entry);
+  for (const auto& [name, entry] : bundle.manifest.files)
+    bundle.files.emplace(name, open_file(folder, bundle, name, entry));
   return bundle;
 }
 

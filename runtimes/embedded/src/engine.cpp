@@ -17,6 +17,7 @@ namespace vmp {
 namespace {
 
 constexpr size_t kErrorSize = 512;
+constexpr const char* kCudaRuntime = "libcudart.so.13";  // in the bundles that run on a GPU
 
 Error engine_error(const std::string& message) { return Error(VMP_EDGE_ERROR_ENGINE, message); }
 
@@ -76,6 +77,23 @@ void* load(const std::string& name, const std::vector<std::string>& folders, int
                      "): put its folder into the configuration's `libraries` or into VMP_EDGE_LIBRARIES");
 }
 
+// Remove a path that means nothing to the user from a message, with the ": " after it.
+std::string without(std::string message, const std::string& path) {
+  const size_t at = message.find(path);
+  if (at == std::string::npos) return message;
+  const bool colon = !message.compare(at + path.size(), 2, ": ");
+  return message.erase(at, path.size() + (colon ? 2 : 0));
+}
+
+// Load a library of the bundle: exactly what was checked, by its descriptor.
+void* load_from(const Bundle& bundle, const std::string& name, int visibility) {
+  const std::shared_ptr<const File> file = bundle.file(name);
+  // The path is unique, so that the loader cannot take another library for this one once the descriptor is closed.
+  if (void* handle = dlopen(file->path().c_str(), RTLD_NOW | visibility)) return handle;
+  const std::string why = without(dlerror(), file->path());
+  throw engine_error(bundle.path(name) + " cannot be loaded (" + why + "): build the bundle again");
+}
+
 int32_t all_cores() {
   cpu_set_t set;
   return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
@@ -101,7 +119,7 @@ Library open_library(const Bundle& bundle, const Kind& kind, const std::vector<s
   // Let TVM's threads move between cores: on shared and asymmetric machines pinned threads wait for each other.
   setenv("TVM_BIND_THREADS", "0", 0);
   for (const std::string& name : kind.needed) load(name, folders, RTLD_GLOBAL);
-  void* handle = load(kind.own, kind.in_bundle ? std::vector<std::string>{bundle.folder} : folders, RTLD_LOCAL);
+  void* handle = kind.in_bundle ? load_from(bundle, kind.own, RTLD_LOCAL) : load(kind.own, folders, RTLD_LOCAL);
   Library library;
   decltype(&vmp_program_abi) abi = nullptr;
   find(handle, "vmp_program_abi", abi);
@@ -123,12 +141,16 @@ const Library& get_library(const Bundle& bundle, int32_t threads, const std::str
     throw engine_error(
         bundle.folder + " needs the engine '" + engine +
         "', which is not in this library (there are executorch and tvm): build the bundle for one of them");
+  if (kind->second.in_bundle) bundle.file(kind->second.own);  // also if another bundle's was loaded already
+  if (bundle.manifest.gpu) bundle.file(kCudaRuntime);
   const std::lock_guard<std::mutex> lock(mutex);
   auto entry = loaded.find(engine);
   const std::vector<std::string> folders = search_path(libraries);
   if (entry == loaded.end()) entry = loaded.emplace(engine, open_library(bundle, kind->second, folders)).first;
+  static bool cuda_runtime_loaded = false;
   if (bundle.manifest.gpu) {
-    load(bundle.path("libcudart.so.13"), {}, RTLD_GLOBAL);
+    if (!cuda_runtime_loaded) load_from(bundle, kCudaRuntime, RTLD_GLOBAL);
+    cuda_runtime_loaded = true;
     for (const std::string& name : kind->second.needed_for_gpu) load(name, folders, RTLD_GLOBAL);
   }
   Library& library = entry->second;
@@ -150,21 +172,22 @@ struct Engine::Program {
   Program(const Bundle& bundle, const Library& library)
       : library(library),
         classes(bundle.manifest.labels.size()),
-        outputs(classes + static_cast<size_t>(bundle.manifest.features)) {
+        outputs(classes + static_cast<size_t>(bundle.manifest.features)),
+        file(bundle.file(bundle.manifest.program)) {
     const Manifest& manifest = bundle.manifest;
     const int32_t side = manifest.preprocessing.image_size;
     const int32_t sizes[] = {manifest.frames / manifest.tubelet, 3 * manifest.tubelet, side, side};
     std::copy(std::begin(sizes), std::end(sizes), shape);
-    const std::string path = bundle.path(manifest.program);
     char error[kErrorSize] = "";
-    program = library.create(path.c_str(), manifest.gpu, error, kErrorSize);
-    if (!program) throw engine_error(path + ": " + error);
+    program = library.create(file->path().c_str(), manifest.gpu, error, kErrorSize);
+    if (!program) throw engine_error(bundle.path(manifest.program) + ": " + without(error, file->path()));
   }
   ~Program() { library.destroy(program); }
 
   const Library& library;
   const size_t classes;
   std::vector<float> outputs;  // the program's output: the logits, then features, which this library does not use
+  const std::shared_ptr<const File> file;  // other bundles share it as long as it is in use
   int32_t shape[4];
   vmp_program* program;
 };

@@ -4,7 +4,7 @@
 #include <set>
 
 #include "error.h"
-#include "texts.h"
+#include "names.h"
 #include "yaml_tree.h"
 
 namespace vmp {

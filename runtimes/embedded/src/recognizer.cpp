@@ -25,23 +25,32 @@ void softmax(std::vector<float>& logits) {
 
 }  // namespace
 
-Recognizer::Recognizer(const std::string& folder, int32_t threads, const std::string& libraries)
-    : bundle_(Bundle::open(folder)), engine_(bundle_, threads, libraries) {}
+Recognizer::Recognizer(const Bundle& bundle, int32_t threads, const std::string& libraries)
+    : folder_(bundle.folder), manifest_(bundle.manifest), engine_(bundle, threads, libraries) {}
+
+Recognizer::Turn::Turn(Recognizer& recognizer) : recognizer_(recognizer) {
+  std::unique_lock<std::mutex> lock(recognizer.mutex_);
+  const uint64_t ours = recognizer.asked_++;
+  recognizer.turn_over_.wait(lock, [&] { return recognizer.over_ == ours; });
+}
+
+Recognizer::Turn::~Turn() {
+  const std::lock_guard<std::mutex> lock(recognizer_.mutex_);
+  ++recognizer_.over_;
+  recognizer_.turn_over_.notify_all();
+}
 
 size_t Recognizer::frame_size() const {
   const auto side = static_cast<size_t>(manifest().preprocessing.image_size);
   return 3 * side * side;
 }
 
-std::vector<float> Recognizer::run(const std::vector<float>& video) {
+std::vector<float> Recognizer::run(const Turn&, const std::vector<float>& video) {
   std::vector<float> scores(manifest().labels.size());
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    engine_.run(video.data(), scores.data());
-  }
+  engine_.run(video.data(), scores.data());
   if (!std::all_of(scores.begin(), scores.end(), [](float x) { return std::isfinite(x); }))
     throw Error(VMP_EDGE_ERROR_ENGINE,
-                bundle_.folder + " gave values that are not finite: build it again and check its weights");
+                folder_ + " gave values that are not finite: build it again and check its weights");
   softmax(scores);
   return scores;
 }
@@ -53,7 +62,7 @@ std::vector<float> Recognizer::predict(const vmp_edge_frame* frames, int32_t cou
   for (int64_t i = 0; i < picked; ++i)  // pick the middle of each of as many equal parts
     manifest().preprocessing.prepare(frames[(2 * i + 1) * count / (2 * picked)],
                                      video.data() + static_cast<size_t>(i) * frame_size());
-  return run(video);
+  return run(Turn(*this), video);
 }
 
 Result::Result(std::shared_ptr<const Recognizer> recognizer, std::vector<float> all_scores, int32_t class_index,

@@ -1,6 +1,8 @@
 // A bundle that is loaded into its engine, and its results.
 #pragma once
 
+#include <condition_variable>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -13,14 +15,28 @@ namespace vmp {
 
 class Recognizer {
  public:
-  // Throws Error (BUNDLE, MACHINE, ENGINE).
-  Recognizer(const std::string& folder, int32_t threads, const std::string& libraries);
+  // Throws Error (BUNDLE, MACHINE, ENGINE, MEMORY).
+  Recognizer(const std::string& folder, int32_t threads, const std::string& libraries)
+      : Recognizer(Bundle::open(folder), threads, libraries) {}
 
-  const Manifest& manifest() const { return bundle_.manifest; }
+  const Manifest& manifest() const { return manifest_; }
 
-  // Run the engine on a video (T, 3, S, S). Return the softmax (classes). Calls from several threads take turns.
+  // A turn at the engine, as long as it lives. Turns come in the order in which they are asked for, so that a stream
+  // which has just been served goes behind those that wait. (A std::mutex promises no order: the thread that gives it
+  // up is often the next that has it.)
+  class Turn {
+   public:
+    explicit Turn(Recognizer& recognizer);  // waits
+    ~Turn();
+    Turn(const Turn&) = delete;
+
+   private:
+    Recognizer& recognizer_;
+  };
+
+  // Run the engine on a video (T, 3, S, S) in a turn of the caller. Return the softmax (classes).
   // Throws Error (ENGINE) if the engine failed or its logits are not finite.
-  std::vector<float> run(const std::vector<float>& video);
+  std::vector<float> run(const Turn& turn, const std::vector<float>& video);
 
   // Pick the model's number of frames evenly from `count` frames, and recognise them. Return the softmax (classes).
   std::vector<float> predict(const vmp_edge_frame* frames, int32_t count);
@@ -28,9 +44,14 @@ class Recognizer {
   size_t frame_size() const;  // number of elements of a prepared frame
 
  private:
-  const Bundle bundle_;
-  std::mutex mutex_;
+  Recognizer(const Bundle& bundle, int32_t threads, const std::string& libraries);
+
+  const std::string folder_;
+  const Manifest manifest_;
   Engine engine_;
+  std::mutex mutex_;  // guards the members below
+  std::condition_variable turn_over_;
+  uint64_t asked_ = 0, over_ = 0;  // number of turns that were asked for, and that are over
 };
 
 // A result that owns the arrays that it points to.

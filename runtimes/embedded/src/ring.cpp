@@ -7,10 +7,13 @@
 #include <string>
 
 #include "error.h"
-#include "texts.h"
+#include "names.h"
 
 namespace vmp {
 namespace {
+
+// In seconds. Clocks that count from 1970 are far below; milliseconds since 1970, a likely mistake, are above.
+constexpr double kLargestTimestamp = 1e11;
 
 double monotonic() {
   timespec now;
@@ -31,10 +34,19 @@ FrameRing::FrameRing(const Preprocessing& preprocessing, const Window& window)
 
 void FrameRing::push(const vmp_edge_frame& frame) {
   check_frame(frame);
+  if (!(std::abs(frame.timestamp) <= kLargestTimestamp))  // also true of NaN
+    throw bad_argument("the frame's timestamp is " + decimal(frame.timestamp) +
+                       ": it must be a finite number of seconds, below 1e11");
   const std::lock_guard<std::mutex> writing(writing_);  // one frame at a time, so that frames stay in order
   const double timestamp = frame.timestamp < 0 ? monotonic() : frame.timestamp;
   const std::optional<int32_t> reserved = reserve(timestamp);
-  if (reserved) preprocessing_.prepare(frame, slot(*reserved));
+  try {
+    if (reserved) preprocessing_.prepare(frame, slot(*reserved));
+  } catch (...) {  // there was no memory
+    const std::lock_guard<std::mutex> lock(mutex_);
+    free_.push_back(*reserved);
+    throw;
+  }
   commit(reserved, timestamp);
 }
 
@@ -51,14 +63,15 @@ bool FrameRing::wait() {
 
 std::optional<Gathered> FrameRing::read(float* out) {
   const std::lock_guard<std::mutex> reading(reading_);
-  const std::vector<Kept> chosen = pin();
+  int64_t generation = 0;
+  const std::vector<Kept> chosen = pin(generation);
   if (chosen.empty()) return std::nullopt;
   for (const Kept& kept : chosen) {
     std::memcpy(out, slot(kept.slot), frame_size_ * sizeof(float));
     out += frame_size_;
   }
   unpin();
-  return Gathered{chosen.front().timestamp, chosen.back().timestamp, chosen.back().sequence};
+  return Gathered{chosen.front().timestamp, chosen.back().timestamp, chosen.back().sequence, generation};
 }
 
 void FrameRing::clear() {
@@ -69,6 +82,7 @@ void FrameRing::clear() {
   kept_.clear();
   read_at_.reset();
   last_timestamp_ = -std::numeric_limits<double>::infinity();
+  ++generation_;
 }
 
 void FrameRing::close() {
@@ -80,6 +94,11 @@ void FrameRing::close() {
 void FrameRing::open() {
   const std::lock_guard<std::mutex> lock(mutex_);
   closed_ = false;
+}
+
+int64_t FrameRing::generation() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return generation_;
 }
 
 int64_t FrameRing::pushed() const {
@@ -124,8 +143,9 @@ void FrameRing::commit(std::optional<int32_t> slot, double timestamp) {
 }
 
 // Choose the newest window, and keep its slots from being reused.
-std::vector<FrameRing::Kept> FrameRing::pin() {
+std::vector<FrameRing::Kept> FrameRing::pin(int64_t& generation) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  generation = generation_;
   std::vector<Kept> chosen;
   for (const int32_t index : window_.select(timestamps())) chosen.push_back(kept_[static_cast<size_t>(index)]);
   if (chosen.empty()) return chosen;

@@ -19,6 +19,7 @@ namespace vmp {
 struct Gathered {
   double first_timestamp, timestamp;  // timestamps of the oldest and the newest frame, in seconds
   int64_t frame;                      // number of the newest frame, counted from 0
+  int64_t generation;                 // number of calls of `clear` before the frames came in
 };
 
 // The newest `window.capacity()` prepared frames. Any thread may call any function.
@@ -30,7 +31,8 @@ class FrameRing {
  public:
   FrameRing(const Preprocessing& preprocessing, const Window& window);
 
-  // Prepare a frame and put it in. Throws Error (ARGUMENT) if the frame is invalid or older than the previous one.
+  // Prepare a frame and put it in. Throws Error (ARGUMENT) if the frame is invalid or older than the previous one, or
+  // its timestamp cannot be seconds.
   void push(const vmp_edge_frame& frame);
 
   bool due() const;  // whether there is a complete window that ends `hop` frames or more after the last one read
@@ -43,6 +45,7 @@ class FrameRing {
   void close();  // wake the threads in `wait`, and let no thread wait
   void open();   // let threads wait again
 
+  int64_t generation() const;  // number of calls of `clear`
   int64_t pushed() const;
   int64_t dropped() const;
 
@@ -57,7 +60,7 @@ class FrameRing {
   float* slot(int32_t index) { return slots_.data() + static_cast<size_t>(index) * frame_size_; }
   std::optional<int32_t> reserve(double timestamp);
   void commit(std::optional<int32_t> slot, double timestamp);
-  std::vector<Kept> pin();
+  std::vector<Kept> pin(int64_t& generation);
   void unpin();
   bool is_due() const;
   std::vector<double> timestamps() const;
@@ -72,7 +75,7 @@ class FrameRing {
   std::vector<int32_t> free_;
   std::deque<Kept> kept_;
   std::set<int32_t> pinned_;  // slots of the window that is being read
-  int64_t pushed_ = 0, dropped_ = 0;
+  int64_t pushed_ = 0, dropped_ = 0, generation_ = 0;
   std::optional<int64_t> read_at_;  // number of pushed frames when the last window was chosen
   double last_timestamp_ = -std::numeric_limits<double>::infinity();
   bool closed_ = false;

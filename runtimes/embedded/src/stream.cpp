@@ -54,7 +54,12 @@ Stream::Stream(std::shared_ptr<Recognizer> recognizer, const vmp_edge_stream_con
   if (top_ < 0) throw bad_argument("top is " + std::to_string(top_) + "; it must be 0 or more");
 }
 
-Stream::~Stream() { end_thread(); }
+Stream::~Stream() {
+  if (!thread_.joinable()) return;
+  ring_.close();
+  // The own thread may be the last that held the stream: it ends right after this.
+  thread_.get_id() == std::this_thread::get_id() ? thread_.detach() : thread_.join();
+}
 
 void Stream::push(const vmp_edge_frame& frame) {
   check_thread();
@@ -82,37 +87,53 @@ std::unique_ptr<Result> Stream::get_result() {
     if (latest_) return std::move(latest_);
     if (running_) return nullptr;
   }
-  return ring_.due() ? recognise() : nullptr;
+  std::optional<Scored> scored = recognise();
+  return scored ? finish(std::move(*scored)) : nullptr;
 }
 
-std::unique_ptr<Result> Stream::recognise() {
+std::optional<Stream::Scored> Stream::recognise() {
   const std::lock_guard<std::mutex> recognising(recognising_);
+  if (!ring_.due()) return std::nullopt;
   const double start = seconds();
-  int64_t epoch;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    epoch = epoch_;
-  }
+  const Recognizer::Turn turn(*recognizer_);
+  // The window is read when its turn has come: while the stream waited, newer frames may have come in.
   const std::optional<Gathered> window = ring_.read(video_.data());
-  if (!window) return nullptr;
-  std::vector<float> scores = recognizer_->run(video_);
+  if (!window) return std::nullopt;
+  return Scored{*window, recognizer_->run(turn, video_), start};
+}
+
+std::unique_ptr<Result> Stream::finish(Scored scored) {
+  const Gathered& window = scored.window;
   const int64_t dropped = ring_.dropped();
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (epoch != epoch_) return nullptr;
-  const int32_t label = smoother_.update(scores, window->timestamp);
-  auto result = std::make_unique<Result>(recognizer_, std::move(scores), label, top_);
-  result->first_timestamp = window->first_timestamp;
-  result->timestamp = window->timestamp;
-  result->frame = window->frame;
+  if (window.generation != ring_.generation()) return nullptr;
+  if (window.generation != generation_) smoother_.reset();
+  generation_ = window.generation;
+  const int32_t label = smoother_.update(scored.scores, window.timestamp);
+  auto result = std::make_unique<Result>(recognizer_, std::move(scored.scores), label, top_);
+  result->first_timestamp = window.first_timestamp;
+  result->timestamp = window.timestamp;
+  result->frame = window.frame;
   result->dropped = dropped;
-  result->latency = seconds() - start;
+  result->latency = seconds() - scored.start;
   remember(latencies_, result->latency, kRecent);
   ++windows_;
   return result;
 }
 
+void Stream::deliver(Scored scored, vmp_edge_callback callback, void* user) {
+  const std::lock_guard<std::mutex> delivering(delivering_);
+  std::unique_ptr<Result> result = finish(std::move(scored));
+  if (!result) return;
+  if (callback) return callback(result.get(), nullptr, user);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  latest_ = std::move(result);
+}
+
 void Stream::start(vmp_edge_callback callback, void* user) {
+  if (in_own_thread()) throw Error(VMP_EDGE_ERROR_STATE, "the stream was started already");
   const std::lock_guard<std::mutex> control(control_);
+  if (closed_) throw Error(VMP_EDGE_ERROR_STATE, "the stream is being destroyed");
   if (thread_.joinable()) throw Error(VMP_EDGE_ERROR_STATE, "the stream was started already");
   ring_.open();
   {
@@ -120,18 +141,21 @@ void Stream::start(vmp_edge_callback callback, void* user) {
     failure_.reset();
     running_ = true;
   }
-  thread_ = std::thread([this, callback, user] { work(callback, user); });
+  try {
+    thread_ = std::thread([self = shared_from_this(), callback, user] { self->work(callback, user); });
+  } catch (...) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    running_ = false;
+    throw;
+  }
 }
 
 void Stream::work(vmp_edge_callback callback, void* user) {
+  worker_ = std::this_thread::get_id();
   std::optional<Error> failure;
   try {
-    while (ring_.wait()) {
-      std::unique_ptr<Result> result = recognise();
-      if (result && callback) callback(result.get(), nullptr, user);
-      const std::lock_guard<std::mutex> lock(mutex_);
-      if (!callback && result) latest_ = std::move(result);
-    }
+    while (ring_.wait() && !closed_)
+      if (std::optional<Scored> scored = recognise()) deliver(std::move(*scored), callback, user);
   } catch (const Error& error) {
     failure.emplace(error);
   } catch (const std::bad_alloc&) {
@@ -140,26 +164,38 @@ void Stream::work(vmp_edge_callback callback, void* user) {
     failure.emplace(VMP_EDGE_ERROR_INTERNAL, error.what());
   }
   if (failure && callback) callback(nullptr, failure->what(), user);
+  worker_ = std::thread::id();
   const std::lock_guard<std::mutex> lock(mutex_);
   if (failure) failure_.emplace(*failure);
 }
 
-void Stream::end_thread() {
+void Stream::end_thread(bool for_good) {
   const std::lock_guard<std::mutex> control(control_);
-  if (!thread_.joinable()) return;
-  ring_.close();
-  thread_.join();
-  const std::lock_guard<std::mutex> lock(mutex_);
-  running_ = false;
+  if (thread_.joinable()) {
+    ring_.close();
+    thread_.join();
+    const std::lock_guard<std::mutex> lock(mutex_);
+    running_ = false;
+  }
+  if (for_good) closed_ = true;
 }
 
 void Stream::stop() {
+  if (in_own_thread())
+    throw Error(VMP_EDGE_ERROR_STATE,
+                "the stream cannot be stopped from its own callback: stop it from another thread");
   {
     const std::lock_guard<std::mutex> control(control_);
     if (!thread_.joinable()) throw Error(VMP_EDGE_ERROR_STATE, "the stream was not started");
   }
-  end_thread();
+  end_thread(false);
   check_thread();
+}
+
+void Stream::close() {
+  if (!in_own_thread()) return end_thread(true);
+  closed_ = true;  // no window that is due is recognised after the callback
+  ring_.close();
 }
 
 void Stream::check_thread() const {
@@ -168,14 +204,13 @@ void Stream::check_thread() const {
 }
 
 void Stream::reset() {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    ++epoch_;
-    latest_.reset();
-    arrivals_.clear();
-    smoother_.reset();
-  }
   ring_.clear();
+  std::unique_lock<std::mutex> delivering(delivering_, std::defer_lock);
+  if (!in_own_thread()) delivering.lock();  // otherwise the own thread calls this function from the callback
+  const std::lock_guard<std::mutex> lock(mutex_);
+  latest_.reset();
+  arrivals_.clear();
+  if (generation_ != ring_.generation()) smoother_.reset();
 }
 
 void Stream::get_statistics(vmp_edge_statistics& statistics) const {

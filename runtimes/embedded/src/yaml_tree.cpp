@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "error.h"
-#include "texts.h"
+#include "names.h"
 
 namespace vmp {
 namespace {

@@ -14,6 +14,7 @@ namespace {
 using executorch::aten::ScalarType;
 using executorch::aten::Tensor;
 using executorch::runtime::Error;
+using executorch::runtime::EValue;
 using executorch::runtime::KernelRuntimeContext;
 using OptionalTensor = std::optional<Tensor>;
 
@@ -120,8 +121,30 @@ Tensor& causal_conv_silu_out(KernelRuntimeContext& ctx, const Tensor& x, const T
   return out;
 }
 
-}  // namespace
+// Call an operator after checking that a damaged program gives it all arguments, and tensors that have memory. The
+// SDK's own wrapper takes both for granted.
+template <class Function>
+void call_checked(KernelRuntimeContext& ctx, executorch::runtime::Span<EValue*> arguments) {
+  using Wrapped = executorch::extension::WrapUnboxedIntoFunctor<Function>;
+  bool valid = arguments.size() >=
+               executorch::extension::kernel_util_internal::size<typename Wrapped::ContextRemovedArgsType>::value;
+  for (const EValue* argument : arguments)
+    valid = valid && argument &&
+            (!argument->isTensor() || argument->toTensor().numel() == 0 || argument->toTensor().const_data_ptr());
+  if (valid) return Wrapped::call(ctx, arguments);
+  ctx.fail(Error::InvalidProgram);
+}
 
-EXECUTORCH_LIBRARY(vmp, "selective_scan.out", selective_scan_out);
-EXECUTORCH_LIBRARY(vmp, "bi_selective_scan.out", bi_selective_scan_out);
-EXECUTORCH_LIBRARY(vmp, "causal_conv_silu.out", causal_conv_silu_out);
+template <class Function>
+bool add(const char* name, Function) {
+  const executorch::runtime::Kernel kernel(name, call_checked<Function>);
+  return executorch::runtime::register_kernel(kernel) == Error::Ok;
+}
+
+constexpr char kScan[] = "vmp::selective_scan.out", kBiScan[] = "vmp::bi_selective_scan.out",
+               kConv[] = "vmp::causal_conv_silu.out";
+const bool added[] = {add(kScan, EXECUTORCH_FN(selective_scan_out, kScan)),
+                      add(kBiScan, EXECUTORCH_FN(bi_selective_scan_out, kBiScan)),
+                      add(kConv, EXECUTORCH_FN(causal_conv_silu_out, kConv))};
+
+}  // namespace

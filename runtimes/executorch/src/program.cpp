@@ -4,10 +4,13 @@
 #include <executorch/extension/tensor/tensor.h>
 #include <executorch/runtime/platform/platform.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 // The wheel exports these symbols but has no header that declares them.
@@ -32,13 +35,26 @@ struct vmp_program {
 
 namespace {
 
+// Whether loading a program has logged an error in this thread. ExecuTorch goes on after some faults of a program, such as
+// an operator with a number that there is not, and crashes when it runs the program.
+thread_local bool faulty = false;
+
 // Log errors alone. By default ExecuTorch also writes about its progress to standard error.
-void log_errors(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, size_t, const char* message,
+void log_errors(et_timestamp_t, et_pal_log_level_t level, const char* file, const char*, size_t, const char* message,
                 size_t length) {
-  if (level == kError || level == kFatal) std::fprintf(stderr, "executorch: %.*s\n", static_cast<int>(length), message);
+  if (level != kError && level != kFatal) return;
+  faulty = faulty || std::strstr(file, "method.cpp");
+  std::string text(message, length);  // it may quote the program: nothing of it may control the terminal
+  std::replace_if(text.begin(), text.end(), [](unsigned char c) { return c < 32 || c > 126; }, '?');
+  std::fprintf(stderr, "executorch: %s\n", text.c_str());
 }
 
-const bool quiet = executorch::runtime::register_pal(executorch::runtime::PalImpl::create(log_errors, __FILE__));
+// Throw instead of ending the process. ExecuTorch gives up where a program contradicts itself, such as a number in place
+// of a tensor. The functions below turn the exception into an error.
+void give_up() { throw std::runtime_error("the program is damaged: build the bundle again"); }
+
+const bool ours = executorch::runtime::register_pal(
+    executorch::runtime::PalImpl::create(nullptr, give_up, nullptr, nullptr, log_errors, nullptr, nullptr, __FILE__));
 
 void say(char* error, int64_t size, const char* what, const char* detail) {
   if (error && size > 0) std::snprintf(error, static_cast<size_t>(size), "%s: %s", what, detail);
@@ -65,7 +81,11 @@ VMP_EXPORT vmp_program* vmp_program_create(const char* path, int gpu, char* erro
   if (gpu) return say(error, error_size, "cannot load the program", "ExecuTorch programs run on the CPU"), nullptr;
   try {
     auto program = std::make_unique<vmp_program>(path);
-    const Error code = program->module.load_forward();
+    // Check that the program's tables lie inside the file before anything reads them.
+    Error code = program->module.load(executorch::runtime::Program::Verification::InternalConsistency);
+    faulty = false;
+    if (code == Error::Ok) code = program->module.load_forward();
+    if (code == Error::Ok && faulty) code = Error::InvalidProgram;
     if (code == Error::Ok) return program.release();
     say(error, error_size, "cannot load the program", code);
   } catch (const std::exception& e) {

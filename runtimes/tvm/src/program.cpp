@@ -34,6 +34,12 @@ ffi::Tensor allocate(ffi::ShapeView sizes, DLDeviceType device) {
   return make(ffi::Shape(sizes), DLDataType{kDLFloat, 32, 1}, DLDevice{device, 0}, nullptr).cast<ffi::Tensor>();
 }
 
+// Load a shared library. The path may lack the ending .so, by which tvm-ffi would know what to do with it.
+ffi::Module load(const char* path) {
+  static const ffi::Function call = ffi::Function::GetGlobalRequired("ffi.Module.load_from_file.so");
+  return call(path, "so").cast<ffi::Module>();
+}
+
 void copy(const ffi::Tensor& from, const ffi::Tensor& to) {  // waits for the GPU
   static const ffi::Function call = ffi::Function::GetGlobalRequired("runtime.TVMTensorCopyFromTo");
   call(from, to);
@@ -61,7 +67,7 @@ void say(char* error, int64_t size, const char* what) {
 struct vmp_program {
   vmp_program(const char* path, DLDeviceType device)
       : device(device),
-        machine(ffi::Module::LoadFromFile(path)->GetFunction("vm_load_executable").value()().cast<ffi::Module>()),
+        machine(load(path)->GetFunction("vm_load_executable").value()().cast<ffi::Module>()),
         main(machine->GetFunction("main").value()) {
     const ffi::Function initialise = machine->GetFunction("vm_initialization").value();
     const int cpu = kDLCPU;  // shapes are always computed on the CPU

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from bundles import unsealed
+from small_models import VARIANTS, make_model
 
 from vmp_edge import ops
 from vmp_edge.errors import BundleError, UsageError
@@ -111,9 +112,56 @@ def test_damaged_program(as_bundle, model):
         ExecuTorchEngine(as_bundle(b"not a program" * 100, model.options))
 
 
+DAMAGED = """
+import sys
+import numpy as np
+from vmp_edge.bundle.reading import Bundle, describe_file
+from vmp_edge.errors import VmpError
+from vmp_edge.runtimes.executorch.engine import ExecuTorchEngine
+from dataclasses import replace
+from pathlib import Path
+
+folder, seed = Path(sys.argv[1]), int(sys.argv[2])
+bundle, good, results = Bundle.open(folder), (folder / "model.pte").read_bytes(), []
+random = np.random.default_rng(seed)
+video = np.zeros((1, 3, 4, 32, 32), np.float32)
+for number in range(int(sys.argv[3])):
+    data = bytearray(good)
+    for place in random.integers(0, 20000, random.choice([1, 4, 16])):
+        data[place % len(data)] = random.integers(0, 256)
+    (folder / "damaged.pte").write_bytes(data)
+    files = {**bundle.manifest.files, "damaged.pte": describe_file(folder / "damaged.pte")}
+    manifest = replace(bundle.manifest, program="damaged.pte", files=files)
+    print(number, end=" ", flush=True)
+    try:
+        engine = ExecuTorchEngine(Bundle(folder, manifest), threads=1)
+        try:
+            engine.run(video)
+        finally:
+            engine.close()
+    except VmpError as error:
+        assert chr(10) not in str(error)
+        print("refused")
+    else:
+        print("ran")
+"""
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_damaged_program_with_a_fitting_hash_does_not_crash(as_bundle, lowered, tmp_path, seed):
+    """Changes of the tables at its beginning. What the checks let pass runs, and gives some numbers."""
+    model = make_model(**VARIANTS["pro"])
+    bundle = as_bundle(lowered(model).buffer, model.options)
+    (tmp_path / "manifest.yaml").write_text(bundle.manifest.to_yaml())
+    command = [sys.executable, "-c", DAMAGED, str(tmp_path), str(seed), "60"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, (done.stdout.splitlines()[-1], done.stderr[-500:])
+    assert done.stdout.count("refused") > 10
+
+
 def test_threads_are_one_number_a_process(as_bundle, model):
     bundle = as_bundle(b"", model.options)
-    used = _Library.get(bundle.path / LIBRARY, None).threads
+    used = _Library.get(bundle, None).threads
     with pytest.raises(UsageError, match=f"runs on {used} threads in this process and cannot change to {used + 1}"):
         ExecuTorchEngine(bundle, threads=used + 1)
 

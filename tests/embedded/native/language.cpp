@@ -6,7 +6,7 @@
 
 #include "error.h"
 #include "manifest.h"
-#include "texts.h"
+#include "names.h"
 #include "yaml_tree.h"
 
 namespace {

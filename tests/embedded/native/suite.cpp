@@ -1,5 +1,5 @@
 // Uses the whole library under sanitizers, from several threads at once where that is allowed.
-//   suite LIBRARIES BUNDLE FAILING_BUNDLE DAMAGED_BUNDLE [FRAMES]
+//   suite LIBRARIES BUNDLE FAILING_BUNDLE DAMAGED_BUNDLE SLOW_BUNDLE [FRAMES]
 // With FRAMES, it pushes that many frames instead, and prints the resident memory before and after.
 #include <algorithm>
 #include <atomic>
@@ -116,6 +116,118 @@ void all_at_once(Recognizer& recognizer) {
   for (int i = 0; i < 20; ++i) stream.push(any_picture(random).frame);
 }
 
+// Reset a stream while its thread recognises. No result of frames from before a reset may come after it, whether the
+// program asks for results or the callback takes them.
+void reset_while_recognising(Recognizer& recognizer, bool with_callback, int resets) {
+  std::mt19937 random(5);
+  const Picture picture = any_picture(random);
+  vmp_edge_stream_config config = VMP_EDGE_STREAM_CONFIG;
+  config.hop = config.stride = 1;
+  Stream stream(recognizer, config);
+  std::atomic<double> begin{0};  // timestamps of frames since the last reset are at least this
+  std::atomic<long> stale{0}, given{0};
+  const auto take = [&](double earliest, double timestamp) { stale += timestamp < earliest, ++given; };
+  // The callback reads `begin` last: had a reset ended while it ran, it would see the new value.
+  if (with_callback)
+    stream.start([&](const vmp_edge_result* result, const char*) {
+      std::this_thread::yield();
+      if (result) take(begin, result->timestamp);
+    });
+  else stream.start();
+  std::atomic<bool> done{false};
+  std::thread asking([&] {
+    while (!done) {
+      const double earliest = begin;
+      if (const Result result = stream.get_result()) take(earliest, result->timestamp);
+    }
+  });
+  for (int i = 0; i < resets; ++i) {
+    Frame frame = picture.frame;
+    for (int j = 0; j < 8; ++j) frame.timestamp = begin + 0.01 * j, stream.push(frame);
+    stream.reset();
+    begin = begin + 1000;
+  }
+  Frame frame = picture.frame;  // frames until a result of them, so that there is one at least
+  while (!given) frame.timestamp = std::max(frame.timestamp, begin.load()) + 0.01, stream.push(frame);
+  done = true;
+  asking.join();
+  REQUIRE(stale == 0);
+}
+
+// A callback may do with its stream what it likes, even destroy it while other threads use it.
+void callback_uses_its_stream(Recognizer& recognizer) {
+  for (int round = 0; round < 20; ++round) {
+    std::mt19937 random(6);
+    const Picture picture = any_picture(random);
+    vmp_edge_stream_config config = VMP_EDGE_STREAM_CONFIG;
+    config.hop = config.stride = 1;
+    auto stream = std::make_unique<Stream>(recognizer, config);
+    vmp_edge_stream* const handle = stream->get();
+    std::atomic<int> called{0};
+    std::atomic<bool> ended{false};
+    stream->start([&](const vmp_edge_result*, const char*) {
+      const int call = ++called;
+      REQUIRE(vmp_edge_stream_stop(handle) == VMP_EDGE_ERROR_STATE);
+      REQUIRE(vmp_edge_stream_start(handle, nullptr, nullptr) == VMP_EDGE_ERROR_STATE);
+      REQUIRE(vmp_edge_stream_push(handle, &picture.frame) == VMP_EDGE_OK);
+      REQUIRE(vmp_edge_stream_reset(handle) == VMP_EDGE_OK);
+      if (call < 3) return;
+      stream.reset();
+      REQUIRE(vmp_edge_stream_push(handle, &picture.frame) == VMP_EDGE_ERROR_ARGUMENT);
+      vmp_edge_stream_destroy(handle);  // again: nothing happens
+      ended = true;
+    });
+    const auto push = [&] {
+      while (!ended) vmp_edge_stream_push(handle, &picture.frame);
+      return vmp_edge_stream_push(handle, &picture.frame);
+    };
+    std::thread other([&] { REQUIRE(push() == VMP_EDGE_ERROR_ARGUMENT); });
+    REQUIRE(push() == VMP_EDGE_ERROR_ARGUMENT);
+    other.join();
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    REQUIRE(called == 3);
+  }
+}
+
+// Several threads use a stream while another one destroys it.
+void destroyed_in_use(Recognizer& recognizer) {
+  for (int round = 0; round < 20; ++round) {
+    std::mt19937 random(7);
+    const Picture picture = any_picture(random);
+    auto stream = std::make_unique<Stream>(recognizer);
+    vmp_edge_stream* const handle = stream->get();
+    if (round % 2) stream->start([](const vmp_edge_result*, const char*) {});
+    std::vector<std::thread> threads;
+    std::atomic<int> pushed{0};
+    for (int i = 0; i < 2; ++i)
+      threads.emplace_back([&] {
+        while (vmp_edge_stream_push(handle, &picture.frame) == VMP_EDGE_OK) {
+          vmp_edge_result* result = nullptr;
+          if (vmp_edge_stream_get_result(handle, &result) == VMP_EDGE_OK) vmp_edge_result_destroy(result);
+          ++pushed;
+        }
+      });
+    while (pushed < 20) std::this_thread::yield();
+    stream.reset();
+    for (std::thread& thread : threads) thread.join();
+  }
+}
+
+// Streams of a slow recogniser have as many windows, one as the other.
+void fair_turns(Recognizer& slow) {
+  std::mt19937 random(8);
+  const Picture picture = any_picture(random);
+  vmp_edge_stream_config config = VMP_EDGE_STREAM_CONFIG;
+  config.hop = config.stride = 1;
+  std::vector<std::unique_ptr<Stream>> streams;
+  for (int i = 0; i < 4; ++i) streams.push_back(std::make_unique<Stream>(slow, config)), streams.back()->start();
+  const auto windows = [&](size_t i) { return streams[i]->statistics().windows; };
+  // Frames come all the time, so that every stream always asks for a turn.
+  while (windows(0) < 12)
+    for (const auto& stream : streams) stream->push(picture.frame);
+  for (size_t i = 1; i < streams.size(); ++i) REQUIRE(std::abs(windows(i) - windows(0)) <= 3);
+}
+
 void errors(const std::string& libraries, const std::string& failing, const std::string& damaged) {
   REQUIRE(status_of([&] { Recognizer("nowhere", 0, libraries); }) == VMP_EDGE_ERROR_BUNDLE);
   REQUIRE(status_of([&] { Recognizer(damaged, 0, libraries); }) == VMP_EDGE_ERROR_BUNDLE);
@@ -160,12 +272,17 @@ void soak(Recognizer& recognizer, long frames) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count < 5) return std::fprintf(stderr, "usage: suite LIBRARIES BUNDLE FAILING DAMAGED [FRAMES]\n"), 2;
+  if (count < 6) return std::fprintf(stderr, "usage: suite LIBRARIES BUNDLE FAILING DAMAGED SLOW [FRAMES]\n"), 2;
   try {
     Recognizer recognizer(arguments[2], 0, arguments[1]);
-    if (count > 5) return soak(recognizer, std::atol(arguments[5])), 0;
+    if (count > 6) return soak(recognizer, std::atol(arguments[6])), 0;
     one_after_another(recognizer);
     all_at_once(recognizer);
+    for (const bool with_callback : {false, true}) reset_while_recognising(recognizer, with_callback, 500);
+    callback_uses_its_stream(recognizer);
+    destroyed_in_use(recognizer);
+    Recognizer slow(arguments[5], 0, arguments[1]);
+    fair_turns(slow);
     errors(arguments[1], arguments[3], arguments[4]);
   } catch (const Error& error) {
     std::fprintf(stderr, "suite: %s\n", error.what());

@@ -108,7 +108,7 @@ def _load_cuda_runtime() -> None:
         load_driver()
     except MissingDependencyError:
         ctypes.CDLL(str(build_cuda_driver()), mode=ctypes.RTLD_GLOBAL)
-    load_runtime(build_cudart())
+    load_runtime(str(build_cudart()))
 
 
 @contextlib.contextmanager

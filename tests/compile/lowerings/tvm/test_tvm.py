@@ -275,9 +275,9 @@ def test_no_target_fits_this_cpu(monkeypatch):
         target.native()
 
 
-def test_a_damaged_library_is_one_line(as_bundle, model):
-    bundle = as_bundle(model)
-    bundle.program.write_bytes(b"not a library")
+def test_a_damaged_library_is_one_line(as_bundle, model, tmp_path):
+    as_bundle(model).program.write_bytes(b"not a library")
+    bundle = unsealed(tmp_path, "model.so", model.options)
     with pytest.raises(BundleError, match=r"model\.so: cannot be loaded .*build the bundle again") as caught:
         TvmEngine(bundle)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-#include "texts.h"
+#include "names.h"
 
 #include <locale>
 #include <map>
