@@ -210,12 +210,16 @@ class InferenceModel(nn.Module):
                 tokens = block(swap_order(tokens, steps))
             else:
                 tokens = swap_order(block(swap_order(tokens, steps)), side * side)
-        if options.readout == "mean":
-            read = self.normalise(tokens[:, 1:]).mean(1)
-        else:
-            read = self.normalise(tokens[:, 0])
-        logits: Tensor = F.linear(read, self.head.weight, self.head.bias)
+        features = self._read(tokens)
+        logits: Tensor = F.linear(features, self.head.weight, self.head.bias)
         return logits
+
+    def _read(self, tokens: Tensor) -> Tensor:
+        """Return what the head reads, (1, C), of the tokens of the last block."""
+        if self.options.readout == "mean":
+            return torch.mean(self.normalise(tokens[:, 1:]), dim=1)
+        first: Tensor = self.normalise(tokens[:, 0])
+        return first
 
 
 def _head(model: VideoMamba, features: bool) -> Linear:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..models.options import FAMILIES, PRESETS, SIZES
 from ..zoo import Published, published
-from .output import add_json_option, print_json
+from .output import add_json_option, print_json, say
 
 EPILOG = """examples:
   vmp-edge models                                  everything
@@ -54,21 +54,21 @@ def run(args: argparse.Namespace) -> int:
     own = own_names() if unfiltered else []
     presets = [] if args.data else [name for name in PRESETS if name not in own_names() and _is_of(name, args)]
     if own:
-        print("our own, with weights in the package:")
+        say("our own, with weights in the package:")
         for name in own:
             options = PRESETS[name]
-            print(f"  {name:44} {options.num_frames}x{options.image_size:<8} {options.num_classes} classes")
+            say(f"  {name:44} {options.num_frames}x{options.image_size:<8} {options.num_classes} classes")
     if selected:
-        print("published, fetched from the Hugging Face hub when they are built:")
+        say("published, fetched from the Hugging Face hub when they are built:")
         for model in selected:
-            print(f"  {model.name:44} {_describe(model)}")
+            say(f"  {model.name:44} {_describe(model)}")
     if presets:
-        print("presets, with random weights: for timing, and for training of your own:")
+        say("presets, with random weights: for timing, and for training of your own:")
         for name in presets:
             options = PRESETS[name]
-            print(f"  {name:44} {options.embed_dim} channels, {options.depth} layers")
+            say(f"  {name:44} {options.embed_dim} channels, {options.depth} layers")
     if not (own or selected or presets):
-        print("no model is like this")
+        say("no model is like this")
     if args.json:
         print_json({"own": own, "published": [dataclasses.asdict(model) for model in selected], "presets": presets})
     return 0

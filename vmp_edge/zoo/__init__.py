@@ -6,8 +6,8 @@ zoo (https://github.com/OpenGVLab/VideoMamba), and the label lists lie in ``labe
 
 from __future__ import annotations
 
-from .hub import Address, fetch
+from .hub import Address, check, fetch
 from .labels import LABEL_LISTS, read_list
-from .published import Published, find, published
+from .published import Published, find, find_file, published
 
-__all__ = ["LABEL_LISTS", "Address", "Published", "fetch", "find", "published", "read_list"]
+__all__ = ["LABEL_LISTS", "Address", "Published", "check", "fetch", "find", "find_file", "published", "read_list"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import re
@@ -65,6 +66,20 @@ def copied_file(address: Address) -> Path:
     return cache_folder() / "checkpoints" / address.repository / address.file
 
 
+def check(address: Address) -> None:
+    """Check what can be known about fetching a file before it is fetched.
+
+    Raises:
+        MissingDependencyError: The file is not there, and huggingface_hub is not installed.
+    """
+    if not copied_file(address).is_file() and importlib.util.find_spec("huggingface_hub") is None:
+        raise MissingDependencyError(_needs_client(address))
+
+
+def _needs_client(address: Address) -> str:
+    return f"{address} is fetched by huggingface_hub, which is not installed: {install_command('compile')}"
+
+
 def fetch(address: Address) -> Path:
     """Return a file of the hub on this machine, and download it if it is not there yet.
 
@@ -83,9 +98,7 @@ def fetch(address: Address) -> Path:
         import huggingface_hub
         from huggingface_hub import errors
     except ImportError as error:
-        raise MissingDependencyError(
-            f"{address} is fetched by huggingface_hub: {install_command('compile')}"
-        ) from error
+        raise MissingDependencyError(_needs_client(address)) from error
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs a traceback before it tries a second time
     try:
         return Path(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..names import distinct
+
 FOLDER = Path(__file__).with_name("labels")
 LABEL_LISTS = {
     "k400": "Kinetics-400, in the order of the authors' own demo, which is not the alphabetical order",
@@ -20,13 +22,3 @@ def read_list(name: str) -> tuple[str, ...]:
     """
     lines = (FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return distinct(lines)
-
-
-def distinct(labels: list[str]) -> tuple[str, ...]:
-    """Return labels of which each is different: the second `crane` becomes `crane (2)`."""
-    counts: dict[str, int] = {}
-    names = []
-    for label in labels:
-        counts[label] = counts.get(label, 0) + 1
-        names.append(label if counts[label] == 1 else f"{label} ({counts[label]})")
-    return tuple(names)

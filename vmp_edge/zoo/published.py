@@ -59,6 +59,11 @@ def find(name: str) -> Published | None:
     return next((model for model in published() if model.name == name), None)
 
 
+def find_file(name: str) -> Published | None:
+    """Return the facts about a published model by the name of its file, or None."""
+    return next((model for model in published() if model.file == name), None)
+
+
 def _record(row: dict[str, str]) -> Published:
     return Published(
         name=row["name"],
