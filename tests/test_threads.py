@@ -16,6 +16,7 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 """
 
 ONNX = """
+import contextlib
 import numpy as np, onnxruntime
 from onnx import TensorProto, helper, save
 from types import SimpleNamespace
@@ -35,10 +36,11 @@ graph = helper.make_graph([node], "g", value[:1], value[1:])
 model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
 folder, threads = Path(sys.argv[1]), int(sys.argv[2]) or None
 save(model, folder / "model.onnx")
-manifest = SimpleNamespace(program="model.onnx", model={"tubelet_size": 1})
+manifest = SimpleNamespace(program="model.onnx", embedding=None, tubelet=1)
+take = lambda name: contextlib.nullcontext(SimpleNamespace(path=str(folder / name)))
 count = lambda: len(os.listdir("/proc/self/task"))
 before = count()
-loaded = engine.OnnxRuntimeEngine(SimpleNamespace(path=folder, manifest=manifest, embedding=None), threads)
+loaded = engine.OnnxRuntimeEngine(SimpleNamespace(path=folder, manifest=manifest, take=take), threads)
 given = options[-1]
 try:
     spinning = given.get_session_config_entry("session.intra_op.allow_spinning")

@@ -280,3 +280,12 @@ def test_errors_of_servers_are_told():
     with serving(Refusing) as address:
         text = error_of(f"{address.replace('http://', 'http://u:secret@')}/a.mp4")
     assert "404" in text and "secret" not in text
+
+
+def test_an_address_that_failed_can_be_tried_again():
+    """A failure must not look like a cancellation, or a camera that is off would never be tried again."""
+    cancelled = threading.Event()
+    for _ in range(2):
+        with pytest.raises(SourceError, match="cannot be opened"):
+            open_source("http://127.0.0.1:9/off.mjpg", cancelled=cancelled)
+        assert not cancelled.is_set()

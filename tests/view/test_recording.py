@@ -1,6 +1,7 @@
 """Recordings: their frames and times, and what happens if they are not finished."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -131,3 +132,35 @@ def test_impossible_paths_are_refused_at_once(tmp_path):
     (tmp_path / "b.mp4").mkdir()
     with pytest.raises(RecordingError, match="it is a folder"):
         Recorder(tmp_path / "b.mp4", 30.0)
+
+
+def test_an_interrupt_in_the_middle_of_a_picture_loses_nothing(tmp_path):
+    """A signal that ends a command comes at any moment; the recording is finished all the same."""
+
+    def interrupt(number, stack):
+        raise KeyboardInterrupt
+
+    recorder = Recorder(tmp_path / "a.mp4", 25.0)
+    noise = np.random.default_rng(0).integers(0, 256, (8, 240, 320, 3), np.uint8)
+    recorder.write(noise[0], 0.0)
+    before, interrupted = signal.signal(signal.SIGVTALRM, interrupt), 0
+    try:
+        for index in range(1, 150):
+            try:
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0.0003 * (index % 9 + 1))
+                recorder.write(noise[index % 8], index / 25)
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+    assert interrupted
+    recorder.write(noise[0], 6.0)
+    assert recorder.finish() == tmp_path / "a.mp4"
+    capture, times = cv2.VideoCapture(str(tmp_path / "a.mp4")), []
+    while capture.read()[0]:
+        times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
+    capture.release()
+    assert len(times) >= 151  # a picture whose time was not noted yet is written once more
+    np.testing.assert_allclose(times, 40.0 * np.arange(len(times)), atol=0.5)

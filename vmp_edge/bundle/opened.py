@@ -120,12 +120,13 @@ def _file_in_memory(name: str) -> int | None:
 
 
 def _unique_path(descriptor: int) -> str:
-    """Return /proc/self/fd/DESCRIPTOR with a number of its own between the folders, as `/` for 0 and `./` for 1.
+    """Return /proc/self/fd/DESCRIPTOR with numbers of its own between the folders, as `/` for 0 and `./` for 1.
 
     glibc recognises a library that it has loaded by the text of its path, and would mistake one library for another
-    whose descriptor had the same number before.
+    whose descriptor had the same number before. The counter's address tells apart the programs that write such paths in
+    one process: the C library (`runtimes/embedded/src/file.cpp`) is another one.
     """
-    bits = reversed(f"{next(_numbers):b}")
+    bits = f"{next(_numbers):064b}{id(_numbers):064b}"
     return f"/proc/self/{''.join('./' if bit == '1' else '/' for bit in bits)}fd/{descriptor}"
 
 

@@ -210,6 +210,10 @@ class _Opener:
     def cancel(self) -> None:
         """Make `open` give up."""
         self._cancelled.set()
+        self.leave()
+
+    def leave(self) -> None:
+        """Let an attempt that nobody waits for any more end when it can."""
         if self._waiting is not None:
             self._waiting.leave()
 
@@ -233,7 +237,7 @@ def open_url(url: str, tell: Message, pauses: Pauses, cancelled: threading.Event
     try:
         first = opener.open(live=None)
     except BaseException:
-        opener.cancel()
+        opener.leave()  # not `cancel`: the caller may try again
         raise
     if not first.live:
         return first

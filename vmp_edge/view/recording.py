@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -51,6 +52,8 @@ class Recorder:
         self._tell = tell
         self._partial = partial_path(path if is_utf8(Path(path.name)) else path.with_name(f"recording{path.suffix}"))
         self._encoder: Encoder | None = None
+        # A signal interrupts only the main thread. So in a thread of its own, no picture is left half encoded.
+        self._encoding = ThreadPoolExecutor(1, "vmp-edge recording")
         self._failure: str | None = None  # why nothing more is written
         self._size = (0, 0)
         self._start = 0.0
@@ -79,9 +82,7 @@ class Recorder:
         if until > self._written + 60 * self._fps:  # a gap of over a minute: do not fill it with one picture
             self._start, self._written, until = timestamp, 0, 1
         try:
-            for _ in range(until - self._written):
-                self._encoder.write(image)
-                self._encoded += 1
+            self._encoding.submit(self._encode, self._encoder, image, until - self._written).result()
         except EncodingError as error:  # recognition goes on; `finish` says what happened
             self.discard()
             self._failure = f"{self.path} cannot be written: {error}"
@@ -103,7 +104,7 @@ class Recorder:
         if encoder is None:
             return None
         try:
-            encoder.close()
+            self._encoding.submit(encoder.close).result()
             if not _is_whole(self._partial, self._encoded):  # not every encoder reports a write that failed
                 raise RecordingError(f"{self.path} could not be written completely: is the disk full?")
             self._partial.replace(self.path)
@@ -120,7 +121,8 @@ class Recorder:
         encoder, self._encoder = self._encoder, None
         if encoder is not None:
             with contextlib.suppress(EncodingError):
-                encoder.close()
+                self._encoding.submit(encoder.close).result()
+        self._encoding.shutdown(wait=False)
         with contextlib.suppress(OSError):
             self._partial.unlink(missing_ok=True)
 
@@ -131,6 +133,11 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.discard()
+
+    def _encode(self, encoder: Encoder, image: npt.NDArray[np.uint8], times: int) -> None:
+        for _ in range(times):
+            encoder.write(image)
+            self._encoded += 1
 
     def _open(self, image: npt.NDArray[np.uint8], timestamp: float) -> None:
         self._size = (image.shape[1], image.shape[0])

@@ -24,13 +24,15 @@ Error unreadable(const std::string& path) {
   return bad_bundle(path + " " + why);
 }
 
-// Return /proc/self/fd/DESCRIPTOR, with a number of its own written between the folders, as "/" for 0 and "./" for 1.
+// Return /proc/self/fd/DESCRIPTOR, with numbers of its own written between the folders, as "/" for 0 and "./" for 1.
 // glibc recognises a library that it has loaded by the text of its path, and would mistake one library for another
-// whose descriptor had the same number before.
+// whose descriptor had the same number before. The counter's address tells apart the copies of this code in a process,
+// of which each counts for itself; vmp_edge/bundle/opened.py is one more.
 std::string unique_path(int descriptor) {
   static std::atomic<uint64_t> counter{0};
   std::string path = "/proc/self/";
-  for (uint64_t number = ++counter; number; number >>= 1) path += number & 1 ? "./" : "/";
+  for (uint64_t number : {++counter, static_cast<uint64_t>(reinterpret_cast<uintptr_t>(&counter))})
+    for (int bit = 0; bit < 64; ++bit) path += number >> bit & 1 ? "./" : "/";
   return path + "fd/" + std::to_string(descriptor);
 }
 

@@ -151,7 +151,7 @@ def test_what_emulating_vulkan_needs(monkeypatch, tmp_path, missing):
 
 def test_an_emulated_engine_takes_videos():
     delegated = delegates.Delegated(b"", (), "a test", lambda frames: frames.mean((1, 2, 3))[None])
-    engine = delegates.EmulatedDelegate(delegated, SimpleNamespace(manifest=SimpleNamespace(model={"tubelet_size": 2})))
+    engine = delegates.EmulatedDelegate(delegated, SimpleNamespace(manifest=SimpleNamespace(tubelet=2)))
     video = np.arange(2 * 3 * 4 * 2 * 2, dtype=np.float32).reshape(2, 3, 4, 2, 2)
     steps = video.transpose(0, 2, 1, 3, 4).reshape(2, 2, -1).mean(2)
     np.testing.assert_allclose(engine.run(video), steps)
