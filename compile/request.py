@@ -23,7 +23,7 @@ from .lowering import Lowering
 from .needs import require_all, require_package
 from .plan import Plan, QuantisationOptions
 from .precision import Precision
-from .source import Choice, read_labels
+from .source import Choice, choose
 from .target import Target
 from .variants import Variant
 
@@ -34,13 +34,16 @@ class Request:
 
     Attributes:
         target: The name of a target in ``targets/``.
-        model: One of our models or a preset; None means egomotion-nano if there is no checkpoint either.
-        checkpoint: A published ``.pth`` file instead.
+        model: One of our models, a published model or a preset; None means egomotion-nano if there is no checkpoint
+            either.
+        checkpoint: A checkpoint's file instead, or ``hf://OWNER/NAME/FILE`` for one on the hub.
         checkpoint_key: Which model to take from a checkpoint with several, by its key; None takes the trained weights.
-        family: The family of the checkpoint.
+        family: The family of the checkpoint; None finds it out.
+        readout: What the checkpoint's head reads, as in `ModelOptions`; None keeps the checkpoint's.
         frames: Frames of a clip; None keeps the model's.
         image_size: Pixels of a frame's side; None keeps the model's.
-        labels: A text file with one label on each line; None numbers the classes, or takes the model's own labels.
+        labels: A text file with one label on each line, or the name of a data set's list; None numbers the classes, or
+            takes the labels that the model is known to have.
         output: The bundle's folder; None is ``build/<target>``.
         engine: The engine that will execute the bundle; None takes the target's.
         precision: The precision; None takes the target's first.
@@ -64,9 +67,10 @@ class Request:
 
     target: str
     model: str | None = None
-    checkpoint: Path | None = None
+    checkpoint: str | Path | None = None
     checkpoint_key: str | None = None
-    family: str = "videomambapro"
+    family: str | None = None
+    readout: str | None = None
     frames: int | None = None
     image_size: int | None = None
     labels: Path | None = None
@@ -145,13 +149,16 @@ class Request:
         return QuantisationOptions(self.calibrate, self.calibration_clips, self.finetune, evaluate, self.max_drop)
 
     def _source(self) -> Choice:
-        labels = None if self.labels is None else read_labels(self.labels)
-        choice = Choice(
-            self.model, self.checkpoint, self.family, self.frames, self.image_size, labels, self.labels,
-            self.checkpoint_key,
-        )  # fmt: skip
-        choice.check()
-        return choice
+        return choose(
+            self.model,
+            self.checkpoint,
+            family=self.family,
+            frames=self.frames,
+            image_size=self.image_size,
+            labels=self.labels,
+            key=self.checkpoint_key,
+            readout=self.readout,
+        )
 
 
 def _check_per_frame(target: Target, engine: EngineRecord) -> None:

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vmp_edge import zoo
 from vmp_edge.errors import UsageError
-from vmp_edge.names import BLANKS, cleaned, distinct, shown, unfit_labels, unfit_name
+from vmp_edge.names import cleaned
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.progress import note
+from vmp_edge.zoo import LABEL_LISTS, Address, Published
+from vmp_edge.zoo.hub import SCHEME
 
 from . import variants
+from .labels import labels_by
 
 if TYPE_CHECKING:
     from vmp_edge.models import VideoMamba
@@ -22,32 +26,37 @@ if TYPE_CHECKING:
     from .variants import Variant
 
 DEFAULT_MODEL = "egomotion-nano"
-_LONGEST_LIST = 16 << 20  # bytes of a file of labels
+# The published code scales the shorter side bilinearly and takes the centre (VideoMamba, video_sm/datasets).
+AS_PUBLISHED: dict[str, Any] = {"resize": "crop", "interpolation": "linear"}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which source model a build takes.
+    """Which source model a build takes. `choose` makes it.
 
     Attributes:
         model: The name of one of our models or of a preset; None takes `DEFAULT_MODEL` if there is no checkpoint.
-        checkpoint: A published ``.pth`` file.
-        family: The family of the checkpoint.
+        checkpoint: A file, or one on the hub.
+        published: The facts about the checkpoint, if it is a published one by its name.
+        family: The family of the checkpoint; None finds it out.
         frames: Frames of a clip; None keeps the model's.
         image_size: Pixels of a frame's side; None keeps the model's.
-        labels: The classes' labels; None numbers the classes, or takes the labels that our model has.
-        labels_file: The file that the labels are from, for messages.
+        labels: The classes' labels; None numbers the classes, or takes the labels that the model is known to have.
+        labels_from: Where the labels are from, for messages.
         key: Which model to take from a checkpoint with several; see `load_checkpoint`.
+        readout: What the checkpoint's head reads; None keeps the checkpoint's.
     """
 
     model: str | None
-    checkpoint: Path | None
-    family: str
+    checkpoint: Path | Address | None
+    published: Published | None
+    family: str | None
     frames: int | None
     image_size: int | None
     labels: tuple[str, ...] | None
-    labels_file: Path | None
+    labels_from: Path | None
     key: str | None = None
+    readout: str | None = None
 
     @property
     def is_procedural(self) -> bool:
@@ -58,23 +67,79 @@ class Choice:
         """Check all that can be known without loading anything.
 
         Raises:
-            UsageError: Both a model and a checkpoint are chosen, or a key without a checkpoint.
+            UsageError: Both a model and a checkpoint are chosen, an option lacks its checkpoint, or the family is not
+                the published one.
         """
         if self.checkpoint is not None and self.model is not None:
             raise UsageError("give --model or --checkpoint, not both")
         if self.key is not None and self.checkpoint is None:
             raise UsageError("--checkpoint-key chooses a model in a file: give the file with --checkpoint")
+        if self.readout is not None and self.checkpoint is None:
+            raise UsageError("--readout is for checkpoints: give the file with --checkpoint")
+        if self.published is not None and self.family not in (None, self.published.family):
+            raise UsageError(f"{self.published.name} is a {self.published.family}, not a {self.family}")
 
     def check_file(self) -> None:
         """Check that the checkpoint is there and may be one, without reading it whole.
 
         Raises:
             CheckpointError: It is not; the text says what it is instead.
+            MissingDependencyError: It has to be fetched, and the hub's client is not installed.
         """
-        if self.checkpoint is not None:
+        if isinstance(self.checkpoint, Address):
+            zoo.check(self.checkpoint)
+        elif self.checkpoint is not None:
             from vmp_edge.models import checkpoint_file
 
             checkpoint_file.check(self.checkpoint)
+
+    def file(self) -> Path:
+        """Return the checkpoint's file, which is fetched first if it lies on the hub.
+
+        Raises:
+            HubError: It cannot be fetched.
+        """
+        if not isinstance(self.checkpoint, Address):
+            assert self.checkpoint is not None
+            return self.checkpoint
+        note(f"vmp-edge: {self.checkpoint} is fetched, unless it is in the cache")
+        return zoo.fetch(self.checkpoint)
+
+
+def choose(
+    model: str | None,
+    checkpoint: str | Path | None,
+    *,
+    family: str | None = None,
+    frames: int | None = None,
+    image_size: int | None = None,
+    labels: Path | None = None,
+    key: str | None = None,
+    readout: str | None = None,
+) -> Choice:
+    """Make a choice from what a user asks for.
+
+    Args:
+        model: One of our models, a preset, or a published model, by its name.
+        checkpoint: A file, or the address of one on the hub (``hf://OWNER/NAME/FILE``).
+        family, frames, image_size, key, readout: See `Choice`.
+        labels: A file of labels, or the name of a data set.
+
+    Raises:
+        UsageError: The address or the labels are wrong, or options contradict each other.
+    """
+    published = zoo.find(model) if model is not None and checkpoint is None else None
+    location: Path | Address | None = None
+    if published is not None:
+        model, location = None, Address(published.repository, published.file)
+    elif checkpoint is not None:
+        text = str(checkpoint)
+        location = Address.parse(text) if text.startswith(SCHEME) else Path(checkpoint)
+        published = zoo.find_file(text.rpartition("/")[2])
+    given = None if labels is None else labels_by(labels)
+    choice = Choice(model, location, published, family, frames, image_size, given, labels, key, readout)
+    choice.check()
+    return choice
 
 
 @dataclass(frozen=True)
@@ -115,29 +180,49 @@ def load(choice: Choice) -> SourceModel:
         MissingDependencyError: PyTorch is not installed.
         CheckpointError: The checkpoint cannot be loaded.
     """
-    from vmp_edge import models
-    from vmp_edge.models import zoo
+    from vmp_edge.models import zoo as own
 
     if choice.checkpoint is not None:
-        module = models.load_checkpoint(
-            choice.checkpoint, choice.family, choice.frames, choice.image_size, key=choice.key
-        )
-        if not module.options.num_classes:
-            raise UsageError(
-                f"{choice.checkpoint}: is a backbone without a classifier, which has nothing to recognise: fine-tune "
-                "it for your classes first; its features are to be had from Python (vmp_edge.models.load_checkpoint)"
-            )
-        return _published(cleaned(choice.checkpoint.stem), module, choice)
+        return _from_checkpoint(choice)
     name = choice.model or DEFAULT_MODEL
-    if name in zoo.names():
-        return _own(zoo.load(name), name, choice)
+    if name in own.names():
+        return _own(own.load(name), name, choice)
     return _untrained(name, choice)
 
 
-def _published(name: str, module: VideoMamba, choice: Choice) -> SourceModel:
+def _from_checkpoint(choice: Choice) -> SourceModel:
+    """Load a checkpoint. The facts about a published one count for a file of its name, too."""
+    from vmp_edge import models
+
+    path, published = choice.file(), choice.published
+    family = choice.family or (published.family if published else None)
+    module = models.load_checkpoint(
+        path, family, choice.frames, choice.image_size, key=choice.key, readout=choice.readout
+    )
     options = module.options
-    labels = _labels(choice, tuple(f"class-{index}" for index in range(options.num_classes)))
-    return SourceModel(name, module, labels, Preprocessing(options.image_size))
+    if options.directions == "forward" and options.readout == "class_token":
+        raise UsageError(
+            f"{path}: scans in one direction, and its head reads the first token, which sees no other one: give "
+            "--readout mean, and fine-tune the head for it"
+        )
+    if not options.num_classes:
+        raise UsageError(
+            f"{path}: is a backbone without a classifier, which has nothing to recognise: fine-tune it for your "
+            "classes first; its features are to be had from Python (vmp_edge.models.load_checkpoint)"
+        )
+    name = published.name if published else cleaned(path.stem)
+    known = _known_labels(published, options.num_classes)
+    return SourceModel(name, module, _labels(choice, known), Preprocessing(options.image_size, **AS_PUBLISHED))
+
+
+def _known_labels(published: Published | None, classes: int) -> tuple[str, ...]:
+    """Return the labels of a published model's data, or numbers if they are not known."""
+    if published is not None and published.data in LABEL_LISTS:
+        labels = zoo.read_list(published.data)
+        if len(labels) == classes:
+            note(f"vmp-edge: labels of {LABEL_LISTS[published.data]}")
+            return labels
+    return tuple(f"class-{index}" for index in range(classes))
 
 
 def _own(model: ZooModel, name: str, choice: Choice) -> SourceModel:
@@ -166,7 +251,8 @@ def _untrained(name: str, choice: Choice) -> SourceModel:
         f"vmp-edge: {name} has no weights here and gets random ones: good for timing, recognises nothing; "
         "give trained ones with --checkpoint"
     )
-    return _published(name, module, choice)
+    labels = _labels(choice, _known_labels(None, module.options.num_classes))
+    return SourceModel(name, module, labels, Preprocessing(module.options.image_size, **AS_PUBLISHED))
 
 
 def _labels(choice: Choice, default: Sequence[str]) -> tuple[str, ...]:
@@ -175,49 +261,6 @@ def _labels(choice: Choice, default: Sequence[str]) -> tuple[str, ...]:
         return tuple(default)
     if len(choice.labels) != len(default):
         raise UsageError(
-            f"{choice.labels_file}: has {len(choice.labels)} labels, but the model has {len(default)} classes"
+            f"{choice.labels_from}: has {len(choice.labels)} labels, but the model has {len(default)} classes"
         )
     return choice.labels
-
-
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Read a text file with one label on each line.
-
-    A byte order mark, ends of lines as Windows writes them, and blanks around a label do no harm. Labels that are equal
-    get numbers, and a message says so.
-
-    Raises:
-        UsageError: The file cannot be read, is not in UTF-8, has no labels, or has one that cannot be a label.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LONGEST_LIST + 1)
-        text = content.decode("utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read as a text file with a label a line ({error})") from error
-    except UnicodeDecodeError as error:
-        broken = content.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}: line {broken} is not in UTF-8: save the file as UTF-8 and try again") from error
-    if len(content) > _LONGEST_LIST:
-        raise UsageError(f"{path}: is larger than {_LONGEST_LIST >> 20} MiB: it is not a list of labels")
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    labels = []
-    for number, line in enumerate(lines, 1):
-        if not (label := line.strip(BLANKS + "\t")):
-            continue
-        if problem := unfit_name(label):
-            raise UsageError(f"{path}: line {number} is {shown(label)}, which cannot be a label: {problem}")
-        labels.append(label)
-    if not labels:
-        raise UsageError(f"{path}: holds no labels; it should have one a line")
-    return _distinct(path, tuple(labels))
-
-
-def _distinct(path: Path, labels: tuple[str, ...]) -> tuple[str, ...]:
-    result = distinct(labels)
-    if changed := [new for old, new in zip(labels, result, strict=True) if old != new]:
-        named = ", ".join(map(shown, changed[:3])) + (", ..." if len(changed) > 3 else "")
-        note(f"vmp-edge: {path}: labels that are there before got a number: {named}")
-    if problem := unfit_labels(result):
-        raise UsageError(f"{path}: {problem}")
-    return result

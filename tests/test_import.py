@@ -97,9 +97,11 @@ def test_modules_that_need_torch_say_what_to_install():
     code = """
 import vmp_edge
 sys.modules["torch"] = None
-for name in ("models", "ops"):
+for name in ("models.create", "ops"):
     try:
-        getattr(vmp_edge, name)
+        value = vmp_edge
+        for part in name.split("."):
+            value = getattr(value, part)
     except vmp_edge.MissingDependencyError as error:
         assert vmp_edge.installation.install_command("compile") in str(error)
     else:

@@ -31,6 +31,7 @@ EXTRAS = {
     "executorch": "compile",
     "torchao": "compile",
     "onnx": "compile",
+    "huggingface_hub": "compile",
     "onnxscript": "compile",
     "cmake": "compile",
     "ninja": "compile",

@@ -73,8 +73,9 @@ class InferenceBlock(nn.Module):
 
     Args:
         block: The block of the source model.
-        only_first: True to compute the first token alone: the head reads only this one, the class token, of the last
-            block. The forward direction then takes one step; the backward direction still walks the whole sequence.
+        only_first: True to compute the first token alone, for the last block of a model whose head reads only this one,
+            the class token. The forward direction then takes one step; the backward direction still walks the whole
+            sequence.
     """
 
     def __init__(self, block: Block, only_first: bool = False) -> None:
@@ -89,7 +90,8 @@ class InferenceBlock(nn.Module):
         self.in_z = Linear(projection[inner:])
         self.out = Linear(mixer.out_proj.weight)
         self.A = nn.Parameter(-torch.exp(mixer.A_log.detach()))
-        self.A_b = nn.Parameter(-torch.exp(mixer.A_b_log.detach()))
+        if self.options.directions != "forward":
+            self.A_b = nn.Parameter(-torch.exp(mixer.A_b_log.detach()))
         self.forwards = Direction(mixer, "", False)
         self.backwards = Direction(mixer, "_b", True) if self.options.directions == "separate" else None
 
@@ -106,15 +108,17 @@ class InferenceBlock(nn.Module):
         return out
 
     def scan(self, x: Tensor, z: Tensor) -> Tensor:
-        """Return the sum of both directions, gated: x, z (B, L, D) -> (B, L, D)."""
+        """Return the sum of the directions, gated: x, z (B, L, D) -> (B, L, D)."""
         start, mask = self.options.initial_state, self.options.mask_backward
         forward, backward = self.forwards, self.backwards
         u, dt, B, C = forward(x)
-        if backward is None:
+        if self.options.directions == "shared":
             return ops.bi_selective_scan(
                 u, dt, self.A, self.A_b, B, C, forward.D, z, forward.dt_bias, initial_state=start, mask_backward=mask
             )
         y = ops.selective_scan(u, dt, self.A, B, C, forward.D, z, forward.dt_bias, initial_state=start)
+        if backward is None:
+            return y
         u, dt, B, C = backward(x)
         return y + ops.selective_scan(
             u,
@@ -134,15 +138,18 @@ class InferenceBlock(nn.Module):
         """Return the first step of `scan`'s result: x (B, L, D), z (B, 1, D) -> (B, 1, D)."""
         start, mask = self.options.initial_state, self.options.mask_backward
         forward, backward = self.forwards, self.backwards
-        if backward is None:
+        if self.options.directions == "shared":
             backward = forward
             u, dt, B, C = forward(x)
             first = (u[:, :1], dt[:, :1], self.A, B[:, :1], C[:, :1])
         else:
             u, dt, B, C = forward(x[:, :1])  # the first step is enough, as the convolution sees nothing before it
             first = (u, dt, self.A, B, C)
-            u, dt, B, C = backward(x)
         y = ops.selective_scan(*first, forward.D, z, forward.dt_bias, initial_state=start)
+        if backward is None:
+            return y
+        if backward is not forward:
+            u, dt, B, C = backward(x)
         y_backward = ops.selective_scan(
             u,
             dt,
@@ -184,7 +191,8 @@ class InferenceModel(nn.Module):
         self.spatial = nn.Parameter(model.pos_embed[:, 1:].detach().clone())
         self.temporal = nn.Parameter(model.temporal_pos_embedding.detach().squeeze(0)[:, None].clone())
         blocks = model.blocks()
-        self.blocks = nn.ModuleList(InferenceBlock(block, block is blocks[-1]) for block in blocks)
+        reads_first = options.readout == "class_token"
+        self.blocks = nn.ModuleList(InferenceBlock(block, reads_first and block is blocks[-1]) for block in blocks)
         self.normalise = Normalise(options.embed_dim)
         self.head = _head(model, features)
         self.eval().requires_grad_(False)
@@ -198,12 +206,20 @@ class InferenceModel(nn.Module):
         for index, block in enumerate(self.blocks):
             if not scans_time_first(options, index):
                 tokens = block(tokens)
-            elif index == options.depth - 1:  # only the first token comes out, which is first in both orders
+            elif index == options.depth - 1:  # the head reads the first token, or the mean: the order does not matter
                 tokens = block(swap_order(tokens, steps))
             else:
                 tokens = swap_order(block(swap_order(tokens, steps)), side * side)
-        logits: Tensor = F.linear(self.normalise(tokens[:, 0]), self.head.weight, self.head.bias)
+        features = self._read(tokens)
+        logits: Tensor = F.linear(features, self.head.weight, self.head.bias)
         return logits
+
+    def _read(self, tokens: Tensor) -> Tensor:
+        """Return what the head reads, (1, C), of the tokens of the last block."""
+        if self.options.readout == "mean":
+            return torch.mean(self.normalise(tokens[:, 1:]), dim=1)
+        first: Tensor = self.normalise(tokens[:, 0])
+        return first
 
 
 def _head(model: VideoMamba, features: bool) -> Linear:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vmp_edge.compile.source import read_labels
+from vmp_edge.compile.labels import read_labels
 from vmp_edge.errors import UsageError
 from vmp_edge.names import cleaned, distinct
 

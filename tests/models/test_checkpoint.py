@@ -14,6 +14,8 @@ GOLDENS = [
     ("videomamba_e48_d3_f4_r64", "videomamba"),
     ("videomambapro_shared_e48_d3_f4_r64", "videomambapro"),
     ("videomambapro_separate_e48_d3_f4_r64", "videomambapro"),
+    ("uni_videomamba_e48_d3_f4_r64", "videomamba"),
+    ("uni_videomambapro_e48_d3_f4_r64", "videomambapro"),
 ]
 NAME, FAMILY = GOLDENS[1]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

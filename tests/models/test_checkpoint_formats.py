@@ -175,20 +175,6 @@ def test_averaged_weights_alone_are_named(save, state, capsys):
     assert "took 'state_dict_ema', averaged weights" in capsys.readouterr().err
 
 
-def test_a_family_that_is_probably_another_one_is_doubted(save, state, capsys):
-    path = save({"model": state, "args": argparse.Namespace(model="videomamba_tiny")})
-    load_checkpoint(path, "videomambapro")
-    assert (
-        "calls the model 'videomamba_tiny'; if it is a videomamba, give --family videomamba" in capsys.readouterr().err
-    )
-    load_checkpoint(save({"model": state, "arch": "videomambapro_small"}), "videomamba")
-    assert "give --family videomambapro" in capsys.readouterr().err
-    load_checkpoint(save({"model": state}), "videomamba")
-    assert "its directions share their weights" in capsys.readouterr().err
-    load_checkpoint(path.with_name("some.pth"), "videomambapro")
-    assert capsys.readouterr().err == ""
-
-
 @pytest.mark.parametrize("prefix", ["", "encoder.", "vision_encoder."])
 def test_pretrained_backbone_has_no_head(save, state, prefix, capsys):
     video = torch.randn(1, 3, 2, 32, 32)
@@ -237,7 +223,6 @@ WRONG = {
     "complex": (lambda s: {**s, "pos_embed": s["pos_embed"] + 1j}, "pos_embed holds complex64 numbers"),
     "no tensor": (lambda s: {**s, "head.bias": np.zeros(5)}, "head.bias is numpy"),
     "sparse": (lambda s: {**s, "head.weight": s["head.weight"].to_sparse()}, "head.weight is a sparse or empty"),
-    "no backward direction": (lambda s: {k: v for k, v in s.items() if "A_b_log" not in k}, "no backward direction"),
     "another model": (lambda s: {"model": {"conv1.weight": torch.zeros(3), "bn.bias": torch.zeros(1)}}, "conv1.weight"),
     "dimensions": (lambda s: {**s, "pos_embed": torch.zeros(5)}, r"pos_embed \(5,\) does not have 3 dimensions"),
     "scalar": (lambda s: {**s, "layers.0.mixer.A_log": torch.tensor(1.0)}, "A_log"),

@@ -60,8 +60,8 @@ def add_parser(subparsers: Any) -> None:
 
 def _add_model_options(group: Any) -> None:
     model = group.add_mutually_exclusive_group()
-    model.add_argument("--model", metavar="PRESET", help="egomotion-nano (default), videomamba-tiny, ...")
-    model.add_argument("--checkpoint", type=Path, metavar="FILE", help="a checkpoint as training programs save it")
+    model.add_argument("--model", metavar="NAME", help="a name that `vmp-edge models` lists (default: egomotion-nano)")
+    model.add_argument("--checkpoint", metavar="FILE", help="a checkpoint's file, or hf://OWNER/NAME/FILE")
     group.add_argument(
         "--checkpoint-key",
         metavar="KEY",
@@ -69,13 +69,19 @@ def _add_model_options(group: Any) -> None:
     )
     group.add_argument(
         "--family",
-        default="videomambapro",
         choices=["videomamba", "videomambapro"],
-        help="the checkpoint's family (default: videomambapro)",
+        help="the checkpoint's family (default: found out from the file, and said)",
+    )
+    group.add_argument(
+        "--readout",
+        choices=["class_token", "mean"],
+        help="what the checkpoint's head reads (default: the class token; a model with one direction needs the mean)",
     )
     group.add_argument("--frames", type=int, metavar="T", help="frames of a clip (default: the model's)")
     group.add_argument("--image-size", type=int, metavar="S", help="pixels of a frame's side (default: the model's)")
-    group.add_argument("--labels", type=Path, metavar="FILE", help="a text file with one label on each line")
+    group.add_argument(
+        "--labels", type=Path, metavar="FILE", help="a text file with one label on each line, or k400, ssv2 or in1k"
+    )
 
 
 def _add_bundle_options(group: Any) -> None:

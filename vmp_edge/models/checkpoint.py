@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import CheckpointError, UsageError
 from ..progress import note
 from . import checkpoint_file, state_dict
+from . import family as families
 from .options import FAMILIES, ModelOptions
 from .state_dict import LANDMARK
 from .videomamba import VideoMamba
@@ -33,11 +34,12 @@ OPTIONAL = ("temporal_pos_embedding", "head.weight")
 
 def load_checkpoint(
     path: str | Path,
-    family: str = "videomambapro",
+    family: str | None = None,
     num_frames: int | None = None,
     image_size: int | None = None,
     tubelet_size: int | None = None,
     key: str | None = None,
+    readout: str | None = None,
 ) -> VideoMamba:
     """Load a published checkpoint, one of our own, or one as a training program saves it.
 
@@ -54,12 +56,14 @@ def load_checkpoint(
         path: The file, of PyTorch or safetensors. Its state dict may be bare or under a key such as ``model``,
             ``module``, ``state_dict`` or ``model_ema``, and its names may have prefixes of wrappers such as
             ``module.``, ``_orig_mod.``, ``model.`` and ``backbone.``.
-        family: ``videomamba`` or ``videomambapro``; published files do not say which.
+        family: ``videomamba`` or ``videomambapro``. None finds it out (`family.decide`), and a message says it.
         num_frames: Frames of a clip. None keeps the checkpoint's number, and means 8 for an image checkpoint.
         image_size: Pixels of a frame's side. None keeps the checkpoint's number.
         tubelet_size: Frames in a patch. None keeps the checkpoint's number, and means 1 for an image checkpoint.
         key: Which model to take from a file with several, by its key or its prefix. None takes the trained weights
             before averaged ones (``model`` before ``model_ema``).
+        readout: What the head reads, as in `ModelOptions`. None keeps the checkpoint's, which is the class token in
+            published files.
 
     Returns:
         The model in evaluation mode. Without a classifier in the file, as after pretraining, ``options.num_classes`` is
@@ -70,17 +74,16 @@ def load_checkpoint(
             keys and shapes.
         UsageError: The family or the key is unknown, or the model cannot have one of the sizes.
     """
-    if family not in FAMILIES:
-        raise UsageError(f"unknown family {family!r}; known are {', '.join(FAMILIES)}")
     path = Path(path)
     found = state_dict.find(checkpoint_file.read(path), path, key)
-    state = found.tensors
+    state, notes = found.tensors, list(found.notes)
+    decision = None if found.options else families.decide(state, path, found.architecture, family)
     try:
-        source = (
-            infer_options(state, family, tubelet_size)
-            if found.options is None
-            else ModelOptions.from_dict(found.options)
-        )
+        if decision is not None:
+            source = infer_options(state, decision.family, tubelet_size)
+            notes.append(f"{path} is taken for a {decision.family}, {decision.reason}")
+        else:
+            source = ModelOptions.from_dict(found.options or {})
         _require_layers(state, source)
     except (UsageError, KeyError, ValueError, IndexError, ZeroDivisionError, TypeError) as error:
         raise CheckpointError(f"{path}: its tensors do not make a model of the family: {error}") from error
@@ -89,6 +92,7 @@ def load_checkpoint(
             **vars(source),
             "num_frames": source.num_frames if num_frames is None else num_frames,
             "image_size": source.image_size if image_size is None else image_size,
+            "readout": source.readout if readout is None else readout,
         }
     )
     state = fit_patch_embedding(state, source)
@@ -96,23 +100,14 @@ def load_checkpoint(
         _require_fit(state, VideoMamba(source), path)
     model = VideoMamba(options)
     model.load_state_dict(interpolate_positions(state, options))
-    doubts = () if found.options is not None else _doubts(path, family, source, found.architecture)
-    for text in (*found.notes, *doubts):
+    if options.directions == "forward" and options.readout == "class_token":
+        notes.append(
+            f"{path} scans in one direction, and its head reads the first token, which sees no other one: its logits "
+            "do not depend on the clip"
+        )
+    for text in notes:
         note(f"vmp-edge: {text}")
     return model.eval()
-
-
-def _doubts(path: Path, family: str, options: ModelOptions, architecture: str | None) -> list[str]:
-    """Return a line if a file looks like one of another family. The tensors of both families may be the same."""
-    named = re.sub(r"[^a-z]", "", (architecture or "").lower())
-    likely = next((name for name in ("videomambapro", "videomamba") if named.startswith(name)), family)
-    if likely != family:
-        return [f"{path}: its training calls the model {architecture!r}; if it is a {likely}, give --family {likely}"]
-    if family == "videomamba" and options.directions == "shared":
-        return [
-            f"{path}: its directions share their weights, as only a videomambapro's do; give --family videomambapro"
-        ]
-    return []
 
 
 def infer_options(state: dict[str, Tensor], family: str, tubelet_size: int | None) -> ModelOptions:
@@ -133,11 +128,6 @@ def infer_options(state: dict[str, Tensor], family: str, tubelet_size: int | Non
     for key, numbers in DIMENSIONS.items():
         if key in state and state[key].ndim not in numbers:
             raise ValueError(f"{key} {tuple(state[key].shape)} does not have {numbers[-1]} dimensions")
-    if "layers.0.mixer.A_b_log" not in state:
-        raise ValueError(
-            "its mixers have no backward direction (bimamba_type none); only models that scan in both directions can "
-            "be loaded"
-        )
     patch = state["patch_embed.proj.weight"]
     width, patch_size = patch.shape[0], patch.shape[-1]
     tubelet = patch.shape[2] if patch.ndim == 5 else tubelet_size or 1
@@ -149,9 +139,11 @@ def infer_options(state: dict[str, Tensor], family: str, tubelet_size: int | Non
     time = state.get("temporal_pos_embedding")
     inner, states = state["layers.0.mixer.A_log"].shape
     traits = dict(FAMILIES[family])
-    traits["directions"] = "separate" if "layers.0.mixer.x_proj_b.weight" in state else "shared"
-    if traits["directions"] == "separate":
+    traits["directions"] = families.directions(state)
+    if traits["directions"] != "shared":
         traits["mask_backward"] = False  # the released code masks only where the directions share their weights
+    if traits["directions"] == "forward":
+        traits["scan_input"] = "conv"  # so does the released code of both families in one direction
     return ModelOptions(
         **traits,
         patch_size=patch_size,

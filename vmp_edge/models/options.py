@@ -10,10 +10,11 @@ from typing import Any
 from ..errors import UsageError
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "directions": ("separate", "shared"),
+    "directions": ("separate", "shared", "forward"),
     "initial_state": ("zero", "first_input"),
     "scan_input": ("conv", "projection"),
     "scan_order": ("spatial_first", "temporal_first", "spatiotemporal"),
+    "readout": ("class_token", "mean"),
 }
 
 
@@ -22,7 +23,9 @@ class ModelOptions:
     """The architecture of one model of the family.
 
     Attributes:
-        directions: ``separate`` if the backward direction has its own convolution and projections, or ``shared``.
+        directions: ``separate`` if the backward direction has its own convolution and projections, ``shared`` if it has
+            those of the forward direction, or ``forward`` if there is no backward direction, as in Mamba (arXiv
+            2312.00752) and in the default of the released VideoMambaPro code (``bimamba_type`` "none").
         initial_state: ``zero``, or ``first_input``: VideoMambaPro's elemental residual (arXiv 2406.19006, section 4).
         mask_backward: Use VideoMambaPro's masked backward computation (arXiv 2406.19006, section 4).
         scan_input: The input of the scan: ``conv`` for SiLU(conv(x)), or ``projection`` for x before the convolution,
@@ -39,6 +42,8 @@ class ModelOptions:
         d_conv: Taps of the causal convolution, K.
         num_frames: Frames of a clip, T.
         image_size: Pixels of a frame's side.
+        readout: What the head reads: ``class_token``, the first token, or ``mean``, the mean of all other tokens. In a
+            model with one direction the first token sees no other one, so that only the mean depends on the clip.
         num_classes: Outputs of the head; 0 for a backbone without a head, which gives features alone.
     """
 
@@ -47,6 +52,7 @@ class ModelOptions:
     mask_backward: bool = True
     scan_input: str = "projection"
     scan_order: str = "spatial_first"
+    readout: str = "class_token"
     patch_size: int = 16
     tubelet_size: int = 1
     embed_dim: int = 192
@@ -71,6 +77,8 @@ class ModelOptions:
                 raise UsageError(f"{field.name} is {value!r}; it must be true or false")
         if self.image_size % self.patch_size:
             raise UsageError(f"image_size {self.image_size} is not a multiple of the patch size {self.patch_size}")
+        if self.directions == "forward" and self.mask_backward:
+            raise UsageError("mask_backward is true, but a model with directions 'forward' has no backward direction")
         if self.num_frames % self.tubelet_size:
             raise UsageError(f"num_frames {self.num_frames} is not a multiple of the tubelet size {self.tubelet_size}")
 
@@ -125,6 +133,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"embed_dim": 192, "depth": 24},
     "small": {"embed_dim": 384, "depth": 24},
     "middle": {"embed_dim": 576, "depth": 32},
+    "base": {"embed_dim": 768, "depth": 24},  # published for images only
 }
 PRESETS: dict[str, ModelOptions] = {
     f"{family}-{size}": ModelOptions(**FAMILIES[family], **SIZES[size]) for family in FAMILIES for size in SIZES

@@ -33,7 +33,7 @@ class PatchEmbed(nn.Module):
 
 
 class Mixer(nn.Module):
-    """The bidirectional Mamba mixer of a block: projection, convolution, both scans, gate, projection."""
+    """The Mamba mixer of a block: projection, convolution, a scan in each direction, gate, projection."""
 
     conv1d: nn.Conv1d
     x_proj: nn.Linear
@@ -54,7 +54,8 @@ class Mixer(nn.Module):
         # S4D-real initialisation, A_n = -n (Mamba, arXiv 2312.00752, section 3.6)
         rates = torch.arange(1, states + 1, dtype=torch.float32).log().repeat(inner, 1)
         self.A_log = nn.Parameter(rates)
-        self.A_b_log = nn.Parameter(rates.clone())
+        if options.directions != "forward":
+            self.A_b_log = nn.Parameter(rates.clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix tokens: (B, L, C) -> (B, L, C)."""
@@ -62,9 +63,9 @@ class Mixer(nn.Module):
         if self.options.directions == "shared":
             y = self._scan_both(x, z)
         else:
-            forward = self._scan(x, z, "", reverse=False)
-            backward = self._scan(x, z, "_b", reverse=True)
-            y = forward + backward
+            y = self._scan(x, z, "", reverse=False)
+            if self.options.directions == "separate":
+                y = y + self._scan(x, z, "_b", reverse=True)
         out: Tensor = self.out_proj(y)
         return out
 
@@ -168,8 +169,11 @@ class VideoMamba(nn.Module):
         return logits
 
     def forward_features(self, video: Tensor) -> Tensor:
-        """Return the class token after the final norm, (B, C), of a video like that of `forward`."""
-        features: Tensor = self.norm_f(self.forward_blocks(video)[:, 0])
+        """Return what the head reads, (B, C), of a video like that of `forward`: see `ModelOptions.readout`."""
+        tokens = self.forward_blocks(video)
+        if self.options.readout == "mean":
+            return torch.mean(self.norm_f(tokens[:, 1:]), dim=1)
+        features: Tensor = self.norm_f(tokens[:, 0])
         return features
 
     def forward_tokens(self, video: Tensor) -> Tensor:

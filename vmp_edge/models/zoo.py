@@ -7,7 +7,6 @@ manifest), ``frame_rate`` and ``accuracy``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +14,10 @@ import torch
 from ..errors import UsageError
 from ..preprocessing import Preprocessing
 from .checkpoint import load_checkpoint
+from .own import FOLDER, names
 from .videomamba import VideoMamba
 
-FOLDER = Path(__file__).parent / "weights"
+__all__ = ["FOLDER", "ZooModel", "load", "names"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,6 @@ class ZooModel:
     preprocessing: Preprocessing
     frame_rate: float | None
     accuracy: dict[str, Any]
-
-
-def names() -> list[str]:
-    """Return the names of the models whose weights come with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.pth"))
 
 
 def load(name: str) -> ZooModel:

@@ -28,9 +28,14 @@ def test_features_follow_the_logits(model):
 
 
 OPTIONS = [*CHOICES, "mask_backward", "depth"]
+COMBINATIONS = [
+    values
+    for values in itertools.product(*CHOICES.values(), (False, True), (1, 2))
+    if not ("forward" in values and True in values[:-1])  # one direction has no backward scan to mask
+]
 
 
-@pytest.mark.parametrize("values", list(itertools.product(*CHOICES.values(), (False, True), (1, 2))), ids=str)
+@pytest.mark.parametrize("values", COMBINATIONS, ids=str)
 def test_every_option_survives_the_last_block(make, values):
     """The last block computes the class token alone: one step forwards, the whole sequence backwards."""
     model = make(**dict(zip(OPTIONS, values, strict=True)), image_size=16, embed_dim=16)

@@ -1,0 +1,90 @@
+"""The source model of a build: published models by their names, files of the hub, and label lists of data sets."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from vmp_edge.compile import source
+from vmp_edge.compile.source import choose
+from vmp_edge.errors import UsageError
+from vmp_edge.models import create
+from vmp_edge.zoo import Address, find, read_list
+
+DATA = Path(__file__).parents[1] / "data"
+NAME = "videomamba-tiny-k400-8x224"
+
+
+def write_checkpoint(path, classes, family="videomamba"):
+    torch.manual_seed(0)
+    model = create(f"{family}-tiny", depth=2, embed_dim=32, image_size=32, num_classes=classes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"model": model.state_dict()}, path)
+    return path
+
+
+def test_a_published_model_is_taken_by_its_name(tmp_path, monkeypatch, capsys):
+    facts = find(NAME)
+    monkeypatch.setenv("VMP_EDGE_CACHE", str(tmp_path))
+    write_checkpoint(tmp_path / "checkpoints" / facts.repository / facts.file, 400)
+    choice = choose(NAME, None)
+    assert choice.checkpoint == Address("OpenGVLab/VideoMamba", "videomamba_t16_k400_f8_res224.pth")
+    assert not choice.is_procedural
+    choice.check_file()
+    model = source.load(choice)
+    assert model.name == NAME and model.labels == read_list("k400")
+    assert (model.module.options.directions, model.module.options.initial_state) == ("separate", "zero")
+    assert (model.preprocessing.resize, model.preprocessing.interpolation) == ("crop", "linear")
+    error = capsys.readouterr().err
+    assert "labels of Kinetics-400, in the order of the authors' own demo" in error
+
+
+def test_the_facts_count_for_a_local_file_of_the_same_name(tmp_path):
+    path = write_checkpoint(tmp_path / "videomamba_t16_ssv2_f8_res224.pth", 174)
+    model = source.load(choose(None, path))
+    assert model.name == "videomamba-tiny-ssv2-8x224" and model.labels == read_list("ssv2")
+    other = write_checkpoint(tmp_path / "videomamba_t16_ssv2_f16_res224.pth", 10)  # fine-tuned: other classes
+    assert source.load(choose(None, other)).labels == tuple(f"class-{index}" for index in range(10))
+    unnamed = write_checkpoint(tmp_path / "best.pth", 174)  # never guessed from the number alone
+    assert source.load(choose(None, unnamed)).labels[0] == "class-0"
+
+
+def test_label_lists_are_taken_by_name(tmp_path, monkeypatch, capsys):
+    path = write_checkpoint(tmp_path / "best.pth", 174)
+    monkeypatch.chdir(tmp_path)
+    assert source.load(choose(None, path, labels=Path("ssv2"))).labels == read_list("ssv2")
+    assert "not confirmed against a checkpoint" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="k400: has 400 labels, but the model has 174 classes"):
+        source.load(choose(None, path, labels=Path("k400")))
+    Path("ssv2").write_text("\n".join(f"mine {index}" for index in range(174)))
+    assert source.load(choose(None, path, labels=Path("ssv2"))).labels[0] == "mine 0"
+
+
+def test_a_file_of_the_hub_is_an_address(tmp_path, monkeypatch):
+    choice = choose(None, "hf://somebody/models@v2/best.pth")
+    assert choice.checkpoint == Address("somebody/models", "best.pth", "v2") and choice.published is None
+    monkeypatch.setenv("VMP_EDGE_CACHE", str(tmp_path))
+    write_checkpoint(tmp_path / "checkpoints" / "somebody" / "models" / "best.pth", 10, "videomambapro")
+    assert source.load(choice).module.options.directions == "shared"
+    with pytest.raises(UsageError, match="is no file on the hub"):
+        choose(None, "hf://somebody")
+
+
+def test_options_that_contradict_each_other_are_refused():
+    for arguments, expected in (
+        ({"model": NAME, "checkpoint": "x.pth"}, "give --model or --checkpoint, not both"),
+        ({"model": NAME, "checkpoint": None, "family": "videomambapro"}, f"{NAME} is a videomamba"),
+        ({"model": "egomotion-nano", "checkpoint": None, "readout": "mean"}, "--readout is for checkpoints"),
+        ({"model": None, "checkpoint": None, "key": "model_ema"}, "--checkpoint-key chooses a model in a file"),
+    ):
+        with pytest.raises(UsageError, match=expected):
+            choose(**arguments)
+
+
+def test_one_direction_needs_another_readout():
+    path = DATA / "uni_videomambapro_e48_d3_f4_r64.pth"
+    with pytest.raises(UsageError, match="give --readout mean"):
+        source.load(choose(None, path))
+    model = source.load(choose(None, path, readout="mean"))
+    assert dataclasses.asdict(model.module.options)["readout"] == "mean"

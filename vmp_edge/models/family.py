@@ -1,0 +1,93 @@
+"""Find out the family of a checkpoint, which decides how its tensors are used. The tensors do not tell it for sure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, UsageError
+from .options import FAMILIES
+
+_MIXER = "layers.0.mixer"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The family of a checkpoint, and why it was chosen.
+
+    Attributes:
+        family: A key of `FAMILIES`.
+        reason: Why, as a part of a sentence.
+    """
+
+    family: str
+    reason: str
+
+
+def directions(tensors: Mapping[str, Any]) -> str:
+    """Return which directions the mixers have, as `ModelOptions.directions` calls them.
+
+    The published mixers have ``x_proj_b`` if the backward direction has its own projections, and only ``A_b_log`` if it
+    shares them.
+    """
+    if f"{_MIXER}.x_proj_b.weight" in tensors:
+        return "separate"
+    return "shared" if f"{_MIXER}.A_b_log" in tensors else "forward"
+
+
+def decide(tensors: Mapping[str, Any], path: Path, architecture: str | None, family: str | None) -> Decision:
+    """Decide which family a checkpoint is of.
+
+    The user's word counts most, then the model's name in the training's arguments, then the file's name. Without them
+    the directions decide: VideoMambaPro's share their weights or there is one only, VideoMamba's are separate.
+
+    Args:
+        tensors: The tensors under their published names.
+        path: The file, whose name may tell the family.
+        architecture: The model's name in the training's arguments, or None.
+        family: What the user says, or None.
+
+    Raises:
+        UsageError: The user names a family that there is not.
+        CheckpointError: Two of these contradict each other.
+    """
+    if family is not None and family not in FAMILIES:
+        raise UsageError(f"unknown family {family!r}; known are {', '.join(FAMILIES)}")
+    found = directions(tensors)
+    by_arguments, by_name = _family_in(architecture), _family_in(path.name)
+    if family is not None:
+        decision = Decision(family, "because --family says so")
+    elif by_arguments is not None and by_name is not None and by_arguments != by_name:
+        raise CheckpointError(
+            f"{path}: its name says {by_name}, but its training calls the model {architecture!r}; say which it is with "
+            "--family"
+        )
+    elif by_arguments is not None:
+        decision = Decision(by_arguments, f"because its training calls the model {architecture!r}")
+    elif by_name is not None:
+        decision = Decision(by_name, "because its name says so")
+    else:
+        decision = _by_directions(found)
+    if decision.family == "videomamba" and found == "shared":
+        raise CheckpointError(
+            f"{path}: is a videomamba, {decision.reason}, but its directions share their weights, as only a "
+            "videomambapro's do: give --family videomambapro"
+        )
+    return decision
+
+
+def _by_directions(found: str) -> Decision:
+    if found == "separate":
+        return Decision("videomamba", "because its directions have separate weights")
+    if found == "shared":
+        return Decision("videomambapro", "because its directions share their weights")
+    return Decision("videomambapro", "because it has one direction, as the released code of videomambapro by default")
+
+
+def _family_in(name: str | None) -> str | None:
+    """Return the family that a name mentions, or None."""
+    letters = re.sub(r"[^a-z]", "", (name or "").lower())
+    return next((family for family in ("videomambapro", "videomamba") if family in letters), None)

@@ -1,0 +1,141 @@
+"""Fetching files from the Hugging Face hub, by its own client, with its cache and settings."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import MissingDependencyError, UsageError, VmpError
+from ..installation import install_command
+
+SCHEME = "hf://"
+_PART = r"[\w][\w.-]*"
+
+
+class HubError(VmpError):
+    """A file cannot be fetched from the hub."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """A file on the hub.
+
+    Attributes:
+        repository: The repository, `OWNER/NAME`.
+        file: The file's path in the repository.
+        revision: A branch, a tag or a commit.
+    """
+
+    repository: str
+    file: str
+    revision: str = "main"
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read an address such as `hf://OpenGVLab/VideoMamba/model.pth` or `hf://OWNER/NAME@REVISION/FOLDER/FILE`.
+
+        Raises:
+            UsageError: The text has another form.
+        """
+        match = re.fullmatch(rf"hf://({_PART}/{_PART})(?:@([\w.-]+))?/(.+)", text)
+        if match is None or any(part in ("", ".", "..") for part in match[3].split("/")):
+            raise UsageError(
+                f"{text!r} is no file on the hub: give hf://OWNER/NAME/FILE or hf://OWNER/NAME@REVISION/FILE"
+            )
+        return cls(match[1], match[3], match[2] or "main")
+
+    def __str__(self) -> str:
+        revision = "" if self.revision == "main" else f"@{self.revision}"
+        return f"{SCHEME}{self.repository}{revision}/{self.file}"
+
+    @property
+    def page(self) -> str:
+        """The address that a browser downloads the file from."""
+        endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+        return f"{endpoint}/{self.repository}/resolve/{self.revision}/{self.file}"
+
+
+def copied_file(address: Address) -> Path:
+    """Return the place where a file that was copied to this machine by hand is looked for first."""
+    from vmp_edge.runtimes.building import cache_folder
+
+    return cache_folder() / "checkpoints" / address.repository / address.file
+
+
+def check(address: Address) -> None:
+    """Check what can be known about fetching a file before it is fetched.
+
+    Raises:
+        MissingDependencyError: The file is not there, and huggingface_hub is not installed.
+    """
+    if not copied_file(address).is_file() and importlib.util.find_spec("huggingface_hub") is None:
+        raise MissingDependencyError(_needs_client(address))
+
+
+def _needs_client(address: Address) -> str:
+    return f"{address} is fetched by huggingface_hub, which is not installed: {install_command('compile')}"
+
+
+def fetch(address: Address) -> Path:
+    """Return a file of the hub on this machine, and download it if it is not there yet.
+
+    A file that was copied by hand to `copied_file` is taken first, without asking the hub. Otherwise the hub's client
+    (huggingface_hub) looks into its cache, or downloads the file, goes on with a download that broke off, and shows its
+    progress. The client reads HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME and HF_TOKEN from the environment.
+
+    Raises:
+        MissingDependencyError: huggingface_hub is not installed.
+        HubError: The hub has no such file, or cannot be reached, or the download failed.
+    """
+    by_hand = copied_file(address)
+    if by_hand.is_file():
+        return by_hand
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError as error:
+        raise MissingDependencyError(_needs_client(address)) from error
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs a traceback before it tries a second time
+    try:
+        return Path(
+            huggingface_hub.hf_hub_download(
+                address.repository, address.file, revision=address.revision, endpoint=os.environ.get("HF_ENDPOINT")
+            )
+        )
+    except errors.GatedRepoError as error:
+        raise HubError(f"{address} asks for an agreement: accept it on its page, and set HF_TOKEN") from error
+    except errors.RepositoryNotFoundError as error:
+        raise HubError(
+            f"{address}: the hub has no repository {address.repository}, or only with a token (HF_TOKEN)"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise HubError(f"{address}: the repository has no revision {address.revision}") from error
+    except errors.LocalEntryNotFoundError as error:  # before EntryNotFoundError, of which it is a kind
+        raise HubError(f"{address} is not in the cache, and {_reason(error)}: {_remedy(address, by_hand)}") from error
+    except errors.EntryNotFoundError as error:
+        raise HubError(f"{address}: the repository has no file {address.file}") from error
+    except Exception as error:  # also those of the client's HTTP library, which changes with its version
+        raise HubError(
+            f"{address} could not be downloaded ({_first_line(error)}): run the same command again to go on, or "
+            f"{_remedy(address, by_hand)}"
+        ) from error
+
+
+def _remedy(address: Address, by_hand: Path) -> str:
+    return f"copy {address.page} to {by_hand}"
+
+
+def _reason(error: Exception) -> str:
+    """Return why the client did not even learn the file's size."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return "HF_HUB_OFFLINE is set"
+    cause = f" ({_first_line(error.__cause__)})" if error.__cause__ is not None else ""
+    return f"the hub cannot be reached{cause}"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
