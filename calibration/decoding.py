@@ -63,7 +63,7 @@ class Input:
     Attributes:
         frames: T.
         preprocessing: How a frame is resized and normalised.
-        frame_rate: Frames per second in training, or None if that is not known.
+        frame_rate: Frames per second of a stream's window, or None if the model does not say.
     """
 
     frames: int
@@ -73,7 +73,7 @@ class Input:
     @classmethod
     def of(cls, manifest: Manifest) -> Input:
         """Return the clips that a bundle takes."""
-        return cls(manifest.frames, manifest.preprocessing, manifest.frame_rate)
+        return cls(manifest.frames, manifest.preprocessing, manifest.window_rate)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ struct FileEntry {
 struct Manifest {
   std::string name, target, machine, engine, precision, program;
   int32_t frames, tubelet;
-  double frame_rate = 0;  // frames per second in training; 0 if the model has no frame rate
+  double frame_rate = 0;  // frames per second of the clips in training; 0 if the bundle does not say
+  double span = 0;        // seconds from which the clips' frames came in training; 0 if the bundle does not say
   int32_t threads = 0;    // number of CPU threads; 0 if the manifest has none
   int32_t features = 0;   // number of features that follow the logits in the program's output
   Preprocessing preprocessing;
