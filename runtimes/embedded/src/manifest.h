@@ -28,6 +28,9 @@ struct Manifest {
   bool gpu = false;
   std::map<std::string, FileEntry> files;
 
+  // Return the frames per second that a window takes: the frame rate, or T frames in the span; 0 if there is neither.
+  double window_rate() const { return span > 0 ? frames / span : frame_rate; }
+
   // Parse the text of `manifest.yaml`. Check the version, the keys, the types, and that the entries do not contradict
   // each other. Throws Error (BUNDLE), whose message begins with a verb: the caller puts the file's name before it.
   static Manifest parse(const std::string& text);
