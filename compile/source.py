@@ -59,7 +59,7 @@ class Choice:
     labels_from: Path | None
     key: str | None = None
     readout: str | None = None
-    preparation: Preparation = Preparation()
+    preparation: Preparation = dataclasses.field(default_factory=Preparation)
 
     @property
     def is_procedural(self) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..formatting import number, percent, size
-from ..preprocessing import RESIZE_MODES
 from ..machine import ANY_MACHINE, host_machine, missing_cpu_features
+from ..preprocessing import RESIZE_MODES
 from .output import add_json_option, print_json, progress_bar
 
 if TYPE_CHECKING:
