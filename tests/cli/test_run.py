@@ -192,5 +192,7 @@ def test_run_follows_the_span_of_the_manifest(capsys, video, tmp_path):
     results, summary = results_of(out)
     assert code == 0 and summary["windows"] == len(results)
     assert [result["frame"] for result in results] == list(range(36, 60, 2))
-    code, out, _ = run(capsys, "run", write_bundle(tmp_path / "long", make_manifest(span=10.0)), "--source", video)
+    long = write_bundle(tmp_path / "long", make_manifest(span=10.0))
+    code, out, err = run(capsys, "run", long, "--source", video, "--headless")
     assert code == 0 and "too few for a window" in out[-1]
+    assert "a window reaches over 7.5 s, and the source ended before" in err[-1]

@@ -72,6 +72,11 @@ def play(
             on_message(warning)
         view = View(stream, display, recorder, options.top)
         summary = Session(options, source, stream, view, watch, on_prediction, decisions, on_decision).run()
+        if not summary.windows and stream.window.fps is not None and summary.interrupted is None:
+            span = (stream.window.frames - 1) / stream.window.fps
+            on_message(
+                f"a window reaches over {span:.3g} s, and the source ended before: --fps or --stride shortens it"
+            )
         summary.undecodable = getattr(opened, "undecodable", 0)
         summary.damage = getattr(opened, "damage", None)
         if watch is not None:
