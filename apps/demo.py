@@ -101,7 +101,7 @@ def recognise(stream: vmp_edge.Stream, video: Path, segments: Sequence[Segment],
 def _span(stream: vmp_edge.Stream) -> float:
     """Return the seconds from a window's first frame to its last."""
     manifest = stream.recognizer.manifest
-    return (manifest.frames - 1) / (manifest.frame_rate or 30.0)
+    return (manifest.frames - 1) / (manifest.window_rate or 30.0)
 
 
 def _print(segment: Segment, quiet: bool) -> None:

@@ -23,7 +23,7 @@ from vmp_edge.sources import Source, open_source
 from vmp_edge.video import use_threads
 
 from .clipset import ClipSet, ClipSetError, Entry
-from .sampling import MODES, Sampling, UnusableError, choose_by_time, is_uneven
+from .sampling import MODES, Sampling, UnusableError, choose_by_time, crops, is_uneven
 from .workers import leave_signals_to_parent, spawning
 
 __all__ = [
@@ -63,7 +63,7 @@ class Input:
     Attributes:
         frames: T.
         preprocessing: How a frame is resized and normalised.
-        frame_rate: Frames per second in training, or None if that is not known.
+        frame_rate: Frames per second of a stream's window, or None if the model does not say.
     """
 
     frames: int
@@ -73,7 +73,7 @@ class Input:
     @classmethod
     def of(cls, manifest: Manifest) -> Input:
         """Return the clips that a bundle takes."""
-        return cls(manifest.frames, manifest.preprocessing, manifest.frame_rate)
+        return cls(manifest.frames, manifest.preprocessing, manifest.window_rate)
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,11 @@ class Decoded(list[Item]):
 
     Attributes:
         damage: What was wrong, as a phrase for messages. None if nothing was.
+        windows: For each input what a stream sees of the video, or why it sees nothing. Empty if not asked for.
     """
 
     damage: str | None = None
+    windows: tuple[Video | str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,24 +103,40 @@ class Prepare:
     Attributes:
         inputs: The clips that each of the models takes.
         sampling: Which frames to take.
+        stream: Whether to prepare also what a stream sees of a video: as many windows as `sampling` has clips.
     """
 
     inputs: tuple[Input, ...]
     sampling: Sampling
+    stream: bool = False
 
     def __call__(self, entry: Entry) -> Decoded[Video]:
-        """Return the clips of the video for each input, float32 (clips, 3, T, S, S)."""
+        """Return the clips of the video for each input, float32 (clips * crops, 3, T, S, S)."""
         prepared = Decoded[Video]()
         for model_input in self.inputs:
-            clips = self._decode(entry.path, model_input)
-            prepared.append(np.concatenate([model_input.preprocessing.clip(clip) for clip in clips]))
-            prepared.damage = prepared.damage or clips.damage
+            video, damage = _prepare(entry.path, model_input, self.sampling)
+            prepared.append(video)
+            prepared.damage = prepared.damage or damage
+        if self.stream:
+            dense = Sampling("dense", self.sampling.clips)
+            prepared.windows = tuple(_prepare_if_usable(entry.path, model_input, dense) for model_input in self.inputs)
         return prepared
 
-    def _decode(self, path: Path, model_input: Input) -> Decoded[Clip]:
-        frames, rate = model_input.frames, model_input.frame_rate
-        by_time = self.sampling.mode == "dense" and rate is not None
-        return read_clips(path, lambda count, fps: self.sampling.indices(count, fps, frames, rate), by_time)
+
+def _prepare(path: Path, model_input: Input, sampling: Sampling) -> tuple[Video, str | None]:
+    """Return the prepared clips of a video, and what was wrong with it."""
+    frames, rate = model_input.frames, model_input.frame_rate
+    by_time = sampling.mode == "dense" and rate is not None
+    clips = read_clips(path, lambda count, fps: sampling.indices(count, fps, frames, rate), by_time)
+    views = [view for clip in clips for view in (crops(clip, sampling.crops) if sampling.crops > 1 else [clip])]
+    return np.concatenate([model_input.preprocessing.clip(view) for view in views]), clips.damage
+
+
+def _prepare_if_usable(path: Path, model_input: Input, sampling: Sampling) -> Video | str:
+    try:
+        return _prepare(path, model_input, sampling)[0]
+    except UnusableError as error:
+        return str(error)
 
 
 def read_clips(

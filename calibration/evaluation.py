@@ -41,6 +41,8 @@ class Evaluation:
         labelled: Whether the videos' labels are true. If not, they are what another model recognises, with which this
             one is compared: shares of them are agreement and say nothing about accuracy.
         damaged: The videos that were used although a part of them cannot be decoded, and what is wrong with them.
+        stream: The results of the same model on the windows that a stream sees of the videos, if they were measured.
+            Its `skipped` are those of the videos that are too short or too slow for a window.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Evaluation:
     timing: Timing | None = None
     labelled: bool = True
     damaged: tuple[Skipped, ...] = ()
+    stream: Evaluation | None = None
 
     @cached_property
     def truth(self) -> NDArray[np.int64]:
@@ -179,6 +182,16 @@ class Evaluation:
             "timing": None if self.timing is None else self.timing.to_dict(),
             "skipped": [{"path": str(video.path), "reason": video.reason} for video in self.skipped],
             "damaged": [{"path": str(video.path), "reason": video.reason} for video in self.damaged],
+            **({} if self.stream is None else {"stream": self.stream.as_stream()}),
+        }
+
+    def as_stream(self) -> dict[str, Any]:
+        """Return the results on a stream's windows in the form that the command line prints."""
+        return {
+            "clips": len(self.entries),
+            "top1": round(self.top1, _PLACES),
+            "top1_interval": [round(share, _PLACES) for share in self.interval],
+            "skipped": [{"path": str(video.path), "reason": video.reason} for video in self.skipped],
         }
 
     def _accuracy(self) -> dict[str, Any]:
@@ -318,6 +331,7 @@ def merge(parts: Iterable[Evaluation], name: str) -> Evaluation:
     first = evaluations[0]
     if any(part.labels != first.labels for part in evaluations):
         raise UsageError(f"the models of {name} have different labels")
+    streams = [part.stream for part in evaluations if part.stream is not None]
     return Evaluation(
         name,
         first.labels,
@@ -329,4 +343,5 @@ def merge(parts: Iterable[Evaluation], name: str) -> Evaluation:
         first.timing,
         first.labelled,
         tuple(video for part in evaluations for video in part.damaged),
+        merge(streams, name) if len(streams) == len(evaluations) else None,
     )

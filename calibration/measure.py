@@ -104,6 +104,7 @@ def evaluate(
     workers: int | None = None,
     progress: Progress | None = None,
     rounds: int = 0,
+    stream: bool = False,
 ) -> list[Evaluation]:
     """Measure models on the same videos. Every video goes through all models before the next video.
 
@@ -115,22 +116,28 @@ def evaluate(
         progress: Makes a progress bar, like `tqdm.tqdm`; None shows nothing.
         rounds: Number of rounds in which the models are timed in turns afterwards, while nothing is decoded; 0 leaves
             that out, and so does a model that cannot be timed.
+        stream: Whether to measure also, on labelled videos, what a stream sees of them: `Evaluation.stream`.
 
     Returns:
         One evaluation for each model.
 
     Raises:
-        UsageError: A video has no label or one that a model does not know, or the models have different labels.
+        UsageError: A video has no label or one that a model does not know, the models have different labels, or a
+            model whose frames are not cropped should see several crops.
         NoUsableVideoError: No video can be used.
         BundleError: An engine failed.
     """
     check_labels(subjects, clips)
+    sampling = sampling or Sampling()
+    _check_crops(subjects, sampling)
     inputs = tuple(dict.fromkeys(subject.input for subject in subjects))
+    job = Prepare(inputs, sampling, stream and has_labels(clips))
     tallies = [_Tally(subject) for subject in subjects]
+    streams = [_StreamTally(subject) for subject in subjects]
     entries: list[Entry] = []
     skipped: list[Skipped] = []
     damaged: list[Skipped] = []
-    with closing(in_workers(Prepare(inputs, sampling or Sampling()), clips.entries, workers)) as results:
+    with closing(in_workers(job, clips.entries, workers)) as results:
         for entry, result in progress(results, total=len(clips), desc="clips", unit="clip") if progress else results:
             if isinstance(result, Skipped):
                 skipped.append(result)
@@ -140,7 +147,12 @@ def evaluate(
                 damaged.append(Skipped(entry.path, result.damage))
             for tally in tallies:
                 tally.add(result[inputs.index(tally.subject.input)])
+            for windows in streams if job.stream else ():
+                windows.add(entry, result.windows[inputs.index(windows.subject.input)])
     evaluations = [tally.evaluation(entries, skipped, damaged) for tally in tallies]
+    if job.stream:
+        pairs = zip(evaluations, streams, strict=True)
+        evaluations = [dataclasses.replace(one, stream=windows.evaluation()) for one, windows in pairs]
     if not has_labels(clips):
         evaluations = _labelled_by(evaluations[-1], evaluations)
     if not entries:
@@ -176,6 +188,13 @@ def check_labels(subjects: Sequence[Subject], clips: ClipSet) -> None:
             f"{first.name} does not know the label {', '.join(unknown[:TOP])} of {clips.name}; "
             f"its labels are {', '.join(first.labels[:TOP])}{', ...' if len(first.labels) > TOP else ''}"
         )
+
+
+def _check_crops(subjects: Sequence[Subject], sampling: Sampling) -> None:
+    for subject in subjects:
+        resize = subject.input.preprocessing.resize
+        if sampling.crops > 1 and resize != "crop":
+            raise UsageError(f"{subject.name} resizes its frames by {resize}, so there is 1 crop, not {sampling.crops}")
 
 
 def has_labels(clips: ClipSet) -> bool:
@@ -241,6 +260,32 @@ class _Tally:
         )
 
 
+class _StreamTally:
+    """Runs a model on what a stream sees of videos.
+
+    Args:
+        subject: The model.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self._tally = _Tally(subject)
+        self._entries: list[Entry] = []
+        self._skipped: list[Skipped] = []
+
+    def add(self, entry: Entry, windows: Video | str) -> None:
+        """Run the model on the windows of a video, or keep why there are none."""
+        if isinstance(windows, str):
+            self._skipped.append(Skipped(entry.path, windows))
+            return
+        self._entries.append(entry)
+        self._tally.add(windows)
+
+    def evaluation(self) -> Evaluation:
+        """Return the results for the videos that have windows."""
+        return self._tally.evaluation(self._entries, self._skipped, ())
+
+
 def evaluate_bundles(
     bundles: Sequence[str],
     clips: ClipSet,
@@ -250,6 +295,7 @@ def evaluate_bundles(
     workers: int | None = None,
     progress: Progress | None = None,
     rounds: int = 0,
+    stream: bool = False,
 ) -> list[Evaluation]:
     """Measure bundles, of any engines, on the same videos.
 
@@ -261,6 +307,7 @@ def evaluate_bundles(
         workers: See `in_workers`.
         progress: See `evaluate`.
         rounds: See `evaluate`. Of several folds, the first one's models are timed.
+        stream: See `evaluate`.
 
     Returns:
         One evaluation for each path, over all folds.
@@ -269,7 +316,7 @@ def evaluate_bundles(
         UsageError, ClipSetError, BundleError: See `evaluate` and `load`.
     """
     if not any(FOLD in path for path in bundles):
-        return _evaluate_loaded(bundles, clips, sampling, threads, workers, progress, rounds)
+        return _evaluate_loaded(bundles, clips, sampling, threads, workers, progress, rounds, stream)
     if not clips.folds:
         raise UsageError(f"{clips.name} has no folds for {FOLD}: give a CSV with a column `fold`")
     parts = [
@@ -281,6 +328,7 @@ def evaluate_bundles(
             workers,
             progress,
             rounds if fold == clips.folds[0] else 0,
+            stream,
         )
         for fold in clips.folds
     ]
@@ -295,7 +343,8 @@ def _evaluate_loaded(
     workers: int | None,
     progress: Progress | None,
     rounds: int,
+    stream: bool,
 ) -> list[Evaluation]:
     with ExitStack() as stack:
         subjects = [Subject.of(stack.enter_context(load(path, threads)), threads) for path in bundles]
-        return evaluate(subjects, clips, sampling, workers=workers, progress=progress, rounds=rounds)
+        return evaluate(subjects, clips, sampling, workers=workers, progress=progress, rounds=rounds, stream=stream)

@@ -202,6 +202,7 @@ class Build:
             tools={"vmp-edge": __version__, **lowered.tools},
             accuracy=model.accuracy,
             frame_rate=model.frame_rate,
+            span=model.span,
             cpu_features=lowered.cpu_features,
             libraries=lowered.libraries,
             gpu=lowered.gpu,

@@ -23,6 +23,7 @@ from .lowering import Lowering
 from .needs import require_all, require_package
 from .plan import Plan, QuantisationOptions
 from .precision import Precision
+from .preparation import Preparation
 from .source import Choice, choose
 from .target import Target
 from .variants import Variant
@@ -44,6 +45,7 @@ class Request:
         image_size: Pixels of a frame's side; None keeps the model's.
         labels: A text file with one label on each line, or the name of a data set's list; None numbers the classes, or
             takes the labels that the model is known to have.
+        span, frame_rate, resize, mean, std: See `Preparation`.
         output: The bundle's folder; None is ``build/<target>``.
         engine: The engine that will execute the bundle; None takes the target's.
         precision: The precision; None takes the target's first.
@@ -74,6 +76,11 @@ class Request:
     frames: int | None = None
     image_size: int | None = None
     labels: Path | None = None
+    span: float | None = None
+    frame_rate: float | None = None
+    resize: str | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
     output: Path | None = None
     engine: str | None = None
     precision: str | None = None
@@ -158,6 +165,7 @@ class Request:
             labels=self.labels,
             key=self.checkpoint_key,
             readout=self.readout,
+            preparation=Preparation(self.span, self.frame_rate, self.resize, self.mean, self.std),
         )
 
 

@@ -18,6 +18,7 @@ from vmp_edge.zoo.hub import SCHEME
 
 from . import variants
 from .labels import labels_by
+from .preparation import Preparation
 
 if TYPE_CHECKING:
     from vmp_edge.models import VideoMamba
@@ -45,6 +46,7 @@ class Choice:
         labels_from: Where the labels are from, for messages.
         key: Which model to take from a checkpoint with several; see `load_checkpoint`.
         readout: What the checkpoint's head reads; None keeps the checkpoint's.
+        preparation: What the user says about how frames are sampled and prepared.
     """
 
     model: str | None
@@ -57,6 +59,7 @@ class Choice:
     labels_from: Path | None
     key: str | None = None
     readout: str | None = None
+    preparation: Preparation = dataclasses.field(default_factory=Preparation)
 
     @property
     def is_procedural(self) -> bool:
@@ -116,13 +119,14 @@ def choose(
     labels: Path | None = None,
     key: str | None = None,
     readout: str | None = None,
+    preparation: Preparation | None = None,
 ) -> Choice:
     """Make a choice from what a user asks for.
 
     Args:
         model: One of our models, a preset, or a published model, by its name.
         checkpoint: A file, or the address of one on the hub (``hf://OWNER/NAME/FILE``).
-        family, frames, image_size, key, readout: See `Choice`.
+        family, frames, image_size, key, readout, preparation: See `Choice`.
         labels: A file of labels, or the name of a data set.
 
     Raises:
@@ -137,7 +141,8 @@ def choose(
         location = Address.parse(text) if text.startswith(SCHEME) else Path(checkpoint)
         published = zoo.find_file(text.rpartition("/")[2])
     given = None if labels is None else labels_by(labels)
-    choice = Choice(model, location, published, family, frames, image_size, given, labels, key, readout)
+    how = preparation or Preparation()
+    choice = Choice(model, location, published, family, frames, image_size, given, labels, key, readout, how)
     choice.check()
     return choice
 
@@ -151,7 +156,8 @@ class SourceModel:
         module: The PyTorch model.
         labels: One label for each class, in the order of the logits.
         preprocessing: From frames to the model's video.
-        frame_rate: Frames per second that the model was trained on; None if the rate does not matter.
+        frame_rate: Frames per second that the model was trained on, or None.
+        span: Seconds that the frames of a clip came from in training, or None. With neither, it is not known.
         accuracy: What was measured on the model, as the manifest has it.
     """
 
@@ -161,6 +167,12 @@ class SourceModel:
     preprocessing: Preprocessing
     frame_rate: float | None = None
     accuracy: dict[str, Any] = dataclasses.field(default_factory=dict)
+    span: float | None = None
+
+    @property
+    def window_rate(self) -> float | None:
+        """Frames per second of a stream's window, or None."""
+        return self.frame_rate if self.span is None else self.module.options.num_frames / self.span
 
     def cut(self, variant: Variant) -> SourceModel:
         """Return a cheaper variant of the model. Fewer frames span the same time."""
@@ -169,7 +181,7 @@ class SourceModel:
         if rate is not None:
             rate *= module.options.num_frames / self.module.options.num_frames
         preprocessing = dataclasses.replace(self.preprocessing, image_size=module.options.image_size)
-        return SourceModel(f"{self.name}-{variant.name}", module, self.labels, preprocessing, rate)
+        return SourceModel(f"{self.name}-{variant.name}", module, self.labels, preprocessing, rate, span=self.span)
 
 
 def load(choice: Choice) -> SourceModel:
@@ -212,7 +224,9 @@ def _from_checkpoint(choice: Choice) -> SourceModel:
         )
     name = published.name if published else cleaned(path.stem)
     known = _known_labels(published, options.num_classes)
-    return SourceModel(name, module, _labels(choice, known), Preprocessing(options.image_size, **AS_PUBLISHED))
+    prepared = choice.preparation.preprocessing(Preprocessing(options.image_size, **AS_PUBLISHED))
+    rate, span = choice.preparation.spacing(published.span if published else None)
+    return SourceModel(name, module, _labels(choice, known), prepared, rate, span=span)
 
 
 def _known_labels(published: Published | None, classes: int) -> tuple[str, ...]:
@@ -230,6 +244,11 @@ def _own(model: ZooModel, name: str, choice: Choice) -> SourceModel:
     sizes = (choice.frames or options.num_frames, choice.image_size or options.image_size)
     if sizes != (options.num_frames, options.image_size):
         raise UsageError(f"{name} takes {options.num_frames} frames of {options.image_size} pixels and nothing else")
+    if choice.preparation.says_something:
+        raise UsageError(
+            f"{name} says itself how its frames are sampled and prepared: leave out --span, --frame-rate, --resize, "
+            "--mean and --std"
+        )
     labels = _labels(choice, model.labels)
     return SourceModel(name, model.module, labels, model.preprocessing, model.frame_rate, model.accuracy)
 
@@ -252,7 +271,9 @@ def _untrained(name: str, choice: Choice) -> SourceModel:
         "give trained ones with --checkpoint"
     )
     labels = _labels(choice, _known_labels(None, module.options.num_classes))
-    return SourceModel(name, module, labels, Preprocessing(module.options.image_size, **AS_PUBLISHED))
+    prepared = choice.preparation.preprocessing(Preprocessing(module.options.image_size, **AS_PUBLISHED))
+    rate, span = choice.preparation.spacing(None)
+    return SourceModel(name, module, labels, prepared, rate, span=span)
 
 
 def _labels(choice: Choice, default: Sequence[str]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def input_of(source: SourceModel) -> Input:
     """Return what a source model takes of a video."""
-    return Input(source.module.options.num_frames, source.preprocessing, source.frame_rate)
+    return Input(source.module.options.num_frames, source.preprocessing, source.window_rate)
 
 
 def of_source(source: SourceModel, target: str) -> Subject:

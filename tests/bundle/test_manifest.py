@@ -76,6 +76,7 @@ def edit_manifest(path, change):
         ("input", {"frames": 4, "image_size": 20_000}, "at most 4096"),
         ("input", {"frames": 4, "image_size": 16, "frame_rate": 1e-9}, "from 0.001 to 1000"),
         ("input", {"frames": 4, "image_size": 16, "frame_rate": 0}, "positive"),
+        ("sampling", {"frames": 4, "span": 10.0}, "has 'sampling', which is for format 3, not 1"),
         ("files", {"model.json": {"size": 5}}, "lacks 'files.model.json.sha256'"),
         ("files", {"model.json": {"size": -1, "sha256": "0" * 64}}, "at least 0"),
         ("files", {"model.json": {"size": 5, "sha256": "xyz"}}, "SHA-256"),
@@ -85,6 +86,65 @@ def edit_manifest(path, change):
 def test_a_wrong_manifest_is_refused(bundle, error_of, key, value, message):
     edit_manifest(bundle, lambda manifest: manifest.update({key: value}))
     assert message in error_of(bundle)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ({"frames": 4}, "needs one of 'sampling.span' and 'sampling.rate'"),
+        ({"frames": 4, "span": 10.0, "rate": 1.0}, "needs one of 'sampling.span' and 'sampling.rate'"),
+        ({"span": 10.0}, "lacks 'sampling.frames'"),
+        ({"frames": 5, "span": 10.0}, "num_frames is 4, elsewhere 5"),
+        ({"frames": 4, "span": 0}, "from 0.001 to 86400 for 'sampling.span'"),
+        ({"frames": 4, "span": "10"}, "needs a positive number for 'sampling.span'"),
+        ({"frames": 4, "rate": 1001}, "from 0.001 to 1000 for 'sampling.rate'"),
+        ([], "mapping"),
+    ],
+)
+def test_a_wrong_sampling_is_refused(bundle, error_of, sampling, message):
+    change = {"format": 3, "sampling": sampling, "input": {"image_size": 16}}
+    edit_manifest(bundle, lambda manifest: manifest.update(change))
+    assert message in error_of(bundle)
+
+
+@pytest.mark.parametrize("key", ["frames", "frame_rate"])
+def test_each_fact_has_one_place(bundle, error_of, key):
+    change = {"format": 3, "sampling": {"frames": 4, "span": 10.0}, "input": {"image_size": 16, key: 4}}
+    edit_manifest(bundle, lambda manifest: manifest.update(change))
+    assert f"has 'input.{key}', which is in 'sampling' in format 3" in error_of(bundle)
+
+
+@pytest.mark.parametrize(
+    ("facts", "sampling", "rate"),
+    [
+        ({"span": 10.0}, {"frames": 4, "span": 10.0}, 0.4),
+        ({"frame_rate": 12.5}, {"frames": 4, "rate": 12.5}, 12.5),
+    ],
+)
+def test_the_manifest_says_how_frames_are_sampled(facts, sampling, rate):
+    manifest = make_manifest(**facts)
+    entries = manifest.to_dict()
+    assert (entries["format"], entries["sampling"], entries["input"]) == (3, sampling, {"image_size": 16})
+    files = {"model.json": {"size": 5, "sha256": "0" * 64}}
+    again = Manifest.from_yaml(yaml.safe_dump({**entries, "files": files}))
+    assert (again.frames, again.span, again.frame_rate, again.window_rate) == (
+        4,
+        facts.get("span"),
+        facts.get("frame_rate"),
+        rate,
+    )
+
+
+def test_older_bundles_keep_their_frame_rate(bundle):
+    assert Bundle.open(bundle).manifest.window_rate is None
+    edit_manifest(bundle, lambda manifest: manifest["input"].update(frame_rate=15))
+    manifest = Bundle.open(bundle).manifest
+    assert (manifest.frames, manifest.frame_rate, manifest.span, manifest.window_rate) == (4, 15, None, 15)
+
+
+def test_a_bundle_with_an_embedding_says_its_sampling_too():
+    entries = make_manifest(span=10.0, embedding="embedding.bin").to_dict()
+    assert entries["format"] == 3 and entries["embedding"] == "embedding.bin"
 
 
 @pytest.mark.parametrize("key", [key for key in make_manifest().to_dict()])

@@ -12,6 +12,7 @@ from bundles import FRAMES, SIZE, make_manifest
 from vmp_edge.calibration import clipset, decoding
 from vmp_edge.calibration.clipset import ClipSet, ClipSetError, Entry
 from vmp_edge.calibration.decoding import Input, Prepare, Sampling, Skipped, UnusableError, in_workers, load_videos
+from vmp_edge.calibration.sampling import crops
 from vmp_edge.errors import UsageError
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.recognizer import sample_evenly
@@ -208,3 +209,51 @@ def test_a_progress_bar_counts_to_the_end(clips_folder):
 
     load_videos(clipset.read(clips_folder), INPUT, 3, workers=0, progress=Bar)
     assert events == [3, 1, 1, 1, "closed"]
+
+
+# Several views, as published numbers are measured
+
+
+def test_the_published_clips_take_other_offsets_of_the_parts():
+    """The frame numbers that the published code gives for a video of 300 frames, T = 8 and 4 clips."""
+    clips = Sampling("published", 4).indices(300, 30, 8, 0.8)
+    starts = [0, 37, 75, 112, 150, 187, 224, 262]
+    assert clips == [[start + offset for start in starts] for offset in (7, 14, 22, 29)]
+    assert Sampling("published").indices(300, 30, 8, None) == [[start + 18 for start in starts]]
+    assert Sampling("published", 2).indices(3, 30, 4, None) == [[0, 0, 1, 2]] * 2, "a short video repeats frames"
+    assert all(index < 9 for clip in Sampling("published", 10).indices(9, 30, 8, None) for index in clip)
+
+
+@pytest.mark.parametrize("shape", [(6, 10), (10, 6)])
+def test_three_crops_are_the_two_ends_and_the_centre_of_the_longer_side(shape):
+    clip = np.arange(2 * 60 * 3, dtype=np.uint8).reshape(2, *shape, 3)
+    along = clip if shape[0] < shape[1] else clip.transpose(0, 2, 1, 3)
+    for count, starts in ((1, [2]), (3, [0, 2, 4]), (2, [0, 4])):
+        views = crops(clip, count)
+        assert len(views) == count
+        for view, start in zip(views, starts, strict=True):
+            assert view.shape == (2, 6, 6, 3)
+            turned = view if shape[0] < shape[1] else view.transpose(0, 2, 1, 3)
+            np.testing.assert_array_equal(turned, along[:, :, start : start + 6])
+    square = clip[:, :6, :6]
+    assert all((view == square).all() for view in crops(square, 3))
+
+
+def test_clips_and_crops_are_prepared_in_order(tmp_path):
+    path = write_video(tmp_path / "a.avi", range(0, 200, 10))
+    model_input = Input(FRAMES, Preprocessing(SIZE, "crop", interpolation="linear"))
+    (video,) = Prepare((model_input,), Sampling("published", 4, 3))(Entry(path))
+    assert video.shape == (12, 3, FRAMES, SIZE, SIZE)
+    first = video.mean((1, 2, 3, 4))
+    assert (np.diff(first[::3]) > 0).all(), "each clip is a little later, and the video becomes brighter"
+    np.testing.assert_allclose(first.reshape(4, 3) - first[::3, None], 0, atol=0.01)
+
+
+def test_a_video_that_is_too_short_for_a_window_is_still_sampled_as_a_whole(tmp_path):
+    path = write_video(tmp_path / "a.avi", range(0, 200, 10))
+    inputs = (Input(FRAMES, Preprocessing(SIZE), 12.0), Input(FRAMES, Preprocessing(SIZE), 1.0))
+    prepared = Prepare(inputs, Sampling(clips=2), stream=True)(Entry(path))
+    assert [video.shape[0] for video in prepared] == [2, 2]
+    assert prepared.windows[0].shape == (2, 3, FRAMES, SIZE, SIZE)
+    assert prepared.windows[1] == "too short: 20 frames, a clip takes 91"
+    assert Prepare(inputs, Sampling())(Entry(path)).windows == ()

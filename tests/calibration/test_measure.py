@@ -26,6 +26,9 @@ from vmp_edge.calibration.measure import (
 )
 from vmp_edge.calibration.timing import Timing
 from vmp_edge.errors import BundleError, UsageError
+from vmp_edge.preprocessing import Preprocessing
+
+from .conftest import write_video
 
 
 def make_evaluation(truth, predictions, classes=3, folds=None, **changes):
@@ -252,3 +255,39 @@ def test_what_cannot_be_measured(bundle, tmp_path, clips_folder):
         evaluate_bundles([str(bundle), str(labels)], nothing, workers=0)
     with pytest.raises(BundleError, match="does not exist"):
         evaluate_bundles([str(tmp_path / "none")], nothing, workers=0)
+
+
+def test_both_ways_to_see_a_video_are_measured(tmp_path):
+    """Videos that become brighter by and by, with a fast flicker: neighbouring frames tell something else."""
+    flicker = np.array([0, 30, 60, 90] * 15)
+    for name, frames in (("a", 60), ("b", 60), ("c", 24)):
+        slope = np.linspace(0, 60, frames)
+        write_video(tmp_path / "clips" / "brighter" / f"{name}.avi", 60 + slope - flicker[:frames] * 0.6)
+    path = write_bundle(tmp_path / "b", make_manifest(frame_rate=30.0))
+    clips = clipset.read(str(tmp_path / "clips"))
+    (found,) = evaluate_bundles([str(path)], clips, workers=0, stream=True)
+    assert found.stream is not None and found.stream.stream is None
+    assert len(found.entries) == len(found.stream.entries) == 3
+    assert found.top1 == 1.0 and found.stream.top1 < 1.0
+    assert found.stream.interval == wilson(int(found.stream.correct.sum()), 3)
+    assert found.to_dict()["stream"]["top1"] == round(found.stream.top1, 4)
+    (dense,) = evaluate_bundles([str(path)], clips, Sampling("dense"), workers=0)
+    np.testing.assert_array_equal(dense.scores, found.stream.scores)
+    assert dense.stream is None and "stream" not in dense.to_dict()
+    spread = write_bundle(tmp_path / "spread", make_manifest(span=2.0))
+    (found,) = evaluate_bundles([str(spread)], clips, workers=0, stream=True)
+    assert [video.path.name for video in found.stream.skipped] == ["c.avi"] and len(found.stream.entries) == 2
+    both = merge([found, found], "both")
+    assert both.stream is not None and len(both.stream.entries) == 4 and len(both.stream.skipped) == 2
+
+
+def test_crops_are_for_models_whose_frames_are_cropped(tmp_path, clips_folder):
+    clips = clipset.read(str(clips_folder))
+    stretched = str(write_bundle(tmp_path / "stretched"))
+    with pytest.raises(UsageError, match="resizes its frames by stretch, so there is 1 crop, not 3"):
+        evaluate_bundles([stretched], clips, Sampling("published", 4, 3), workers=0)
+    manifest = make_manifest(preprocessing=Preprocessing(16, "crop"))
+    (found,) = evaluate_bundles(
+        [str(write_bundle(tmp_path / "cropped", manifest))], clips, Sampling("published", 4, 3), workers=0
+    )
+    assert len(found.seconds) == 12 * len(clips) and found.top1 == 1.0

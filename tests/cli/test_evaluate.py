@@ -4,8 +4,10 @@ import os
 import signal
 
 import pytest
-from bundles import write_bundle
+from bundles import make_manifest, write_bundle
 from commands import RUN, last_json, run, start
+
+from vmp_edge.preprocessing import Preprocessing
 
 
 def test_evaluate_counts_and_names(capsys, bundle, clips):
@@ -119,3 +121,35 @@ def test_a_signal_while_videos_are_decoded_is_quiet(bundle, clips, number):
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number and err == "vmp-edge: stopped\n"
+
+
+def test_evaluate_tells_what_a_stream_sees(capsys, bundle, clips, tmp_path):
+    pytest.importorskip("jinja2", reason="needs the extra `report`")
+    options = ["--data", clips, "--workers", 0, "--json", "--report", tmp_path / "page.html"]
+    code, out, _ = run(capsys, "evaluate", bundle, *options)
+    stream = last_json(out)["stream"]
+    assert code == 0 and stream == {"clips": 2, "top1": 1.0, "top1_interval": [0.3424, 1.0], "skipped": []}
+    assert "as a stream sees it  top-1 100.0% of 2 videos, 95% interval 34.2 to 100.0%" in out[3]
+    page = (tmp_path / "page.html").read_text()
+    assert "sampled over the whole video" in page and "as a stream sees it (2 videos)" in page
+    long = write_bundle(tmp_path / "long", make_manifest(span=10.0))
+    code, out, _ = run(capsys, "evaluate", long, *options)
+    assert code == 0 and last_json(out)["stream"]["clips"] == 0 and last_json(out)["top1"] == 1.0
+    assert "no window of 0 videos, 2 too short or too slow" in out[3]
+    for mode in ("uniform", "dense"):
+        code, out, _ = run(capsys, "evaluate", bundle, *options, "--sampling", mode)
+        assert code == 0 and "stream" not in last_json(out) and last_json(out)["sampling"]["mode"] == mode
+
+
+def test_evaluate_averages_views(capsys, bundle, clips, tmp_path):
+    options = ["--data", clips, "--workers", 0, "--json", "--views", "4x3"]
+    cropped = write_bundle(tmp_path / "cropped", make_manifest(preprocessing=Preprocessing(16, "crop")))
+    code, out, _ = run(capsys, "evaluate", cropped, *options)
+    assert code == 0 and last_json(out)["top1"] == 1.0
+    assert last_json(out)["sampling"] == {"mode": "published", "clips": 4, "crops": 3}
+    code, _, err = run(capsys, "evaluate", bundle, *options)
+    assert code == 2 and "resizes its frames by stretch, so there is 1 crop, not 3" in err[-1]
+    code, _, err = run(capsys, "evaluate", bundle, *options, "--clips", 2)
+    assert code == 2 and "--views says how clips are sampled" in err[-1]
+    code, _, err = run(capsys, "evaluate", bundle, *options, "--views", "4")
+    assert code == 2 and "such as 4x3" in err[-1]

@@ -7,10 +7,12 @@ import time
 import cv2
 import pytest
 from brightness_engine import BrightnessEngine
-from bundles import grey, write_bundle
+from bundles import grey, make_manifest, write_bundle
 from commands import last_json, results_of, run
 
 from vmp_edge.live import Options, play
+
+SMALL = {"num_classes": 3, "num_frames": 4, "image_size": 16, "patch_size": 8, "tubelet_size": 1}
 
 
 def test_run_recognises_every_window_of_a_file(capsys, bundle, video):
@@ -164,3 +166,33 @@ def test_an_engine_that_fails_midway_is_1_in_either_way(capsys, tmp_path, video)
         )
         assert code == 1 and err[-1] == "vmp-edge: the engine broke" and last_json(out) == {"error": "the engine broke"}
         assert not record.exists() and not list(tmp_path.glob(".out*"))
+
+
+def test_run_warns_once_of_a_bundle_that_does_not_say_its_sampling(capsys, bundle, video, tmp_path):
+    def warnings(path, *options):
+        code, _, err = run(capsys, "run", path, "--source", video, "--headless", *options)
+        assert code == 0
+        return sum("does not say how its frames were sampled in training" in line for line in err)
+
+    def of(folder, **changes):
+        return write_bundle(tmp_path / folder, make_manifest(model=dict(SMALL), **changes))
+
+    built = of("built")
+    assert warnings(built) == 1
+    assert warnings(built, "--stride", 1) == warnings(built, "--fps", 10) == 0
+    assert warnings(of("span", span=1.0)) == warnings(of("rate", frame_rate=10.0)) == 0
+    assert warnings(of("preset", name="videomamba-tiny")) == 0, "its weights are random"
+    assert warnings(bundle) == 0, "it is no model of the family"
+
+
+def test_run_follows_the_span_of_the_manifest(capsys, video, tmp_path):
+    """The video has 60 frames at 30 per second; 4 frames over 1.6 s are 0.4 s apart."""
+    path = write_bundle(tmp_path / "span", make_manifest(span=1.6))
+    code, out, _ = run(capsys, "run", path, "--source", video, "--headless", "--json", "--hop", 2)
+    results, summary = results_of(out)
+    assert code == 0 and summary["windows"] == len(results)
+    assert [result["frame"] for result in results] == list(range(36, 60, 2))
+    long = write_bundle(tmp_path / "long", make_manifest(span=10.0))
+    code, out, err = run(capsys, "run", long, "--source", video, "--headless")
+    assert code == 0 and "too few for a window" in out[-1]
+    assert "a window reaches over 7.5 s, and the source ended before" in err[-1]

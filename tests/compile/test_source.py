@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from vmp_edge.compile import source
+from vmp_edge.compile.preparation import Preparation
 from vmp_edge.compile.source import choose
+from vmp_edge.compile.variants import Variant
 from vmp_edge.errors import UsageError
 from vmp_edge.models import create
+from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.zoo import Address, find, read_list
 
 DATA = Path(__file__).parents[1] / "data"
@@ -36,6 +39,7 @@ def test_a_published_model_is_taken_by_its_name(tmp_path, monkeypatch, capsys):
     assert model.name == NAME and model.labels == read_list("k400")
     assert (model.module.options.directions, model.module.options.initial_state) == ("separate", "zero")
     assert (model.preprocessing.resize, model.preprocessing.interpolation) == ("crop", "linear")
+    assert (model.span, model.frame_rate, model.window_rate) == (10.0, None, 0.8)
     error = capsys.readouterr().err
     assert "labels of Kinetics-400, in the order of the authors' own demo" in error
 
@@ -48,6 +52,46 @@ def test_the_facts_count_for_a_local_file_of_the_same_name(tmp_path):
     assert source.load(choose(None, other)).labels == tuple(f"class-{index}" for index in range(10))
     unnamed = write_checkpoint(tmp_path / "best.pth", 174)  # never guessed from the number alone
     assert source.load(choose(None, unnamed)).labels[0] == "class-0"
+
+
+def test_what_the_user_says_of_the_training_counts(tmp_path):
+    path = write_checkpoint(tmp_path / "best.pth", 10)
+    plain = source.load(choose(None, path))
+    assert (plain.span, plain.frame_rate, plain.window_rate) == (None, None, None)
+    how = Preparation(span=4.0, resize="letterbox", mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25])
+    model = source.load(choose(None, path, preparation=how, frames=4))
+    assert (model.span, model.frame_rate, model.window_rate) == (4.0, None, 1.0)
+    assert model.preprocessing == Preprocessing(32, "letterbox", (0.5,) * 3, (0.25,) * 3, "linear")
+    named = write_checkpoint(tmp_path / "videomamba_t16_ssv2_f8_res224.pth", 174)
+    assert source.load(choose(None, named)).span == 4.0
+    model = source.load(choose(None, named, preparation=Preparation(frame_rate=15.0)))
+    assert (model.span, model.frame_rate) == (None, 15.0)
+    half = model.cut(Variant(frames=4))
+    assert (half.span, half.frame_rate) == (None, 7.5), "the same time"
+    half = source.load(choose(None, named)).cut(Variant(frames=4))
+    assert (half.span, half.window_rate) == (4.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"span": 1.0, "frame_rate": 5.0}, "--span or --frame-rate, not both"),
+        ({"span": 0.0}, "--span is 0; it must be from 0.001 to 86400 seconds"),
+        ({"span": float("nan")}, "--span is nan"),
+        ({"frame_rate": -1.0}, "--frame-rate is -1"),
+        ({"std": [0.0, 1.0, 1.0]}, "std must be positive"),
+        ({"mean": [1.0, 1.0]}, "mean must be three numbers"),
+        ({"resize": "squash"}, "resize must be one of"),
+    ],
+)
+def test_impossible_preparations_are_refused(values, message):
+    with pytest.raises(UsageError, match=message):
+        Preparation(**values)
+
+
+def test_our_own_model_says_itself_how_it_was_trained():
+    with pytest.raises(UsageError, match="egomotion-nano says itself"):
+        source.load(choose("egomotion-nano", None, preparation=Preparation(span=2.0)))
 
 
 def test_label_lists_are_taken_by_name(tmp_path, monkeypatch, capsys):

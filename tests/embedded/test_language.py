@@ -26,7 +26,7 @@ TEXTS = (
     "[a, {b: c}, 'd e', \"f\\n\"]\n",
     "k: some text\n  goes on\nl: 'quoted\n\n  text'\nm: \"dq\\\n  \\ x\"\n",
     '{"a": [1, 2], "b":{"c":null}}\n',
-    make_manifest(frame_rate=12.5, threads=2, features=4, libraries=("libm.so.6",)).to_yaml(),
+    make_manifest(span=12.5, threads=2, features=4, libraries=("libm.so.6",)).to_yaml(),
 )
 
 
@@ -116,22 +116,28 @@ def test_both_readers_give_the_same_tree_or_refuse(reader, seed):
     assert 200 < accepted < 1300, "the changes are too wild, or too tame"
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_both_readers_take_the_same_manifests(reader, seed):
+@pytest.mark.parametrize("sampling", [{}, {"frame_rate": 12.5}, {"span": 10.0}])
+@pytest.mark.parametrize("seed", range(2))
+def test_both_readers_take_the_same_manifests(reader, seed, sampling):
     randomness, accepted = random.Random(seed), 0
     manifest = make_manifest(
         model={"num_classes": 3, "num_frames": 4, "image_size": 16, "patch_size": 8, "tubelet_size": 2, "embed_dim": 4},
-        **{"frame_rate": 12.5, "threads": 2, "features": 4, "libraries": ("libm.so.6",), "soc": "SM8650"},
+        **{"threads": 2, "features": 4, "libraries": ("libm.so.6",), "soc": "SM8650"},
+        **sampling,
         gpu={"architectures": [87, 90], "cuda": "13.0", "device": "Orin"},
         variants={"half": {"frames": 2, "top1": 0.5}},
     ).to_dict()
     files = {name: {"size": 2, "sha256": "0" * 64} for name in ("model.json", "other.bin")}
+    if not sampling:  # as older versions wrote it
+        manifest["input"]["frame_rate"] = 12.5
     text = dump({**manifest, "files": files})
     assert reader.manifest(text.encode())[0] and python_error(Manifest.from_yaml, text) is None
     for _ in range(1200):
         data = encoded(changed_manifest(text, randomness))
         fits, found = reader.manifest(data)
         error = python_error(Manifest.from_yaml, data)
+        if b"embeds frame by frame" in found:  # which only Python reads
+            continue
         assert fits == (error is None), (data.decode(errors="replace"), error, found)
         accepted += fits
     assert 50 < accepted < 1000, "the changes are too wild, or too tame"

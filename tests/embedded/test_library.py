@@ -478,7 +478,9 @@ def set_at(*keys, value):
     "change, status, words",
     [
         (set_at("format", value=2), BUNDLE, "without --per-frame"),
-        (set_at("format", value=3), BUNDLE, "update"),
+        (set_at("format", value=3), BUNDLE, "lacks 'sampling'"),
+        (set_at("format", value=4), BUNDLE, "update"),
+        (set_at("sampling", value={"frames": 4, "span": 10.0}), BUNDLE, "has 'sampling', which is for format 3"),
         (set_at("format", value="one"), BUNDLE, "whole number"),
         (set_at("machine", value="s390x"), MACHINE, "s390x"),
         (set_at("cpu_features", value=["telepathy"]), MACHINE, "telepathy"),

@@ -53,7 +53,7 @@ def eager_switching():
     sys.setswitchinterval(before)
 
 
-@pytest.mark.parametrize("window", [{"stride": 1}, {"stride": 3}, {"fps": 100.0}])
+@pytest.mark.parametrize("window", [{"stride": 1}, {"stride": 3}, {"fps": 100.0}, {"fps": 100.0, "sparse": True}])
 @pytest.mark.usefixtures("eager_switching")
 def test_a_reader_never_sees_a_torn_frame_while_another_thread_pushes(window):
     ring, out = make_ring(8, hop=1, **window)

@@ -33,6 +33,12 @@ def test_a_model_is_found_by_its_name() -> None:
     assert find("videomamba-tiny") is None
 
 
+def test_the_span_is_that_of_the_datas_videos() -> None:
+    spans = {(model.data, model.span) for model in published() if model.stage in ("supervised", "finetuned")}
+    assert spans == {("k400", 10.0), ("ssv2", 4.0), ("breakfast", None), ("coin", None), ("in1k", None)}
+    assert all(model.span is None for model in published() if model.frames is None or model.classes == 0)
+
+
 @pytest.mark.parametrize("name", LABEL_LISTS)
 def test_label_lists_are_complete_and_each_label_is_different(name: str) -> None:
     labels = read_list(name)

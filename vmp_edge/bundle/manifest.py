@@ -14,8 +14,9 @@ from . import language
 from .dumping import dump
 from .entry import Entry
 
-FORMAT_VERSION = 2  # the newest version that can be read; bundles without an embedding still have version 1
+FORMAT_VERSION = 3  # the newest version that can be read; a bundle has the oldest version that says all of it
 _WITH_EMBEDDING = 2  # for programs that take tokens: a reader that knows only version 1 must not run them on frames
+_WITH_SAMPLING = 3  # an older reader would take neighbouring frames for a window that spans seconds
 MANIFEST_NAME = "manifest.yaml"
 VARIANTS_FOLDER = "variants"
 MAX_MANIFEST_BYTES = 4 << 20  # thousands of labels fit; a huge file that is no manifest is not parsed
@@ -24,6 +25,7 @@ MOST_PIXELS = 1 << 25  # of all frames together: 400 MB as the model's input
 MOST_THREADS = 1024
 MOST_FEATURES = 1 << 16
 SLOWEST, FASTEST = 0.001, 1000.0  # frames per second
+SHORTEST, LONGEST = 0.001, 86400.0  # seconds of a clip
 _LONGEST_FILE_NAME = 120
 
 
@@ -80,7 +82,11 @@ class Manifest:
         tools: Names and versions of the tools that built the bundle.
         parity: The largest differences from the source model, and `check`, a reference output that `verify` repeats.
         accuracy: The measured accuracy, if it was measured.
-        frame_rate: Frames per second that the model saw in training, or None if the rate does not matter.
+        frame_rate: Frames per second of the clips in training, or None. Streams keep this spacing as exactly as the
+            camera lets them.
+        span: Seconds of video from which the T frames of a clip came in training, one from each of T equal parts, or
+            None. At most one of `frame_rate` and `span` is given; with neither, the bundle does not say how frames
+            are sampled.
         cpu_features: CPU features beyond the architecture that the program needs, named as in Linux's /proc/cpuinfo:
             `avx2`, ...
         libraries: Libraries that the program needs on the device. `vmp-edge doctor` looks for them.
@@ -110,6 +116,7 @@ class Manifest:
     parity: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
     frame_rate: float | None = None
+    span: float | None = None
     cpu_features: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     gpu: Mapping[str, Any] = field(default_factory=dict)
@@ -124,6 +131,11 @@ class Manifest:
     def image_size(self) -> int:
         """S, the side of the square frames that the model takes, in pixels."""
         return self.preprocessing.image_size
+
+    @property
+    def window_rate(self) -> float | None:
+        """Frames per second that a window takes: the frame rate, or T frames in the span. None if neither is given."""
+        return self.frame_rate if self.span is None else self.frames / self.span
 
     @property
     def outputs(self) -> int:
@@ -144,10 +156,12 @@ class Manifest:
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest as plain scalars, lists and dicts, in the order in which it is written."""
         video: dict[str, Any] = {"frames": self.frames, "image_size": self.image_size}
-        if self.frame_rate is not None:
-            video["frame_rate"] = self.frame_rate
+        sampling: dict[str, Any] = {}
+        if self.window_rate is not None:
+            spacing = {"rate": self.frame_rate} if self.span is None else {"span": self.span}
+            sampling = {"sampling": {"frames": video.pop("frames"), **spacing}}
         entries: dict[str, Any] = {
-            "format": 1 if self.embedding is None else _WITH_EMBEDDING,
+            "format": _WITH_SAMPLING if sampling else 1 if self.embedding is None else _WITH_EMBEDDING,
             "name": self.name,
             "model": dict(self.model),
             "target": self.target,
@@ -155,6 +169,7 @@ class Manifest:
             "engine": self.engine,
             "precision": self.precision,
             "input": video,
+            **sampling,
             "preprocessing": self.preprocessing.to_manifest(),
             "labels": list(self.labels),
             "program": self.program,
@@ -203,18 +218,19 @@ class Manifest:
     @classmethod
     def _from_entry(cls, entry: Entry) -> Manifest:
         version = entry.integer("format")
-        if version not in (1, _WITH_EMBEDDING):
+        if version not in (1, _WITH_EMBEDDING, _WITH_SAMPLING):
             newer = "update vmp-edge" if version > FORMAT_VERSION else "build the bundle again"
             raise BundleError(f"has format {version}, this version of vmp-edge reads 1 to {FORMAT_VERSION}: {newer}")
         video = entry.entry("input")
         files = entry.entry("files")
+        embeds = version == _WITH_EMBEDDING or (version == _WITH_SAMPLING and "embedding" in entry.values)
         manifest = cls(
             name=entry.text("name"),
             model=entry.mapping("model"),
             target=entry.text("target"),
             engine=entry.text("engine"),
             precision=entry.text("precision"),
-            frames=video.integer("frames", 1, MOST_FRAMES),
+            **_sampling(entry, video, version),
             preprocessing=_preprocessing(entry.mapping("preprocessing"), video.integer("image_size", 1, LARGEST_IMAGE)),
             labels=_labels(entry),
             program=entry.text("program"),
@@ -222,14 +238,13 @@ class Manifest:
             tools=entry.mapping("tools"),
             parity=entry.mapping("parity"),
             accuracy=entry.mapping("accuracy"),
-            frame_rate=video.number("frame_rate", SLOWEST, FASTEST) if "frame_rate" in video.values else None,
             cpu_features=entry.texts("cpu_features") if "cpu_features" in entry.values else (),
             libraries=entry.texts("libraries") if "libraries" in entry.values else (),
             gpu=_gpu(entry.entry("gpu")) if "gpu" in entry.values else {},
             soc=entry.text("soc") if "soc" in entry.values else None,
             threads=entry.integer("threads", 1, MOST_THREADS) if "threads" in entry.values else None,
             features=entry.integer("features", 0, MOST_FEATURES) if "features" in entry.values else 0,
-            embedding=entry.text("embedding") if version == _WITH_EMBEDDING else None,
+            embedding=entry.text("embedding") if embeds else None,
             files=_files(files),
             variants=_variants(entry.entry("variants")) if "variants" in entry.values else {},
         )
@@ -240,6 +255,8 @@ class Manifest:
         """Raise BundleError if an entry contradicts another one."""
         if self.program not in self.files:
             raise BundleError(f"names the program {self.program!r}, which is not among its files")
+        if self.frame_rate is not None and self.span is not None:
+            raise BundleError("contradicts itself: it has a frame rate and a span for the frames of a clip")
         if self.frames * self.image_size**2 > MOST_PIXELS:
             raise BundleError(
                 f"needs {self.frames} frames of {self.image_size} pixels, which are more than {MOST_PIXELS} pixels"
@@ -274,6 +291,30 @@ def _preprocessing(entry: Mapping[str, Any], image_size: int) -> Preprocessing:
         return Preprocessing.from_manifest(entry, image_size)
     except UsageError as error:
         raise BundleError(f"has a wrong preprocessing entry: {error}") from error
+
+
+def _sampling(entry: Entry, video: Entry, version: int) -> dict[str, Any]:
+    """Read how the frames of a clip lie in time, which older versions have in `input`.
+
+    Returns:
+        The manifest's `frames`, `frame_rate` and `span`.
+    """
+    if version != _WITH_SAMPLING:
+        if "sampling" in entry.values:
+            raise BundleError(f"has 'sampling', which is for format {_WITH_SAMPLING}, not {version}")
+        rate = video.number("frame_rate", SLOWEST, FASTEST) if "frame_rate" in video.values else None
+        return {"frames": video.integer("frames", 1, MOST_FRAMES), "frame_rate": rate}
+    sampling = entry.entry("sampling")
+    for key in ("frames", "frame_rate"):
+        if key in video.values:
+            raise BundleError(f"has 'input.{key}', which is in 'sampling' in format {version}")
+    if ("span" in sampling.values) == ("rate" in sampling.values):
+        raise BundleError("needs one of 'sampling.span' and 'sampling.rate'")
+    return {
+        "frames": sampling.integer("frames", 1, MOST_FRAMES),
+        "frame_rate": sampling.number("rate", SLOWEST, FASTEST) if "rate" in sampling.values else None,
+        "span": sampling.number("span", SHORTEST, LONGEST) if "span" in sampling.values else None,
+    }
 
 
 def _labels(entry: Entry) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..formatting import number, percent, size
 from ..machine import ANY_MACHINE, host_machine, missing_cpu_features
+from ..preprocessing import RESIZE_MODES
 from .output import add_json_option, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ def add_parser(subparsers: Any) -> None:
         "0 leaves the comparison out, for models that would take an emulator too long",
     )
     _add_model_options(parser.add_argument_group("model"))
+    _add_preparation_options(
+        parser.add_argument_group(
+            "how the model was trained", "Published models and egomotion-nano bring this with them."
+        )
+    )
     _add_bundle_options(parser.add_argument_group("what the bundle can do"))
     _add_device_options(parser.add_argument_group("device"))
     _add_quantisation_options(
@@ -81,6 +87,27 @@ def _add_model_options(group: Any) -> None:
     group.add_argument("--image-size", type=int, metavar="S", help="pixels of a frame's side (default: the model's)")
     group.add_argument(
         "--labels", type=Path, metavar="FILE", help="a text file with one label on each line, or k400, ssv2 or in1k"
+    )
+
+
+def _add_preparation_options(group: Any) -> None:
+    spacing = group.add_mutually_exclusive_group()
+    spacing.add_argument(
+        "--span",
+        type=float,
+        metavar="S",
+        help="the frames of a clip came from S seconds, one from each of T equal parts (Kinetics: 10)",
+    )
+    spacing.add_argument("--frame-rate", type=float, metavar="F", help="a clip had F frames per second")
+    group.add_argument(
+        "--resize", choices=RESIZE_MODES, help="how frames become squares (default: crop, as in the published code)"
+    )
+    colours = ("RED", "GREEN", "BLUE")
+    group.add_argument(
+        "--mean", type=float, nargs=3, metavar=colours, help="mean of the channels, 0 to 1 (default: ImageNet's)"
+    )
+    group.add_argument(
+        "--std", type=float, nargs=3, metavar=colours, help="standard deviation of the channels (default: ImageNet's)"
     )
 
 

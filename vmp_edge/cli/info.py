@@ -36,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
 def _summary(manifest: Manifest) -> list[tuple[str, str]]:
     size = manifest.image_size
     rate = f", spaced {manifest.frame_rate:g} to the second" if manifest.frame_rate else ""
+    if manifest.span:
+        rate = f", spread over {manifest.span:g} seconds"
     once = ", each embedded once" if manifest.embedding else ""
     prepared = manifest.preprocessing
     rows = [

@@ -85,5 +85,7 @@ def _describe(model: Published) -> str:
         quality = f"top-1 {model.top1}%" + (f" ({model.views})" if model.views else "")
     else:
         quality = "" if model.classes == 0 else "top-1 not known"
+    if model.span is not None:
+        shape += f" over {model.span:g} s"
     remarks = [text for text in (quality, _STAGES.get(model.stage, ""), model.remark) if text]
-    return f"{shape:12} {'; '.join(remarks)}"
+    return f"{shape:17} {'; '.join(remarks)}"

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from ..credentials import with_credentials
 from ..errors import MissingDependencyError, UsageError
 from ..installation import install_command
+from ..live.sampling import doubt
 from ..recognizer import load
 from ..stream.cameras import Camera
 from ..stream.variants import load_variants
@@ -79,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
     options = stream_options(args)
     with contextlib.ExitStack() as stack:
         recognizer = stack.enter_context(load(args.bundle, args.threads, args.gallery, args.threshold))
+        if (warning := doubt(recognizer.manifest, options)) is not None:
+            message(warning)
         preview = Preview(
             recognizer,
             args.source or ["0"],

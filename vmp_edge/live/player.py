@@ -17,6 +17,7 @@ from ..stream.stream import Stream
 from ..stream.variants import load_variants
 from ..view.recording import Recorder
 from .options import Options
+from .sampling import doubt
 from .session import Session
 from .summary import Summary
 from .view import View, open_display
@@ -67,8 +68,15 @@ def play(
         variants = load_variants(recognizer, options.stream, options.threads, stack)
         stream = Stream(recognizer, options.stream, bgr=True, variants=variants, on_decision=decisions.put)
         _warn_of_slow_source(stream, source, on_message)
+        if (warning := doubt(recognizer.manifest, options.stream)) is not None:
+            on_message(warning)
         view = View(stream, display, recorder, options.top)
         summary = Session(options, source, stream, view, watch, on_prediction, decisions, on_decision).run()
+        if not summary.windows and stream.window.fps is not None and summary.interrupted is None:
+            span = (stream.window.frames - 1) / stream.window.fps
+            on_message(
+                f"a window reaches over {span:.3g} s, and the source ended before: --fps or --stride shortens it"
+            )
         summary.undecodable = getattr(opened, "undecodable", 0)
         summary.damage = getattr(opened, "damage", None)
         if watch is not None:

@@ -22,8 +22,8 @@ class StreamOptions:
         hop: Number of frames from one window to the next. With a budget it is the hop of the best level.
         stride: A window takes every stride-th frame. Give this or `fps`, not both.
         fps: A window takes this many frames per second, by the frames' timestamps, whatever the camera's own rate. If
-            neither `stride` nor `fps` is given, the window takes the frame rate in the bundle's manifest, or every
-            frame if the manifest has none.
+            neither `stride` nor `fps` is given, the window is sampled as the bundle's manifest says, or takes every
+            frame if the manifest says nothing.
         smoothing: How results are steadied. None shows each window's own result.
         sampling: Which frames a window takes from its span of time: a word of `Window`.
         motion_gate: Threshold of a `MotionGate` in grey levels. None recognises every window.
@@ -55,21 +55,22 @@ class StreamOptions:
             return replace(options, **changes) if changes else options
         return cls(options, **changes)
 
-    def window(self, frames: int, frame_rate: float | None) -> Window:
+    def window(self, frames: int, frame_rate: float | None, span: float | None = None) -> Window:
         """Return the window for a recogniser.
 
         Args:
             frames: Number of frames that the recogniser takes.
             frame_rate: Frames per second in the bundle's manifest, used if there is neither `stride` nor `fps`.
+            span: Seconds of a clip in the bundle's manifest, used likewise: the frames are a T-th of it apart.
 
         Raises:
             UsageError: A value is out of range, or both `stride` and `fps` are given.
         """
-        stride, fps = self.stride, self.fps
+        stride, fps, sparse = self.stride, self.fps, False
         if stride is None and fps is None:
-            fps = frame_rate
+            fps, sparse = (frame_rate, False) if span is None else (frames / span, self.sampling == "uniform")
             stride = 1 if fps is None else None
-        return Window(frames, stride, fps, self.hop, self.sampling)
+        return Window(frames, stride, fps, self.hop, self.sampling, sparse)
 
     def make_gate(self) -> MotionGate | None:
         """Make a motion gate for one stream, or return None if these options have no threshold.

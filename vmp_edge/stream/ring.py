@@ -34,6 +34,7 @@ class _Kept:
     slot: int
     change: float  # how much moves in this frame and in the frames that were passed over just before it
     seen: bool = False  # True if the frame was in the reach of a window
+    passing: bool = False  # True if the frame stays only until the next one, because a sparse window is due with it
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,14 @@ class WindowRead:
 
 class FrameRing:
     """Keeps the newest `window.capacity` prepared frames. Every method may be called from any thread.
+
+    Of frames that come faster than windows by time can tell apart, only some are kept. The others are not prepared:
+
+    - The ring passes over a frame that comes less than `window.min_spacing` after the last one that it kept.
+    - For a sparse window with the period P = 1 / fps, time is cut into periods from the first frame on. The ring keeps
+      the first frame of each period. It also keeps the newest frame if a window is due with it, until the next frame
+      that it keeps. A window takes the newest frame and T - 1 of the others, which are up to half a period (and half
+      the camera's frame interval) from where a ring with all frames would take them.
 
     When the ring is full, the oldest frame goes. If that frame was never in the reach of a window, it counts as
     dropped: the recogniser was too slow for it. A frame that is being gathered is never written over, because there are
@@ -89,6 +98,7 @@ class FrameRing:
         self._read_at: int | None = None  # number of frames that had come in when the last window was picked
         self._last_timestamp = -math.inf
         self._passed_over = 0.0  # largest change in the frames that were passed over since the last kept frame
+        self._next_period = -math.inf  # when a sparse window's next period begins
         self._closed = False
 
     @property
@@ -203,6 +213,7 @@ class FrameRing:
             raise UsageError(f"{window} does not fit this ring of {self._capacity} frames: make another one")
         with self._changed:
             self.window = window
+            self._next_period = -math.inf
             self._changed.notify_all()
 
     def successor(self, ring: FrameRing) -> FrameRing:
@@ -216,7 +227,7 @@ class FrameRing:
             self._free += [kept.slot for kept in self._kept if kept.slot not in self._pinned]
             self._kept.clear()
             self._read_at = None
-            self._last_timestamp = -math.inf
+            self._last_timestamp = self._next_period = -math.inf
             self._passed_over = 0.0
 
     def close(self) -> None:
@@ -228,18 +239,33 @@ class FrameRing:
     def _reserve(self, timestamp: float) -> int | None:
         """Take a free slot; there always is one. None if the frame comes too soon and is to be passed over."""
         with self._changed:
-            if self._kept and timestamp - self._kept[-1].timestamp < self.window.min_spacing:
-                return None
-            return self._free.pop()
+            if self.window.sparse:
+                wanted = timestamp >= self._next_period or self._due_with(timestamp)
+            else:
+                wanted = not self._kept or timestamp - self._kept[-1].timestamp >= self.window.min_spacing
+            return self._free.pop() if wanted else None
+
+    def _due_with(self, timestamp: float) -> bool:
+        """Return whether a sparse window would be due if this frame were in the ring."""
+        if self._read_at is not None and self._pushed + 1 - self._read_at < self.window.hop:
+            return False
+        return self.window.select([*(kept.timestamp for kept in self._kept if not kept.passing), timestamp]) is not None
 
     def _commit(self, slot: int | None, timestamp: float, change: float) -> None:
         with self._changed:
             self._passed_over = max(self._passed_over, change)
             if slot is not None:
-                # The oldest frame goes only now: until the new frame is whole, a window may need the oldest.
+                # Frames go only now: until the new frame is whole, a window may need them.
+                if self._kept and self._kept[-1].passing:
+                    replaced = self._kept.pop()
+                    self._passed_over = max(self._passed_over, replaced.change)
+                    self._release(replaced.slot)
                 if len(self._kept) == self._capacity:
                     self._let_oldest_go()
-                self._kept.append(_Kept(self._pushed, timestamp, slot, self._passed_over))
+                passing = self.window.sparse and timestamp < self._next_period
+                if self.window.sparse and not passing:
+                    self._next_period = self.window.next_period(self._next_period, timestamp)
+                self._kept.append(_Kept(self._pushed, timestamp, slot, self._passed_over, passing=passing))
                 self._passed_over = 0.0
             self._pushed += 1
             if self._due():
@@ -249,8 +275,11 @@ class FrameRing:
         oldest = self._kept.popleft()
         late = self._read_at is None or self._pushed >= self._read_at + self.window.hop
         self._dropped += late and not oldest.seen  # if it is not late, a long hop leaves the frame out by choice
-        if oldest.slot not in self._pinned:  # else `_unpin` frees the slot
-            self._free.append(oldest.slot)
+        self._release(oldest.slot)
+
+    def _release(self, slot: int) -> None:
+        if slot not in self._pinned:  # else `_unpin` frees the slot
+            self._free.append(slot)
 
     def _due(self) -> bool:
         if self._read_at is not None:

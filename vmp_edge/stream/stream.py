@@ -79,7 +79,7 @@ class Stream:
         self._source_fps = source_fps
         self._untimed = 0  # number of frames without timestamps since the last reset
         self.recognizer = recognizer
-        self.window = options.window(recognizer.frames, recognizer.manifest.frame_rate)
+        self.window = options.window(recognizer.frames, recognizer.manifest.frame_rate, recognizer.manifest.span)
         self._gate = gate or options.make_gate()
         self._governor = governor or options.make_governor(variants)
         self._on_decision = on_decision
@@ -236,7 +236,11 @@ class Stream:
 
     @property
     def memory(self) -> int:
-        """Bytes that the frame ring takes, allocated once."""
+        """Bytes that the frame ring takes, allocated once.
+
+        That is room for `window.capacity` frames that are kept, for the T of a window that is being gathered, and for
+        one that is being prepared: 2 T + 3 frames where the bundle states a span, however long it is.
+        """
         return self._ring.nbytes
 
     def statistics(self) -> Statistics:

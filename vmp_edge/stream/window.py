@@ -29,6 +29,8 @@ class Window:
         stride: The window takes every stride-th frame. Give exactly one of this and `fps`.
         fps: Frames per second, by the timestamps: the window takes the frames nearest in time, whatever the camera's
             own rate.
+        sparse: True keeps one frame of each period of `fps` and the newest frame, for windows of many seconds. The
+            chosen frames are then up to half a period from the wanted times. Only for `fps` and `uniform` sampling.
         hop: Number of frames from one window to the next.
         sampling: `uniform` takes equally spaced frames. `recent` and `motion` choose from the same span of time:
             `recent` takes frames closer together towards the present, `motion` takes more frames where more changes.
@@ -42,6 +44,7 @@ class Window:
     fps: float | None = None
     hop: int = 4
     sampling: str = "uniform"
+    sparse: bool = False
 
     def __post_init__(self) -> None:
         if self.frames < 1:
@@ -56,6 +59,8 @@ class Window:
             raise UsageError(f"frames per second must be positive, not {self.fps}")
         if self.sampling not in SAMPLINGS:
             raise UsageError(f"sampling must be one of {', '.join(SAMPLINGS)}, not {self.sampling!r}")
+        if self.sparse and (self.fps is None or self.sampling != "uniform"):
+            raise UsageError("a sparse window takes frames by time, equally spaced")
 
     def slower(self, factor: float) -> Window:
         """Return this window with frames `factor` times as far apart, rounded to a whole stride."""
@@ -69,12 +74,26 @@ class Window:
         """Number of frames that must be kept, so that a window can be chosen from them."""
         if self.stride is not None:
             return (self.frames - 1) * self.stride + 1
+        if self.sparse:
+            return self.frames + 2
         return math.ceil((self.frames - 1) / self._closest) + 2
 
     @property
     def min_spacing(self) -> float:
         """Least seconds between two kept frames. A frame that comes sooner is passed over and not prepared."""
         return self._closest / self.fps if self.fps is not None else 0.0
+
+    def next_period(self, start: float, timestamp: float) -> float:
+        """Return when the next period of a sparse window begins.
+
+        Args:
+            start: The beginning of any of its periods in seconds, or minus infinity if there was none yet.
+            timestamp: The frame that was just kept, which is not before `start`.
+        """
+        assert self.fps is not None
+        if math.isinf(start):
+            return timestamp + 1 / self.fps
+        return start + (math.floor((timestamp - start) * self.fps) + 1) / self.fps
 
     @cached_property
     def _closest(self) -> float:
@@ -122,11 +141,22 @@ class Window:
         newest, period = len(timestamps) - 1, 1.0 / self.fps
         if newest < 0 or timestamps[0] > timestamps[newest] - (self.frames - 1.05) * period:  # 0.05: rounding, jitter
             return None
-        times = np.asarray(timestamps)
+        times = np.asarray(timestamps, np.float64)
         moments = times[newest] - period * self._offsets
-        after = np.clip(np.searchsorted(times, moments), 1, max(newest, 1))
-        nearer_before = moments - times[after - 1] <= times[np.minimum(after, newest)] - moments
-        return [int(index) for index in np.where(nearer_before, after - 1, np.minimum(after, newest))]
+        if self.sparse and self.frames > 1:
+            # All frames but the newest are off by the same time. Rounded one by one, two of them could be one frame.
+            second = _nearest(times, moments[-2:-1])[0]
+            if second < newest:  # else the camera is slow, and frames are chosen twice in any case
+                moments[:-1] += times[second] - moments[-2]
+        return [int(index) for index in _nearest(times, moments)]
+
+
+def _nearest(times: npt.NDArray[np.float64], moments: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    """Return the indices of the times nearest to some moments; the earlier one of two that are as near."""
+    newest = len(times) - 1
+    after = np.clip(np.searchsorted(times, moments), 1, max(newest, 1))
+    nearer_before = moments - times[after - 1] <= times[np.minimum(after, newest)] - moments
+    return np.where(nearer_before, after - 1, np.minimum(after, newest))
 
 
 def spread(timestamps: Sequence[float], changes: Sequence[float], frames: int) -> list[int]:

@@ -27,6 +27,10 @@ class Published:
         classes: Number of classes, 0 for a model without any.
         frames: Frames of a clip. None for an image model.
         image_size: Pixels of a frame's side.
+        span: Seconds that a clip spans. The published code takes the T frames of a clip from T equal parts of the
+            whole video, so this is how long the data's videos are: ten seconds in Kinetics, two to six in
+            Something-Something, which is written as four. None where that is not one number (Breakfast and COIN have
+            videos of minutes), where it is not known, and for image models.
         views: Frames x crops x clips that the published top-1 averages over. Empty if there is none.
         top1: The published top-1 in percent, or None if it is not known.
         remark: What else there is to know. Mostly empty.
@@ -42,6 +46,7 @@ class Published:
     classes: int
     frames: int | None
     image_size: int
+    span: float | None
     views: str
     top1: float | None
     remark: str
@@ -76,6 +81,7 @@ def _record(row: dict[str, str]) -> Published:
         classes=int(row["classes"]),
         frames=int(row["frames"]) if row["frames"] else None,
         image_size=int(row["image_size"]),
+        span=float(row["span"]) if row["span"] else None,
         views=row["views"],
         top1=float(row["top1"]) if row["top1"] else None,
         remark=row["remark"],

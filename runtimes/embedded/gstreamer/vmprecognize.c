@@ -352,8 +352,8 @@ static void install_properties(GObjectClass *class) {
           g_param_spec_int("hop", "Hop", "Frames between one window and the next", 1, G_MAXINT, defaults.hop, flags),
       [PROP_FPS] = g_param_spec_double(
           "fps", "Frames per second",
-          "Frames per second that a window takes, by their timestamps (0: the bundle's rate, or every frame)", 0,
-          G_MAXDOUBLE, defaults.fps, flags),
+          "Frames per second that a window takes, by their timestamps (0: sampled as the bundle says, or every frame)",
+          0, G_MAXDOUBLE, defaults.fps, flags),
       [PROP_SMOOTHING_WINDOWS] =
           g_param_spec_double("smoothing-windows", "Smoothing",
                               "Time constant of the scores' exponential average, in windows (0: no averaging)", 0,

@@ -123,7 +123,8 @@ typedef struct vmp_edge_info {
   int32_t frames;     /* number of frames of a clip or window of the model */
   int32_t image_size; /* side of the model's square input, in pixels; frames of any size may be pushed */
   int32_t classes;    /* number of classes */
-  double frame_rate;  /* frames per second in training; 0 if the model has no frame rate */
+  double frame_rate;  /* frames per second that a window takes as in training: the bundle's frame rate, or its frames by
+                         its span in seconds; 0 if the bundle says nothing */
   const char *name, *engine, *precision, *target; /* valid as long as the recogniser or one of its streams lives */
 } vmp_edge_info;
 
@@ -214,8 +215,8 @@ typedef struct vmp_edge_stream_config {
   uint32_t struct_size;
   int32_t hop;              /* number of frames between one window and the next */
   int32_t stride;           /* a window takes every stride-th frame; 0 chooses frames by `fps` */
-  double fps;               /* frames per second that a window takes, by their timestamps; 0 takes the manifest's rate,
-                               or every frame if the manifest has none. Not together with `stride`. */
+  double fps;               /* frames per second that a window takes, by their timestamps; 0 samples as the manifest
+                               says, or takes every frame if it says nothing. Not together with `stride`. */
   double smoothing_windows; /* time constant of the scores' exponential average, in windows; 0 does not average */
   double smoothing_seconds; /* time constant in seconds, instead of `smoothing_windows`; negative for none */
   double smoothing_margin;  /* how much the averaged score of a new label must exceed that of the shown label */

@@ -186,7 +186,7 @@ vmp_edge_status vmp_edge_recognizer_get_info(const vmp_edge_recognizer* recogniz
                                   manifest.frames,
                                   manifest.preprocessing.image_size,
                                   static_cast<int32_t>(manifest.labels.size()),
-                                  manifest.frame_rate,
+                                  manifest.window_rate(),
                                   manifest.name.c_str(),
                                   manifest.engine.c_str(),
                                   manifest.precision.c_str(),

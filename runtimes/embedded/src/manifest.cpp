@@ -12,13 +12,15 @@ namespace {
 
 constexpr int64_t kFormat = 1;
 constexpr int64_t kWithEmbedding = 2;  // the program takes tokens, which a second program computes
+constexpr int64_t kWithSampling = 3;   // `sampling` says how the frames of a clip lie in time
 
 // The limits of vmp_edge/bundle/manifest.py and vmp_edge/preprocessing.py.
 constexpr int64_t kMostFrames = 1024;
 constexpr int64_t kLargestImage = 4096;   // pixels
 constexpr int64_t kMostPixels = 1 << 25;  // of all frames together
 constexpr int64_t kMostFeatures = 1 << 16;
-constexpr double kSlowest = 0.001, kFastest = 1000;  // frames per second
+constexpr double kSlowest = 0.001, kFastest = 1000;    // frames per second
+constexpr double kShortest = 0.001, kLongest = 86400;  // seconds of a clip
 constexpr double kLargestValue = 1000, kSmallestStd = 1e-6;
 constexpr size_t kLongestFileName = 120;
 
@@ -194,6 +196,28 @@ void check_variants(const Entry& variants) {
   }
 }
 
+// Read how the frames of a clip lie in time, which older versions have in `input`.
+void read_sampling(const Entry& entry, const Entry& video, int64_t format, Manifest& manifest) {
+  if (format != kWithSampling) {
+    if (entry.has("sampling"))
+      throw bad_bundle("has 'sampling', which is for format " + std::to_string(kWithSampling) + ", not " +
+                       std::to_string(format));
+    manifest.frames = static_cast<int32_t>(video.integer("frames", 1, kMostFrames));
+    if (video.has("frame_rate")) manifest.frame_rate = video.number("frame_rate", kSlowest, kFastest);
+    return;
+  }
+  const Entry sampling = entry.entry("sampling");
+  for (const char* key : {"frames", "frame_rate"})
+    if (video.has(key))
+      throw bad_bundle(std::string("has 'input.") + key + "', which is in 'sampling' in format " +
+                       std::to_string(format));
+  if (sampling.has("span") == sampling.has("rate"))
+    throw bad_bundle("needs one of 'sampling.span' and 'sampling.rate'");
+  manifest.frames = static_cast<int32_t>(sampling.integer("frames", 1, kMostFrames));
+  if (sampling.has("rate")) manifest.frame_rate = sampling.number("rate", kSlowest, kFastest);
+  if (sampling.has("span")) manifest.span = sampling.number("span", kShortest, kLongest);
+}
+
 // Check entries that this library does not use, so that it accepts the same bundles as Python.
 void check_unused(const Entry& entry) {
   for (const char* key : {"tools", "parity", "accuracy"}) entry.entry(key);
@@ -242,11 +266,12 @@ Manifest Manifest::parse(const std::string& text) {
   const Yaml yaml = Yaml::parse(text);
   const Entry entry(yaml, "");
   const int64_t format = entry.integer("format", 0, INT64_MAX);
-  if (format == kWithEmbedding)
+  if (format == kWithEmbedding || (format == kWithSampling && entry.has("embedding")))
     throw bad_bundle("embeds frame by frame, which this library does not do: build it without --per-frame");
-  if (format != kFormat)
-    throw bad_bundle("has format " + std::to_string(format) + ", this library reads " + std::to_string(kFormat) + ": " +
-                     (format > kFormat ? "update the library" : "build the bundle again"));
+  if (format != kFormat && format != kWithSampling)
+    throw bad_bundle("has format " + std::to_string(format) + ", this library reads " + std::to_string(kFormat) +
+                     " and " + std::to_string(kWithSampling) + ": " +
+                     (format > kWithSampling ? "update the library" : "build the bundle again"));
   Manifest manifest;
   const Entry video = entry.entry("input"), model = entry.entry("model");
   manifest.name = entry.text("name");
@@ -255,7 +280,7 @@ Manifest Manifest::parse(const std::string& text) {
   manifest.engine = entry.text("engine");
   manifest.precision = entry.text("precision");
   manifest.program = entry.text("program");
-  manifest.frames = static_cast<int32_t>(video.integer("frames", 1, kMostFrames));
+  read_sampling(entry, video, format, manifest);
   const bool has_tubelet = model.has("tubelet_size") || model.has("patch_size");
   manifest.tubelet = has_tubelet ? static_cast<int32_t>(model.integer("tubelet_size", 1, kMostFrames)) : 1;
   manifest.preprocessing = read_preprocessing(entry.entry("preprocessing"),
@@ -263,7 +288,6 @@ Manifest Manifest::parse(const std::string& text) {
   manifest.labels = entry.labels("labels");
   const std::string problem = unfit_labels(manifest.labels);
   if (!problem.empty()) throw bad_bundle("has unfit labels: " + problem);
-  if (video.has("frame_rate")) manifest.frame_rate = video.number("frame_rate", kSlowest, kFastest);
   if (entry.has("threads")) manifest.threads = static_cast<int32_t>(entry.integer("threads", 1, kMostThreads));
   if (entry.has("features")) manifest.features = static_cast<int32_t>(entry.integer("features", 0, kMostFeatures));
   if (entry.has("cpu_features")) manifest.cpu_features = entry.texts("cpu_features");

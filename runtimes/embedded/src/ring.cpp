@@ -81,7 +81,7 @@ void FrameRing::clear() {
     if (!pinned_.count(kept.slot)) free_.push_back(kept.slot);
   kept_.clear();
   read_at_.reset();
-  last_timestamp_ = -std::numeric_limits<double>::infinity();
+  last_timestamp_ = next_period_ = -std::numeric_limits<double>::infinity();
   ++generation_;
 }
 
@@ -118,7 +118,9 @@ std::optional<int32_t> FrameRing::reserve(double timestamp) {
     throw bad_argument("timestamps must not run backwards (" + decimal(timestamp) + " after " +
                        decimal(last_timestamp_) + "): reset the stream when its source starts again");
   last_timestamp_ = timestamp;
-  if (!kept_.empty() && timestamp - kept_.back().timestamp < window_.min_spacing()) return std::nullopt;
+  const bool wanted = window_.sparse ? timestamp >= next_period_ || is_due_with(timestamp)
+                                     : kept_.empty() || timestamp - kept_.back().timestamp >= window_.min_spacing();
+  if (!wanted) return std::nullopt;
   const int32_t slot = free_.back();
   free_.pop_back();
   return slot;
@@ -127,16 +129,22 @@ std::optional<int32_t> FrameRing::reserve(double timestamp) {
 void FrameRing::commit(std::optional<int32_t> slot, double timestamp) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (slot) {
-    // Remove the oldest frame only now: until the new frame was complete, a window needed the oldest one.
+    // Remove frames only now: until the new frame was complete, a window needed them.
+    if (!kept_.empty() && kept_.back().passing) {
+      release(kept_.back().slot);
+      kept_.pop_back();
+    }
     if (static_cast<int32_t>(kept_.size()) == window_.capacity()) {
       const Kept oldest = kept_.front();
       kept_.pop_front();
       const bool late = !read_at_ || pushed_ >= *read_at_ + window_.hop;
       // A frame that a long hop leaves out on purpose is not late and not dropped.
       dropped_ += late && !oldest.seen;
-      if (!pinned_.count(oldest.slot)) free_.push_back(oldest.slot);  // otherwise `unpin` frees it
+      release(oldest.slot);
     }
-    kept_.push_back({pushed_, timestamp, *slot, false});
+    const bool passing = window_.sparse && timestamp < next_period_;
+    if (window_.sparse && !passing) next_period_ = window_.next_period(next_period_, timestamp);
+    kept_.push_back({pushed_, timestamp, *slot, false, passing});
   }
   ++pushed_;
   if (is_due()) changed_.notify_all();
@@ -164,6 +172,20 @@ void FrameRing::unpin() {
     if (!kept) free_.push_back(slot);
   }
   pinned_.clear();
+}
+
+void FrameRing::release(int32_t slot) {
+  if (!pinned_.count(slot)) free_.push_back(slot);  // otherwise `unpin` frees it
+}
+
+// Return whether a sparse window would be due if this frame were in the ring.
+bool FrameRing::is_due_with(double timestamp) const {
+  if (read_at_ && pushed_ + 1 - *read_at_ < window_.hop) return false;
+  std::vector<double> times;
+  for (const Kept& kept : kept_)
+    if (!kept.passing) times.push_back(kept.timestamp);
+  times.push_back(timestamp);
+  return !window_.select(times).empty();
 }
 
 bool FrameRing::is_due() const {

@@ -27,6 +27,13 @@ struct Gathered {
 // When the ring is full, a new frame replaces the oldest one, which counts as dropped if no window ever covered it. A
 // frame that is being read is never overwritten: there are as many spare slots as a window has frames. Frames are
 // written and read outside the lock, so that neither side waits for the other's pixels.
+//
+// Of frames that come faster than windows by time can tell apart, only some are kept. The others are not prepared:
+// - The ring passes over a frame that comes less than `window.min_spacing()` after the last one that it kept.
+// - For a sparse window with the period P = 1 / fps, time is cut into periods from the first frame on. The ring keeps
+//   the first frame of each period. It also keeps the newest frame if a window is due with it, until the next frame that
+//   it keeps. A window takes the newest frame and T - 1 of the others, which are up to half a period (and half the
+//   camera's frame interval) from where a ring with all frames would take them.
 class FrameRing {
  public:
   FrameRing(const Preprocessing& preprocessing, const Window& window);
@@ -54,7 +61,8 @@ class FrameRing {
     int64_t sequence;
     double timestamp;
     int32_t slot;
-    bool seen;  // a window has covered it
+    bool seen;     // a window has covered it
+    bool passing;  // it stays only until the next one, because a sparse window is due with it
   };
 
   float* slot(int32_t index) { return slots_.data() + static_cast<size_t>(index) * frame_size_; }
@@ -63,6 +71,8 @@ class FrameRing {
   std::vector<Kept> pin(int64_t& generation);
   void unpin();
   bool is_due() const;
+  bool is_due_with(double timestamp) const;
+  void release(int32_t slot);
   std::vector<double> timestamps() const;
 
   const Preprocessing& preprocessing_;
@@ -78,6 +88,7 @@ class FrameRing {
   int64_t pushed_ = 0, dropped_ = 0, generation_ = 0;
   std::optional<int64_t> read_at_;  // number of pushed frames when the last window was chosen
   double last_timestamp_ = -std::numeric_limits<double>::infinity();
+  double next_period_ = -std::numeric_limits<double>::infinity();  // when a sparse window's next period begins
   bool closed_ = false;
 };
 

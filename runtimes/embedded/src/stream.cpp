@@ -13,8 +13,9 @@ Window make_window(const Manifest& manifest, const vmp_edge_stream_config& confi
   if (config.stride && config.fps != 0) throw bad_argument("give stride or fps, not both");
   Window window{manifest.frames, config.stride, config.fps, config.hop};
   if (!window.stride && window.fps == 0) {
-    window.fps = manifest.frame_rate;
+    window.fps = manifest.window_rate();
     window.stride = window.fps > 0 ? 0 : 1;
+    window.sparse = manifest.span > 0;
   }
   window.check();
   return window;
