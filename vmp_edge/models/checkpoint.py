@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from .state_dict import LANDMARK
 from .videomamba import VideoMamba
 
 DEFAULT_FRAMES = 8  # for an image checkpoint, which has no frame count; the published code's default
+PUBLISHED = "published"  # the readout whose features the published code uses
 MAX_KEYS_IN_ERROR = 6  # an error names so many keys before it says "and N more"
 # The dimensions of the tensors that sizes are inferred from.
 DIMENSIONS = {
@@ -40,6 +42,7 @@ def load_checkpoint(
     tubelet_size: int | None = None,
     key: str | None = None,
     readout: str | None = None,
+    classes: int | None = None,
 ) -> VideoMamba:
     """Load a published checkpoint, one of our own, or one as a training program saves it.
 
@@ -63,7 +66,9 @@ def load_checkpoint(
         key: Which model to take from a file with several, by its key or its prefix. None takes the trained weights
             before averaged ones (``model`` before ``model_ema``).
         readout: What the head reads, as in `ModelOptions`. None keeps the checkpoint's, which is the class token in
-            published files.
+            published files. ``published`` means ``pooled_frames`` for a video-text model, and else the same as None.
+        classes: The number of classes to keep, the first ones. None keeps all. The published code uses heads that were
+            trained on the 710 classes of Kinetics-710 for Kinetics-400, whose classes come first, in this way.
 
     Returns:
         The model in evaluation mode. Without a classifier in the file, as after pretraining, ``options.num_classes`` is
@@ -77,6 +82,8 @@ def load_checkpoint(
     path = Path(path)
     found = state_dict.find(checkpoint_file.read(path), path, key)
     state, notes = found.tensors, list(found.notes)
+    if readout == PUBLISHED:
+        readout = "pooled_frames" if found.pooling else None
     decision = None if found.options else families.decide(state, path, found.architecture, family)
     try:
         if decision is not None:
@@ -87,14 +94,13 @@ def load_checkpoint(
         _require_layers(state, source)
     except (UsageError, KeyError, ValueError, IndexError, ZeroDivisionError, TypeError) as error:
         raise CheckpointError(f"{path}: its tensors do not make a model of the family: {error}") from error
-    options = ModelOptions.from_dict(
-        {
-            **vars(source),
-            "num_frames": source.num_frames if num_frames is None else num_frames,
-            "image_size": source.image_size if image_size is None else image_size,
-            "readout": source.readout if readout is None else readout,
-        }
-    )
+    source, state = _with_readout(source, found, readout, path)
+    if classes is not None:
+        source, state = _with_fewer_classes(source, state, classes, path)
+    if text := found.note(path, source.projection > 0):
+        notes.append(text)
+    sizes = {"num_frames": num_frames, "image_size": image_size}
+    options = dataclasses.replace(source, **{name: size for name, size in sizes.items() if size is not None})
     state = fit_patch_embedding(state, source)
     with torch.device("meta"):  # shapes are enough
         _require_fit(state, VideoMamba(source), path)
@@ -108,6 +114,34 @@ def load_checkpoint(
     for text in notes:
         note(f"vmp-edge: {text}")
     return model.eval()
+
+
+def _with_readout(
+    source: ModelOptions, found: state_dict.StateDict, readout: str | None, path: Path
+) -> tuple[ModelOptions, dict[str, Tensor]]:
+    """Return options with a readout, and the tensors that it needs; None keeps the options' own readout."""
+    readout = source.readout if readout is None else readout
+    if readout != "pooled_frames":
+        return dataclasses.replace(source, readout=readout, projection=0), found.tensors
+    if not found.pooling:
+        raise CheckpointError(
+            f"{path}: has no pool_norm and vision_proj, which the readout pooled_frames of video-text models needs"
+        )
+    if source.num_classes:
+        raise CheckpointError(f"{path}: has a head, which the readout pooled_frames of video-text models does not use")
+    projection = found.pooling["vision_proj.weight"].shape[0]
+    return dataclasses.replace(source, readout=readout, projection=projection), {**found.tensors, **found.pooling}
+
+
+def _with_fewer_classes(
+    source: ModelOptions, state: dict[str, Tensor], classes: int, path: Path
+) -> tuple[ModelOptions, dict[str, Tensor]]:
+    """Return options and tensors of the first classes alone."""
+    if not 1 <= classes <= source.num_classes:
+        has = f"has {source.num_classes} classes" if source.num_classes else "has no classifier"
+        raise UsageError(f"{path}: {has}, of which the first {classes} cannot be kept")
+    head = {name: state[name][:classes] for name in ("head.weight", "head.bias") if name in state}
+    return dataclasses.replace(source, num_classes=classes), {**state, **head}
 
 
 def infer_options(state: dict[str, Tensor], family: str, tubelet_size: int | None) -> ModelOptions:
