@@ -13,7 +13,8 @@ import vmp_edge
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.cli import enroll, main
 from vmp_edge.errors import GalleryError, UsageError
-from vmp_edge.gallery import ALONE, PASSED, TIGHTEST, Gallery, Matcher, default_path, model_of
+from vmp_edge.gallery import ALONE, TIGHTEST, Gallery, default_path, model_of
+from vmp_edge.matcher import PASSED, Matcher
 from vmp_edge.sources import Frame
 from vmp_edge.stream.smoothing import Smoothing
 from vmp_edge.stream.stream import Stream

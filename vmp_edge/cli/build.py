@@ -21,6 +21,7 @@ EPILOG = """examples:
   vmp-edge build --target host --model videomambapro-tiny        random weights, for timing
   vmp-edge build --target jetson-orin --jetpack 7 --device nx    for a Jetson, on a machine without a GPU
   vmp-edge build --target host --precision int8 --max-drop 0.5   calibrated, measured, with a report beside it
+  vmp-edge build --target host --checkpoint mm.pth --features    video and text: classes by their names
   vmp-edge build --target host --checkpoint k400.pth --family videomambapro --labels k400.txt --frames 16
 """
 
@@ -74,8 +75,16 @@ def _add_model_options(group: Any) -> None:
     )
     group.add_argument(
         "--readout",
-        choices=["class_token", "mean"],
-        help="what the checkpoint's head reads (default: the class token; a model with one direction needs the mean)",
+        choices=["class_token", "mean", "pooled_frames"],
+        help="what the checkpoint's head reads (default: the class token, or pooled_frames for a video-text model; a "
+        "model with one direction needs the mean)",
+    )
+    group.add_argument(
+        "--classes",
+        type=int,
+        metavar="N",
+        help="keep the first N of the checkpoint's classes: 400 of a head for Kinetics-710 are Kinetics-400's; 0 "
+        "leaves the head out",
     )
     group.add_argument("--frames", type=int, metavar="T", help="frames of a clip (default: the model's)")
     group.add_argument("--image-size", type=int, metavar="S", help="pixels of a frame's side (default: the model's)")
@@ -85,7 +94,11 @@ def _add_model_options(group: Any) -> None:
 
 
 def _add_bundle_options(group: Any) -> None:
-    group.add_argument("--features", action="store_true", help="also give features, which vmp-edge enroll needs")
+    group.add_argument(
+        "--features",
+        action="store_true",
+        help="also give features, which vmp-edge enroll and embed need; a checkpoint without a head gives them alone",
+    )
     group.add_argument(
         "--per-frame",
         action="store_true",

@@ -67,7 +67,7 @@ def load_checkpoint(
             before averaged ones (``model`` before ``model_ema``).
         readout: What the head reads, as in `ModelOptions`. None keeps the checkpoint's, which is the class token in
             published files. ``published`` means ``pooled_frames`` for a video-text model, and else the same as None.
-        classes: The number of classes to keep, the first ones. None keeps all. The published code uses heads that were
+        classes: The number of classes to keep, the first ones. None keeps all, 0 leaves the head out. The published code uses heads that were
             trained on the 710 classes of Kinetics-710 for Kinetics-400, whose classes come first, in this way.
 
     Returns:
@@ -137,11 +137,12 @@ def _with_fewer_classes(
     source: ModelOptions, state: dict[str, Tensor], classes: int, path: Path
 ) -> tuple[ModelOptions, dict[str, Tensor]]:
     """Return options and tensors of the first classes alone."""
-    if not 1 <= classes <= source.num_classes:
+    if not 0 <= classes <= source.num_classes:
         has = f"has {source.num_classes} classes" if source.num_classes else "has no classifier"
         raise UsageError(f"{path}: {has}, of which the first {classes} cannot be kept")
-    head = {name: state[name][:classes] for name in ("head.weight", "head.bias") if name in state}
-    return dataclasses.replace(source, num_classes=classes), {**state, **head}
+    head = {name: state[name][:classes] for name in ("head.weight", "head.bias") if name in state and classes}
+    rest = {name: value for name, value in state.items() if name not in ("head.weight", "head.bias")}
+    return dataclasses.replace(source, num_classes=classes), {**rest, **head}
 
 
 def infer_options(state: dict[str, Tensor], family: str, tubelet_size: int | None) -> ModelOptions:
