@@ -193,7 +193,11 @@ def _report(bundle: Bundle) -> None:
         command = f"{manifest.program} with the runtime of {manifest.engine} and its delegate {delegate}"
     elif manifest.machine == "android":
         command = f"{manifest.program} with ExecuTorch's runtime and vmp's operators (docs/targets/android-cpu.md)"
-    print(f"run it: {where}{command}", file=sys.stderr)
+    if manifest.labels:
+        print(f"run it: {where}{command}", file=sys.stderr)
+        return
+    by = '--text "..." --checkpoint FILE' if manifest.model.get("readout") == "pooled_frames" else "--name ... --source"
+    print(f"give it classes: vmp-edge enroll {bundle.path} {by}; then {where}{command} --gallery FILE", file=sys.stderr)
 
 
 def _parity(parity: Mapping[str, Any]) -> str:

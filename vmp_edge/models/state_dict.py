@@ -129,6 +129,40 @@ def find(content: Any, path: Path, key: str | None = None) -> StateDict:
     return StateDict(tensors, options if isinstance(options, dict) else None, tuple(notes), name, pooling, tuple(left_out))
 
 
+def beside_the_vision(content: Any, path: Path, key: str | None = None) -> dict[str, Tensor]:
+    """Return what a video-text model has beside its vision encoder: the text encoder, projections, the temperature.
+
+    Args:
+        content: The file's content.
+        path: The file, for messages.
+        key: See `find`.
+
+    Returns:
+        Tensors as float32 under their published names, without whole numbers, such as those of positions.
+
+    Raises:
+        CheckpointError: There is no video-text model, or a value is not finite.
+    """
+    candidates = sorted(_candidates(content), key=lambda candidate: candidate.rank)
+    both = [candidate for candidate in candidates if candidate.prefix.endswith("vision_encoder.")]
+    chosen = _choose(both, path, key)
+    if chosen is None:
+        raise CheckpointError(
+            f"{path}: is no video-text checkpoint: it has no vision_encoder beside a text_encoder (VideoMamba, video_mm)"
+        )
+    prefix = chosen.prefix.removesuffix("vision_encoder.")
+    wanted = ("text_encoder.", "text_proj.", "vision_proj.", "temp")
+    names = {str(name).removeprefix(prefix): value for name, value in chosen.entries.items()}
+    return {
+        name: as_float32(name, value, path)
+        for name, value in names.items()
+        if name.startswith(wanted)
+        and not name.startswith("text_encoder.cls.")
+        and isinstance(value, Tensor)
+        and value.is_floating_point()
+    }
+
+
 def _pooling(chosen: _Candidate) -> dict[str, Any]:
     """Return the tensors of a video-text model's pooling, if all are there: the norm's are the vision encoder's."""
     outside = chosen.prefix.removesuffix("vision_encoder.")
