@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from vmp_edge.errors import UsageError
 from vmp_edge.formatting import quantity
+from vmp_edge.gallery import NONE
 from vmp_edge.recognizer import Recognizer, load, softmax
 
 from .clipset import ClipSet, ClipSetError, Entry
@@ -35,6 +37,7 @@ __all__ = [
     "merge",
 ]
 
+_LEAST_SCORE = 1e-30
 FOLD = "{fold}"  # in a bundle's path, stands for the fold's number
 
 
@@ -93,7 +96,16 @@ class Subject:
             "tools": dict(manifest.tools),
         }
         name = str(recognizer.bundle.path)
-        return cls(name, manifest.labels, Input.of(manifest), recognizer.predict_video, facts)
+        if recognizer.labels == manifest.labels:
+            return cls(name, manifest.labels, Input.of(manifest), recognizer.predict_video, facts)
+        left_out = int(recognizer.labels[0] == NONE and not recognizer.can_reject)
+
+        def run(video: Video) -> NDArray[np.float32]:
+            """Return logits whose softmax are the scores, as a gallery's classes have no logits."""
+            scores = recognizer.scores(recognizer.outputs(video))[:, left_out:]
+            return np.log(np.maximum(scores, _LEAST_SCORE)).astype(np.float32)
+
+        return cls(name, recognizer.labels[left_out:], Input.of(manifest), run, facts)
 
 
 def evaluate(
@@ -250,6 +262,8 @@ def evaluate_bundles(
     workers: int | None = None,
     progress: Progress | None = None,
     rounds: int = 0,
+    gallery: Path | None = None,
+    threshold: float | None = None,
 ) -> list[Evaluation]:
     """Measure bundles, of any engines, on the same videos.
 
@@ -261,6 +275,7 @@ def evaluate_bundles(
         workers: See `in_workers`.
         progress: See `evaluate`.
         rounds: See `evaluate`. Of several folds, the first one's models are timed.
+        gallery, threshold: See `load`.
 
     Returns:
         One evaluation for each path, over all folds.
@@ -269,7 +284,7 @@ def evaluate_bundles(
         UsageError, ClipSetError, BundleError: See `evaluate` and `load`.
     """
     if not any(FOLD in path for path in bundles):
-        return _evaluate_loaded(bundles, clips, sampling, threads, workers, progress, rounds)
+        return _evaluate_loaded(bundles, clips, sampling, threads, workers, progress, rounds, gallery, threshold)
     if not clips.folds:
         raise UsageError(f"{clips.name} has no folds for {FOLD}: give a CSV with a column `fold`")
     parts = [
@@ -281,6 +296,8 @@ def evaluate_bundles(
             workers,
             progress,
             rounds if fold == clips.folds[0] else 0,
+            gallery,
+            threshold,
         )
         for fold in clips.folds
     ]
@@ -295,7 +312,12 @@ def _evaluate_loaded(
     workers: int | None,
     progress: Progress | None,
     rounds: int,
+    gallery: Path | None,
+    threshold: float | None,
 ) -> list[Evaluation]:
     with ExitStack() as stack:
-        subjects = [Subject.of(stack.enter_context(load(path, threads)), threads) for path in bundles]
+        loaded = [stack.enter_context(load(path, threads, gallery, threshold)) for path in bundles]
+        for recognizer in loaded:
+            recognizer.require_classes()
+        subjects = [Subject.of(recognizer, threads) for recognizer in loaded]
         return evaluate(subjects, clips, sampling, workers=workers, progress=progress, rounds=rounds)

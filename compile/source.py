@@ -29,6 +29,8 @@ DEFAULT_MODEL = "egomotion-nano"
 # The published code scales the shorter side bilinearly and takes the centre (VideoMamba, video_sm/datasets).
 PUBLISHED = "published"  # see `load_checkpoint`
 AS_PUBLISHED: dict[str, Any] = {"resize": "crop", "interpolation": "linear"}
+# Its evaluation of video-text models scales frames to a square, bicubically; linear is the nearest that bundles have.
+AS_PUBLISHED_WITH_TEXTS: dict[str, Any] = {"resize": "stretch", "interpolation": "linear"}
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,8 @@ def _from_checkpoint(choice: Choice) -> SourceModel:
         _explain_backbone(path, options.readout, choice)
     name = published.name if published else cleaned(path.stem)
     known = _known_labels(published, options.num_classes)
-    return SourceModel(name, module, _labels(choice, known), Preprocessing(options.image_size, **AS_PUBLISHED))
+    prepared = AS_PUBLISHED_WITH_TEXTS if options.readout == "pooled_frames" else AS_PUBLISHED
+    return SourceModel(name, module, _labels(choice, known), Preprocessing(options.image_size, **prepared))
 
 
 def _explain_backbone(path: Path, readout: str, choice: Choice) -> None:

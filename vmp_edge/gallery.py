@@ -163,7 +163,9 @@ class Gallery:
         if self.temperature is None and (self.classes or len(self.negatives)):
             raise UsageError("the gallery holds classes by examples: keep classes by texts in another --gallery FILE")
         if not gallery_file.LEAST <= temperature <= gallery_file.MOST:
-            raise UsageError(f"the temperature is {temperature:g}; it must be {gallery_file.LEAST} to {gallery_file.MOST}")
+            raise UsageError(
+                f"the temperature is {temperature:g}; it must be {gallery_file.LEAST} to {gallery_file.MOST}"
+            )
         row = self._as_unit(feature)
         if len(row) != 1:
             raise UsageError(f"a text has one feature (C,), not {np.shape(feature)}")

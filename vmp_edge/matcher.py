@@ -18,8 +18,8 @@ class Matcher:
     Args:
         gallery: The classes.
         bundle: The bundle whose features are compared with the gallery.
-        threshold: The least similarity for every class, between -1 and 1. None takes each class's own threshold; classes
-            by texts have none.
+        threshold: The least similarity for every class, between -1 and 1. None takes each class's own threshold, and
+            classes by texts have none.
 
     Raises:
         GalleryError: The gallery holds features of another model, or a class with the name of a trained class.
@@ -36,6 +36,11 @@ class Matcher:
         self._prototypes = np.stack(prototypes) if prototypes else np.empty((0, gallery.size), np.float32)
         own = gallery.thresholds()
         self._thresholds = np.array([own[name] if threshold is None else threshold for name in self.names])
+
+    @property
+    def rejects(self) -> bool:
+        """Whether a video can be of none of the classes."""
+        return bool((self._thresholds > -1).any()) or not self.names
 
     def similarities(self, features: Features) -> Features:
         """Return the cosines between features (B, C) and the K prototypes, float32 (B, K).

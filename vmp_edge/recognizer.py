@@ -187,6 +187,11 @@ class Recognizer:
         with self._lock:
             return self._run(video)
 
+    @property
+    def can_reject(self) -> bool:
+        """Whether a video can be of none of a gallery's classes; False for texts without a threshold."""
+        return self._matcher is None or self._matcher.rejects
+
     def require_classes(self) -> None:
         """Check that there is anything to recognise: classes of the model, or of a gallery.
 

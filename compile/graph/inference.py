@@ -193,7 +193,8 @@ class PooledFrames(nn.Module):
         patches = tokens[:, 1:].reshape(1, self.steps, (length - 1) // self.steps, width)
         pooled = (torch.mean(patches, dim=2) + tokens[:, :1]) * self.scale
         projected = self.project(self.normalise(pooled - self.mean(pooled)))
-        return torch.mean(self.unit(projected), dim=1) * self.factor
+        feature: Tensor = torch.mean(self.unit(projected), dim=1) * self.factor
+        return feature
 
 
 class InferenceModel(nn.Module):

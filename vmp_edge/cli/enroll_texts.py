@@ -17,8 +17,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of texts."""
     group = parser.add_argument_group(
         "texts",
-        "Classes by their names, for a bundle of a video-text checkpoint. This needs PyTorch and the checkpoint, and is "
-        "done on the workstation: the device needs the gallery alone.",
+        "Classes by their names, for a bundle of a video-text checkpoint. This needs PyTorch and the checkpoint, and "
+        "is done on the workstation: the device needs the gallery alone.",
     )
     group.add_argument("--text", nargs="+", default=[], metavar="TEXT", help="what a class shows, which is its name")
     group.add_argument("--text-file", type=Path, metavar="FILE", help="a text file with one text a line")
@@ -64,13 +64,15 @@ def enroll(gallery: Gallery, bundle: Bundle, args: argparse.Namespace) -> None:
     from vmp_edge.compile.labels import read_labels
     from vmp_edge.compile.source import choose
 
-    from ..videotext.cleaning import PLAIN, PUBLISHED_PROMPTS
+    from ..videotext.cleaning import PLAIN, PUBLISHED_PROMPTS, filled_in
     from ..videotext.features import TextModel, check_bundle
 
     texts = list(dict.fromkeys([*args.text, *(read_labels(args.text_file) if args.text_file is not None else ())]))
     for text in texts:
         check_name(text, bundle)
     prompts = [one for prompt in args.prompt or PLAIN for one in _named(prompt, PUBLISHED_PROMPTS)]
+    for text in texts:
+        filled_in(prompts, text)  # before the model is loaded
     choice = choose(None, args.checkpoint)
     choice.check_file()
     path = choice.file()

@@ -10,7 +10,7 @@ from ..errors import UsageError
 from ..files import check_writable
 from ..formatting import interval, milliseconds, number, percent, points, quantity
 from ..text import printable
-from .options import add_threads_option
+from .options import add_gallery_options, add_threads_option
 from .output import add_json_option, message, print_json, progress_bar, remark, say
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ folds:
 examples:
   vmp-edge evaluate build/host --data clips --report report.html
   vmp-edge evaluate build/int8 --data clips --compare build/fp32 --json
+  vmp-edge evaluate build/mm --gallery actions.gallery.npz --data clips      classes by texts: zero-shot accuracy
   vmp-edge evaluate build/host --data long-videos --sampling dense --clips 5
 """
 
@@ -65,6 +66,7 @@ def add_parser(subparsers: Any) -> None:
         help="number of clips of each video, whose scores are averaged (default: 1)",
     )
     parser.add_argument("--fold", type=int, metavar="K", help="use only the videos of this fold of the CSV")
+    add_gallery_options(parser)
     add_threads_option(parser)
     parser.add_argument(
         "--workers",
@@ -88,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
     data = args.data or args.videos
     if args.workers is not None and args.workers < 0:
         raise UsageError(f"--workers is {args.workers}; it must be at least 0")
+    if args.gallery is not None and args.compare is not None:
+        raise UsageError("--gallery is for one bundle: a gallery holds features of one model; leave out --compare")
     sampling = Sampling(args.sampling, args.clips)
     if args.report is not None:
         report.check(args.report)
@@ -107,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
             workers=args.workers,
             progress=progress_bar,
             rounds=ROUNDS,
+            gallery=args.gallery,
+            threshold=args.threshold,
         )
     except NoUsableVideoError as error:
         if args.report is not None:  # it says why no video can be used

@@ -11,7 +11,6 @@ from ..bundle.reading import Bundle
 from ..formatting import size as size_of
 from .output import add_json_option, print_json, say
 
-
 _NO_LABELS = "none: it recognises the classes of a gallery (vmp-edge enroll)"
 
 

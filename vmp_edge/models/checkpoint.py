@@ -67,8 +67,8 @@ def load_checkpoint(
             before averaged ones (``model`` before ``model_ema``).
         readout: What the head reads, as in `ModelOptions`. None keeps the checkpoint's, which is the class token in
             published files. ``published`` means ``pooled_frames`` for a video-text model, and else the same as None.
-        classes: The number of classes to keep, the first ones. None keeps all, 0 leaves the head out. The published code uses heads that were
-            trained on the 710 classes of Kinetics-710 for Kinetics-400, whose classes come first, in this way.
+        classes: The number of classes to keep, the first ones. None keeps all, 0 leaves the head out. In this way the
+            published code uses heads of the 710 classes of Kinetics-710 for Kinetics-400, whose classes come first.
 
     Returns:
         The model in evaluation mode. Without a classifier in the file, as after pretraining, ``options.num_classes`` is
@@ -99,8 +99,11 @@ def load_checkpoint(
         source, state = _with_fewer_classes(source, state, classes, path)
     if text := found.note(path, source.projection > 0):
         notes.append(text)
-    sizes = {"num_frames": num_frames, "image_size": image_size}
-    options = dataclasses.replace(source, **{name: size for name, size in sizes.items() if size is not None})
+    options = dataclasses.replace(
+        source,
+        num_frames=source.num_frames if num_frames is None else num_frames,
+        image_size=source.image_size if image_size is None else image_size,
+    )
     state = fit_patch_embedding(state, source)
     with torch.device("meta"):  # shapes are enough
         _require_fit(state, VideoMamba(source), path)
@@ -140,9 +143,11 @@ def _with_fewer_classes(
     if not 0 <= classes <= source.num_classes:
         has = f"has {source.num_classes} classes" if source.num_classes else "has no classifier"
         raise UsageError(f"{path}: {has}, of which the first {classes} cannot be kept")
-    head = {name: state[name][:classes] for name in ("head.weight", "head.bias") if name in state and classes}
-    rest = {name: value for name, value in state.items() if name not in ("head.weight", "head.bias")}
-    return dataclasses.replace(source, num_classes=classes), {**rest, **head}
+    head = ("head.weight", "head.bias")
+    kept = {name: value[:classes] if name in head else value for name, value in state.items()}
+    if not classes:
+        kept = {name: value for name, value in kept.items() if name not in head}
+    return dataclasses.replace(source, num_classes=classes), kept
 
 
 def infer_options(state: dict[str, Tensor], family: str, tubelet_size: int | None) -> ModelOptions:

@@ -126,7 +126,9 @@ def find(content: Any, path: Path, key: str | None = None) -> StateDict:
     name = _architecture(content)
     tensors = {name: as_float32(name, value, path) for name, value in entries.items()}
     pooling = {name: as_float32(name, value, path) for name, value in _pooling(chosen).items()}
-    return StateDict(tensors, options if isinstance(options, dict) else None, tuple(notes), name, pooling, tuple(left_out))
+    return StateDict(
+        tensors, options if isinstance(options, dict) else None, tuple(notes), name, pooling, tuple(left_out)
+    )
 
 
 def beside_the_vision(content: Any, path: Path, key: str | None = None) -> dict[str, Tensor]:
@@ -148,7 +150,7 @@ def beside_the_vision(content: Any, path: Path, key: str | None = None) -> dict[
     chosen = _choose(both, path, key)
     if chosen is None:
         raise CheckpointError(
-            f"{path}: is no video-text checkpoint: it has no vision_encoder beside a text_encoder (VideoMamba, video_mm)"
+            f"{path}: is no video-text checkpoint: it has no vision_encoder, as those of VideoMamba's video_mm have"
         )
     prefix = chosen.prefix.removesuffix("vision_encoder.")
     wanted = ("text_encoder.", "text_proj.", "vision_proj.", "temp")

@@ -191,7 +191,8 @@ class VideoMamba(nn.Module):
         unit vector is the mean of the cosines.
         """
         steps, _ = self.options.grid
-        pooled = tokens[:, :1] + tokens[:, 1:].unflatten(1, (steps, -1)).mean(2)
+        patches = tokens[:, 1:].reshape(len(tokens), steps, -1, tokens.shape[2])
+        pooled = tokens[:, :1] + patches.mean(2)
         return F.normalize(self.vision_proj(self.pool_norm(pooled)), dim=-1)
 
     def forward_tokens(self, video: Tensor) -> Tensor:

@@ -36,9 +36,8 @@ class TextEncoder:
 
     def __init__(self, tensors: Mapping[str, Tensor], path: Path, heads: int | None = None) -> None:
         self._path = path
-        prefix = "text_encoder.bert." if any(name.startswith("text_encoder.bert.") for name in tensors) else (
-            "text_encoder."
-        )
+        whole = any(name.startswith("text_encoder.bert.") for name in tensors)  # as pretraining saves it
+        prefix = "text_encoder.bert." if whole else "text_encoder."
         self._tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         self._tensors |= {name: tensors[name] for name in ("text_proj.weight", "text_proj.bias") if name in tensors}
         self._words = self._get("embeddings.word_embeddings.weight", 2)
@@ -93,7 +92,7 @@ class TextEncoder:
 
     def _attend(self, name: str, hidden: Tensor, added: Tensor) -> Tensor:
         query, key, value = (
-            self._linear(f"{name}.self.{part}", hidden).unflatten(-1, (self._heads, -1)).transpose(1, 2)
+            self._linear(f"{name}.self.{part}", hidden).reshape(*hidden.shape[:2], self._heads, -1).transpose(1, 2)
             for part in ("query", "key", "value")
         )
         scores = query @ key.transpose(2, 3) / math.sqrt(self.width // self._heads) + added
