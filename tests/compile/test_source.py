@@ -92,7 +92,7 @@ def test_one_direction_needs_another_readout():
 
 def test_a_backbone_is_built_for_its_features_alone(capsys):
     path = DATA / "pretrain_e48_d3_f4_r64.pth"
-    with pytest.raises(UsageError, match="a backbone without a classifier.*build it with --features"):
+    with pytest.raises(UsageError, match=r"a backbone without a classifier.*build it with --features"):
         source.load(choose(None, path))
     model = source.load(choose(None, path, features=True))
     assert model.labels == () and model.module.options.readout == "class_token"
