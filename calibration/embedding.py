@@ -113,8 +113,8 @@ def embed(
     if not recognizer.manifest.features:
         raise GalleryError(f"{recognizer.bundle.path} gives no features: build it with --features")
     model = model_of(recognizer.bundle)
-    names = [[str(entry.path), entry.label] for entry in clips.entries]
-    parts = Parts(output.resolve().parent, identity("embed", model, names, vars(sampling)), share)
+    key = "" if share.is_whole else identity("embed", model, vars(sampling), videos=clips.entries)
+    parts = Parts(output.resolve().parent, key, share)
     part = None if share.is_whole else parts.own()
     if part is None:
         part = _part(recognizer, clips, sampling, share, workers, progress)
@@ -128,7 +128,8 @@ def embed(
     embedding = _merged(every, clips, model, recognizer.manifest.features)
     if len(embedding.features):
         embedding.write(output)
-    parts.remove()
+    if not share.is_whole:
+        parts.remove()
     if not len(embedding.features):
         raise ClipSetError(f"{clips.name} has no videos that can be used{describe_skipped(embedding.skipped)}")
     return embedding

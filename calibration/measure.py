@@ -18,9 +18,11 @@ from vmp_edge.formatting import quantity
 from vmp_edge.gallery import NONE
 from vmp_edge.recognizer import Recognizer, load, softmax
 
+from . import shared
 from .clipset import ClipSet, ClipSetError, Entry
 from .decoding import Input, Prepare, Progress, Sampling, Skipped, Video, describe_skipped, in_workers
 from .evaluation import TOP, Comparison, Evaluation, confusion, merge
+from .sharing import Parts, Share, SharePendingError, identity
 from .timing import in_turns
 
 __all__ = [
@@ -116,6 +118,7 @@ def evaluate(
     workers: int | None = None,
     progress: Progress | None = None,
     rounds: int = 0,
+    parts: Parts | None = None,
 ) -> list[Evaluation]:
     """Measure models on the same videos. Every video goes through all models before the next video.
 
@@ -127,22 +130,45 @@ def evaluate(
         progress: Makes a progress bar, like `tqdm.tqdm`; None shows nothing.
         rounds: Number of rounds in which the models are timed in turns afterwards, while nothing is decoded; 0 leaves
             that out, and so does a model that cannot be timed.
+        parts: Where several processes that share the videos put what they find; None if this one has them all. Shared
+            work is not timed.
 
     Returns:
         One evaluation for each model.
 
     Raises:
+        SharePendingError: Other processes are not done yet.
         UsageError: A video has no label or one that a model does not know, or the models have different labels.
         NoUsableVideoError: No video can be used.
         BundleError: An engine failed.
     """
     check_labels(subjects, clips)
-    inputs = tuple(dict.fromkeys(subject.input for subject in subjects))
     tallies = [_Tally(subject) for subject in subjects]
+    if parts is None:
+        evaluations = _run_all(tallies, clips, sampling or Sampling(), workers, progress)
+    else:
+        rounds = 0
+        evaluations = _run_share(tallies, clips, sampling or Sampling(), workers, progress, parts)
+    if not has_labels(clips):
+        evaluations = _labelled_by(evaluations[-1], evaluations)
+    if not evaluations[0].entries:
+        text = f"{clips.name} has no videos that can be used{describe_skipped(evaluations[0].skipped)}"
+        raise NoUsableVideoError(text, evaluations)
+    if not rounds or not all(subject.can_be_timed for subject in subjects):
+        return evaluations
+    timings = in_turns([tally.repeat for tally in tallies], rounds, progress=progress)
+    return [dataclasses.replace(one, timing=timing) for one, timing in zip(evaluations, timings, strict=True)]
+
+
+def _run_all(
+    tallies: Sequence[_Tally], clips: ClipSet, sampling: Sampling, workers: int | None, progress: Progress | None
+) -> list[Evaluation]:
+    """Run models on all videos."""
+    inputs = tuple(dict.fromkeys(tally.subject.input for tally in tallies))
     entries: list[Entry] = []
     skipped: list[Skipped] = []
     damaged: list[Skipped] = []
-    with closing(in_workers(Prepare(inputs, sampling or Sampling()), clips.entries, workers)) as results:
+    with closing(in_workers(Prepare(inputs, sampling), clips.entries, workers)) as results:
         for entry, result in progress(results, total=len(clips), desc="clips", unit="clip") if progress else results:
             if isinstance(result, Skipped):
                 skipped.append(result)
@@ -152,16 +178,30 @@ def evaluate(
                 damaged.append(Skipped(entry.path, result.damage))
             for tally in tallies:
                 tally.add(result[inputs.index(tally.subject.input)])
-    evaluations = [tally.evaluation(entries, skipped, damaged) for tally in tallies]
-    if not has_labels(clips):
-        evaluations = _labelled_by(evaluations[-1], evaluations)
-    if not entries:
-        text = f"{clips.name} has no videos that can be used{describe_skipped(skipped)}"
-        raise NoUsableVideoError(text, evaluations)
-    if not rounds or not all(subject.can_be_timed for subject in subjects):
-        return evaluations
-    timings = in_turns([tally.repeat for tally in tallies], rounds, progress=progress)
-    return [dataclasses.replace(one, timing=timing) for one, timing in zip(evaluations, timings, strict=True)]
+    return [tally.evaluation(entries, skipped, damaged) for tally in tallies]
+
+
+def _run_share(
+    tallies: Sequence[_Tally],
+    clips: ClipSet,
+    sampling: Sampling,
+    workers: int | None,
+    progress: Progress | None,
+    parts: Parts,
+) -> list[Evaluation]:
+    """Run models on this process's share of the videos, and put together what all processes found, if all are done."""
+    if parts.own() is None:
+        share = ClipSet(clips.name, tuple(parts.share.of(clips.entries)))
+        parts.write(shared.packed(_run_all(tallies, share, sampling, workers, progress), clips, parts.share))
+    every = parts.every()
+    if every is None:
+        raise SharePendingError(f"{parts.share} is done; the last one gives the result")
+    evaluations = [
+        shared.unpacked(every, number, tally.subject.name, tally.subject.labels, tally.subject.facts, clips)
+        for number, tally in enumerate(tallies)
+    ]
+    parts.remove()
+    return evaluations
 
 
 def check_labels(subjects: Sequence[Subject], clips: ClipSet) -> None:
@@ -264,6 +304,7 @@ def evaluate_bundles(
     rounds: int = 0,
     gallery: Path | None = None,
     threshold: float | None = None,
+    share: Share | None = None,
 ) -> list[Evaluation]:
     """Measure bundles, of any engines, on the same videos.
 
@@ -276,6 +317,8 @@ def evaluate_bundles(
         progress: See `evaluate`.
         rounds: See `evaluate`. Of several folds, the first one's models are timed.
         gallery, threshold: See `load`.
+        share: Which of several processes that share the videos this one is; they work in the same folder. None has all
+            videos.
 
     Returns:
         One evaluation for each path, over all folds.
@@ -284,7 +327,9 @@ def evaluate_bundles(
         UsageError, ClipSetError, BundleError: See `evaluate` and `load`.
     """
     if not any(FOLD in path for path in bundles):
-        return _evaluate_loaded(bundles, clips, sampling, threads, workers, progress, rounds, gallery, threshold)
+        return _evaluate_loaded(bundles, clips, sampling, threads, workers, progress, rounds, gallery, threshold, share)
+    if share is not None and not share.is_whole:
+        raise UsageError(f"{FOLD}: the bundles of folds cannot be shared between processes; give each fold its own run")
     if not clips.folds:
         raise UsageError(f"{clips.name} has no folds for {FOLD}: give a CSV with a column `fold`")
     parts = [
@@ -298,6 +343,7 @@ def evaluate_bundles(
             rounds if fold == clips.folds[0] else 0,
             gallery,
             threshold,
+            None,
         )
         for fold in clips.folds
     ]
@@ -314,10 +360,17 @@ def _evaluate_loaded(
     rounds: int,
     gallery: Path | None,
     threshold: float | None,
+    share: Share | None,
 ) -> list[Evaluation]:
     with ExitStack() as stack:
         loaded = [stack.enter_context(load(path, threads, gallery, threshold)) for path in bundles]
         for recognizer in loaded:
             recognizer.require_classes()
         subjects = [Subject.of(recognizer, threads) for recognizer in loaded]
-        return evaluate(subjects, clips, sampling, workers=workers, progress=progress, rounds=rounds)
+        parts = None
+        if share is not None and not share.is_whole:
+            models = [[subject.facts["sha256"], subject.labels] for subject in subjects]
+            content = None if gallery is None else identity(Path(gallery).read_bytes().hex())
+            key = identity("evaluate", models, content, threshold, vars(sampling or Sampling()), videos=clips.entries)
+            parts = Parts(Path.cwd(), key, share)
+        return evaluate(subjects, clips, sampling, workers=workers, progress=progress, rounds=rounds, parts=parts)

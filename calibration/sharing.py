@@ -6,7 +6,6 @@ puts them together. A part that is there already, of a run that was cut off, is 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -22,7 +21,9 @@ from numpy.typing import NDArray
 
 from vmp_edge.errors import UsageError, VmpError
 
-# What the launchers tell each of their processes: its number, and how many there are. The first pair that is there counts.
+from .clipset import Entry
+
+# What launchers tell each of their processes: its number, and how many there are. The first pair that is there counts.
 LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
 Arrays = dict[str, NDArray[Any]]
 Item = TypeVar("Item")
@@ -30,6 +31,10 @@ Item = TypeVar("Item")
 
 class PartError(VmpError):
     """A part cannot be written or read."""
+
+
+class SharePendingError(VmpError):
+    """This process has done its share, and others have not."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +84,17 @@ class Share:
         return f"share {self.rank + 1} of {self.count}"
 
 
-def identity(*facts: Any) -> str:
-    """Return a short text that differs where facts differ, which are plain data."""
+def identity(*facts: Any, videos: Sequence[Entry] = ()) -> str:
+    """Return a short text that differs where facts differ, which are plain data, or the videos or their sizes."""
+    facts = (*facts, [[str(entry.path), entry.label, _size(entry.path)] for entry in videos])
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 class Parts:
@@ -137,7 +150,8 @@ class Parts:
         return self.folder / f"{rank}.npz"
 
     def _read(self, rank: int) -> Arrays | None:
-        with contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile):
+        try:
             with np.load(self._path(rank), allow_pickle=False) as content:
                 return {name: content[name] for name in content.files}
-        return None
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return None

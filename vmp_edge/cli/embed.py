@@ -47,7 +47,11 @@ def add_parser(subparsers: Any) -> None:
         "(default: uniform)",
     )
     parser.add_argument(
-        "--clips", type=int, default=1, metavar="N", help="clips of each video, whose features are averaged (default: 1)"
+        "--clips",
+        type=int,
+        default=1,
+        metavar="N",
+        help="clips of each video, whose features are averaged (default: 1)",
     )
     add_threads_option(parser)
     parser.add_argument(

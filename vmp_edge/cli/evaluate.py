@@ -24,6 +24,9 @@ folds:
   vmp-edge evaluate BUNDLE --data clips.csv --fold 2                only the videos of fold 2
   vmp-edge evaluate 'build/fold-{fold}' --data clips.csv            each fold's videos by the bundle of that fold
 
+several machines: under torchrun or srun each process takes its share, and the last one gives the result. They need one
+bundle, the same videos and a common working folder.
+
 examples:
   vmp-edge evaluate build/host --data clips --report report.html
   vmp-edge evaluate build/int8 --data clips --compare build/fp32 --json
@@ -83,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from vmp_edge.calibration import clipset, report
     from vmp_edge.calibration.decoding import Sampling
     from vmp_edge.calibration.measure import Comparison, NoUsableVideoError, evaluate_bundles
+    from vmp_edge.calibration.sharing import Share, SharePendingError
     from vmp_edge.calibration.timing import ROUNDS
 
     if (args.data is None) == (args.videos is None):
@@ -99,6 +103,9 @@ def run(args: argparse.Namespace) -> int:
     clips = clipset.read(data)
     if (note := clips.note()) is not None:
         message(note)
+    share = Share.of_environment()
+    if not share.is_whole:
+        message(f"{share}: {quantity(len(share.of(clips.entries)), 'video')} of {len(clips)}, not timed")
     if args.fold is not None:
         clips = clips.fold(args.fold)
     bundles = [args.bundle] + ([args.compare] if args.compare is not None else [])
@@ -113,7 +120,13 @@ def run(args: argparse.Namespace) -> int:
             rounds=ROUNDS,
             gallery=args.gallery,
             threshold=args.threshold,
+            share=share,
         )
+    except SharePendingError as pending:
+        message(str(pending))
+        if args.json:
+            print_json({"data": data, "share": share.rank, "shares": share.count})
+        return 0
     except NoUsableVideoError as error:
         if args.report is not None:  # it says why no video can be used
             report.write(report.Report(error.evaluations[0], data=data), args.report)
