@@ -56,7 +56,7 @@ def load_checkpoint(
     floating dtype become float32. If the file has ``options``, as files of our own do, they overrule ``family``.
 
     Args:
-        path: The file, of PyTorch or safetensors. Its state dict may be bare or under a key such as ``model``,
+        path: The file, of PyTorch or safetensors, or the folder of a checkpoint that DeepSpeed wrote. The state dict may be bare or under a key such as ``model``,
             ``module``, ``state_dict`` or ``model_ema``, and its names may have prefixes of wrappers such as
             ``module.``, ``_orig_mod.``, ``model.`` and ``backbone.``.
         family: ``videomamba`` or ``videomambapro``. None finds it out (`family.decide`), and a message says it.
