@@ -144,7 +144,7 @@ def _by_difference(logits: Logits, expected: Logits, precision: Precision, accep
     if not largest <= accepted.tolerance:
         unit = " of their spread" if accepted.of_spread else ""
         raise BuildError(
-            f"the bundle's logits differ from the source model's by {number(largest, 2)}{unit}, "
+            f"the bundle's outputs differ from the source model's by {number(largest, 2)}{unit}, "
             f"more than the {plain(accepted.tolerance)} that {precision.name} allows; nothing was written"
         )
     return {"max_difference": float(f"{largest:.3g}"), "tolerance": accepted.tolerance}
@@ -154,7 +154,7 @@ def _by_cosine(logits: Logits, expected: Logits, precision: Precision, accepted:
     cosine = float((logits * expected).sum() / np.sqrt(np.square(logits).sum() * np.square(expected).sum()))
     if not cosine >= accepted.least:
         raise BuildError(
-            f"the cosine between the bundle's logits and the source model's is {cosine:.4f}, less than the "
+            f"the cosine between the bundle's outputs and the source model's is {cosine:.4f}, less than the "
             f"{plain(accepted.least)} that {precision.name} asks for: calibrate on clips like those that it will see, "
             "or take another --precision; nothing was written"
         )

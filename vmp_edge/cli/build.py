@@ -176,7 +176,7 @@ def _report(bundle: Bundle) -> None:
         print(f"machine code for {codes} by CUDA {gpu['cuda']}, tuned for {gpu['device']}", file=sys.stderr)
     print(
         f"{bundle.path}: {manifest.name} for {manifest.target}, {manifest.engine} {manifest.precision}, "
-        f"{bundle_size}, {_parity(manifest.parity)}",
+        f"{bundle_size}, {_parity(manifest.parity, 'logits' if manifest.labels else 'features')}",
         file=sys.stderr,
     )
     if measured := manifest.accuracy.get("measured"):
@@ -200,14 +200,14 @@ def _report(bundle: Bundle) -> None:
     print(f"give it classes: vmp-edge enroll {bundle.path} {by}; then {where}{command} --gallery FILE", file=sys.stderr)
 
 
-def _parity(parity: Mapping[str, Any]) -> str:
+def _parity(parity: Mapping[str, Any], outputs: str) -> str:
     if "not_run" in parity:
         return f"NOT compared with the source model: {parity['not_run']}"
     where = f" (under {parity['emulator']})" if "emulator" in parity else ""
-    if "features" in parity:
+    if "features" in parity and outputs != "features":
         where = f", cosine of its features {parity['features']['cosine']:.4f}{where}"
     if "cosine" in parity:
-        return f"cosine of its logits with the source model's {parity['cosine']:.4f}{where}"
+        return f"cosine of its {outputs} with the source model's {parity['cosine']:.4f}{where}"
     return f"at most {number(parity['max_difference'], 2)} from the source model{where}"
 
 
