@@ -39,9 +39,9 @@ class BrightnessEngine:
             raise BundleError("the engine broke")
         brightness = video.mean(axis=(1, 3, 4))
         slope = (brightness[:, -1] - brightness[:, 0]) * self.gain
-        logits = np.stack([slope, -slope, np.full_like(slope, 0.5 + self.offset)], axis=1).astype(np.float32)[
-            :, : self.classes
-        ]
+        logits = np.stack([slope, -slope, np.full_like(slope, 0.5 + self.offset)], axis=1).astype(np.float32)
+        if not self.classes:
+            logits = logits[:, :0]
         return np.concatenate([logits, video.mean(axis=(2, 3, 4))], axis=1) if self.features else logits
 
     def close(self):

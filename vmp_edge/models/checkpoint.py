@@ -56,9 +56,9 @@ def load_checkpoint(
     floating dtype become float32. If the file has ``options``, as files of our own do, they overrule ``family``.
 
     Args:
-        path: The file, of PyTorch or safetensors, or the folder of a checkpoint that DeepSpeed wrote. The state dict may be bare or under a key such as ``model``,
-            ``module``, ``state_dict`` or ``model_ema``, and its names may have prefixes of wrappers such as
-            ``module.``, ``_orig_mod.``, ``model.`` and ``backbone.``.
+        path: The file, of PyTorch or safetensors, or the folder of a checkpoint that DeepSpeed wrote. A state dict may
+            be bare or under a key such as ``model``, ``module`` or ``model_ema``, and its names may have prefixes of
+            wrappers such as ``module.``, ``_orig_mod.``, ``model.`` and ``backbone.``.
         family: ``videomamba`` or ``videomambapro``. None finds it out (`family.decide`), and a message says it.
         num_frames: Frames of a clip. None keeps the checkpoint's number, and means 8 for an image checkpoint.
         image_size: Pixels of a frame's side. None keeps the checkpoint's number.

@@ -91,7 +91,7 @@ def located(path: Path) -> Path:
         return path
     if len(files) > 1:
         raise CheckpointError(
-            f"{folder}: DeepSpeed divided the weights among {len(files)} files (model parallel): put them together first"
+            f"{folder}: DeepSpeed divided the weights among {len(files)} files (model parallel); put them together"
         )
     return folder / DEEPSPEED if (folder / DEEPSPEED).is_file() else path
 
