@@ -197,7 +197,9 @@ def _report(bundle: Bundle) -> None:
         print(f"run it: {where}{command}", file=sys.stderr)
         return
     by = '--text "..." --checkpoint FILE' if manifest.model.get("readout") == "pooled_frames" else "--name ... --source"
-    print(f"give it classes: vmp-edge enroll {bundle.path} {by}; then {where}{command} --gallery FILE", file=sys.stderr)
+    print(f"give it classes: vmp-edge enroll {bundle.path} {by}", file=sys.stderr)
+    gallery = " --gallery FILE" if command.startswith("vmp-edge") else ""
+    print(f"then run it: {where}{command}{gallery}", file=sys.stderr)
 
 
 def _parity(parity: Mapping[str, Any], outputs: str) -> str:
