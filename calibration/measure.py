@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,14 @@ from numpy.typing import NDArray
 
 from vmp_edge.errors import UsageError
 from vmp_edge.formatting import quantity
+from vmp_edge.gallery import NONE
 from vmp_edge.recognizer import Recognizer, load, softmax
 
+from . import shared
 from .clipset import ClipSet, ClipSetError, Entry
 from .decoding import Input, Prepare, Progress, Sampling, Skipped, Video, describe_skipped, in_workers
 from .evaluation import TOP, Comparison, Evaluation, confusion, merge
+from .sharing import Parts, Share, SharePendingError, identity
 from .timing import in_turns
 
 __all__ = [
@@ -35,6 +39,7 @@ __all__ = [
     "merge",
 ]
 
+_LEAST_SCORE = 1e-30
 FOLD = "{fold}"  # in a bundle's path, stands for the fold's number
 
 
@@ -93,7 +98,16 @@ class Subject:
             "tools": dict(manifest.tools),
         }
         name = str(recognizer.bundle.path)
-        return cls(name, manifest.labels, Input.of(manifest), recognizer.predict_video, facts)
+        if recognizer.labels == manifest.labels:
+            return cls(name, manifest.labels, Input.of(manifest), recognizer.predict_video, facts)
+        left_out = int(recognizer.labels[0] == NONE and not recognizer.can_reject)
+
+        def run(video: Video) -> NDArray[np.float32]:
+            """Return logits whose softmax are the scores, as a gallery's classes have no logits."""
+            scores = recognizer.scores(recognizer.outputs(video))[:, left_out:]
+            return np.log(np.maximum(scores, _LEAST_SCORE)).astype(np.float32)
+
+        return cls(name, recognizer.labels[left_out:], Input.of(manifest), run, facts)
 
 
 def evaluate(
@@ -105,6 +119,7 @@ def evaluate(
     progress: Progress | None = None,
     rounds: int = 0,
     stream: bool = False,
+    parts: Parts | None = None,
 ) -> list[Evaluation]:
     """Measure models on the same videos. Every video goes through all models before the next video.
 
@@ -117,11 +132,14 @@ def evaluate(
         rounds: Number of rounds in which the models are timed in turns afterwards, while nothing is decoded; 0 leaves
             that out, and so does a model that cannot be timed.
         stream: Whether to measure also, on labelled videos, what a stream sees of them: `Evaluation.stream`.
+        parts: Where several processes that share the videos put what they find; None if this one has them all. Shared
+            work is neither timed nor measured as a stream sees it.
 
     Returns:
         One evaluation for each model.
 
     Raises:
+        SharePendingError: Other processes are not done yet.
         UsageError: A video has no label or one that a model does not know, the models have different labels, or a
             model whose frames are not cropped should see several crops.
         NoUsableVideoError: No video can be used.
@@ -130,10 +148,35 @@ def evaluate(
     check_labels(subjects, clips)
     sampling = sampling or Sampling()
     _check_crops(subjects, sampling)
-    inputs = tuple(dict.fromkeys(subject.input for subject in subjects))
-    job = Prepare(inputs, sampling, stream and has_labels(clips))
     tallies = [_Tally(subject) for subject in subjects]
-    streams = [_StreamTally(subject) for subject in subjects]
+    if parts is None:
+        evaluations = _run_all(tallies, clips, sampling, workers, progress, stream and has_labels(clips))
+    else:
+        rounds = 0
+        evaluations = _run_share(tallies, clips, sampling, workers, progress, parts)
+    if not has_labels(clips):
+        evaluations = _labelled_by(evaluations[-1], evaluations)
+    if not evaluations[0].entries:
+        text = f"{clips.name} has no videos that can be used{describe_skipped(evaluations[0].skipped)}"
+        raise NoUsableVideoError(text, evaluations)
+    if not rounds or not all(subject.can_be_timed for subject in subjects):
+        return evaluations
+    timings = in_turns([tally.repeat for tally in tallies], rounds, progress=progress)
+    return [dataclasses.replace(one, timing=timing) for one, timing in zip(evaluations, timings, strict=True)]
+
+
+def _run_all(
+    tallies: Sequence[_Tally],
+    clips: ClipSet,
+    sampling: Sampling,
+    workers: int | None,
+    progress: Progress | None,
+    stream: bool = False,
+) -> list[Evaluation]:
+    """Run models on all videos, and if `stream` is true also on the windows that a stream sees of them."""
+    inputs = tuple(dict.fromkeys(tally.subject.input for tally in tallies))
+    job = Prepare(inputs, sampling, stream)
+    streams = [_StreamTally(tally.subject) for tally in tallies]
     entries: list[Entry] = []
     skipped: list[Skipped] = []
     damaged: list[Skipped] = []
@@ -150,18 +193,33 @@ def evaluate(
             for windows in streams if job.stream else ():
                 windows.add(entry, result.windows[inputs.index(windows.subject.input)])
     evaluations = [tally.evaluation(entries, skipped, damaged) for tally in tallies]
-    if job.stream:
-        pairs = zip(evaluations, streams, strict=True)
-        evaluations = [dataclasses.replace(one, stream=windows.evaluation()) for one, windows in pairs]
-    if not has_labels(clips):
-        evaluations = _labelled_by(evaluations[-1], evaluations)
-    if not entries:
-        text = f"{clips.name} has no videos that can be used{describe_skipped(skipped)}"
-        raise NoUsableVideoError(text, evaluations)
-    if not rounds or not all(subject.can_be_timed for subject in subjects):
+    if not job.stream:
         return evaluations
-    timings = in_turns([tally.repeat for tally in tallies], rounds, progress=progress)
-    return [dataclasses.replace(one, timing=timing) for one, timing in zip(evaluations, timings, strict=True)]
+    pairs = zip(evaluations, streams, strict=True)
+    return [dataclasses.replace(one, stream=windows.evaluation()) for one, windows in pairs]
+
+
+def _run_share(
+    tallies: Sequence[_Tally],
+    clips: ClipSet,
+    sampling: Sampling,
+    workers: int | None,
+    progress: Progress | None,
+    parts: Parts,
+) -> list[Evaluation]:
+    """Run models on this process's share of the videos, and put together what all processes found, if all are done."""
+    if parts.own() is None:
+        share = ClipSet(clips.name, tuple(parts.share.of(clips.entries)))
+        parts.write(shared.packed(_run_all(tallies, share, sampling, workers, progress), clips, parts.share))
+    every = parts.every()
+    if every is None:
+        raise SharePendingError(f"{parts.share} is done; the last one gives the result")
+    evaluations = [
+        shared.unpacked(every, number, tally.subject.name, tally.subject.labels, tally.subject.facts, clips)
+        for number, tally in enumerate(tallies)
+    ]
+    parts.remove()
+    return evaluations
 
 
 def check_labels(subjects: Sequence[Subject], clips: ClipSet) -> None:
@@ -296,6 +354,9 @@ def evaluate_bundles(
     progress: Progress | None = None,
     rounds: int = 0,
     stream: bool = False,
+    gallery: Path | None = None,
+    threshold: float | None = None,
+    share: Share | None = None,
 ) -> list[Evaluation]:
     """Measure bundles, of any engines, on the same videos.
 
@@ -308,6 +369,9 @@ def evaluate_bundles(
         progress: See `evaluate`.
         rounds: See `evaluate`. Of several folds, the first one's models are timed.
         stream: See `evaluate`.
+        gallery, threshold: See `load`.
+        share: Which of several processes that share the videos this one is; they work in the same folder. None has all
+            videos.
 
     Returns:
         One evaluation for each path, over all folds.
@@ -316,7 +380,11 @@ def evaluate_bundles(
         UsageError, ClipSetError, BundleError: See `evaluate` and `load`.
     """
     if not any(FOLD in path for path in bundles):
-        return _evaluate_loaded(bundles, clips, sampling, threads, workers, progress, rounds, stream)
+        return _evaluate_loaded(
+            bundles, clips, sampling, threads, workers, progress, rounds, stream, gallery, threshold, share
+        )
+    if share is not None and not share.is_whole:
+        raise UsageError(f"{FOLD}: the bundles of folds cannot be shared between processes; give each fold its own run")
     if not clips.folds:
         raise UsageError(f"{clips.name} has no folds for {FOLD}: give a CSV with a column `fold`")
     parts = [
@@ -329,6 +397,9 @@ def evaluate_bundles(
             progress,
             rounds if fold == clips.folds[0] else 0,
             stream,
+            gallery,
+            threshold,
+            None,
         )
         for fold in clips.folds
     ]
@@ -344,7 +415,21 @@ def _evaluate_loaded(
     progress: Progress | None,
     rounds: int,
     stream: bool,
+    gallery: Path | None,
+    threshold: float | None,
+    share: Share | None,
 ) -> list[Evaluation]:
     with ExitStack() as stack:
-        subjects = [Subject.of(stack.enter_context(load(path, threads)), threads) for path in bundles]
-        return evaluate(subjects, clips, sampling, workers=workers, progress=progress, rounds=rounds, stream=stream)
+        loaded = [stack.enter_context(load(path, threads, gallery, threshold)) for path in bundles]
+        for recognizer in loaded:
+            recognizer.require_classes()
+        subjects = [Subject.of(recognizer, threads) for recognizer in loaded]
+        parts = None
+        if share is not None and not share.is_whole:
+            models = [[subject.facts["sha256"], subject.labels] for subject in subjects]
+            content = None if gallery is None else identity(Path(gallery).read_bytes().hex())
+            key = identity("evaluate", models, content, threshold, vars(sampling or Sampling()), videos=clips.entries)
+            parts = Parts(Path.cwd(), key, share)
+        return evaluate(
+            subjects, clips, sampling, workers=workers, progress=progress, rounds=rounds, stream=stream, parts=parts
+        )

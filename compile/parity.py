@@ -60,7 +60,7 @@ def measure(
         * ``max_difference`` and ``tolerance``, or ``cosine`` and ``least_cosine``: the distance from the source model
           and what is accepted (`vmp_edge.compile.precision`);
         * ``agreement``: how often both recognise the same, 0 to 1; ``snr``: the signal-to-noise ratio of the logits
-          in decibels;
+          in decibels. Of a model without classes, the features stand for the logits, and there is no agreement;
         * ``features``, if the bundle gives any: the smallest cosine of a clip's features with the source model's, and
           what is accepted;
         * ``clips``: the number of clips; ``check``: an output for `vmp-edge verify` to repeat.
@@ -83,16 +83,20 @@ def measure(
     features = {}
     if manifest.features:
         features["features"] = _compare_features(outputs[:, classes:], expected_features, precision)
-    logits, check = outputs[:, :classes], check[:classes]
-    distance, allowed = _compare_logits(logits, expected, manifest, precision)
+    kind = "logits" if classes else "features"
+    if classes:
+        outputs, check = outputs[:, :classes], check[:classes]
+    else:
+        expected = expected_features
+    distance, allowed = _compare_logits(outputs, expected, manifest, precision)
     if isinstance(precision.parity, Cosine) or precision.parity.of_spread:
         allowed *= float(np.ptp(check))
     return {
         **distance,
-        **alike(logits, expected),
+        **(alike(outputs, expected) if classes else {"snr": _signal_to_noise(outputs, expected)}),
         **features,
         "clips": len(compared),
-        "check": {"seed": CHECK_SEED, "logits": [float(value) for value in check], "tolerance": allowed},
+        "check": {"seed": CHECK_SEED, kind: [float(value) for value in check], "tolerance": allowed},
     }
 
 
@@ -115,7 +119,7 @@ def _run_source(model: VideoMamba, videos: Sequence[Video], step: Step) -> tuple
 
     with torch.no_grad():
         features = torch.cat([_counted(model.forward_features(torch.from_numpy(video)), step) for video in videos])
-        return model.head(features).numpy(), features.numpy()
+        return model.head(features).numpy(), features.numpy()  # without a head both are the same
 
 
 def _compare_logits(
@@ -140,7 +144,7 @@ def _by_difference(logits: Logits, expected: Logits, precision: Precision, accep
     if not largest <= accepted.tolerance:
         unit = " of their spread" if accepted.of_spread else ""
         raise BuildError(
-            f"the bundle's logits differ from the source model's by {number(largest, 2)}{unit}, "
+            f"the bundle's outputs differ from the source model's by {number(largest, 2)}{unit}, "
             f"more than the {plain(accepted.tolerance)} that {precision.name} allows; nothing was written"
         )
     return {"max_difference": float(f"{largest:.3g}"), "tolerance": accepted.tolerance}
@@ -150,7 +154,7 @@ def _by_cosine(logits: Logits, expected: Logits, precision: Precision, accepted:
     cosine = float((logits * expected).sum() / np.sqrt(np.square(logits).sum() * np.square(expected).sum()))
     if not cosine >= accepted.least:
         raise BuildError(
-            f"the cosine between the bundle's logits and the source model's is {cosine:.4f}, less than the "
+            f"the cosine between the bundle's outputs and the source model's is {cosine:.4f}, less than the "
             f"{plain(accepted.least)} that {precision.name} asks for: calibrate on clips like those that it will see, "
             "or take another --precision; nothing was written"
         )
@@ -172,11 +176,15 @@ def _compare_features(features: Features, expected: Features, precision: Precisi
 
 def alike(got: Logits, expected: Logits) -> dict[str, float]:
     """Return how often both recognise the same, and the signal-to-noise ratio of all logits in decibels."""
+    agreement = float((got.argmax(1) == expected.argmax(1)).mean())
+    return {"agreement": round(agreement, 4), "snr": _signal_to_noise(got, expected)}
+
+
+def _signal_to_noise(got: Logits, expected: Logits) -> float:
     noise = float(np.square(got - expected, dtype=np.float64).sum())
     signal = float(np.square(expected, dtype=np.float64).sum())
     ratio = 10 * math.log10(signal / noise) if noise else MOST_DECIBELS
-    agreement = float((got.argmax(1) == expected.argmax(1)).mean())
-    return {"agreement": round(agreement, 4), "snr": round(min(ratio, MOST_DECIBELS), 1)}
+    return round(min(ratio, MOST_DECIBELS), 1)
 
 
 def _random_video(seed: int, bundle: Bundle) -> npt.NDArray[np.float32]:

@@ -155,12 +155,25 @@ class Build:
             )
         if order.plan is not None and order.plan.held_out is not None:
             check_labels([subjects.of_source(model, order.target.name)], order.plan.held_out)
+        if not model.labels:
+            self._check_backbone(model)
         weights = sum(parameter.numel() for parameter in model.module.parameters())
         needs.require_space(self.output, weights, order.precision.name)
         from . import graph  # which needs PyTorch
 
         with part("export"):
             return model, graph.export(model.module, order.request.features)
+
+    def _check_backbone(self, model: SourceModel) -> None:
+        """Check that nothing is asked of a model without classes that needs some."""
+        request = self.order.request
+        flags = {
+            "--evaluate": request.evaluate is not None,
+            "--max-drop": request.max_drop is not None,
+            "--variants": bool(request.variants),
+        }
+        if given := [flag for flag, is_given in flags.items() if is_given]:
+            raise UsageError(f"{', '.join(given)}: {model.name} has no classes, so that no accuracy can be measured")
 
     def _lower(self, model: SourceModel, exported: ExportedProgram, work: Quantised | None) -> Lowered:
         """Lower the program, or the quantised one, into the bundle."""
@@ -208,7 +221,7 @@ class Build:
             gpu=lowered.gpu,
             soc=order.target.soc,
             threads=order.request.threads,
-            features=options.embed_dim if order.request.features else 0,
+            features=options.features if order.request.features else 0,
             embedding=lowered.embedding,
         )
 
@@ -238,7 +251,7 @@ class Build:
         self, work: Quantised, model: SourceModel, exported: ExportedProgram, bundle: Bundle, lowered: Lowered
     ) -> Quantised:
         """Measure the quantised model beside the float one, if there are clips and something that can run it."""
-        if not work.can_measure or (work.by_lowering and self.order.request.parity_clips == 0):
+        if not model.labels or not work.can_measure or (work.by_lowering and self.order.request.parity_clips == 0):
             return work
         with ExitStack() as stack:
             if self.order.runs_here:

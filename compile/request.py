@@ -41,6 +41,7 @@ class Request:
         checkpoint_key: Which model to take from a checkpoint with several, by its key; None takes the trained weights.
         family: The family of the checkpoint; None finds it out.
         readout: What the checkpoint's head reads, as in `ModelOptions`; None keeps the checkpoint's.
+        classes: The number of the checkpoint's first classes to keep; None keeps all, 0 leaves the head out.
         frames: Frames of a clip; None keeps the model's.
         image_size: Pixels of a frame's side; None keeps the model's.
         labels: A text file with one label on each line, or the name of a data set's list; None numbers the classes, or
@@ -62,7 +63,8 @@ class Request:
         max_drop: See `QuantisationOptions`.
         parity_clips: Number of clips of each kind on which a bundle is compared with its source model. None takes
             `parity.CLIPS`, or 1 under an emulator. With 0 the bundle is not compared, and no emulator runs it.
-        features: Whether the program also gives the features that the head takes, for `vmp-edge enroll`.
+        features: Whether the program also gives the features that the head takes, for `vmp-edge enroll`. A model
+            without a head gives them alone.
         variants: Cheaper variants of the model to build into the bundle, as `variants.parse` reads them.
         per_frame: Whether a stream embeds each frame once: one program for the patch embedding, and one for the rest.
     """
@@ -73,6 +75,7 @@ class Request:
     checkpoint_key: str | None = None
     family: str | None = None
     readout: str | None = None
+    classes: int | None = None
     frames: int | None = None
     image_size: int | None = None
     labels: Path | None = None
@@ -166,6 +169,8 @@ class Request:
             key=self.checkpoint_key,
             readout=self.readout,
             preparation=Preparation(self.span, self.frame_rate, self.resize, self.mean, self.std),
+            classes=self.classes,
+            features=self.features,
         )
 
 

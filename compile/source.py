@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "egomotion-nano"
 # The published code scales the shorter side bilinearly and takes the centre (VideoMamba, video_sm/datasets).
+PUBLISHED = "published"  # see `load_checkpoint`
 AS_PUBLISHED: dict[str, Any] = {"resize": "crop", "interpolation": "linear"}
+# Its evaluation of video-text models scales frames to a square, bicubically; linear is the nearest that bundles have.
+AS_PUBLISHED_WITH_TEXTS: dict[str, Any] = {"resize": "stretch", "interpolation": "linear"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Choice:
         key: Which model to take from a checkpoint with several; see `load_checkpoint`.
         readout: What the checkpoint's head reads; None keeps the checkpoint's.
         preparation: What the user says about how frames are sampled and prepared.
+        classes: The number of the checkpoint's first classes to keep; None keeps all, 0 leaves the head out.
+        features: Whether the bundle will give features.
     """
 
     model: str | None
@@ -60,6 +65,8 @@ class Choice:
     key: str | None = None
     readout: str | None = None
     preparation: Preparation = dataclasses.field(default_factory=Preparation)
+    classes: int | None = None
+    features: bool = False
 
     @property
     def is_procedural(self) -> bool:
@@ -79,6 +86,8 @@ class Choice:
             raise UsageError("--checkpoint-key chooses a model in a file: give the file with --checkpoint")
         if self.readout is not None and self.checkpoint is None:
             raise UsageError("--readout is for checkpoints: give the file with --checkpoint")
+        if self.classes is not None and self.checkpoint is None:
+            raise UsageError("--classes keeps the first classes of a checkpoint: give the file with --checkpoint")
         if self.published is not None and self.family not in (None, self.published.family):
             raise UsageError(f"{self.published.name} is a {self.published.family}, not a {self.family}")
 
@@ -120,13 +129,15 @@ def choose(
     key: str | None = None,
     readout: str | None = None,
     preparation: Preparation | None = None,
+    classes: int | None = None,
+    features: bool = False,
 ) -> Choice:
     """Make a choice from what a user asks for.
 
     Args:
         model: One of our models, a preset, or a published model, by its name.
         checkpoint: A file, or the address of one on the hub (``hf://OWNER/NAME/FILE``).
-        family, frames, image_size, key, readout, preparation: See `Choice`.
+        family, frames, image_size, key, readout, preparation, classes, features: See `Choice`.
         labels: A file of labels, or the name of a data set.
 
     Raises:
@@ -142,7 +153,9 @@ def choose(
         published = zoo.find_file(text.rpartition("/")[2])
     given = None if labels is None else labels_by(labels)
     how = preparation or Preparation()
-    choice = Choice(model, location, published, family, frames, image_size, given, labels, key, readout, how)
+    choice = Choice(
+        model, location, published, family, frames, image_size, given, labels, key, readout, how, classes, features
+    )
     choice.check()
     return choice
 
@@ -194,12 +207,20 @@ def load(choice: Choice) -> SourceModel:
     """
     from vmp_edge.models import zoo as own
 
-    if choice.checkpoint is not None:
-        return _from_checkpoint(choice)
     name = choice.model or DEFAULT_MODEL
-    if name in own.names():
-        return _own(own.load(name), name, choice)
-    return _untrained(name, choice)
+    if choice.checkpoint is not None:
+        model = _from_checkpoint(choice)
+    elif name in own.names():
+        model = _own(own.load(name), name, choice)
+    else:
+        model = _untrained(name, choice)
+    if len(model.labels) == 1:
+        raise UsageError(
+            f"{model.name} has a head with one output, as for regression: its value is no score of a class, and a "
+            "bundle scores classes; fine-tune it for two classes or more, or give --classes 0 --features for its "
+            "features alone"
+        )
+    return model
 
 
 def _from_checkpoint(choice: Choice) -> SourceModel:
@@ -209,7 +230,13 @@ def _from_checkpoint(choice: Choice) -> SourceModel:
     path, published = choice.file(), choice.published
     family = choice.family or (published.family if published else None)
     module = models.load_checkpoint(
-        path, family, choice.frames, choice.image_size, key=choice.key, readout=choice.readout
+        path,
+        family,
+        choice.frames,
+        choice.image_size,
+        key=choice.key,
+        readout=choice.readout or PUBLISHED,
+        classes=choice.classes,
     )
     options = module.options
     if options.directions == "forward" and options.readout == "class_token":
@@ -218,15 +245,32 @@ def _from_checkpoint(choice: Choice) -> SourceModel:
             "--readout mean, and fine-tune the head for it"
         )
     if not options.num_classes:
-        raise UsageError(
-            f"{path}: is a backbone without a classifier, which has nothing to recognise: fine-tune it for your "
-            "classes first; its features are to be had from Python (vmp_edge.models.load_checkpoint)"
-        )
+        _explain_backbone(path, options.readout, choice)
     name = published.name if published else cleaned(path.stem)
     known = _known_labels(published, options.num_classes)
-    prepared = choice.preparation.preprocessing(Preprocessing(options.image_size, **AS_PUBLISHED))
+    basis = AS_PUBLISHED_WITH_TEXTS if options.readout == "pooled_frames" else AS_PUBLISHED
+    prepared = choice.preparation.preprocessing(Preprocessing(options.image_size, **basis))
     rate, span = choice.preparation.spacing(published.span if published else None)
     return SourceModel(name, module, _labels(choice, known), prepared, rate, span=span)
+
+
+def _explain_backbone(path: Path, readout: str, choice: Choice) -> None:
+    """Say what a bundle without classes is for.
+
+    Raises:
+        UsageError: It is not asked to give features, and would give nothing.
+    """
+    if not choice.features:
+        raise UsageError(
+            f"{path}: is a backbone without a classifier, which recognises nothing by itself: build it with --features "
+            "to enroll classes (vmp-edge enroll) and to embed videos (vmp-edge embed), or fine-tune it for your "
+            "classes first"
+        )
+    if readout == "pooled_frames":
+        use = "the feature that texts are compared with, for classes by their names (vmp-edge enroll --text)"
+    else:
+        use = "features, for classes by examples (vmp-edge enroll)"
+    note(f"vmp-edge: {path}: has no classifier: the bundle gives {use} and for searching (vmp-edge embed)")
 
 
 def _known_labels(published: Published | None, classes: int) -> tuple[str, ...]:

@@ -7,13 +7,14 @@ import cv2
 import numpy as np
 import pytest
 from brightness_engine import FEATURES
-from bundles import make_manifest, write_bundle
+from bundles import FRAMES, SIZE, make_manifest, write_bundle
 
 import vmp_edge
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.cli import enroll, main
 from vmp_edge.errors import GalleryError, UsageError
-from vmp_edge.gallery import ALONE, PASSED, TIGHTEST, Gallery, Matcher, default_path, model_of
+from vmp_edge.gallery import ALONE, NONE, TIGHTEST, Gallery, check_name, default_path, model_of
+from vmp_edge.matcher import PASSED, Matcher
 from vmp_edge.sources import Frame
 from vmp_edge.stream.smoothing import Smoothing
 from vmp_edge.stream.stream import Stream
@@ -407,3 +408,67 @@ def test_failures_are_a_one_line_error_and_write_nothing(capsys, coloured, argum
 def test_a_bundle_without_features_says_what_to_do(capsys, bundle, film):
     code, _, err = run(capsys, "enroll", bundle, "--name", "x", "--source", film("red"))
     assert code == 1 and err[-1].endswith("build it with --features")
+
+
+# Classes by texts
+
+
+@pytest.fixture
+def headless(tmp_path):
+    """The path of a bundle without classes, whose features are the mean of each colour."""
+    model = {"num_classes": 0, "num_frames": FRAMES, "image_size": SIZE}
+    return write_bundle(tmp_path / "headless", make_manifest(model=model, labels=(), features=FEATURES))
+
+
+def test_texts_are_scored_by_their_cosines_over_the_temperature(headless, tmp_path):
+    bundle = Bundle.open(headless)
+    gallery = Gallery.of(bundle)
+    gallery.add_text("red", 5 * RED, 0.5)
+    gallery.add_text("green", GREEN, 0.5)
+    gallery.save(tmp_path / "texts.npz")
+    gallery = Gallery.load(tmp_path / "texts.npz")
+    assert gallery.temperature == 0.5 and gallery.names == ("red", "green")
+    features = np.array([[0.6, 0.2, 0.1], [0.1, 0.2, 0.9]], np.float32)  # of no unit length: of several frames
+    trained = np.ones((2, 1), np.float32)
+    expected = [
+        [0, *(np.exp([1.2, 0.4]) / np.exp([1.2, 0.4]).sum())],
+        [0, *(np.exp([0.2, 0.4]) / np.exp([0.2, 0.4]).sum())],
+    ]
+    np.testing.assert_allclose(Matcher(gallery, bundle).combine(trained, features), expected, rtol=1e-5)
+    with_threshold = Matcher(gallery, bundle, 0.5).combine(trained, features)
+    np.testing.assert_allclose(with_threshold, [expected[0], [1, 0, 0]], rtol=1e-5)
+
+
+def test_texts_and_examples_do_not_mix(tmp_path):
+    texts, examples = Gallery("m", 3), Gallery("m", 3)
+    texts.add_text("red", RED, 0.1)
+    examples.add("green", GREEN)
+    for change in (lambda: texts.add("x", RED), lambda: texts.add_negatives(RED), lambda: texts.merge(examples)):
+        with pytest.raises(UsageError, match="holds classes by texts"):
+            change()
+    for change in (lambda: examples.add_text("x", RED, 0.1), lambda: examples.merge(texts)):
+        with pytest.raises(UsageError, match="holds classes by examples"):
+            change()
+    for temperature in (0.0, -1.0, float("nan"), 1e3):
+        with pytest.raises(UsageError, match="the temperature is"):
+            texts.add_text("blue", BLUE, temperature)
+    other = Gallery("m", 3)
+    other.merge(texts)
+    assert other.temperature == 0.1 and other.names == ("red",)
+
+
+def test_a_model_without_classes_knows_those_of_its_gallery(headless):
+    with vmp_edge.load(headless) as recognizer:
+        assert recognizer.labels == (NONE,)
+        prediction = recognizer.predict(clip_of("red"))
+        assert (prediction.label, prediction.score) == (NONE, 1.0) and prediction.features is not None
+        with pytest.raises(UsageError, match="recognises nothing by itself"):
+            recognizer.require_classes()
+        gallery = Gallery.of(recognizer.bundle)
+        for count in (4, 7):
+            gallery.add("red", recognizer.predict(clip_of("red", count)).features)
+    with vmp_edge.load(headless, gallery=gallery) as recognizer:
+        assert recognizer.labels == (NONE, "red")
+        assert [recognizer.predict(clip_of(colour)).label for colour in ("red", "blue")] == ["red", NONE]
+    with pytest.raises(UsageError, match="trained on a class 'none of these' already"):
+        check_name(NONE, Bundle.open(headless))

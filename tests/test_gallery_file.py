@@ -98,6 +98,12 @@ def deep(depth):
         ("gallery", array_file(np.array("")), "damaged"),
         ("gallery", header((), "<U1") + b"\xff\xff\xff\x7f", "damaged"),
         ("gallery", description(format=True), "format True"),
+        ("gallery", description(format=2), "damaged"),
+        *(
+            ("gallery", description(format=2, temperature=value), "temperature makes no sense")
+            for value in (0.0, -1.0, 1, "1", None, 1e9, True)
+        ),
+        ("gallery", description(format=2, temperature=0.1), "something else than one feature of each text"),
         ("gallery", description(features=float("nan")), "NaN is among its entries"),
         ("gallery", description(features=2**70), "numbers make no sense"),
         ("gallery", description(names=["wave", "clap"]), "do not fit each other"),

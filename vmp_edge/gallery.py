@@ -2,8 +2,10 @@
 
 A class is represented by its prototype, the mean of its examples' features (Prototypical Networks, Snell et al. 2017,
 arXiv 1703.05175). Here, features have unit length and are compared by cosine, and the class with the nearest prototype
-wins. The features come from a bundle that was built with `--features`. Other vectors of the same space would work too,
-for example those of a text encoder that was trained towards it.
+wins. The features come from a bundle that was built with `--features`.
+
+A gallery of a video-text model holds the features of texts instead. They are compared with a video's feature as the
+published evaluation does it: by their product, which is the mean of the cosines over the video's frames.
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ from .names import shown, unfit_name
 SUFFIX = ".gallery.npz"
 TIGHTEST = 0.98  # highest threshold: even if all examples are alike, the next one will differ a little
 ALONE = 0.9  # threshold if no class has a second example, so that no spread is known
-PASSED = 0.55  # score of a class whose similarity equals its threshold: more than all others have left
+NONE = "none of these"  # the label of a model without classes of its own where no class is near enough
 _MAX_NAME = 100
+_TEXTS_ALONE = "the gallery holds classes by texts: keep examples in another --gallery FILE"
 
 Features = npt.NDArray[np.float32]
 
@@ -66,7 +69,7 @@ class Examples:
     @property
     def prototype(self) -> Features:
         """The mean of the features, scaled to unit length, float32 (C,)."""
-        return _unit(self.features.mean(0))
+        return unit(self.features.mean(0))
 
     def left_out(self) -> Features:
         """Return how similar each example is to the class without it, float32 (N,), or (0,) for a single example.
@@ -81,7 +84,7 @@ class Examples:
         similarities = np.empty(len(groups), np.float32)
         for group in np.unique(groups):
             own = groups == group
-            similarities[own] = self.features[own] @ _unit(self.features[~own].mean(0))
+            similarities[own] = self.features[own] @ unit(self.features[~own].mean(0))
         return similarities
 
 
@@ -95,6 +98,8 @@ class Gallery:
     Attributes:
         classes: The examples of each class by its name.
         negatives: Features of examples of none of the classes, float32 (N, C), each of unit length.
+        temperature: By what the similarities with texts are divided before the softmax; None if the classes are of
+            examples.
     """
 
     def __init__(self, model: str, size: int) -> None:
@@ -102,6 +107,7 @@ class Gallery:
         self.size = size
         self.classes: dict[str, Examples] = {}
         self.negatives: Features = np.empty((0, size), np.float32)
+        self.temperature: float | None = None
 
     @classmethod
     def of(cls, bundle: Bundle) -> Gallery:
@@ -131,6 +137,8 @@ class Gallery:
         Raises:
             UsageError: The name is not allowed, or the features have another shape or are not finite.
         """
+        if self.temperature is not None:
+            raise UsageError(_TEXTS_ALONE)
         name = check_name(name)
         added = self._as_unit(features)
         known = self.classes.get(name)
@@ -140,8 +148,38 @@ class Gallery:
         takes = np.full(len(added), known.takes.max() + 1, np.int32)
         self.classes[name] = Examples(np.concatenate([known.features, added]), np.concatenate([known.takes, takes]))
 
+    def add_text(self, name: str, feature: npt.ArrayLike, temperature: float) -> None:
+        """Add a class by the feature of a text, or replace it.
+
+        Args:
+            name: Name of the class.
+            feature: The text's feature (C,), of any length but 0.
+            temperature: The temperature of all classes, above 0.
+
+        Raises:
+            UsageError: The name is not allowed, the feature has another shape or is not finite, the temperature is out
+                of range, or the gallery holds classes by examples.
+        """
+        if self.temperature is None and (self.classes or len(self.negatives)):
+            raise UsageError("the gallery holds classes by examples: keep classes by texts in another --gallery FILE")
+        if not gallery_file.LEAST <= temperature <= gallery_file.MOST:
+            raise UsageError(
+                f"the temperature is {temperature:g}; it must be {gallery_file.LEAST} to {gallery_file.MOST}"
+            )
+        row = self._as_unit(feature)
+        if len(row) != 1:
+            raise UsageError(f"a text has one feature (C,), not {np.shape(feature)}")
+        self.classes[check_name(name)] = Examples(row, np.zeros(1, np.int32))
+        self.temperature = float(temperature)
+
     def add_negatives(self, features: npt.ArrayLike) -> None:
-        """Add features (N, C) of examples of none of the classes, such as an empty room or the trained classes."""
+        """Add features (N, C) of examples of none of the classes, such as an empty room or the trained classes.
+
+        Raises:
+            UsageError: The features have another shape or are not finite, or the gallery holds classes by texts.
+        """
+        if self.temperature is not None:
+            raise UsageError(_TEXTS_ALONE)
         self.negatives = np.concatenate([self.negatives, self._as_unit(features)])
 
     def remove(self, name: str) -> None:
@@ -162,6 +200,10 @@ class Gallery:
         """
         if (other.model, other.size) != (self.model, self.size):
             raise GalleryError("the galleries hold features of two different models and cannot be merged")
+        if other.temperature is not None:
+            for name, examples in other.classes.items():
+                self.add_text(name, examples.prototype, other.temperature)
+            return
         for name, examples in other.classes.items():
             for take in np.unique(examples.takes):
                 self.add(name, examples.features[examples.takes == take])
@@ -177,8 +219,10 @@ class Gallery:
         With negatives, the threshold is where it separates examples and negatives best: where the share of examples
         that pass is highest above the share of negatives that pass (Youden's index), halfway between two similarities.
 
-        No threshold is higher than `TIGHTEST`.
+        No threshold is higher than `TIGHTEST`. Classes by texts have -1: one of them is always the most similar.
         """
+        if self.temperature is not None:
+            return dict.fromkeys(self.classes, -1.0)
         similarities = {name: examples.left_out() for name, examples in self.classes.items()}
         means = {name: float(values.mean()) for name, values in similarities.items() if len(values)}
         default = float(np.mean(list(means.values()))) if means else ALONE
@@ -207,6 +251,7 @@ class Gallery:
             np.repeat(np.arange(len(classes), dtype=np.int32), counts),
             np.concatenate([np.empty(0, np.int32), *(examples.takes for examples in classes)]),
             self.negatives,
+            self.temperature,
         )
         gallery_file.write(path, content)
 
@@ -227,6 +272,7 @@ class Gallery:
                 gallery.classes[name] = Examples(gallery._as_unit(content.examples[own]), content.takes[own])
             if len(content.negatives):
                 gallery.add_negatives(content.negatives)
+            gallery.temperature = content.temperature
         except UsageError as error:
             raise gallery_file.damaged(path, error) from error
         return gallery
@@ -238,62 +284,7 @@ class Gallery:
             raise UsageError(f"features of this gallery have the shape (N, {self.size}), not {np.shape(features)}")
         if not np.isfinite(rows).all() or not rows.any(axis=1).all():
             raise UsageError("features must be finite and not all 0")
-        return _unit(rows)
-
-
-class Matcher:
-    """Recognises the classes of a gallery. Later changes of the gallery have no effect.
-
-    Args:
-        gallery: The classes.
-        bundle: The bundle whose features are compared with the gallery.
-        threshold: The least similarity for every class, between -1 and 1. None takes each class's own threshold.
-
-    Raises:
-        GalleryError: The gallery holds features of another model, or a class with the name of a trained class.
-        UsageError: The threshold is out of range.
-    """
-
-    def __init__(self, gallery: Gallery, bundle: Bundle, threshold: float | None = None) -> None:
-        if threshold is not None and not -1 < threshold < 1:
-            raise UsageError(f"the threshold is a cosine, between -1 and 1, not {threshold}")
-        check_fits(gallery, bundle)
-        self.names = gallery.names
-        prototypes = [examples.prototype for examples in gallery.classes.values()]
-        self._prototypes = np.stack(prototypes) if prototypes else np.empty((0, gallery.size), np.float32)
-        own = gallery.thresholds()
-        self._thresholds = np.array([own[name] if threshold is None else threshold for name in self.names])
-
-    def similarities(self, features: Features) -> Features:
-        """Return the cosines between features (B, C) and the K prototypes, float32 (B, K)."""
-        cosines: Features = _unit(features) @ self._prototypes.T
-        return cosines
-
-    def combine(self, trained: npt.NDArray[np.float32], features: Features) -> npt.NDArray[np.float32]:
-        """Return the scores of the trained and the enrolled classes together.
-
-        Of the enrolled classes whose similarity reaches their threshold, the nearest one wins. Its score goes from
-        `PASSED` at the threshold to 1 at a similarity of 1, and the trained classes share the rest. If no enrolled
-        class reaches its threshold, the trained scores stay, and the enrolled classes have the score 0.
-
-        Args:
-            trained: Scores of the trained classes, float32 (B, classes), each row adding up to 1.
-            features: Features, float32 (B, C).
-
-        Returns:
-            Scores, float32 (B, classes + K), each row adding up to 1.
-        """
-        if not self.names:
-            return trained
-        similarities = self.similarities(features).astype(np.float64)
-        margins = (similarities - self._thresholds) / (1 - self._thresholds)  # 0 at the threshold, 1 at similarity 1
-        nearest = np.where(margins >= 0, similarities, -2.0).argmax(1)
-        rows = np.arange(len(similarities))
-        margin = margins[rows, nearest]
-        score = np.where(margin >= 0, PASSED + (1 - PASSED) * np.minimum(margin, 1), 0.0)
-        enrolled = np.zeros_like(similarities)
-        enrolled[rows, nearest] = score
-        return np.concatenate([trained * (1 - score)[:, None], enrolled], 1).astype(np.float32)
+        return unit(rows)
 
 
 def check_name(name: object, bundle: Bundle | None = None) -> str:
@@ -314,7 +305,7 @@ def check_name(name: object, bundle: Bundle | None = None) -> str:
             + (f": {problem}" if problem else "")
         )
     name = plain
-    if bundle is not None and name in bundle.manifest.labels:
+    if bundle is not None and name in (bundle.manifest.labels or (NONE,)):
         raise UsageError(f"{bundle.path} was trained on a class {name!r} already: choose another name for yours")
     return name
 
@@ -330,7 +321,7 @@ def check_fits(gallery: Gallery, bundle: Bundle) -> None:
         raise GalleryError(
             f"the gallery holds features of another model than {bundle.path}: enroll the classes again with this bundle"
         )
-    if common := sorted(set(gallery.names) & set(bundle.manifest.labels)):
+    if common := sorted(set(gallery.names) & set(bundle.manifest.labels or (NONE,))):
         name = common[0]
         raise GalleryError(f"{bundle.path} was trained on a class {name!r} already: enroll yours under another name")
 
@@ -343,7 +334,7 @@ def _best_cut(positives: npt.NDArray[Any], negatives: npt.NDArray[Any]) -> float
     return float(cuts[np.argmax(gains)])
 
 
-def _unit(features: npt.NDArray[np.float32]) -> Features:
+def unit(features: npt.NDArray[np.float32]) -> Features:
     """Scale features (..., C) to unit length."""
     wide = np.asarray(features, np.float64)  # in which no square of a float32 overflows, or becomes 0
     length = np.linalg.norm(wide, axis=-1, keepdims=True)

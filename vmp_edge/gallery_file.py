@@ -25,8 +25,10 @@ import numpy.typing as npt
 from .errors import GalleryError
 from .files import whole
 
-FORMAT = 1
+FORMAT = 1  # of classes by examples
+WITH_TEXTS = 2  # of classes by texts, which a reader of format 1 would take for examples
 MOST_BYTES = 256 << 20
+LEAST, MOST = 0.001, 100.0  # of a temperature
 _MOST_TEXT = 4 << 20  # characters of the description
 _MOST_TAKES = 1_000_000
 _LONGEST_DIRECTORY = 4096  # bytes; five members need less than 300
@@ -75,6 +77,7 @@ class Content:
         classes: Index of the class of each example, int32 (N,).
         takes: Number of the take of each example, int32 (N,).
         negatives: Features of examples of none of the classes, float32 (M, C).
+        temperature: The temperature of classes by texts; None if the classes are of examples.
     """
 
     model: str
@@ -84,6 +87,7 @@ class Content:
     classes: npt.NDArray[np.int32]
     takes: npt.NDArray[np.int32]
     negatives: npt.NDArray[np.float32]
+    temperature: float | None = None
 
 
 def write(path: str | os.PathLike[str], content: Content) -> None:
@@ -94,10 +98,11 @@ def write(path: str | os.PathLike[str], content: Content) -> None:
     """
     target = Path(os.path.realpath(path))
     description = {
-        "format": FORMAT,
+        "format": FORMAT if content.temperature is None else WITH_TEXTS,
         "model": content.model,
         "features": content.size,
         "names": list(content.names),
+        **({} if content.temperature is None else {"temperature": content.temperature}),
     }
     arrays = {
         "gallery": np.array(json.dumps(description, ensure_ascii=False, indent=1)),
@@ -201,8 +206,11 @@ def _content(members: Mapping[str, _Member]) -> Content:
     text = members["gallery"].data.decode("utf-32-le").rstrip("\0")
     description = json.loads(text, parse_int=_whole_number, parse_constant=_not_a_number)
     found = description.get("format") if isinstance(description, dict) else None
-    if type(found) is not int or found != FORMAT:
-        raise ValueError(f"it has format {found!r:.20}, this version reads {FORMAT}")
+    if type(found) is not int or found not in (FORMAT, WITH_TEXTS):
+        raise ValueError(f"it has format {found!r:.20}, this version reads {FORMAT} and {WITH_TEXTS}")
+    temperature = description["temperature"] if found == WITH_TEXTS else None
+    if found == WITH_TEXTS and not (type(temperature) is float and LEAST <= temperature <= MOST):
+        raise ValueError("its temperature makes no sense")
     model, size, names = description["model"], description["features"], description["names"]
     if not isinstance(model, str) or type(size) is not int or size < 1:
         raise ValueError("its entries make no sense")
@@ -216,7 +224,9 @@ def _content(members: Mapping[str, _Member]) -> Content:
         raise ValueError("its classes and names do not fit each other")
     if len(takes) and not 0 <= takes.min() <= takes.max() < _MOST_TAKES:
         raise ValueError("its numbers of takes make no sense")
-    return Content(model, size, tuple(names), examples, classes, takes, negatives)
+    if temperature is not None and (len(examples) != len(names) or len(negatives)):
+        raise ValueError("it holds something else than one feature of each text")
+    return Content(model, size, tuple(names), examples, classes, takes, negatives, temperature)
 
 
 def _whole_number(text: str) -> int:

@@ -17,7 +17,8 @@ from .bundle.manifest import Manifest
 from .bundle.reading import Bundle
 from .errors import BundleError, UsageError
 from .fair_lock import FairLock
-from .gallery import Gallery, Matcher, check_fits
+from .gallery import NONE, Gallery, check_fits
+from .matcher import Matcher
 from .preprocessing import check_clip_shape, describe_array, empty_video
 
 _CLOSED = "this recogniser is closed: load the bundle again"
@@ -100,8 +101,12 @@ class Recognizer:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """One name per class, in the order of the scores: the trained classes, then those of the gallery."""
-        return self.manifest.labels + (self._matcher.names if self._matcher is not None else ())
+        """One name per class, in the order of the scores: the trained classes, then those of the gallery.
+
+        A model without classes of its own has the label `NONE` instead of them.
+        """
+        trained = self.manifest.labels or (NONE,)
+        return trained + (self._matcher.names if self._matcher is not None else ())
 
     @property
     def frames(self) -> int:
@@ -148,7 +153,7 @@ class Recognizer:
         return self.outputs(video).logits
 
     def features(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return the features of videos, which are the class token after the final norm.
+        """Return the features of videos: the class token after the final norm, or what the model's readout gives.
 
         Args:
             video: Videos as for `predict_video`.
@@ -181,6 +186,23 @@ class Recognizer:
             raise UsageError(f"a video for this bundle is float32 {shape}, not {describe_array(video)}")
         with self._lock:
             return self._run(video)
+
+    @property
+    def can_reject(self) -> bool:
+        """Whether a video can be of none of a gallery's classes; False for texts without a threshold."""
+        return self._matcher is None or self._matcher.rejects
+
+    def require_classes(self) -> None:
+        """Check that there is anything to recognise: classes of the model, or of a gallery.
+
+        Raises:
+            UsageError: There is nothing. The features are there all the same.
+        """
+        if len(self.labels) == 1:
+            raise UsageError(
+                f"{self.bundle.path} recognises nothing by itself, as its model has no classifier: enroll classes "
+                "(vmp-edge enroll) and give their file with --gallery"
+            )
 
     def turn(self) -> FairLock:
         """Return what a thread holds (by `with`) while it makes several calls that no other thread may come between.
@@ -252,7 +274,10 @@ class Recognizer:
 
     def scores(self, outputs: Outputs) -> npt.NDArray[np.float32]:
         """Return the scores of all labels, float32 (B, labels), with the gallery's classes. Each row adds up to 1."""
-        trained = np.stack([softmax(logits) for logits in outputs.logits])
+        if self.manifest.labels:
+            trained = np.stack([softmax(logits) for logits in outputs.logits])
+        else:
+            trained = np.ones((len(outputs.logits), 1), np.float32)
         if self._matcher is None or outputs.features is None:
             return trained
         return self._matcher.combine(trained, outputs.features)

@@ -32,6 +32,7 @@ def compile_kernels(sources: Sequence[str], compiler: str, folder: Path) -> Path
     handwritten, *generated = sources
     # TVM's sources start with lines about half precision that only nvcc takes
     bodies = [source[match.start() :] for source in generated if (match := KERNEL.search(source))]
+    bodies = [body.replace("__shared__ alignas(64)", "alignas(64) __shared__") for body in bodies]  # as C++ has it
     kernels = dict.fromkeys(name for source in (handwritten, *bodies) for name in KERNEL.findall(source))
     lines = ['#include "kernels.h"', handwritten, *bodies, *(f"VMP_KERNEL({name})" for name in kernels)]
     source, library = folder / "kernels.cpp", folder / "libkernels.so"

@@ -27,13 +27,14 @@ class Normalise(nn.Module):
     The mean is a linear layer with one output, as XNNPACK's delegate takes a linear layer, but not a mean.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, eps: float = NORM_EPS) -> None:
         super().__init__()
+        self.eps = eps
         self.mean = Linear(torch.full((1, width), 1.0 / width))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise tokens (..., C) -> (..., C)."""
-        return x * torch.rsqrt(self.mean(x * x) + NORM_EPS)
+        return x * torch.rsqrt(self.mean(x * x) + self.eps)
 
 
 class Direction(nn.Module):
@@ -166,6 +167,36 @@ class InferenceBlock(nn.Module):
         return y + y_backward[:, :1] * F.silu(z)
 
 
+class PooledFrames(nn.Module):
+    """The readout of video-text models, `VideoMamba.frame_features` and their mean.
+
+    The final norm's weight is a factor of the class token and the patches' means. That of the layer norm, and its bias,
+    are in the projection. Both norms of vectors here are written as `Normalise`, which all backends know.
+    """
+
+    def __init__(self, model: VideoMamba) -> None:
+        super().__init__()
+        options, norm, projection = model.options, model.pool_norm, model.vision_proj
+        width = options.embed_dim
+        self.steps = options.grid[0]
+        self.scale = nn.Parameter(model.norm_f.weight.detach().clone())
+        self.mean = Linear(torch.full((1, width), 1.0 / width))
+        self.normalise = Normalise(width, norm.eps)
+        weight, bias = projection.weight * norm.weight, projection.weight @ norm.bias + projection.bias
+        self.project = Linear(weight, bias)
+        self.unit = Normalise(options.projection, 1e-12)
+        self.factor = options.projection**-0.5  # from a root mean square of 1 to a length of 1
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the feature (1, P) of normalised tokens (1, L, C) without the final norm's weight."""
+        _, length, width = tokens.shape
+        patches = tokens[:, 1:].reshape(1, self.steps, (length - 1) // self.steps, width)
+        pooled = (torch.mean(patches, dim=2) + tokens[:, :1]) * self.scale
+        projected = self.project(self.normalise(pooled - self.mean(pooled)))
+        feature: Tensor = torch.mean(self.unit(projected), dim=1) * self.factor
+        return feature
+
+
 class InferenceModel(nn.Module):
     """The source model for inference: it gives the same numbers and is friendlier to backends.
 
@@ -174,7 +205,8 @@ class InferenceModel(nn.Module):
     Args:
         model: The source model; its weights are copied.
         features: True to give the head's input after the logits, too. The head's layer then has a row for each feature,
-            so that backends and quantisers meet only layers that they know.
+            so that backends and quantisers meet only layers that they know. A model without classes gives features
+            alone, with this or without it.
     """
 
     def __init__(self, model: VideoMamba, features: bool = False) -> None:
@@ -194,11 +226,19 @@ class InferenceModel(nn.Module):
         reads_first = options.readout == "class_token"
         self.blocks = nn.ModuleList(InferenceBlock(block, reads_first and block is blocks[-1]) for block in blocks)
         self.normalise = Normalise(options.embed_dim)
-        self.head = _head(model, features)
+        if options.readout == "pooled_frames":
+            self.pooling: PooledFrames | None = PooledFrames(model)
+            self.head = self.pooling.project
+        else:
+            self.pooling = None
+            self.head = _head(model, features)
         self.eval().requires_grad_(False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return logits (1, classes), or with features (1, classes + C), of frames (T / tubelet, tubelet * 3, H, W)."""
+        """Return logits (1, classes), or with features (1, classes + C), of frames (T / tubelet, tubelet * 3, H, W).
+
+        A video-text model returns the video's feature (1, P).
+        """
         options = self.options
         steps, side = options.grid
         patches = self.patch(frames).flatten(2).transpose(1, 2) + self.spatial + self.temporal
@@ -206,10 +246,13 @@ class InferenceModel(nn.Module):
         for index, block in enumerate(self.blocks):
             if not scans_time_first(options, index):
                 tokens = block(tokens)
-            elif index == options.depth - 1:  # the head reads the first token, or the mean: the order does not matter
+            elif index == options.depth - 1 and self.pooling is None:  # of one token, or of all: in any order
                 tokens = block(swap_order(tokens, steps))
             else:
                 tokens = swap_order(block(swap_order(tokens, steps)), side * side)
+        if self.pooling is not None:
+            feature: Tensor = self.pooling(self.normalise(tokens))
+            return feature
         features = self._read(tokens)
         logits: Tensor = F.linear(features, self.head.weight, self.head.bias)
         return logits
@@ -224,7 +267,10 @@ class InferenceModel(nn.Module):
 
 def _head(model: VideoMamba, features: bool) -> Linear:
     """Return the head of normalised tokens, with the final norm's weight in it, and rows that give the features."""
-    scale, bias = model.norm_f.weight, model.head.bias
+    scale = model.norm_f.weight
+    if not model.options.num_classes:
+        return Linear(torch.diag(scale))
+    bias = model.head.bias
     weight = model.head.weight * scale
     if not features:
         return Linear(weight, bias)

@@ -43,9 +43,11 @@ class TorchEngine:
         """
         with torch.inference_mode():
             features = self._module.forward_features(torch.from_numpy(video))
-            logits = self._module.head(features)
-            outputs: npt.NDArray[np.float32] = (torch.cat([logits, features], 1) if self._features else logits).numpy()
-        return outputs
+            outputs = self._module.head(features)  # the features themselves if there is no head
+            if self._features and self._module.options.num_classes:
+                outputs = torch.cat([outputs, features], 1)
+            result: npt.NDArray[np.float32] = outputs.numpy()
+        return result
 
     def close(self) -> None:
         """Release the weights."""

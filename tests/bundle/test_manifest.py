@@ -26,7 +26,7 @@ def edit_manifest(path, change):
         ("format", "1", "whole number"),
         ("format", True, "whole number"),
         ("machine", "pdp11", f"is for pdp11, this machine is {host_machine()}"),
-        ("labels", [], "at least one"),
+        ("labels", [], "neither labels nor features"),
         ("labels", ["a", "b", True], "put it in quotes"),
         ("labels", ["a", "b"], "num_classes is 3, elsewhere 2"),
         ("name", "", "empty"),

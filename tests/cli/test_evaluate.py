@@ -153,3 +153,27 @@ def test_evaluate_averages_views(capsys, bundle, clips, tmp_path):
     assert code == 2 and "--views says how clips are sampled" in err[-1]
     code, _, err = run(capsys, "evaluate", bundle, *options, "--views", "4")
     assert code == 2 and "such as 4x3" in err[-1]
+
+
+def test_processes_share_the_videos_and_the_last_one_gives_the_result(capsys, bundle, clips, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    other = write_bundle(tmp_path / "other", gain=0.0)
+    options = ["--data", clips, "--compare", other, "--workers", 0, "--json"]
+    _, out, _ = run(capsys, "evaluate", bundle, *options)
+    whole = last_json(out)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    code, out, err = run(capsys, "evaluate", bundle, *options)
+    assert code == 0 and last_json(out) == {"data": str(clips), "share": 1, "shares": 2}
+    assert "share 2 of 2 is done; the last one gives the result" in err[-1]
+    monkeypatch.setenv("RANK", "0")
+    code, out, _ = run(capsys, "evaluate", bundle, *options)
+    shared = last_json(out)
+    assert whole["timing"] is not None and shared["timing"] is None  # the machines may differ
+    for result in (whole, shared):
+        for facts in (result, result["compare"]):
+            for name in ("timing", "engine_ms", "speed", "speed_measured"):
+                facts.pop(name, None)
+    assert code == 0 and shared == whole and list(tmp_path.glob(".vmp-edge*")) == []
+    code, _, err = run(capsys, "evaluate", str(tmp_path / "fold-{fold}"), "--data", clips, "--workers", 0)
+    assert code == 2 and "cannot be shared between processes" in err[-1]

@@ -132,3 +132,35 @@ def test_one_direction_needs_another_readout():
         source.load(choose(None, path))
     model = source.load(choose(None, path, readout="mean"))
     assert dataclasses.asdict(model.module.options)["readout"] == "mean"
+
+
+def test_a_backbone_is_built_for_its_features_alone(capsys):
+    path = DATA / "pretrain_e48_d3_f4_r64.pth"
+    with pytest.raises(UsageError, match=r"a backbone without a classifier.*build it with --features"):
+        source.load(choose(None, path))
+    model = source.load(choose(None, path, features=True))
+    assert model.labels == () and model.module.options.readout == "class_token"
+    assert "gives features, for classes by examples" in capsys.readouterr().err
+    model = source.load(choose(None, DATA / "mm_e64_d4_f4_r64.pth", features=True))
+    assert model.labels == () and model.module.options.readout == "pooled_frames"
+    assert (model.preprocessing.resize, model.preprocessing.image_size) == ("stretch", 64)
+    assert "the feature that texts are compared with" in capsys.readouterr().err
+    model = source.load(choose(None, DATA / "mm_e64_d4_f4_r64.pth", features=True, readout="class_token"))
+    assert model.module.options.features == 64
+
+
+def test_a_head_with_one_output_is_no_classifier(tmp_path):
+    path = write_checkpoint(tmp_path / "lvu.pth", 1)
+    with pytest.raises(UsageError, match="has a head with one output, as for regression"):
+        source.load(choose(None, path, features=True))
+    assert source.load(choose(None, path, classes=0, features=True)).labels == ()
+
+
+def test_the_first_classes_of_a_larger_head(tmp_path):
+    path = write_checkpoint(tmp_path / "k710.pth", 710)
+    model = source.load(choose(None, path, classes=400, labels=Path("k400")))
+    whole = source.load(choose(None, path))
+    assert model.labels == read_list("k400") and len(whole.labels) == 710
+    torch.testing.assert_close(model.module.head.weight, whole.module.head.weight[:400])
+    with pytest.raises(UsageError, match="--classes keeps the first classes of a checkpoint"):
+        choose("egomotion-nano", None, classes=3)

@@ -116,12 +116,20 @@ def test_both_readers_give_the_same_tree_or_refuse(reader, seed):
     assert 200 < accepted < 1300, "the changes are too wild, or too tame"
 
 
+SIZES = {"num_frames": 4, "image_size": 16, "patch_size": 8, "tubelet_size": 2}
+MODELS = {
+    "classes": {"model": {**SIZES, "num_classes": 3, "embed_dim": 4}},
+    "features alone": {"model": {**SIZES, "num_classes": 0, "embed_dim": 4, "projection": 0}, "labels": ()},
+    "video and text": {"model": {**SIZES, "num_classes": 0, "embed_dim": 8, "projection": 4}, "labels": ()},
+}
+
+
 @pytest.mark.parametrize("sampling", [{}, {"frame_rate": 12.5}, {"span": 10.0}])
-@pytest.mark.parametrize("seed", range(2))
-def test_both_readers_take_the_same_manifests(reader, seed, sampling):
-    randomness, accepted = random.Random(seed), 0
+@pytest.mark.parametrize("kind", MODELS)
+def test_both_readers_take_the_same_manifests(reader, kind, sampling):
+    randomness, accepted = random.Random(f"{kind} {sampling}"), 0
     manifest = make_manifest(
-        model={"num_classes": 3, "num_frames": 4, "image_size": 16, "patch_size": 8, "tubelet_size": 2, "embed_dim": 4},
+        **MODELS[kind],
         **{"threads": 2, "features": 4, "libraries": ("libm.so.6",), "soc": "SM8650"},
         **sampling,
         gpu={"architectures": [87, 90], "cuda": "13.0", "device": "Orin"},
@@ -141,6 +149,30 @@ def test_both_readers_take_the_same_manifests(reader, seed, sampling):
         assert fits == (error is None), (data.decode(errors="replace"), error, found)
         accepted += fits
     assert 50 < accepted < 1000, "the changes are too wild, or too tame"
+
+
+def test_a_model_gives_labels_or_features(reader):
+    for changes, problem in (
+        ({"labels": (), "features": 0}, "neither labels nor features"),
+        ({"labels": (), "features": 5}, "contradicts itself"),
+        ({"labels": (), "features": 4, "model": {**SIZES, "projection": 5}}, "contradicts itself"),
+        ({"features": 5, "labels": (), "model": {**SIZES, "projection": 5, "embed_dim": 4}}, None),
+    ):
+        manifest = make_manifest(**{"model": {**SIZES, "embed_dim": 4}, **changes}).to_dict()
+        text = dump({**manifest, "files": {"model.json": {"size": 2, "sha256": "0" * 64}}})
+        fits, found = reader.manifest(text.encode())
+        error = python_error(Manifest.from_yaml, text)
+        if problem is None:
+            assert fits and error is None, (found, error)
+        else:
+            assert not fits and problem in found.decode() and error is not None and problem in error
+
+
+def test_the_library_needs_classes(edge, engine_folder, tmp_path):
+    bundle = write_fake(tmp_path / "headless", engine_folder, labels=(), features=4, model={})
+    Bundle.open(bundle)
+    with pytest.raises(EdgeError, match="gives features alone and recognises no classes by itself"):
+        edge.recognizer(bundle, engine_folder, threads=1)
 
 
 def test_both_open_the_same_bundles(edge, engine_folder, fake):

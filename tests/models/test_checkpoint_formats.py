@@ -291,9 +291,27 @@ def test_other_files_are_named(tmp_path, name):
 
 
 def test_folder_names_the_checkpoints_in_it(tmp_path):
-    (tmp_path / "mp_rank_00_model_states.pt").touch()
-    with pytest.raises(CheckpointError, match=r"is a folder; .* it has mp_rank_00_model_states.pt"):
+    (tmp_path / "epoch_3.pt").touch()
+    with pytest.raises(CheckpointError, match=r"is a folder; .* it has epoch_3.pt"):
         load_checkpoint(tmp_path)
+
+
+def test_a_folder_of_deepspeed_is_a_checkpoint(tmp_path, state):
+    half = {name: value.to(torch.bfloat16) for name, value in state.items()}
+    weights = tmp_path / "run" / "checkpoint-7" / "mp_rank_00_model_states.pt"
+    weights.parent.mkdir(parents=True)
+    torch.save({"module": half, "ds_version": "0.9.1", "optimizer": None, "epoch": 7}, weights)
+    assert_is(load_checkpoint(weights.parent), half)
+    with pytest.raises(CheckpointError, match="is a folder; give the checkpoint's file"):
+        load_checkpoint(tmp_path / "run")
+    (tmp_path / "run" / "latest").write_text("checkpoint-7\n")
+    assert_is(load_checkpoint(tmp_path / "run"), half)
+    (tmp_path / "run" / "latest").write_text("../../etc")
+    with pytest.raises(CheckpointError, match="is a folder"):
+        load_checkpoint(tmp_path / "run")
+    torch.save({"module": half}, weights.with_name("mp_rank_01_model_states.pt"))
+    with pytest.raises(CheckpointError, match="divided the weights among 2 files"):
+        load_checkpoint(weights.parent)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])

@@ -27,6 +27,7 @@ class BrightnessEngine:
         program = json.loads(bundle.program.read_text())
         self.threads = threads
         self.features = bundle.manifest.features
+        self.classes = len(bundle.manifest.labels)
         self.gain, self.offset = program["gain"], program.get("offset", 0.0)
         self.fails_after = program.get("fails_after")
         self.runs = 0
@@ -39,6 +40,8 @@ class BrightnessEngine:
         brightness = video.mean(axis=(1, 3, 4))
         slope = (brightness[:, -1] - brightness[:, 0]) * self.gain
         logits = np.stack([slope, -slope, np.full_like(slope, 0.5 + self.offset)], axis=1).astype(np.float32)
+        if not self.classes:
+            logits = logits[:, :0]
         return np.concatenate([logits, video.mean(axis=(2, 3, 4))], axis=1) if self.features else logits
 
     def close(self):

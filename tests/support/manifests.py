@@ -28,6 +28,7 @@ KEYS = (
         "num_classes",
         "num_frames",
         "embed_dim",
+        "projection",
         "parity",
         "accuracy",
         "architectures",

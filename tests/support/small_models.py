@@ -20,6 +20,8 @@ def make_model(**options):
     torch.manual_seed(0)
     model = VideoMamba(ModelOptions(**{**SMALL, **options})).eval()
     for name, parameter in model.named_parameters():
-        if name.endswith(("norm.weight", "norm_f.weight", ".D", ".D_b", "A_log", "A_b_log", "head.bias")):
+        if name.endswith(
+            ("norm.weight", "norm_f.weight", ".D", ".D_b", "A_log", "A_b_log", "head.bias", "pool_norm.bias")
+        ):
             parameter.data += 0.3 * torch.randn_like(parameter)
     return model

@@ -67,13 +67,13 @@ class Entry:
                 raise BundleError(f"has {shown(value)} in {self._path(key)!r} at index {index}: {problem}")
         return texts
 
-    def labels(self, key: str) -> tuple[str, ...]:
-        """Return a list of at least one text, whatever the texts are."""
+    def labels(self, key: str, least: int = 1) -> tuple[str, ...]:
+        """Return a list of at least so many texts, whatever the texts are."""
         values = self._get(key, list, "a list of texts")
         for value in values:
             if not isinstance(value, str):
                 raise BundleError(f"needs texts in {self._path(key)!r}, found {_kind(value)} (put it in quotes)")
-        if not values:
+        if len(values) < least:
             raise BundleError(f"needs at least one entry in {self._path(key)!r}")
         return tuple(values)
 

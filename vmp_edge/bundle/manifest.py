@@ -76,7 +76,7 @@ class Manifest:
         precision: The program's precision: `fp32`, ...
         frames: T, the number of frames that the model takes.
         preprocessing: How camera frames become the video. It holds the image size.
-        labels: One name per class, in the order of the logits.
+        labels: One name per class, in the order of the logits. A model without a head has none, and features instead.
         program: Name of the file that the engine executes.
         machine: The processor architecture that the program needs, as `host_machine` gives it, or `any`.
         tools: Names and versions of the tools that built the bundle.
@@ -257,6 +257,8 @@ class Manifest:
             raise BundleError(f"names the program {self.program!r}, which is not among its files")
         if self.frame_rate is not None and self.span is not None:
             raise BundleError("contradicts itself: it has a frame rate and a span for the frames of a clip")
+        if not self.labels and not self.features:
+            raise BundleError("has neither labels nor features, one of which a model gives")
         if self.frames * self.image_size**2 > MOST_PIXELS:
             raise BundleError(
                 f"needs {self.frames} frames of {self.image_size} pixels, which are more than {MOST_PIXELS} pixels"
@@ -266,7 +268,7 @@ class Manifest:
             ("num_classes", len(self.labels)),
             ("num_frames", self.frames),
             ("image_size", self.image_size),
-            *([("embed_dim", self.features)] if self.features else []),
+            *([(self._width, self.features)] if self.features else []),
         ):
             if option in self.model and (found := model.integer(option)) != value:
                 raise BundleError(f"contradicts itself: the model's {option} is {found}, elsewhere {value}")
@@ -276,6 +278,12 @@ class Manifest:
             raise BundleError("contradicts itself: the model's tubelet_size does not divide its frames")
         if self.embedding is not None:
             self._check_embedding(model)
+
+    @property
+    def _width(self) -> str:
+        """The model's option that is the number of features: video-text models project them."""
+        projects = "projection" in self.model and Entry(dict(self.model), "model").integer("projection") != 0
+        return "projection" if projects else "embed_dim"
 
     def _check_embedding(self, model: Entry) -> None:
         if self.embedding not in self.files:
@@ -318,7 +326,7 @@ def _sampling(entry: Entry, video: Entry, version: int) -> dict[str, Any]:
 
 
 def _labels(entry: Entry) -> tuple[str, ...]:
-    labels = entry.labels("labels")
+    labels = entry.labels("labels", least=0)
     if problem := unfit_labels(labels):
         raise BundleError(f"has unfit labels: {problem}")
     return labels

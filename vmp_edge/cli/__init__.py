@@ -22,7 +22,9 @@ from .streams import Output, OutputLostError, safe_streams
 
 __all__ = ["COMMANDS", "Parser", "guarded", "main", "program"]
 
-COMMANDS = ("build", "run", "serve", "enroll", "evaluate", "bench", "verify", "models", "targets", "info", "doctor")
+COMMANDS = (
+    *("build", "run", "serve", "enroll", "embed", "evaluate", "bench", "verify", "models", "targets", "info", "doctor"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ EPILOG = """examples:
   vmp-edge build --target host --model videomambapro-tiny        random weights, for timing
   vmp-edge build --target jetson-orin --jetpack 7 --device nx    for a Jetson, on a machine without a GPU
   vmp-edge build --target host --precision int8 --max-drop 0.5   calibrated, measured, with a report beside it
+  vmp-edge build --target host --checkpoint mm.pth --features    video and text: classes by their names
   vmp-edge build --target host --checkpoint k400.pth --family videomambapro --labels k400.txt --frames 16
 """
 
@@ -80,8 +81,16 @@ def _add_model_options(group: Any) -> None:
     )
     group.add_argument(
         "--readout",
-        choices=["class_token", "mean"],
-        help="what the checkpoint's head reads (default: the class token; a model with one direction needs the mean)",
+        choices=["class_token", "mean", "pooled_frames"],
+        help="what the checkpoint's head reads (default: the class token, or pooled_frames for a video-text model; a "
+        "model with one direction needs the mean)",
+    )
+    group.add_argument(
+        "--classes",
+        type=int,
+        metavar="N",
+        help="keep the first N of the checkpoint's classes: 400 of a head for Kinetics-710 are Kinetics-400's; 0 "
+        "leaves the head out",
     )
     group.add_argument("--frames", type=int, metavar="T", help="frames of a clip (default: the model's)")
     group.add_argument("--image-size", type=int, metavar="S", help="pixels of a frame's side (default: the model's)")
@@ -112,7 +121,11 @@ def _add_preparation_options(group: Any) -> None:
 
 
 def _add_bundle_options(group: Any) -> None:
-    group.add_argument("--features", action="store_true", help="also give features, which vmp-edge enroll needs")
+    group.add_argument(
+        "--features",
+        action="store_true",
+        help="also give features, which vmp-edge enroll and embed need; a checkpoint without a head gives them alone",
+    )
     group.add_argument(
         "--per-frame",
         action="store_true",
@@ -190,7 +203,7 @@ def _report(bundle: Bundle) -> None:
         print(f"machine code for {codes} by CUDA {gpu['cuda']}, tuned for {gpu['device']}", file=sys.stderr)
     print(
         f"{bundle.path}: {manifest.name} for {manifest.target}, {manifest.engine} {manifest.precision}, "
-        f"{bundle_size}, {_parity(manifest.parity)}",
+        f"{bundle_size}, {_parity(manifest.parity, 'logits' if manifest.labels else 'features')}",
         file=sys.stderr,
     )
     if measured := manifest.accuracy.get("measured"):
@@ -207,17 +220,23 @@ def _report(bundle: Bundle) -> None:
         command = f"{manifest.program} with the runtime of {manifest.engine} and its delegate {delegate}"
     elif manifest.machine == "android":
         command = f"{manifest.program} with ExecuTorch's runtime and vmp's operators (docs/targets/android-cpu.md)"
-    print(f"run it: {where}{command}", file=sys.stderr)
+    if manifest.labels:
+        print(f"run it: {where}{command}", file=sys.stderr)
+        return
+    by = '--text "..." --checkpoint FILE' if manifest.model.get("readout") == "pooled_frames" else "--name ... --source"
+    print(f"give it classes: vmp-edge enroll {bundle.path} {by}", file=sys.stderr)
+    gallery = " --gallery FILE" if command.startswith("vmp-edge") else ""
+    print(f"then run it: {where}{command}{gallery}", file=sys.stderr)
 
 
-def _parity(parity: Mapping[str, Any]) -> str:
+def _parity(parity: Mapping[str, Any], outputs: str) -> str:
     if "not_run" in parity:
         return f"NOT compared with the source model: {parity['not_run']}"
     where = f" (under {parity['emulator']})" if "emulator" in parity else ""
-    if "features" in parity:
+    if "features" in parity and outputs != "features":
         where = f", cosine of its features {parity['features']['cosine']:.4f}{where}"
     if "cosine" in parity:
-        return f"cosine of its logits with the source model's {parity['cosine']:.4f}{where}"
+        return f"cosine of its {outputs} with the source model's {parity['cosine']:.4f}{where}"
     return f"at most {number(parity['max_difference'], 2)} from the source model{where}"
 
 

@@ -1,4 +1,4 @@
-"""`vmp-edge enroll`: adds a user's own classes from a few examples, kept in a gallery beside the bundle."""
+"""`vmp-edge enroll`: adds a user's own classes by a few examples or by texts, kept in a gallery beside the bundle."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..masking import masked
 from ..recognizer import Recognizer, load
 from ..sources import open_source
 from ..stream.stream import Stream
+from . import enroll_texts
 from .options import DEFAULTS, add_hop_option, add_threads_option
 from .output import add_json_option, message, print_json, say
 
@@ -29,6 +30,7 @@ EPILOG = """examples:
   vmp-edge enroll build/host --name wave --source 0 --seconds 5            one more take, from the camera
   vmp-edge enroll build/host --negative --source room.mp4                  examples of none of the classes
   vmp-edge enroll build/host --list
+  vmp-edge enroll build/mm --text "a person waves" "a dog runs" --checkpoint mm.pth     classes by texts
   vmp-edge run build/host --gallery build/host.gallery.npz --source 0
 """
 
@@ -37,14 +39,14 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the program's commands."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "enroll",
-        help="add classes of your own from a few examples",
-        description="Store features of a few examples of a class, which `vmp-edge run --gallery` then recognises "
-        "beside the trained classes.",
+        help="add classes of your own by a few examples, or by texts",
+        description="Store features of a few examples of a class, or of the text that names it, which `vmp-edge run "
+        "--gallery` then recognises beside the trained classes.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="the bundle's folder, built with --features")
-    action = parser.add_mutually_exclusive_group(required=True)
+    action = parser.add_mutually_exclusive_group()
     action.add_argument(
         "--name", help="the class that the sources show; a class that is enrolled already gets more examples"
     )
@@ -64,6 +66,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="S",
         help=f"seconds of each source to use (default: all of a file, {SECONDS:g} of a camera)",
     )
+    enroll_texts.add_options(parser)
     add_hop_option(parser, "frames from one example to the next")
     add_threads_option(parser)
     add_json_option(parser)
@@ -73,13 +76,18 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Change the gallery, and print what it holds."""
     adds_examples = args.name is not None or args.negative
+    adds_texts = enroll_texts.are_given(args)
+    others = args.list or args.remove is not None or args.merge is not None
+    if adds_texts + (adds_examples or others) != 1:
+        raise UsageError("give one of --name, --negative, --text, --text-file, --remove, --merge and --list")
     if adds_examples != bool(args.source):
         raise UsageError("give --source with --name or --negative, and with them only")
     if args.seconds is not None and not args.seconds > 0:
         raise UsageError(f"--seconds must be positive, not {args.seconds}")
     path = args.gallery or default_path(args.bundle)
     bundle = Bundle.open(args.bundle, any_machine=True)
-    gallery = Gallery.load(path) if path.exists() or not adds_examples else Gallery.of(bundle)
+    adds = adds_examples or adds_texts
+    gallery = Gallery.load(path) if path.exists() or not adds else Gallery.of(bundle)
     check_fits(gallery, bundle)
     if args.name is not None:
         check_name(args.name, bundle)
@@ -87,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
         check_writable(path, "the gallery")
     if adds_examples:
         _enroll(gallery, args)
+    elif adds_texts:
+        enroll_texts.enroll(gallery, bundle, args)
     elif args.merge is not None:
         gallery.merge(Gallery.load(args.merge))
     elif args.remove is not None:
@@ -157,11 +167,17 @@ def examples(recognizer: Recognizer, text: str, hop: int = DEFAULTS.hop, seconds
 def _print(gallery: Gallery, path: Path, as_json: bool) -> None:
     thresholds = gallery.thresholds()
     for name, entry in gallery.classes.items():
+        if gallery.temperature is not None:
+            say(f"{name:>24}  by its text")
+            continue
         takes = quantity(len(np.unique(entry.takes)), "take")
         count = quantity(len(entry.features), "example")
         say(f"{name:>24}  {count} of {takes}, recognised from a similarity of {thresholds[name]:.3f} on")
     negatives = f", {quantity(len(gallery.negatives), 'negative')}" if len(gallery.negatives) else ""
-    say(f"{path}: {quantity(len(gallery.classes), 'class', 'classes')}{negatives}")
+    scored = ""
+    if gallery.temperature is not None:
+        scored = f", scored by cosine, temperature {gallery.temperature:g}; give a threshold with --threshold"
+    say(f"{path}: {quantity(len(gallery.classes), 'class', 'classes')}{negatives}{scored}")
     if as_json:
         classes = {
             name: {
@@ -171,4 +187,5 @@ def _print(gallery: Gallery, path: Path, as_json: bool) -> None:
             }
             for name, entry in gallery.classes.items()
         }
-        print_json({"gallery": str(path), "classes": classes, "negatives": len(gallery.negatives)})
+        texts = {} if gallery.temperature is None else {"temperature": gallery.temperature}
+        print_json({"gallery": str(path), "classes": classes, "negatives": len(gallery.negatives), **texts})

@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..files import check_writable
 from ..formatting import interval, milliseconds, number, percent, points, quantity
 from ..text import printable
-from .options import add_threads_option
+from .options import add_gallery_options, add_threads_option
 from .output import add_json_option, message, print_json, progress_bar, remark, say
 
 if TYPE_CHECKING:
@@ -25,9 +25,13 @@ folds:
   vmp-edge evaluate BUNDLE --data clips.csv --fold 2                only the videos of fold 2
   vmp-edge evaluate 'build/fold-{fold}' --data clips.csv            each fold's videos by the bundle of that fold
 
+several machines: under torchrun or srun each process takes its share, and the last one gives the result. They need one
+bundle, the same videos and a common working folder.
+
 examples:
   vmp-edge evaluate build/host --data clips --report report.html
   vmp-edge evaluate build/int8 --data clips --compare build/fp32 --json
+  vmp-edge evaluate build/mm --gallery actions.gallery.npz --data clips      classes by texts: zero-shot accuracy
   vmp-edge evaluate build/host --data long-videos --sampling dense --clips 5
   vmp-edge evaluate build/host --data k400-val --views 4x3       as published numbers are measured
 """
@@ -73,6 +77,7 @@ def add_parser(subparsers: Any) -> None:
         "of each the left, centre and right square",
     )
     parser.add_argument("--fold", type=int, metavar="K", help="use only the videos of this fold of the CSV")
+    add_gallery_options(parser)
     add_threads_option(parser)
     parser.add_argument(
         "--workers",
@@ -97,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
     from vmp_edge.calibration import clipset, report
     from vmp_edge.calibration.decoding import Sampling
     from vmp_edge.calibration.measure import Comparison, NoUsableVideoError, evaluate_bundles
+    from vmp_edge.calibration.sharing import Share, SharePendingError
     from vmp_edge.calibration.timing import ROUNDS
 
     if (args.data is None) == (args.videos is None):
@@ -104,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
     data = args.data or args.videos
     if args.workers is not None and args.workers < 0:
         raise UsageError(f"--workers is {args.workers}; it must be at least 0")
+    if args.gallery is not None and args.compare is not None:
+        raise UsageError("--gallery is for one bundle: a gallery holds features of one model; leave out --compare")
     if args.views is not None and (args.sampling is not None or args.clips != 1):
         raise UsageError("--views says how clips are sampled: leave out --sampling and --clips")
     sampling = Sampling(args.sampling or "uniform", args.clips)
@@ -115,6 +123,9 @@ def run(args: argparse.Namespace) -> int:
     clips = clipset.read(data)
     if (note := clips.note()) is not None:
         message(note)
+    share = Share.of_environment()
+    if not share.is_whole:
+        message(f"{share}: {quantity(len(share.of(clips.entries)), 'video')} of {len(clips)}, not timed")
     if args.fold is not None:
         clips = clips.fold(args.fold)
     bundles = [args.bundle] + ([args.compare] if args.compare is not None else [])
@@ -128,7 +139,15 @@ def run(args: argparse.Namespace) -> int:
             progress=progress_bar,
             rounds=ROUNDS,
             stream=args.sampling is None,
+            gallery=args.gallery,
+            threshold=args.threshold,
+            share=share,
         )
+    except SharePendingError as pending:
+        message(str(pending))
+        if args.json:
+            print_json({"data": data, "share": share.rank, "shares": share.count})
+        return 0
     except NoUsableVideoError as error:
         if args.report is not None:  # it says why no video can be used
             report.write(report.Report(error.evaluations[0], data=data), args.report)

@@ -11,6 +11,8 @@ from ..bundle.reading import Bundle
 from ..formatting import size as size_of
 from .output import add_json_option, print_json, say
 
+_NO_LABELS = "none: it recognises the classes of a gallery (vmp-edge enroll)"
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the program's commands."""
@@ -46,10 +48,11 @@ def _summary(manifest: Manifest) -> list[tuple[str, str]]:
         ("engine", f"{manifest.engine}, {manifest.precision}"),
         ("input", f"{manifest.frames} frames of {size}x{size}{rate}{once}"),
         ("preprocessing", f"{prepared.resize}, {prepared.interpolation}, mean {prepared.mean}, std {prepared.std}"),
-        ("labels", f"{len(manifest.labels)}: {_shortened(manifest.labels)}"),
+        ("labels", f"{len(manifest.labels)}: {_shortened(manifest.labels)}" if manifest.labels else _NO_LABELS),
     ]
     if manifest.features:
-        rows.append(("features", f"{manifest.features}, for vmp-edge enroll"))
+        use = "enroll --text, and embed" if manifest.model.get("readout") == "pooled_frames" else "enroll and embed"
+        rows.append(("features", f"{manifest.features}, for vmp-edge {use}"))
     rows += [("file", f"{name}, {size_of(entry.size)}") for name, entry in manifest.files.items()]
     for title, values in (("parity", manifest.parity), ("accuracy", manifest.accuracy), ("tools", manifest.tools)):
         facts = [f"{key} {value}" for key, value in values.items() if not isinstance(value, (dict, list))]

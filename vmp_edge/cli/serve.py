@@ -80,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     options = stream_options(args)
     with contextlib.ExitStack() as stack:
         recognizer = stack.enter_context(load(args.bundle, args.threads, args.gallery, args.threshold))
+        recognizer.require_classes()
         if (warning := doubt(recognizer.manifest, options)) is not None:
             message(warning)
         preview = Preview(

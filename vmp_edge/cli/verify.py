@@ -56,7 +56,7 @@ def verify(recognizer: Recognizer) -> dict[str, Any]:
 
     Returns:
         `compared`: True if there was an output to compare with. If so, also `max_difference` and `tolerance` of the
-        logits.
+        logits, or of the features if the model has no classes.
 
     Raises:
         BundleError: The output differs by more than the tolerance, or the recorded one is not valid.
@@ -64,10 +64,11 @@ def verify(recognizer: Recognizer) -> dict[str, Any]:
     recorded = _recorded(recognizer)
     seed, expected, tolerance = recorded or (0, None, 0.0)
     clip = check_clip(seed, recognizer.frames, recognizer.image_size)
-    logits = recognizer.predict_video(recognizer.manifest.preprocessing.clip(clip))[0]
+    outputs = recognizer.outputs(recognizer.manifest.preprocessing.clip(clip))
+    values = outputs.logits[0] if recognizer.manifest.labels or outputs.features is None else outputs.features[0]
     if expected is None:
         return {"compared": False}
-    difference = float(np.abs(logits - expected).max())
+    difference = float(np.abs(values - expected).max())
     if not difference <= tolerance:
         raise BundleError(
             f"{recognizer.bundle.path} is whole, but gives another output here than where it was built (largest "
@@ -77,16 +78,17 @@ def verify(recognizer: Recognizer) -> dict[str, Any]:
 
 
 def _recorded(recognizer: Recognizer) -> tuple[int, npt.NDArray[np.float64], float] | None:
-    """Return the seed, the logits and the tolerance of the manifest's `parity.check`, or None if there is none."""
+    """Return the seed, the output and the tolerance of the manifest's `parity.check`, or None if there is none."""
     manifest = recognizer.manifest
     check = manifest.parity.get("check")
     if check is None:
         return None
+    kind, count = ("logits", len(manifest.labels)) if manifest.labels else ("features", manifest.features)
     try:
-        seed, expected = check["seed"], np.array(check["logits"], np.float64)
+        seed, expected = check["seed"], np.array(check[kind], np.float64)
         tolerance = float(check.get("tolerance", DEFAULT_TOLERANCE))
-        if type(seed) is not int or not 0 <= seed < 1 << 32 or expected.shape != (len(manifest.labels),):
-            raise ValueError(f"{expected.shape} logits for {len(manifest.labels)} labels, seed {seed!r:.40}")
+        if type(seed) is not int or not 0 <= seed < 1 << 32 or expected.shape != (count,):
+            raise ValueError(f"{expected.shape} {kind} instead of {count}, seed {seed!r:.40}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise BundleError(

@@ -50,6 +50,7 @@ def play(
     """
     with contextlib.ExitStack() as stack:
         recognizer = stack.enter_context(load(options.bundle, options.threads, options.gallery, options.threshold))
+        recognizer.require_classes()
         source = opened = open_source(options.source, on_message, fps=options.source_fps)
         stack.callback(lambda: close_in_background(source).join(_CLOSING_TIMEOUT))
         display = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from .state_dict import LANDMARK
 from .videomamba import VideoMamba
 
 DEFAULT_FRAMES = 8  # for an image checkpoint, which has no frame count; the published code's default
+PUBLISHED = "published"  # the readout whose features the published code uses
 MAX_KEYS_IN_ERROR = 6  # an error names so many keys before it says "and N more"
 # The dimensions of the tensors that sizes are inferred from.
 DIMENSIONS = {
@@ -40,6 +42,7 @@ def load_checkpoint(
     tubelet_size: int | None = None,
     key: str | None = None,
     readout: str | None = None,
+    classes: int | None = None,
 ) -> VideoMamba:
     """Load a published checkpoint, one of our own, or one as a training program saves it.
 
@@ -53,9 +56,9 @@ def load_checkpoint(
     floating dtype become float32. If the file has ``options``, as files of our own do, they overrule ``family``.
 
     Args:
-        path: The file, of PyTorch or safetensors. Its state dict may be bare or under a key such as ``model``,
-            ``module``, ``state_dict`` or ``model_ema``, and its names may have prefixes of wrappers such as
-            ``module.``, ``_orig_mod.``, ``model.`` and ``backbone.``.
+        path: The file, of PyTorch or safetensors, or the folder of a checkpoint that DeepSpeed wrote. A state dict may
+            be bare or under a key such as ``model``, ``module`` or ``model_ema``, and its names may have prefixes of
+            wrappers such as ``module.``, ``_orig_mod.``, ``model.`` and ``backbone.``.
         family: ``videomamba`` or ``videomambapro``. None finds it out (`family.decide`), and a message says it.
         num_frames: Frames of a clip. None keeps the checkpoint's number, and means 8 for an image checkpoint.
         image_size: Pixels of a frame's side. None keeps the checkpoint's number.
@@ -63,7 +66,9 @@ def load_checkpoint(
         key: Which model to take from a file with several, by its key or its prefix. None takes the trained weights
             before averaged ones (``model`` before ``model_ema``).
         readout: What the head reads, as in `ModelOptions`. None keeps the checkpoint's, which is the class token in
-            published files.
+            published files. ``published`` means ``pooled_frames`` for a video-text model, and else the same as None.
+        classes: The number of classes to keep, the first ones. None keeps all, 0 leaves the head out. In this way the
+            published code uses heads of the 710 classes of Kinetics-710 for Kinetics-400, whose classes come first.
 
     Returns:
         The model in evaluation mode. Without a classifier in the file, as after pretraining, ``options.num_classes`` is
@@ -77,6 +82,8 @@ def load_checkpoint(
     path = Path(path)
     found = state_dict.find(checkpoint_file.read(path), path, key)
     state, notes = found.tensors, list(found.notes)
+    if readout == PUBLISHED:
+        readout = "pooled_frames" if found.pooling else None
     decision = None if found.options else families.decide(state, path, found.architecture, family)
     try:
         if decision is not None:
@@ -87,13 +94,15 @@ def load_checkpoint(
         _require_layers(state, source)
     except (UsageError, KeyError, ValueError, IndexError, ZeroDivisionError, TypeError) as error:
         raise CheckpointError(f"{path}: its tensors do not make a model of the family: {error}") from error
-    options = ModelOptions.from_dict(
-        {
-            **vars(source),
-            "num_frames": source.num_frames if num_frames is None else num_frames,
-            "image_size": source.image_size if image_size is None else image_size,
-            "readout": source.readout if readout is None else readout,
-        }
+    source, state = _with_readout(source, found, readout, path)
+    if classes is not None:
+        source, state = _with_fewer_classes(source, state, classes, path)
+    if text := found.note(path, source.projection > 0):
+        notes.append(text)
+    options = dataclasses.replace(
+        source,
+        num_frames=source.num_frames if num_frames is None else num_frames,
+        image_size=source.image_size if image_size is None else image_size,
     )
     state = fit_patch_embedding(state, source)
     with torch.device("meta"):  # shapes are enough
@@ -108,6 +117,37 @@ def load_checkpoint(
     for text in notes:
         note(f"vmp-edge: {text}")
     return model.eval()
+
+
+def _with_readout(
+    source: ModelOptions, found: state_dict.StateDict, readout: str | None, path: Path
+) -> tuple[ModelOptions, dict[str, Tensor]]:
+    """Return options with a readout, and the tensors that it needs; None keeps the options' own readout."""
+    readout = source.readout if readout is None else readout
+    if readout != "pooled_frames":
+        return dataclasses.replace(source, readout=readout, projection=0), found.tensors
+    if not found.pooling:
+        raise CheckpointError(
+            f"{path}: has no pool_norm and vision_proj, which the readout pooled_frames of video-text models needs"
+        )
+    if source.num_classes:
+        raise CheckpointError(f"{path}: has a head, which the readout pooled_frames of video-text models does not use")
+    projection = found.pooling["vision_proj.weight"].shape[0]
+    return dataclasses.replace(source, readout=readout, projection=projection), {**found.tensors, **found.pooling}
+
+
+def _with_fewer_classes(
+    source: ModelOptions, state: dict[str, Tensor], classes: int, path: Path
+) -> tuple[ModelOptions, dict[str, Tensor]]:
+    """Return options and tensors of the first classes alone."""
+    if not 0 <= classes <= source.num_classes:
+        has = f"has {source.num_classes} classes" if source.num_classes else "has no classifier"
+        raise UsageError(f"{path}: {has}, of which the first {classes} cannot be kept")
+    head = ("head.weight", "head.bias")
+    kept = {name: value[:classes] if name in head else value for name, value in state.items()}
+    if not classes:
+        kept = {name: value for name, value in kept.items() if name not in head}
+    return dataclasses.replace(source, num_classes=classes), kept
 
 
 def infer_options(state: dict[str, Tensor], family: str, tubelet_size: int | None) -> ModelOptions:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 from . import plain_pickle
 
+DEEPSPEED = "mp_rank_00_model_states.pt"  # the weights in a folder that DeepSpeed's save_checkpoint wrote
 MOST_HEADER = 100 << 20  # bytes of a safetensors header; the format's own limit
 SAFETENSORS_TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -45,6 +46,7 @@ def read(path: Path) -> Any:
     Raises:
         CheckpointError: There is no such file, it is no checkpoint, or it would need code from elsewhere.
     """
+    path = located(path)
     check(path)
     if _is_safetensors(path):
         return _read_safetensors(path)
@@ -71,6 +73,29 @@ def _read_foreign(path: Path) -> Any:
         raise CheckpointError(f"{path}: is not a PyTorch checkpoint, or is damaged") from error
 
 
+def located(path: Path) -> Path:
+    """Return the file with the weights in a folder that DeepSpeed wrote; any other path as it is.
+
+    Raises:
+        CheckpointError: The weights are divided among several files.
+    """
+    try:
+        if not path.is_dir():
+            return path
+        newest = path / "latest"  # holds the name of the newest checkpoint's folder
+        folder = path / newest.read_text("utf-8").strip() if newest.is_file() else path
+        if folder.parent not in (path, path.parent) or not (folder / DEEPSPEED).is_file():
+            folder = path
+        files = sorted(folder.glob("mp_rank_*_model_states.pt"))
+    except (OSError, ValueError):
+        return path
+    if len(files) > 1:
+        raise CheckpointError(
+            f"{folder}: DeepSpeed divided the weights among {len(files)} files (model parallel); put them together"
+        )
+    return folder / DEEPSPEED if (folder / DEEPSPEED).is_file() else path
+
+
 def check(path: Path) -> None:
     """Check that a path leads to a file that may be a checkpoint, without reading it whole.
 
@@ -78,7 +103,7 @@ def check(path: Path) -> None:
         CheckpointError: It does not; the text says what it is instead.
     """
     try:
-        _require_checkpoint(path)
+        _require_checkpoint(located(path))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
 

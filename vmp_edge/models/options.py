@@ -14,7 +14,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "initial_state": ("zero", "first_input"),
     "scan_input": ("conv", "projection"),
     "scan_order": ("spatial_first", "temporal_first", "spatiotemporal"),
-    "readout": ("class_token", "mean"),
+    "readout": ("class_token", "mean", "pooled_frames"),
 }
 
 
@@ -44,6 +44,10 @@ class ModelOptions:
         image_size: Pixels of a frame's side.
         readout: What the head reads: ``class_token``, the first token, or ``mean``, the mean of all other tokens. In a
             model with one direction the first token sees no other one, so that only the mean depends on the clip.
+            ``pooled_frames`` is for video-text models without a head, whose feature is the mean of unit vectors, one
+            of each frame: the class token plus the mean of the frame's patches, normalised, and projected to where
+            texts are compared with it (VideoMamba, video_mm).
+        projection: Channels of a video-text model's feature, P, for the readout ``pooled_frames``; 0 for others.
         num_classes: Outputs of the head; 0 for a backbone without a head, which gives features alone.
     """
 
@@ -63,6 +67,7 @@ class ModelOptions:
     num_frames: int = 8
     image_size: int = 224
     num_classes: int = 400
+    projection: int = 0
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -70,7 +75,7 @@ class ModelOptions:
                 raise UsageError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            least = 0 if field.name == "num_classes" else 1
+            least = 0 if field.name in ("num_classes", "projection") else 1
             if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise UsageError(f"{field.name} is {value!r}; it must be a positive whole number")
             if field.type == "bool" and not isinstance(value, bool):
@@ -79,6 +84,10 @@ class ModelOptions:
             raise UsageError(f"image_size {self.image_size} is not a multiple of the patch size {self.patch_size}")
         if self.directions == "forward" and self.mask_backward:
             raise UsageError("mask_backward is true, but a model with directions 'forward' has no backward direction")
+        if (self.readout == "pooled_frames") != (self.projection > 0):
+            raise UsageError("the readout 'pooled_frames' needs a projection, and no other one has any")
+        if self.projection and self.num_classes:
+            raise UsageError("a model with the readout 'pooled_frames' gives features alone: num_classes must be 0")
         if self.num_frames % self.tubelet_size:
             raise UsageError(f"num_frames {self.num_frames} is not a multiple of the tubelet size {self.tubelet_size}")
 
@@ -98,6 +107,11 @@ class ModelOptions:
     def d_inner(self) -> int:
         """The channels of the scan, D."""
         return self.expand * self.embed_dim
+
+    @property
+    def features(self) -> int:
+        """The number of features of a clip."""
+        return self.projection or self.embed_dim
 
     @property
     def dt_rank(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ AVERAGES = (
 WRAPPERS = ("module", "model", "net", "network", "backbone", "encoder", "_orig_mod", "vision_encoder", "student")
 # Where the classifier lies in files that keep it apart from the backbone.
 HEADS = ("cls_head.fc_cls", "cls_head.fc", "head.fc_cls", "head.fc", "head", "fc_cls", "classifier", "fc")
-DROPPED = ("distill_head.", "clip_decoder.", "decoder.", "pool_norm.", "mask_token")  # of pretraining and distillation
+# Of pretraining and distillation; the last two are of video-text models, see `StateDict.pooling`.
+DROPPED = ("distill_head.", "clip_decoder.", "decoder.", "mask_token", "pool_norm.", "vision_proj.")
 OWN = re.compile(r"(cls_token|pos_embed|temporal_pos_embedding|patch_embed\.|layers\.\d|norm_f\.|head\.(weight|bias)$)")
 DEPTH = 3  # dicts inside dicts that are searched
 NAMES_IN_MESSAGE = 3
@@ -45,12 +46,27 @@ class StateDict:
         options: The model's options, if the file has any, as files of our own do.
         notes: What the user should know: what was chosen among several, and what was left out.
         architecture: What the file calls its model, as in the training's arguments; None if nothing does.
+        pooling: The tensors with which a video-text model makes the feature of a video from its tokens, as
+            `VideoMamba` has them; empty for other models.
+        left_out: What else lies in the model's dict, by the beginning of its names.
     """
 
     tensors: dict[str, Tensor]
     options: dict[str, Any] | None
     notes: tuple[str, ...]
     architecture: str | None = None
+    pooling: dict[str, Tensor] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+
+    def note(self, path: Path, pooled: bool) -> str | None:
+        """Return a sentence about what is left out, if anything is.
+
+        Args:
+            path: The file.
+            pooled: Whether the pooling is used.
+        """
+        names = [name for name in self.left_out if not (pooled and name.endswith(("pool_norm", "vision_proj")))]
+        return f"{path}: left out {_list_briefly(names)}, which a VideoMamba does not have" if names else None
 
 
 @dataclass(frozen=True)
@@ -109,9 +125,53 @@ def find(content: Any, path: Path, key: str | None = None) -> StateDict:
     options = content.get("options") if isinstance(content, dict) else None
     name = _architecture(content)
     tensors = {name: as_float32(name, value, path) for name, value in entries.items()}
-    if left_out:
-        notes.append(f"{path}: left out {_list_briefly(left_out)}, which a VideoMamba does not have")
-    return StateDict(tensors, options if isinstance(options, dict) else None, tuple(notes), name)
+    pooling = {name: as_float32(name, value, path) for name, value in _pooling(chosen).items()}
+    return StateDict(
+        tensors, options if isinstance(options, dict) else None, tuple(notes), name, pooling, tuple(left_out)
+    )
+
+
+def beside_the_vision(content: Any, path: Path, key: str | None = None) -> dict[str, Tensor]:
+    """Return what a video-text model has beside its vision encoder: the text encoder, projections, the temperature.
+
+    Args:
+        content: The file's content.
+        path: The file, for messages.
+        key: See `find`.
+
+    Returns:
+        Tensors as float32 under their published names, without whole numbers, such as those of positions.
+
+    Raises:
+        CheckpointError: There is no video-text model, or a value is not finite.
+    """
+    candidates = sorted(_candidates(content), key=lambda candidate: candidate.rank)
+    both = [candidate for candidate in candidates if candidate.prefix.endswith("vision_encoder.")]
+    chosen = _choose(both, path, key)
+    if chosen is None:
+        raise CheckpointError(
+            f"{path}: is no video-text checkpoint: it has no vision_encoder, as those of VideoMamba's video_mm have"
+        )
+    prefix = chosen.prefix.removesuffix("vision_encoder.")
+    wanted = ("text_encoder.", "text_proj.", "vision_proj.", "temp")
+    names = {str(name).removeprefix(prefix): value for name, value in chosen.entries.items()}
+    return {
+        name: as_float32(name, value, path)
+        for name, value in names.items()
+        if name.startswith(wanted)
+        and not name.startswith("text_encoder.cls.")
+        and isinstance(value, Tensor)
+        and value.is_floating_point()
+    }
+
+
+def _pooling(chosen: _Candidate) -> dict[str, Any]:
+    """Return the tensors of a video-text model's pooling, if all are there: the norm's are the vision encoder's."""
+    outside = chosen.prefix.removesuffix("vision_encoder.")
+    names = {f"pool_norm.{part}": f"{chosen.prefix}pool_norm.{part}" for part in ("weight", "bias")}
+    names |= {f"vision_proj.{part}": f"{outside}vision_proj.{part}" for part in ("weight", "bias")}
+    found = {name: chosen.entries[key] for name, key in names.items() if key in chosen.entries}
+    return found if len(found) == len(names) else {}
 
 
 def _architecture(content: Any) -> str | None:

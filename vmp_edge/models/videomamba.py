@@ -147,6 +147,9 @@ class VideoMamba(nn.Module):
         self.norm_f = nn.RMSNorm(width, eps=NORM_EPS)
         head = nn.Linear(width, options.num_classes) if options.num_classes else nn.Identity()
         self.head = cast(nn.Linear, head)
+        if options.projection:
+            self.pool_norm = nn.LayerNorm(width)
+            self.vision_proj = nn.Linear(width, options.projection)
         initialise(self)
         # When memory is freed, glibc gives back to the system what exceeds twice the largest block that was ever freed
         # (mallopt(3)). Freeing this untouched block raises that limit, so that the activations of each layer are not
@@ -169,12 +172,28 @@ class VideoMamba(nn.Module):
         return logits
 
     def forward_features(self, video: Tensor) -> Tensor:
-        """Return what the head reads, (B, C), of a video like that of `forward`: see `ModelOptions.readout`."""
+        """Return what the head reads, (B, C), of a video like that of `forward`: see `ModelOptions.readout`.
+
+        With the readout ``pooled_frames`` it is the video's feature beside texts, (B, P).
+        """
         tokens = self.forward_blocks(video)
+        if self.options.readout == "pooled_frames":
+            return torch.mean(self.frame_features(self.norm_f(tokens)), dim=1)
         if self.options.readout == "mean":
             return torch.mean(self.norm_f(tokens[:, 1:]), dim=1)
         features: Tensor = self.norm_f(tokens[:, 0])
         return features
+
+    def frame_features(self, tokens: Tensor) -> Tensor:
+        """Return the unit vectors of a video-text model, one of each tubelet (B, T / tubelet, P), of `forward_tokens`.
+
+        Their mean is the video's feature. It is not scaled to unit length again, so that its product with a text's
+        unit vector is the mean of the cosines.
+        """
+        steps, _ = self.options.grid
+        patches = tokens[:, 1:].reshape(len(tokens), steps, -1, tokens.shape[2])
+        pooled = tokens[:, :1] + patches.mean(2)
+        return F.normalize(self.vision_proj(self.pool_norm(pooled)), dim=-1)
 
     def forward_tokens(self, video: Tensor) -> Tensor:
         """Return all tokens after the final norm, (B, L, C): the class token first, then frame by frame."""

@@ -27,6 +27,8 @@
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
 
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+
 struct alignas(16) float4 {
   float x, y, z, w;
 };

@@ -158,6 +158,10 @@ Bundle Bundle::open(const std::string& path) {
   const Folder folder(path);
   Bundle bundle{path, read_manifest(folder, path), {}};
   check_machine(bundle);
+  if (bundle.manifest.labels.empty())
+    throw bad_bundle(path +
+                     " gives features alone and recognises no classes by itself: this library needs a bundle with "
+                     "classes; use such a bundle from Python");
   for (const auto& [name, entry] : bundle.manifest.files)
     bundle.files.emplace(name, open_file(folder, bundle, name, entry));
   return bundle;

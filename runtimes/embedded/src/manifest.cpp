@@ -75,9 +75,9 @@ class Entry {
   }
 
   // A list of texts, whatever the texts are.
-  std::vector<std::string> labels(const std::string& key) const {
+  std::vector<std::string> labels(const std::string& key, size_t least = 1) const {
     const Yaml& list = at(key);
-    if (list.kind != Yaml::Kind::list || list.items.empty()) throw wrong(key, "a list of texts");
+    if (list.kind != Yaml::Kind::list || list.items.size() < least) throw wrong(key, "a list of texts");
     std::vector<std::string> texts;
     for (const Yaml& item : list.items) {
       if (item.kind != Yaml::Kind::text)
@@ -246,13 +246,18 @@ void check_texts(const Yaml& yaml, const std::string& where) {
 void check_consistency(const Manifest& manifest, const Entry& model) {
   if (!manifest.files.count(manifest.program))
     throw bad_bundle("names the program " + shown(manifest.program) + ", which is not among its files");
+  if (manifest.labels.empty() && !manifest.features)
+    throw bad_bundle("has neither labels nor features, one of which a model gives");
   const int64_t size = manifest.preprocessing.image_size;
   if (manifest.frames * size * size > kMostPixels)
     throw bad_bundle("needs frames with more than " + std::to_string(kMostPixels) + " pixels");
   std::vector<std::pair<const char*, int64_t>> options = {{"num_classes", static_cast<int64_t>(manifest.labels.size())},
                                                           {"num_frames", manifest.frames},
                                                           {"image_size", size}};
-  if (manifest.features) options.emplace_back("embed_dim", manifest.features);
+  if (manifest.features) {  // video-text models project their features
+    const bool projects = model.has("projection") && model.integer("projection", INT64_MIN, INT64_MAX) != 0;
+    options.emplace_back(projects ? "projection" : "embed_dim", manifest.features);
+  }
   for (const auto& [option, value] : options)
     if (model.has(option) && model.integer(option, INT64_MIN, INT64_MAX) != value)
       throw bad_bundle(std::string("contradicts itself: the model's ") + option + " is another elsewhere");
@@ -285,7 +290,7 @@ Manifest Manifest::parse(const std::string& text) {
   manifest.tubelet = has_tubelet ? static_cast<int32_t>(model.integer("tubelet_size", 1, kMostFrames)) : 1;
   manifest.preprocessing = read_preprocessing(entry.entry("preprocessing"),
                                               static_cast<int32_t>(video.integer("image_size", 1, kLargestImage)));
-  manifest.labels = entry.labels("labels");
+  manifest.labels = entry.labels("labels", 0);
   const std::string problem = unfit_labels(manifest.labels);
   if (!problem.empty()) throw bad_bundle("has unfit labels: " + problem);
   if (entry.has("threads")) manifest.threads = static_cast<int32_t>(entry.integer("threads", 1, kMostThreads));

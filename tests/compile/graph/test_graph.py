@@ -38,8 +38,13 @@ COMBINATIONS = [
 @pytest.mark.parametrize("values", COMBINATIONS, ids=str)
 def test_every_option_survives_the_last_block(make, values):
     """The last block computes the class token alone: one step forwards, the whole sequence backwards."""
-    model = make(**dict(zip(OPTIONS, values, strict=True)), image_size=16, embed_dim=16)
-    video = torch.randn(1, 3, 4, 16, 16)
+    options = dict(zip(OPTIONS, values, strict=True))
+    if options["directions"] == "forward" and options["mask_backward"]:
+        pytest.skip("there is no backward direction to mask")
+    if options["readout"] == "pooled_frames":
+        options |= {"projection": 6, "num_classes": 0}
+    model = make(**options, image_size=32, embed_dim=16)
+    video = torch.randn(1, 3, 4, 32, 32)
     with torch.no_grad():
         expected = model(video)
         got = graph.InferenceModel(model)(graph.fold_frames(video, model.options.tubelet_size))

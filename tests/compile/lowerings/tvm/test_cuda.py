@@ -147,7 +147,8 @@ def compiled(tmp_path):
         sources = to_gpu_library(graph.export(model), CUDA, precision, NVCC, tmp_path / "model.so")
         shutil.copy(build_cudart(), tmp_path / CUDART)
         options = model.options
-        return unsealed(tmp_path, "model.so", options, machine="x86_64"), sources
+        features = 0 if options.num_classes else options.features
+        return unsealed(tmp_path, "model.so", options, machine="x86_64", features=features), sources
 
     return make
 
@@ -158,7 +159,15 @@ def test_half_precision_agrees_with_the_source_model(model, compiled):
 
 
 @needs_nvcc
-@pytest.mark.parametrize("options", [{}, {"directions": "separate", "initial_state": "zero", "mask_backward": False}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"directions": "separate", "initial_state": "zero", "mask_backward": False},
+        {"readout": "mean"},
+        {"readout": "pooled_frames", "projection": 6, "num_classes": 0},
+    ],
+)
 def test_single_precision_agrees_with_the_source_model(make, options, compiled):
     check(make(**options), compiled, "fp32", 1e-5)
 

@@ -1,0 +1,91 @@
+"""Recognise the classes of a gallery by the similarity of features."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .bundle.reading import Bundle
+from .errors import UsageError
+from .gallery import Features, Gallery, check_fits, unit
+
+PASSED = 0.55  # score of a class whose similarity equals its threshold: more than all others have left
+
+
+class Matcher:
+    """Recognises the classes of a gallery. Later changes of the gallery have no effect.
+
+    Args:
+        gallery: The classes.
+        bundle: The bundle whose features are compared with the gallery.
+        threshold: The least similarity for every class, between -1 and 1. None takes each class's own threshold, and
+            classes by texts have none.
+
+    Raises:
+        GalleryError: The gallery holds features of another model, or a class with the name of a trained class.
+        UsageError: The threshold is out of range.
+    """
+
+    def __init__(self, gallery: Gallery, bundle: Bundle, threshold: float | None = None) -> None:
+        if threshold is not None and not -1 < threshold < 1:
+            raise UsageError(f"the threshold is a cosine, between -1 and 1, not {threshold}")
+        check_fits(gallery, bundle)
+        self.names = gallery.names
+        self._temperature = gallery.temperature
+        prototypes = [examples.prototype for examples in gallery.classes.values()]
+        self._prototypes = np.stack(prototypes) if prototypes else np.empty((0, gallery.size), np.float32)
+        own = gallery.thresholds()
+        self._thresholds = np.array([own[name] if threshold is None else threshold for name in self.names])
+
+    @property
+    def rejects(self) -> bool:
+        """Whether a video can be of none of the classes."""
+        return bool((self._thresholds > -1).any()) or not self.names
+
+    def similarities(self, features: Features) -> Features:
+        """Return the cosines between features (B, C) and the K prototypes, float32 (B, K).
+
+        For texts it is the product of the features as they are, which is the mean of the cosines over the frames.
+        """
+        cosines: Features = (unit(features) if self._temperature is None else features) @ self._prototypes.T
+        return cosines
+
+    def combine(self, trained: npt.NDArray[np.float32], features: Features) -> npt.NDArray[np.float32]:
+        """Return the scores of the trained and the enrolled classes together.
+
+        Of the enrolled classes whose similarity reaches their threshold, the nearest one wins. Its score goes from
+        `PASSED` at the threshold to 1 at a similarity of 1, and the trained classes share the rest. If no enrolled
+        class reaches its threshold, the trained scores stay, and the enrolled classes have the score 0.
+
+        Classes by texts share the score 1 by the softmax of their similarities over the temperature, if the largest
+        similarity reaches the threshold, and have the score 0 else.
+
+        Args:
+            trained: Scores of the trained classes, float32 (B, classes), each row adding up to 1.
+            features: Features, float32 (B, C).
+
+        Returns:
+            Scores, float32 (B, classes + K), each row adding up to 1.
+        """
+        if not self.names:
+            return trained
+        similarities = self.similarities(features).astype(np.float64)
+        if self._temperature is not None:
+            shares = _softmax(similarities / self._temperature)
+            passes = (similarities >= self._thresholds).any(1, keepdims=True)
+            return np.concatenate([trained * ~passes, shares * passes], 1).astype(np.float32)
+        margins = (similarities - self._thresholds) / (1 - self._thresholds)  # 0 at the threshold, 1 at similarity 1
+        nearest = np.where(margins >= 0, similarities, -2.0).argmax(1)
+        rows = np.arange(len(similarities))
+        margin = margins[rows, nearest]
+        score = np.where(margin >= 0, PASSED + (1 - PASSED) * np.minimum(margin, 1), 0.0)
+        enrolled = np.zeros_like(similarities)
+        enrolled[rows, nearest] = score
+        return np.concatenate([trained * (1 - score)[:, None], enrolled], 1).astype(np.float32)
+
+
+def _softmax(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return rows (B, K) of exponentials that add up to 1."""
+    exponentials = np.exp(values - values.max(axis=1, keepdims=True))
+    shares: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return shares
