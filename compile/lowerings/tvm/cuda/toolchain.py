@@ -194,7 +194,9 @@ def _load_nvrtc(path: str) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(path)
     except OSError as error:
-        raise MissingDependencyError(f"{path} cannot be loaded ({error}); reinstall 'vmp-edge[jetpack6]'") from error
+        raise MissingDependencyError(
+            f"{path} cannot be loaded ({error}); install it again: {install_command('jetpack6')} --force-reinstall"
+        ) from error
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
     return library
 
