@@ -195,7 +195,7 @@ def _load_nvrtc(path: str) -> ctypes.CDLL:
         library = ctypes.CDLL(path)
     except OSError as error:
         raise MissingDependencyError(
-            f"{path} cannot be loaded ({error}); install it again: {install_command('jetpack6')} --force-reinstall"
+            f"{path} cannot be loaded ({error}): install the package nvidia-cuda-nvrtc-cu12 of the extra jetpack6 again"
         ) from error
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
     return library
