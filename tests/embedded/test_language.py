@@ -183,7 +183,7 @@ def test_both_open_the_same_bundles(edge, engine_folder, fake):
         (fake / "manifest.yaml").write_bytes(data)
         error = python_error(Bundle.open, fake)
         try:
-            edge.c.vmp_edge_recognizer_destroy(edge.recognizer(fake, engine_folder, threads=1))
+            edge.c.vmp_edge_recognizer_destroy(edge.recognizer(fake, engine_folder))
             found = None
         except EdgeError as failure:
             found = str(failure)

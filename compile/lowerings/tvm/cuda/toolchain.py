@@ -194,7 +194,9 @@ def _load_nvrtc(path: str) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(path)
     except OSError as error:
-        raise MissingDependencyError(f"{path} cannot be loaded ({error}); reinstall 'vmp-edge[jetpack6]'") from error
+        raise MissingDependencyError(
+            f"{path} cannot be loaded ({error}): install the package nvidia-cuda-nvrtc-cu12 of the extra jetpack6 again"
+        ) from error
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
     return library
 
