@@ -23,7 +23,7 @@ from .prediction import Clip, Outputs, Prediction, sample_evenly, softmax, split
 from .preprocessing import check_array, check_clip_shape, describe_array, empty_video
 
 if TYPE_CHECKING:
-    from .live.results import Results
+    from .results import Results
     from .sources.base import Source
     from .stream.options import StreamOptions
 
@@ -158,9 +158,9 @@ class Recognizer:
             UsageError: An option is out of range, or there is a budget, but the source has no pace to keep up with.
             SourceError: The source cannot be opened. Iterating raises it, too, if the source cannot be read on.
         """
-        from .live.results import results
+        from .live.iterating import iterate
 
-        return results(self, source, options, source_fps, realtime, on_message, changes)
+        return iterate(self, source, options, source_fps, realtime, on_message, changes)
 
     def predict_video(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Run the engine on videos that are prepared already.

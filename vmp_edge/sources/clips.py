@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import SourceError
 from . import open_source
 from .base import USUAL_FPS, Source
+from .images import ImageFolder
 
 Clip = NDArray[np.uint8]
 
@@ -80,7 +81,9 @@ def open_video(path: Path) -> Source:
     try:
         if path.is_file() and path.stat().st_size == 0:
             raise UnusableError("empty: the file has no bytes")
-        if not path.is_file() and not path.is_dir():
+        if path.is_dir():
+            return _open_folder(path)
+        if not path.is_file():
             raise UnusableError("there is no such file")
         return open_source(str(path.resolve()))
     except OSError as error:
@@ -89,6 +92,13 @@ def open_video(path: Path) -> Source:
         raise
     except SourceError as error:
         raise UnusableError("cannot be decoded as a video") from error
+
+
+def _open_folder(path: Path) -> Source:
+    try:
+        return ImageFolder(path)
+    except SourceError as error:
+        raise UnusableError("there is no such file, but a folder without pictures") from error
 
 
 def _read_frames(path: Path, clips: Sequence[Sequence[int]]) -> tuple[dict[int, Clip], list[float], str | None]:

@@ -1,12 +1,11 @@
-"""`Results`: the predictions of a source, one after another, for a loop in Python."""
+"""`iterate`: the predictions of a source, one after another: the work of `Recognizer.stream`."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from types import TracebackType
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,6 +15,7 @@ from ..errors import UsageError
 from ..masking import without_secrets
 from ..prediction import Prediction
 from ..progress import note
+from ..results import Results
 from ..sources import Paced, Source, open_source
 from ..sources.waiting import close_in_background
 from ..stream.options import StreamOptions
@@ -32,56 +32,13 @@ _TIMEOUT = 1.0  # seconds that the end of a live source is waited for; if it han
 Image = npt.NDArray[np.uint8]
 
 
-class Results(Iterator[Prediction]):
-    """An iterator over the predictions of a source. `Recognizer.stream` makes it.
-
-    The source is closed when the iterator has ended or failed, when it is closed, and when nothing refers to it any
-    more: for a loop over `recognizer.stream(...)` itself, that is as soon as the loop is left.
-
-    Args:
-        predictions: Recognises the source.
-        close: Closes all that belongs to it.
-    """
-
-    def __init__(self, predictions: Generator[Prediction, None, None], close: contextlib.ExitStack) -> None:
-        self._predictions = predictions
-        self._close = close
-
-    def __iter__(self) -> Results:
-        return self
-
-    def __next__(self) -> Prediction:
-        try:
-            return next(self._predictions)
-        except BaseException:  # also the end
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Close the source. The iterator has ended then."""
-        self._predictions.close()
-        self._close.close()
-
-    def __enter__(self) -> Results:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # at the interpreter's end, no thread can be started
-            self.close()
-
-
 class _Reader(Protocol):
     """Gives an image, its time in seconds if it has one, and whether it is the first after a gap; None at the end."""
 
     def __call__(self) -> tuple[Image, float | None, bool] | None: ...
 
 
-def results(
+def iterate(
     recognizer: Recognizer,
     source: Source | str | int | os.PathLike[str] | Iterable[Image],
     options: StreamOptions | int | None,
