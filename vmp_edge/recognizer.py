@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .sources.base import Source
     from .stream.options import StreamOptions
 
-__all__ = ["Outputs", "Prediction", "Recognizer", "load", "sample_evenly", "softmax"]
+__all__ = ["Outputs", "Prediction", "Recognizer", "load", "open_bundle", "sample_evenly", "softmax"]
 
 _CLOSED = "this recogniser is closed: load the bundle again"
 
@@ -377,21 +377,17 @@ def load(
     gallery: Gallery | str | os.PathLike[str] | None = None,
     threshold: float | None = None,
 ) -> Recognizer:
-    """Check a bundle, and load it into the engine that its manifest names.
+    """Check a bundle, and load it into its engine. `vmp_edge.load` describes the arguments and errors."""
+    return open_bundle(Bundle.open(path), threads, gallery, threshold)
 
-    Args:
-        path: The bundle's folder.
-        threads: Number of threads that the engine uses. None takes the manifest's number, or leaves it to the engine.
-        gallery: Classes to recognise beside the trained ones, or the path of their file. The bundle must have features.
-        threshold: The least similarity for the gallery's classes, as for `Matcher`.
 
-    Raises:
-        BundleError: The bundle is missing, damaged, or not for this version, machine or engine.
-        GalleryError: The gallery is missing, damaged, or not for this bundle.
-        MissingDependencyError: A package that the engine needs is not installed.
-        UsageError: There is a threshold without a gallery, or the threshold or the threads are out of range.
-    """
-    bundle = Bundle.open(path)
+def open_bundle(
+    bundle: Bundle,
+    threads: int | None = None,
+    gallery: Gallery | str | os.PathLike[str] | None = None,
+    threshold: float | None = None,
+) -> Recognizer:
+    """Load a bundle that was opened into its engine."""
     if gallery is None and threshold is not None:
         raise UsageError("a threshold is for enrolled classes: give their gallery, too")
     if gallery is not None:
