@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -215,7 +214,9 @@ class _Wanted:
         """
         given = f"--model {self.model}" if self.model else f"--checkpoint {self.text}"
         elsewhere = f"`vmp-edge build --target {self.target} {given}`"
-        if importlib.util.find_spec("torch") is None:
+        from vmp_edge.compile.needs import has_package
+
+        if not has_package("torch"):
             raise MissingDependencyError(
                 f"{self.text} has to be built first, which needs PyTorch: {install_command('compile')}; or run "
                 f"{elsewhere} on a workstation, and load the folder that it writes"
