@@ -264,10 +264,11 @@ def test_a_build_that_is_stopped_is_no_bundle(tmp_path, how):
 
 
 @pytest.mark.parametrize("text", [PUBLISHED, f"hf://{FILE}"])
-def test_a_file_of_the_hub(tmp_path, text):
+def test_a_file_of_the_hub(tmp_path):
     """Fetched once; asked about at each use; built again when it has changed; taken as it is when nobody answers."""
     pytest.importorskip("torch")
     pytest.importorskip("huggingface_hub")
+    text = PUBLISHED
     with serve(Hub({FILE: b"first" * 1000})) as hub:
         first, errors = finish(start(tmp_path, text, HF_ENDPOINT=hub.endpoint))
         assert f"{text} is built for host once" in errors
@@ -291,9 +292,9 @@ def test_a_file_that_was_copied_by_hand(tmp_path):
     place = tmp_path / "cache" / "checkpoints" / FILE
     place.parent.mkdir(parents=True)
     place.write_bytes(b"first")
-    first, _ = finish(start(tmp_path, PUBLISHED, HF_HUB_OFFLINE="1"))
+    first, _ = finish(start(tmp_path, f"hf://{FILE}", HF_HUB_OFFLINE="1"))
     place.write_bytes(b"second")
-    second, _ = finish(start(tmp_path, PUBLISHED, HF_HUB_OFFLINE="1"))
+    second, _ = finish(start(tmp_path, f"hf://{FILE}", HF_HUB_OFFLINE="1"))
     assert first[1] != second[1]
 
 
