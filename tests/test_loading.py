@@ -190,7 +190,7 @@ def test_labels_count_by_their_content(builds, checkpoint, tmp_path):
 
 def test_another_version_of_the_package_builds_again(builds, monkeypatch):
     first = loaded(NANO)
-    monkeypatch.setattr(loading, "__version__", "99.0")
+    monkeypatch.setattr(vmp_edge, "__version__", "99.0")
     second = loaded(NANO)
     assert second != first and len(builds) == 2
     assert first.exists(), "an environment with the other version may still use it"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from . import __version__, zoo
+from . import zoo
 from .bundle.cache import Shelf
 from .bundle.manifest import MANIFEST_NAME
 from .bundle.reading import Bundle
@@ -173,6 +173,8 @@ class _Wanted:
     def shelf(self) -> Shelf:
         """Return the bundle's place in the cache. It is another one for each version of this package."""
         from vmp_edge.runtimes.building import cache_folder
+
+        from . import __version__
 
         paths = {key: str(Path(value).absolute()) for key, value in self.options.items() if key in _PATHS}
         facts = [self.model or str(self.checkpoint), self.target, host_machine(), {**self.options, **paths}]
