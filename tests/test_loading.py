@@ -263,7 +263,6 @@ def test_a_build_that_is_stopped_is_no_bundle(tmp_path, how):
     assert log(tmp_path) == [NANO, NANO]
 
 
-@pytest.mark.parametrize("text", [PUBLISHED, f"hf://{FILE}"])
 def test_a_file_of_the_hub(tmp_path):
     """Fetched once; asked about at each use; built again when it has changed; taken as it is when nobody answers."""
     pytest.importorskip("torch")
@@ -318,7 +317,7 @@ def test_what_nothing_has_the_name_of(cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=rf"'videomamba-tiny-k400-8x22': is it {PUBLISHED}\?; `vmp-edge models`"):
         load("videomamba-tiny-k400-8x22")
-    with pytest.raises(UsageError, match="no model, bundle or checkpoint 'absent.pth'; `vmp-edge models`"):
+    with pytest.raises(UsageError, match=r"no model, bundle or checkpoint 'absent\.pth'; `vmp-edge models`"):
         load("absent.pth", target="host")
     with pytest.raises(BundleError, match="absent"):
         load("build/absent")
