@@ -1,24 +1,18 @@
-"""Which frames of a video make its clips, by their numbers or, for a variable frame rate, by their times."""
+"""Which frames of a video make its clips."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmp_edge.errors import SourceError, UsageError
-from vmp_edge.recognizer import sample_evenly
+from vmp_edge.errors import UsageError
+from vmp_edge.prediction import sample_evenly
+from vmp_edge.sources.clips import UnusableError
 
 MODES = ("uniform", "dense", "published")
 _SLOWEST = 0.9  # share of the model's frame rate: a slower video has too few frames for a dense clip
-
-_LONGEST_STEP = 2.0  # seconds for which a frame stays at most; no clip should be of one frame alone
-
-
-class UnusableError(SourceError):
-    """No clip can be taken from a video; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -110,27 +104,3 @@ def crops(clip: NDArray[np.uint8], count: int) -> list[NDArray[np.uint8]]:
     if width > height:
         return [clip[:, :, start : start + side] for start in starts]
     return [clip[:, start : start + side] for start in starts]
-
-
-def is_uneven(times: Sequence[float]) -> bool:
-    """Return whether frames at these seconds do not come at a steady rate."""
-    steps = np.diff(times)
-    return bool(len(steps) and np.abs(steps - np.median(steps)).max() > 0.5 * np.median(steps))
-
-
-def choose_by_time(times: Sequence[float], choose: Callable[[int, float], Sequence[Sequence[int]]]) -> list[list[int]]:
-    """Choose frames of a video as if they came at a steady rate, each staying until the next one comes.
-
-    Args:
-        times: The seconds of the video's frames, at least two.
-        choose: Function from the number of frames and the frames per second to the frame numbers of each clip.
-
-    Returns:
-        The frame numbers of each clip. A number can occur more than once.
-    """
-    steps = np.minimum(np.diff(times), _LONGEST_STEP)
-    starts = np.concatenate([[0.0], np.cumsum(steps)])
-    rate = 1 / float(np.quantile(steps, 0.1))  # the rate where frames come fastest, but for a stray one
-    count = round(float(starts[-1]) * rate) + 1
-    shown = np.searchsorted(starts, np.arange(count) / rate + 1e-6, side="right") - 1
-    return [[int(shown[i]) for i in indices] for indices in choose(count, rate)]

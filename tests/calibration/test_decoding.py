@@ -14,8 +14,9 @@ from vmp_edge.calibration.clipset import ClipSet, ClipSetError, Entry
 from vmp_edge.calibration.decoding import Input, Prepare, Sampling, Skipped, UnusableError, in_workers, load_videos
 from vmp_edge.calibration.sampling import crops
 from vmp_edge.errors import UsageError
+from vmp_edge.prediction import sample_evenly
 from vmp_edge.preprocessing import Preprocessing
-from vmp_edge.recognizer import sample_evenly
+from vmp_edge.sources import open_source
 
 from .conftest import write_video
 
@@ -68,7 +69,7 @@ def test_the_right_frames_come_out(tmp_path):
 def test_a_file_with_fewer_frames_than_it_says(tmp_path, monkeypatch):
     """The clips are taken from the frames that the file has."""
     path = write_video(tmp_path / "a.avi", range(0, 200, 10))
-    opened = decoding.open_source
+    opened = open_source
 
     def open_with_wrong_count(text):
         source = opened(text)
@@ -81,7 +82,7 @@ def test_a_file_with_fewer_frames_than_it_says(tmp_path, monkeypatch):
         calls.append((count, fps))
         return Sampling().indices(count, fps, 4, None)
 
-    monkeypatch.setattr(decoding, "open_source", open_with_wrong_count)
+    monkeypatch.setattr("vmp_edge.sources.clips.open_source", open_with_wrong_count)
     (clip,) = decoding.read_clips(path, choose)
     assert calls == [(40, 30), (20, 30)]
     assert np.abs(clip.mean((1, 2, 3)) - [20, 70, 120, 170]).max() < 3

@@ -21,6 +21,7 @@ class Hub:
         errors: An error code of the hub (`GatedRepo`, ...) by repository.
         breaks: Number of downloads that break off in their middle before one is whole.
         missing: Bytes that the server leaves out at the end of each file, though it tells the whole size.
+        commit: The commit of the branch `main`.
         requests: The requests so far: method, path and the range that was asked for.
     """
 
@@ -28,6 +29,7 @@ class Hub:
     errors: dict[str, str] = field(default_factory=dict)
     breaks: int = 0
     missing: int = 0
+    commit: str = COMMIT
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     endpoint: str = ""
 
@@ -76,14 +78,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._fail(403 if code == "GatedRepo" else 404, code)
         if not separator or not any(key.startswith(f"{repository}/") for key in self.content.files):
             return self._fail(404, "RepoNotFound")
-        if revision not in ("main", COMMIT):
+        if revision not in ("main", self.content.commit):
             return self._fail(404, "RevisionNotFound")
         data = self.content.files.get(f"{repository}/{name}")
         if data is None:
             return self._fail(404, "EntryNotFound")
         # Large files lie on another host, to which the hub redirects.
         elsewhere = self.content.endpoint.replace("127.0.0.1", "localhost")
-        self._begin(302, 0, Location=f"{elsewhere}/store/{repository}/{name}", X_Repo_Commit=COMMIT,
+        self._begin(302, 0, Location=f"{elsewhere}/store/{repository}/{name}", X_Repo_Commit=self.content.commit,
                     X_Linked_Etag=f'"{hashlib.sha256(data).hexdigest()}"', X_Linked_Size=str(len(data)))  # fmt: skip
         return None
 

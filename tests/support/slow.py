@@ -28,6 +28,8 @@ LONGEST_FIRST = (
     "tests/compile/lowerings/delegates/test_qnn.py",
     "tests/calibration/test_finetuning.py",
     "tests/cli/test_streams.py",
+    "tests/test_loading.py",
+    "tests/test_types.py",
     "tests/test_checkout.py",
     "tests/calibration/test_actions.py",
     "tests/sources/test_network_video.py",

@@ -17,7 +17,7 @@ from ..stream.stream import Stream
 from ..stream.variants import load_variants
 from ..view.recording import Recorder
 from .options import Options
-from .sampling import doubt
+from .sampling import doubt, too_short, too_slow
 from .session import Session
 from .summary import Summary
 from .view import View, open_display
@@ -68,16 +68,13 @@ def play(
         decisions: queue.SimpleQueue[Decision] = queue.SimpleQueue()
         variants = load_variants(recognizer, options.stream, options.threads, stack)
         stream = Stream(recognizer, options.stream, bgr=True, variants=variants, on_decision=decisions.put)
-        _warn_of_slow_source(stream, source, on_message)
-        if (warning := doubt(recognizer.manifest, options.stream)) is not None:
-            on_message(warning)
+        for warning in (too_slow(stream.window, source), doubt(recognizer.manifest, options.stream)):
+            if warning is not None:
+                on_message(warning)
         view = View(stream, display, recorder, options.top)
         summary = Session(options, source, stream, view, watch, on_prediction, decisions, on_decision).run()
-        if not summary.windows and stream.window.fps is not None and summary.interrupted is None:
-            span = (stream.window.frames - 1) / stream.window.fps
-            on_message(
-                f"a window reaches over {span:.3g} s, and the source ended before: --fps or --stride shortens it"
-            )
+        if not summary.windows and summary.interrupted is None and (reason := too_short(stream.window)) is not None:
+            on_message(reason)
         summary.undecodable = getattr(opened, "undecodable", 0)
         summary.damage = getattr(opened, "damage", None)
         if watch is not None:
@@ -111,9 +108,3 @@ def _at_its_pace(options: Options, source: Source, has_window: bool) -> Source:
     if options.stream.budget is not None and not source.live:
         raise UsageError("a budget is for a live source: play a file at its own pace with --realtime")
     return source
-
-
-def _warn_of_slow_source(stream: Stream, source: Source, on_message: Callable[[str], None]) -> None:
-    rate = stream.window.fps
-    if rate is not None and source.fps is not None and source.fps < 0.9 * rate:
-        on_message(f"{source.name} has {source.fps:g} frames per second, the window takes {rate:g}: some repeat")

@@ -6,7 +6,7 @@ The parameters have the names of the published checkpoints. Tokens stay in the l
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -155,6 +155,11 @@ class VideoMamba(nn.Module):
         # (mallopt(3)). Freeing this untouched block raises that limit, so that the activations of each layer are not
         # faulted in anew, which would take some 3% of the time.
         torch.empty(24 << 20, dtype=torch.uint8)
+
+    if TYPE_CHECKING:  # for PyTorch itself, calling a module gives anything
+
+        def __call__(self, video: Tensor) -> Tensor:
+            """Return what `forward` does."""
 
     def forward(self, video: Tensor) -> Tensor:
         """Compute the logits of a batch of clips.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -10,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import MissingDependencyError, UsageError, VmpError
+from ..files import digest
 from ..installation import install_command
 
 SCHEME = "hf://"
+_PATIENCE = 5.0  # seconds that the hub has to say whether a file has changed
 _PART = r"[\w][\w.-]*"
 
 
@@ -125,13 +128,48 @@ def fetch(address: Address) -> Path:
         ) from error
 
 
+def version(address: Address) -> str | None:
+    """Return what tells the content of a file on the hub from other contents, or None if nobody can say now.
+
+    It is asked of the hub, unless HF_HUB_OFFLINE is set or the revision is a commit, which never changes. Where the hub
+    cannot say, it is that of the file in the client's cache. Nothing is downloaded.
+    """
+    by_hand = copied_file(address)
+    if by_hand.is_file():
+        return digest(by_hand)
+    try:
+        import huggingface_hub
+    except ImportError:
+        return None
+    if not _is_offline() and re.fullmatch("[0-9a-f]{40}", address.revision) is None:
+        place = huggingface_hub.hf_hub_url(
+            address.repository, address.file, revision=address.revision, endpoint=os.environ.get("HF_ENDPOINT")
+        )
+        with contextlib.suppress(Exception):  # also those of the client's HTTP library, which changes with its version
+            if etag := huggingface_hub.get_hf_file_metadata(place, timeout=_PATIENCE).etag:
+                return etag
+    cached = huggingface_hub.try_to_load_from_cache(address.repository, address.file, revision=address.revision)
+    return version_of(Path(cached)) if isinstance(cached, str) else None
+
+
+def version_of(path: Path) -> str:
+    """Return what `version` does, for the file that `fetch` has returned."""
+    blob = path.resolve()
+    # The client keeps a file under the hub's own name for its content, which is the SHA-256 of a large file.
+    return blob.name if path.is_symlink() and blob.parent.name == "blobs" else digest(path)
+
+
+def _is_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
 def _remedy(address: Address, by_hand: Path) -> str:
     return f"copy {address.page} to {by_hand}"
 
 
 def _reason(error: Exception) -> str:
     """Return why the client did not even learn the file's size."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+    if _is_offline():
         return "HF_HUB_OFFLINE is set"
     cause = f" ({_first_line(error.__cause__)})" if error.__cause__ is not None else ""
     return f"the hub cannot be reached{cause}"
