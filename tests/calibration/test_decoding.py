@@ -39,6 +39,18 @@ def test_dense_takes_windows_at_the_models_rate():
     assert Sampling("dense").indices(4, 14, 4, 15) == [[0, 1, 2, 3]], "nearly the rate will do"
 
 
+def test_clips_as_in_training_are_windows_where_the_manifest_says_how():
+    trained, dense, uniform = (Sampling(mode, 2) for mode in ("trained", "dense", "uniform"))
+    assert trained.indices(300, 30, 8, 0.8) == dense.indices(300, 30, 8, 0.8) != uniform.indices(300, 30, 8, 0.8)
+    assert trained.indices(300, 30, 8, None) == uniform.indices(300, 30, 8, None), "it says nothing"
+    assert trained.indices(60, 30, 8, 0.8) == uniform.indices(60, 30, 8, None), "too short for a window"
+    assert trained.indices(60, 10, 8, 15) == uniform.indices(60, 10, 8, None), "too slow for one"
+    with pytest.raises(UnusableError, match="too short: 3 frames, a clip takes 8"):
+        trained.indices(3, 30, 8, 0.8)
+    assert [mode.by_time(0.8) for mode in (trained, dense, uniform)] == [True, True, False]
+    assert not trained.by_time(None)
+
+
 @pytest.mark.parametrize(
     ("sampling", "available", "fps", "message"),
     [
@@ -185,6 +197,17 @@ def test_calibration_takes_as_many_clips_of_a_video_as_it_is_told(clips_folder):
     loaded = load_videos(clips, INPUT, 25, Sampling("dense", 4), workers=0)
     assert len(loaded.videos) == len(loaded.entries) == 25
     assert len({entry.path for entry in loaded.entries}) == 7
+
+
+def test_calibration_takes_windows_as_in_training(tmp_path):
+    """A long video that becomes brighter: a window of two seconds sees its middle alone, and not all of it."""
+    path = write_video(tmp_path / "long.avi", np.linspace(0, 250, 240).astype(int))
+    ranges = []
+    for rate in (2.0, None):
+        loaded = load_videos(ClipSet("one", (Entry(path),)), Input(FRAMES, Preprocessing(SIZE), rate), 1, workers=0)
+        brightness = loaded.videos[0].mean((0, 2, 3))
+        ranges.append(brightness[-1] - brightness[0])
+    assert 0 < ranges[0] < 0.3 * ranges[1]
 
 
 def test_too_few_clips_say_how_many_are_needed(damaged):
