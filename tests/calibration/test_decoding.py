@@ -272,6 +272,17 @@ def test_clips_and_crops_are_prepared_in_order(tmp_path):
     np.testing.assert_allclose(first.reshape(4, 3) - first[::3, None], 0, atol=0.01)
 
 
+@pytest.mark.parametrize("size", [(40, 90), (90, 40), (48, 48)])
+@pytest.mark.parametrize("length", [1, 2, 20])
+def test_views_of_short_and_of_portrait_videos(tmp_path, size, length):
+    """Fewer frames than a clip, and than clips, are repeated, as by the published code; the crops are square."""
+    path = write_video(tmp_path / "a.avi", range(10, 10 + length), size=size)
+    model_input = Input(FRAMES, Preprocessing(SIZE, "crop", interpolation="linear"), 0.8)
+    (video,) = Prepare((model_input,), Sampling("published", 4, 3))(Entry(path))
+    assert video.shape == (12, 3, FRAMES, SIZE, SIZE) and np.isfinite(video).all()
+    assert np.abs(video - video.mean((3, 4), keepdims=True)).max() < 0.05, "no border is seen"
+
+
 def test_a_video_that_is_too_short_for_a_window_is_still_sampled_as_a_whole(tmp_path):
     path = write_video(tmp_path / "a.avi", range(0, 200, 10))
     inputs = (Input(FRAMES, Preprocessing(SIZE), 12.0), Input(FRAMES, Preprocessing(SIZE), 1.0))
