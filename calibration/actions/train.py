@@ -92,8 +92,8 @@ def train_fold(
         fold: The fold that is held out.
         folder: Gets ``fold-N.pth``; a run that was stopped resumes from ``fold-N.checkpoint``.
         progress: Makes the progress bar, like `tqdm.tqdm`.
-        span: Median length of the videos in seconds, which a clip spans, and so a stream's window should. None leaves it
-            open.
+        span: Median length of the videos in seconds, which a clip spans, and so a stream's window should. None leaves
+            it open.
 
     Returns:
         Path of the file, which has ``model``, ``options``, ``labels``, ``preprocessing``, ``sampling`` and ``recipe``.

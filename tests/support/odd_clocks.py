@@ -17,7 +17,7 @@ SPANS = (0.5, 1.0, 3.3, 10.0, 60.0)
 
 @dataclass(frozen=True)
 class Case:
-    """A window, and for each frame its timestamp, whether a window is read after it, and whether the ring is cleared."""
+    """A window, and each frame's timestamp, whether a window is read after it, and whether the ring is cleared."""
 
     window: Window
     steps: tuple[tuple[float, bool, bool], ...]
@@ -34,9 +34,7 @@ class Case:
     def in_python(self):
         """Return what windows.cpp prints, from Python's ring."""
         window = self.window
-        ring, out = make_ring(
-            window.frames, stride=window.stride, fps=window.fps, hop=window.hop, sparse=window.sparse
-        )
+        ring, out = make_ring(window.frames, stride=window.stride, fps=window.fps, hop=window.hop, sparse=window.sparse)
         lines = []
         for number, (time, reads, clears) in enumerate(self.steps):
             if clears:

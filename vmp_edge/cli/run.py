@@ -159,7 +159,7 @@ def _clips(args: argparse.Namespace) -> ClipOptions | None:
 
 
 class _JsonPrinter:
-    """Prints each result, event, decision and word about a filling window, and at the end the summary, as JSON lines."""
+    """Prints each result, event, decision and share of a filling window, and at the end the summary, as JSON lines."""
 
     def __init__(self, top: int) -> None:
         self._top = top

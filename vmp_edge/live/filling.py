@@ -33,7 +33,8 @@ class Filling:
 
     def __str__(self) -> str:
         """Return a sentence for the user."""
-        return f"a window reaches over {self.reach:.3g} s, {self.share:.0%} of it is there: results come when it is full"
+        there = f"{self.share:.0%} of it is there"
+        return f"a window reaches over {self.reach:.3g} s, {there}: results come when it is full"
 
 
 class FillingWatch:

@@ -19,8 +19,8 @@ from ..preprocessing import Preprocessing
 class TrainingFacts:
     """How the clips of a training were sampled and prepared, and the names of its classes.
 
-    Files of our own have ``options``, ``labels``, ``preprocessing`` (as in a manifest) and ``sampling``: the frames of a
-    clip with their ``span`` or their ``rate``. Older files have ``frame_rate`` in place of it.
+    Files of our own have ``options``, ``labels``, ``preprocessing`` (as in a manifest) and ``sampling``: the frames of
+    a clip with their ``span`` or their ``rate``. Older files have ``frame_rate`` in place of it.
 
     Attributes:
         labels: One label for each class; none if the file has none.
