@@ -203,7 +203,8 @@ class _ShortClip:
         video = empty_video(recognizer.frames, recognizer.image_size)
         for index, place in enumerate(sample_evenly(len(self._pictures), recognizer.frames)):
             recognizer.manifest.preprocessing.frame(self._pictures[place], video[0, :, index], bgr=True)
-        return recognizer.features(video)[0]
+        features: Features = recognizer.features(video)[0]
+        return features
 
 
 def _print(gallery: Gallery, path: Path, as_json: bool) -> None:
