@@ -124,8 +124,7 @@ class Prepare:
 def _prepare(path: Path, model_input: Input, sampling: Sampling) -> tuple[Video, str | None]:
     """Return the prepared clips of a video, and what was wrong with it."""
     frames, rate = model_input.frames, model_input.frame_rate
-    by_time = sampling.mode == "dense" and rate is not None
-    clips = read_clips(path, lambda count, fps: sampling.indices(count, fps, frames, rate), by_time)
+    clips = read_clips(path, lambda count, fps: sampling.indices(count, fps, frames, rate), sampling.by_time(rate))
     views = [view for clip in clips for view in (crops(clip, sampling.crops) if sampling.crops > 1 else [clip])]
     return np.concatenate([model_input.preprocessing.clip(view) for view in views]), clips.damage
 
@@ -245,14 +244,14 @@ def load_videos(
         clips: The clip set.
         model_input: The clips that the model takes.
         count: N, the number of clips to take.
-        sampling: Which frames to take; None takes one uniform clip of each video.
+        sampling: Which frames to take; None takes one clip of each video, sampled as in the model's training.
         workers: See `in_workers`.
         progress: Makes a progress bar, like `tqdm.tqdm`; None shows nothing.
 
     Raises:
         ClipSetError: The set has fewer clips that can be used.
     """
-    job = Prepare((model_input,), sampling or Sampling())
+    job = Prepare((model_input,), sampling or Sampling("trained"))
     videos: list[Video] = []
     entries: list[Entry] = []
     skipped: list[Skipped] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from vmp_edge.errors import UsageError
 from vmp_edge.prediction import sample_evenly
 from vmp_edge.sources.clips import UnusableError
 
-MODES = ("uniform", "dense", "published")
+MODES = ("uniform", "dense", "trained", "published")
 _SLOWEST = 0.9  # share of the model's frame rate: a slower video has too few frames for a dense clip
 
 
@@ -24,6 +25,8 @@ class Sampling:
             takes the middle frames, like `Recognizer.predict`; several clips take different places in the parts.
             ``dense``: a clip is a window at the model's frame rate, as a camera would give it, and the windows are
             spread over the video.
+            ``trained``: as the model's clips were sampled in training: ``dense`` if its manifest says how, and
+            ``uniform`` if it does not, or if the video is too short or too slow for a window.
             ``published``: like ``uniform``, with the frame numbers of the published evaluation (VideoMamba,
             video_sm/datasets): with n clips, clip k takes the frame at (k + 1) / (n + 1) of each part, rounded down.
         clips: Number of clips to take of a video.
@@ -58,20 +61,39 @@ class Sampling:
         Raises:
             UnusableError: The video is too short or too slow for a clip.
         """
-        if self.mode == "uniform":
-            _check_length(available, frames)
-            parts = 2 * self.clips * frames
-            return [
-                [(2 * self.clips * i + 2 * j + 1) * available // parts for i in range(frames)]
-                for j in range(self.clips)
-            ]
+        if self.mode == "dense":
+            return self._dense(available, fps, frames, frame_rate)
         if self.mode == "published":
-            _check_length(available, 1)
-            part = (available - 1) / frames
-            return [
-                [min(round(part * i) + int(part / (self.clips + 1) * (k + 1)), available - 1) for i in range(frames)]
-                for k in range(self.clips)
-            ]
+            return self._published(available, frames)
+        if self.mode == "trained" and frame_rate is not None:
+            with contextlib.suppress(UnusableError):
+                return self._dense(available, fps, frames, frame_rate)
+        return self._uniform(available, frames)
+
+    def by_time(self, frame_rate: float | None) -> bool:
+        """Return whether clips are taken by the times of a video's frames.
+
+        Args:
+            frame_rate: See `indices`.
+        """
+        return self.mode in ("dense", "trained") and frame_rate is not None
+
+    def _uniform(self, available: int, frames: int) -> list[list[int]]:
+        _check_length(available, frames)
+        parts = 2 * self.clips * frames
+        return [
+            [(2 * self.clips * i + 2 * j + 1) * available // parts for i in range(frames)] for j in range(self.clips)
+        ]
+
+    def _published(self, available: int, frames: int) -> list[list[int]]:
+        _check_length(available, 1)
+        part = (available - 1) / frames
+        return [
+            [min(round(part * i) + int(part / (self.clips + 1) * (k + 1)), available - 1) for i in range(frames)]
+            for k in range(self.clips)
+        ]
+
+    def _dense(self, available: int, fps: float, frames: int, frame_rate: float | None) -> list[list[int]]:
         spacing = fps / frame_rate if frame_rate else 1.0
         if spacing < _SLOWEST:
             raise UnusableError(f"too slow: {fps:g} frames per second, the model takes {frame_rate:g}")

@@ -224,8 +224,12 @@ def load(choice: Choice) -> SourceModel:
 
 
 def _from_checkpoint(choice: Choice) -> SourceModel:
-    """Load a checkpoint. The facts about a published one count for a file of its name, too."""
+    """Load a checkpoint. A file of our own training says itself how its clips were sampled and prepared.
+
+    The facts about a published checkpoint count for a file of its name, too.
+    """
     from vmp_edge import models
+    from vmp_edge.models.training_facts import TrainingFacts
 
     path, published = choice.file(), choice.published
     family = choice.family or (published.family if published else None)
@@ -247,10 +251,14 @@ def _from_checkpoint(choice: Choice) -> SourceModel:
     if not options.num_classes:
         _explain_backbone(path, options.readout, choice)
     name = published.name if published else cleaned(path.stem)
-    known = _known_labels(published, options.num_classes)
+    facts = TrainingFacts.read(path, options.image_size) or TrainingFacts()
+    known = facts.labels[: options.num_classes]
+    if len(known) < options.num_classes:
+        known = _known_labels(published, options.num_classes)
     basis = AS_PUBLISHED_WITH_TEXTS if options.readout == "pooled_frames" else AS_PUBLISHED
-    prepared = choice.preparation.preprocessing(Preprocessing(options.image_size, **basis))
-    rate, span = choice.preparation.spacing(published.span if published else None)
+    prepared = choice.preparation.preprocessing(facts.preprocessing or Preprocessing(options.image_size, **basis))
+    known_span = published.span if published is not None and facts.frame_rate is None else None
+    rate, span = choice.preparation.spacing(facts.frame_rate, facts.span or known_span)
     return SourceModel(name, module, _labels(choice, known), prepared, rate, span=span)
 
 
@@ -316,7 +324,7 @@ def _untrained(name: str, choice: Choice) -> SourceModel:
     )
     labels = _labels(choice, _known_labels(None, module.options.num_classes))
     prepared = choice.preparation.preprocessing(Preprocessing(module.options.image_size, **AS_PUBLISHED))
-    rate, span = choice.preparation.spacing(None)
+    rate, span = choice.preparation.spacing(None, None)
     return SourceModel(name, module, labels, prepared, rate, span=span)
 
 

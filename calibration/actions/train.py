@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vmp_edge.errors import UsageError
+from vmp_edge.errors import CheckpointError, UsageError
 from vmp_edge.files import make_output_folder, whole
 from vmp_edge.models import PRESETS, VideoMamba, create, load_checkpoint, zoo
+from vmp_edge.models.training_facts import TrainingFacts
 from vmp_edge.preprocessing import Preprocessing
 
 from ..clipset import ClipSet, need_scikit_learn
@@ -74,7 +75,13 @@ def make_model(recipe: ActionsTraining, classes: int) -> VideoMamba:
 
 
 def train_fold(
-    recipe: ActionsTraining, clips: Clips, labels: tuple[str, ...], fold: int, folder: Path, progress: Progress
+    recipe: ActionsTraining,
+    clips: Clips,
+    labels: tuple[str, ...],
+    fold: int,
+    folder: Path,
+    progress: Progress,
+    span: float | None = None,
 ) -> Path:
     """Train a fold's model, or keep the model that an earlier run has finished.
 
@@ -85,9 +92,11 @@ def train_fold(
         fold: The fold that is held out.
         folder: Gets ``fold-N.pth``; a run that was stopped resumes from ``fold-N.checkpoint``.
         progress: Makes the progress bar, like `tqdm.tqdm`.
+        span: Median length of the videos in seconds, which a clip spans, and so a stream's window should. None leaves
+            it open.
 
     Returns:
-        Path of the file, which has ``model``, ``options``, ``labels``, ``preprocessing`` and ``recipe``.
+        Path of the file, which has ``model``, ``options``, ``labels``, ``preprocessing``, ``sampling`` and ``recipe``.
 
     Raises:
         UsageError: The folder holds a run with another recipe, or the fold leaves fewer videos than a batch.
@@ -110,6 +119,7 @@ def train_fold(
         "options": dataclasses.asdict(trainer.model.options),
         "labels": list(labels),
         "preprocessing": preprocessing.to_manifest(),
+        **({} if span is None else {"sampling": {"frames": recipe.frames, "span": span}}),
         "recipe": dataclasses.asdict(recipe),
     }
     path = folder / f"{name}.pth"
@@ -119,17 +129,18 @@ def train_fold(
 
 def subject(path: Path) -> Subject:
     """Return a fold's model, run by PyTorch, as a model to measure."""
-    content = torch.load(path, weights_only=True)
     model = load_checkpoint(path)
-    size = model.options.image_size
-    model_input = Input(model.options.num_frames, Preprocessing.from_manifest(content["preprocessing"], size))
+    facts = TrainingFacts.read(path, model.options.image_size)
+    if facts is None or facts.preprocessing is None:
+        raise CheckpointError(f"{path}: does not say how its clips were prepared")
+    model_input = Input(model.options.num_frames, facts.preprocessing)
 
     def run(video: Video) -> NDArray[np.float32]:
         with torch.inference_mode():
             return np.asarray(model(torch.from_numpy(np.ascontiguousarray(video))))
 
-    facts = {"engine": "torch", "precision": "fp32", "bytes": path.stat().st_size}
-    return Subject(str(path), tuple(content["labels"]), model_input, run, facts)
+    about = {"engine": "torch", "precision": "fp32", "bytes": path.stat().st_size}
+    return Subject(str(path), facts.labels, model_input, run, about)
 
 
 def train(
@@ -172,9 +183,10 @@ def train(
     _keep_folds(clips, folder / "clips.csv")
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in clips.labels))
     pixels = dataset.load(clips, recipe.frames, recipe.image_size, progress, workers)
+    span = round(float(np.median([found.seconds for found in geometries])), 3)
     parts = []
     for fold in clips.folds:
-        path = train_fold(recipe, pixels, clips.labels, fold, folder, progress)
+        path = train_fold(recipe, pixels, clips.labels, fold, folder, progress, span)
         parts += evaluate([subject(path)], clips.fold(fold), Sampling(clips=recipe.clips), workers=workers)
     evaluation = dataclasses.replace(merge(parts, clips.name), skipped=tuple(skipped))
     results = summary(evaluation, recipe, controls, cut)

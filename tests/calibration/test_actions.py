@@ -142,8 +142,11 @@ def test_the_command_measures_what_a_bundle_measures(clips_folder, tmp_path, one
     assert results["clips"] == 9 and set(results["folds"]) == {"0", "1", "2"} and results["recipe"]["epochs"] == 1
     assert results["geometry"] == {"width": 64, "height": 48, "seconds": pytest.approx(0.667)}
     for fold in range(3):
-        request = {"checkpoint": output / f"fold-{fold}.pth", "labels": output / "labels.txt", "engine": "torch"}
-        pipeline.build(pipeline.Request("host", output=tmp_path / f"bundle-{fold}", **request))
+        request = {"checkpoint": output / f"fold-{fold}.pth", "engine": "torch"}
+        bundle = pipeline.build(pipeline.Request("host", output=tmp_path / f"bundle-{fold}", **request))
+        assert bundle.manifest.labels == tuple((output / "labels.txt").read_text().split())
+        assert bundle.manifest.preprocessing == Preprocessing(32), "not that of published models"
+        assert bundle.manifest.span == pytest.approx(0.667), "the median length of the videos"
     clips = clipset.read(output / "clips.csv")
     sampling = Sampling(clips=results["recipe"]["clips"])
     (again,) = evaluate_bundles([str(tmp_path / "bundle-{fold}")], clips, sampling, workers=0)

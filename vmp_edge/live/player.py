@@ -16,6 +16,7 @@ from ..stream.governor import Decision
 from ..stream.stream import Stream
 from ..stream.variants import load_variants
 from ..view.recording import Recorder
+from .filling import Filling, FillingWatch
 from .options import Options
 from .sampling import doubt, too_short, too_slow
 from .session import Session
@@ -31,6 +32,7 @@ def play(
     on_message: Callable[[str], None],
     on_event: Callable[[Event], None] = lambda event: None,
     on_decision: Callable[[Decision], None] = lambda decision: None,
+    on_filling: Callable[[Filling], None] = lambda filling: None,
 ) -> Summary:
     """Recognise a source until it ends, its window is closed, or Ctrl-C is pressed.
 
@@ -40,6 +42,7 @@ def play(
         on_message: Called with what the user should know: there can be no window, or a camera vanished.
         on_event: Called in this thread with each event when it has started and when it has ended.
         on_decision: Called in this thread with each decision of the governor. Its time counts from the first frame.
+        on_filling: Called in this thread while a long window is filling up, see `FillingWatch`.
 
     Returns:
         The summary, after Ctrl-C too. The recording is finished and the events are delivered by then.
@@ -72,7 +75,8 @@ def play(
             if warning is not None:
                 on_message(warning)
         view = View(stream, display, recorder, options.top)
-        summary = Session(options, source, stream, view, watch, on_prediction, decisions, on_decision).run()
+        filling = FillingWatch(stream, on_filling)
+        summary = Session(options, source, stream, view, watch, on_prediction, decisions, on_decision, filling).run()
         if not summary.windows and summary.interrupted is None and (reason := too_short(stream.window)) is not None:
             on_message(reason)
         summary.undecodable = getattr(opened, "undecodable", 0)

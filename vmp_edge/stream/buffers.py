@@ -7,9 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from ..bundle.manifest import Manifest
 from ..preprocessing import empty_video
 from ..recognizer import Outputs, Recognizer
-from .ring import FrameRing
+from .ring import FrameRing, slots_for
+from .slots import FrameSlots, TokenSlots
 from .window import Window
 
 
@@ -27,6 +29,20 @@ def make_ring(recognizer: Recognizer, window: Window, capacity: int) -> FrameRin
     if recognizer.frame_tokens is None:
         return FrameRing(preprocessing, window, capacity)
     return FrameRing(preprocessing, window, capacity, recognizer.embed, recognizer.frame_tokens)
+
+
+def ring_memory(manifest: Manifest, window: Window) -> int:
+    """Return the bytes that a stream's frame ring takes for a bundle, without loading it.
+
+    Args:
+        manifest: The bundle's manifest.
+        window: The windows that are read.
+    """
+    slots = slots_for(window)
+    if manifest.embedding is None:
+        return FrameSlots.memory(manifest.image_size, slots)
+    tokens, channels = manifest.frame_tokens
+    return TokenSlots.memory(manifest.image_size, slots, (tokens, manifest.tubelet, channels))
 
 
 def make_input(recognizer: Recognizer) -> tuple[npt.NDArray[np.float32], Callable[[], Outputs]]:

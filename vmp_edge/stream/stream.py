@@ -235,6 +235,14 @@ class Stream:
         return self._latest
 
     @property
+    def filled(self) -> float:
+        """How much of the first window is there, from 0 to 1. Before 1 there can be no result, and after a reset again.
+
+        A window of ten seconds needs nearly as long.
+        """
+        return self._ring.filled
+
+    @property
     def memory(self) -> int:
         """Bytes that the frame ring takes, allocated once.
 
@@ -252,7 +260,7 @@ class Stream:
         rate = (len(arrivals) - 1) / elapsed if elapsed > 0 else 0.0
         p50, p95 = (float(value) for value in np.percentile(latencies, (50, 95)))
         level = self._governor.number if self._governor is not None else 0
-        return Statistics(self._ring.pushed, self._ring.dropped, windows, rate, p50, p95, skipped, level)
+        return Statistics(self._ring.pushed, self._ring.dropped, windows, rate, p50, p95, skipped, level, self.filled)
 
     def __enter__(self) -> Stream:
         return self
