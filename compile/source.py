@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmp_edge import zoo
+from vmp_edge.bundle.optional import FamilyEntry
 from vmp_edge.errors import UsageError
 from vmp_edge.names import cleaned
 from vmp_edge.preprocessing import Preprocessing
@@ -171,6 +172,7 @@ class SourceModel:
         preprocessing: From frames to the model's video.
         frame_rate: Frames per second that the model was trained on, or None.
         span: Seconds that the frames of a clip came from in training, or None. With neither, it is not known.
+        family: Which family the checkpoint was taken for, and why; None for a model that was made of its options.
         accuracy: What was measured on the model, as the manifest has it.
     """
 
@@ -181,6 +183,7 @@ class SourceModel:
     frame_rate: float | None = None
     accuracy: dict[str, Any] = dataclasses.field(default_factory=dict)
     span: float | None = None
+    family: FamilyEntry | None = None
 
     @property
     def window_rate(self) -> float | None:
@@ -194,7 +197,15 @@ class SourceModel:
         if rate is not None:
             rate *= module.options.num_frames / self.module.options.num_frames
         preprocessing = dataclasses.replace(self.preprocessing, image_size=module.options.image_size)
-        return SourceModel(f"{self.name}-{variant.name}", module, self.labels, preprocessing, rate, span=self.span)
+        return SourceModel(
+            f"{self.name}-{variant.name}",
+            module,
+            self.labels,
+            preprocessing,
+            rate,
+            span=self.span,
+            family=self.family,
+        )
 
 
 def load(choice: Choice) -> SourceModel:
@@ -228,10 +239,9 @@ def _from_checkpoint(choice: Choice) -> SourceModel:
     from vmp_edge import models
 
     path, published = choice.file(), choice.published
-    family = choice.family or (published.family if published else None)
     module = models.load_checkpoint(
         path,
-        family,
+        choice.family,
         choice.frames,
         choice.image_size,
         key=choice.key,
@@ -251,7 +261,14 @@ def _from_checkpoint(choice: Choice) -> SourceModel:
     basis = AS_PUBLISHED_WITH_TEXTS if options.readout == "pooled_frames" else AS_PUBLISHED
     prepared = choice.preparation.preprocessing(Preprocessing(options.image_size, **basis))
     rate, span = choice.preparation.spacing(published.span if published else None)
-    return SourceModel(name, module, _labels(choice, known), prepared, rate, span=span)
+    labels, family = _labels(choice, known), _family(module)
+    return SourceModel(name, module, labels, prepared, rate, span=span, family=family)
+
+
+def _family(module: VideoMamba) -> FamilyEntry | None:
+    """Return the manifest's entry about the family of a checkpoint."""
+    decision = module.family
+    return None if decision is None else FamilyEntry(decision.family, cleaned(decision.reason))
 
 
 def _explain_backbone(path: Path, readout: str, choice: Choice) -> None:

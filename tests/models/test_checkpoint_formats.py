@@ -221,7 +221,7 @@ def test_what_is_left_out_may_hold_anything(save, state):
 WRONG = {
     "integers": (lambda s: {**s, WEIGHT: s[WEIGHT].to(torch.int8)}, f"{WEIGHT} holds int8 numbers"),
     "complex": (lambda s: {**s, "pos_embed": s["pos_embed"] + 1j}, "pos_embed holds complex64 numbers"),
-    "no tensor": (lambda s: {**s, "head.bias": np.zeros(5)}, "head.bias is numpy"),
+    "no tensor": (lambda s: {**s, "head.bias": np.zeros(5)}, "head.bias is an array of NumPy"),
     "sparse": (lambda s: {**s, "head.weight": s["head.weight"].to_sparse()}, "head.weight is a sparse or empty"),
     "another model": (lambda s: {"model": {"conv1.weight": torch.zeros(3), "bn.bias": torch.zeros(1)}}, "conv1.weight"),
     "dimensions": (lambda s: {**s, "pos_embed": torch.zeros(5)}, r"pos_embed \(5,\) does not have 3 dimensions"),
@@ -239,7 +239,7 @@ WRONG = {
     "options": (lambda s: {"model": s, "options": {"depth": 10**9}}, "layers.2 is not among"),
     "odd options": (lambda s: {"model": s, "options": {3: 1, "depth": "two"}}, "do not make a model"),
     "line in a name": (lambda s: {**s, "a\nb\x1b[2J": torch.ones(2)}, r"unknown a\\nb\\x1b\[2J"),
-    "no width": (lambda s: {**s, "patch_embed.proj.weight": torch.zeros(0, 3, 1, 16, 16)}, "do not make a model"),
+    "no width": (lambda s: {**s, "patch_embed.proj.weight": torch.zeros(0, 3, 1, 16, 16)}, "has no values"),
 }
 
 
@@ -306,9 +306,10 @@ def test_a_folder_of_deepspeed_is_a_checkpoint(tmp_path, state):
         load_checkpoint(tmp_path / "run")
     (tmp_path / "run" / "latest").write_text("checkpoint-7\n")
     assert_is(load_checkpoint(tmp_path / "run"), half)
-    (tmp_path / "run" / "latest").write_text("../../etc")
-    with pytest.raises(CheckpointError, match="is a folder"):
-        load_checkpoint(tmp_path / "run")
+    for name in ("../../etc", "..", "", "checkpoint-8"):
+        (tmp_path / "run" / "latest").write_text(name)
+        with pytest.raises(CheckpointError, match="latest: names .*, and there is no such folder beside it"):
+            load_checkpoint(tmp_path / "run")
     torch.save({"module": half}, weights.with_name("mp_rank_01_model_states.pt"))
     with pytest.raises(CheckpointError, match="divided the weights among 2 files"):
         load_checkpoint(weights.parent)
