@@ -69,7 +69,7 @@ def decide(tensors: Mapping[str, Any], path: Path, architecture: str | None, fam
     if family is not None and family not in FAMILIES:
         raise UsageError(f"unknown family {family!r}; known are {', '.join(FAMILIES)}")
     found = directions(tensors)
-    by_arguments, by_name = _family_in(architecture), _family_in(path.name)
+    by_arguments, by_name = family_in(architecture), family_in(path.name)
     if family is not None:
         decision = Decision(family, _user_says(family, by_arguments, by_name, architecture))
     elif by_arguments is not None and by_name is not None and by_arguments != by_name:
@@ -109,7 +109,7 @@ def _user_says(family: str, by_arguments: str | None, by_name: str | None, archi
     return "because --family says so"
 
 
-def _family_in(name: str | None) -> str | None:
+def family_in(name: str | None) -> str | None:
     """Return the family that a name mentions, or None."""
     match = _NAMED.search(name or "")
     return None if match is None else "videomambapro" if match["pro"] else "videomamba"
