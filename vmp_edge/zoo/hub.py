@@ -138,7 +138,7 @@ def fetch(address: Address) -> Path:
             )
     except errors.GatedRepoError as error:
         raise HubError(
-            f"{address} asks for an agreement: accept it on the page of {address.repository}, and set HF_TOKEN"
+            f"{address} asks for an agreement: accept it on its page, and set HF_TOKEN"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise HubError(
