@@ -167,7 +167,7 @@ def test_a_folder_of_deepspeed_is_a_checkpoint(tmp_path, state):
     assert_is(load_checkpoint(tmp_path / "run"), half)
     for name in ("../../etc", "..", "", "checkpoint-8"):
         (tmp_path / "run" / "latest").write_text(name)
-        with pytest.raises(CheckpointError, match="latest: names .*, and there is no such folder beside it"):
+        with pytest.raises(CheckpointError, match=r"latest: names .*, and there is no such folder beside it"):
             load_checkpoint(tmp_path / "run")
     torch.save({"module": half}, weights.with_name("mp_rank_01_model_states.pt"))
     with pytest.raises(CheckpointError, match="divided the weights among 2 files"):

@@ -186,9 +186,7 @@ FORMATS: dict[str, Format] = {
         options={"directions": "forward"},
         says=("scans in one direction", "its logits do not depend on the clip"),
     ),
-    "pro, pre-training": _pro(
-        lambda s, _: {"model": of_pretraining(s)}, options=_HEADLESS, left_out=("clip_decoder",)
-    ),
+    "pro, pre-training": _pro(lambda s, _: {"model": of_pretraining(s)}, options=_HEADLESS, left_out=("clip_decoder",)),
     "pro, pre-training with a prefix": _pro(
         lambda s, _: {"model": prefixed("encoder.", of_pretraining(s))},
         options=_HEADLESS,

@@ -161,17 +161,22 @@ def test_what_a_proxy_answers_is_said(tmp_path: Path) -> None:
         assert "407 Proxy Authentication Required" in failure(proxy, tmp_path, **settings)
 
 
-@pytest.mark.parametrize("text", ["hub.example", "ftp://hub.example", "http://", "http://h:99999", "http://h x", "file:///x"])
+@pytest.mark.parametrize(
+    "text", ["hub.example", "ftp://hub.example", "http://", "http://h:99999", "http://h x", "file:///x"]
+)
 def test_an_endpoint_that_is_no_address_is_named_before_anything_is_fetched(
     monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", text)
-    with pytest.raises(UsageError, match="HF_ENDPOINT is .*, which is no address"):
+    with pytest.raises(UsageError, match=r"HF_ENDPOINT is .*, which is no address"):
         check(Address.parse(f"hf://{FILE}"))
     monkeypatch.setenv("HF_ENDPOINT", "")
     assert endpoint() == "https://huggingface.co"
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.example:80/sub/")
-    assert Address.parse(f"hf://{FILE}").page == f"http://hub.example:80/sub/OpenGVLab/VideoMamba/resolve/main/{FILE.rpartition('/')[2]}"
+    assert (
+        Address.parse(f"hf://{FILE}").page
+        == f"http://hub.example:80/sub/OpenGVLab/VideoMamba/resolve/main/{FILE.rpartition('/')[2]}"
+    )
 
 
 def test_a_password_of_the_endpoint_is_not_shown(tmp_path: Path) -> None:

@@ -57,8 +57,9 @@ def load_checkpoint(
 
     Args:
         path: The file, of PyTorch or safetensors, the folder of a checkpoint that DeepSpeed wrote, or the folder or
-            the index (``*.index.json``) of a model in several parts. A state dict may be bare or under a key such as ``model``, ``module`` or ``model_ema``, and its names may have prefixes of
-            wrappers such as ``module.``, ``_orig_mod.``, ``model.`` and ``backbone.``.
+            the index (``*.index.json``) of a model in several parts. A state dict may be bare or under a key such as
+            ``model``, ``module`` or ``model_ema``, and its names may have prefixes of wrappers such as ``module.``,
+            ``_orig_mod.``, ``model.`` and ``backbone.``.
         family: ``videomamba`` or ``videomambapro``. None finds it out (`family.decide`), and a message says it.
         num_frames: Frames of a clip. None keeps the checkpoint's number, and means 8 for an image checkpoint.
         image_size: Pixels of a frame's side. None keeps the checkpoint's number.

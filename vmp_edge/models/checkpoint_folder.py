@@ -58,9 +58,7 @@ def _in_folder(path: Path) -> tuple[Path, ...]:
             f"{folder}: DeepSpeed divided the weights among {len(ranks)} files (model parallel); put them together"
         )
     if shards := sorted(folder.glob("zero_pp_rank_*_model_states.pt")):
-        raise CheckpointError(
-            f"{folder}: DeepSpeed's ZeRO divided the weights among {len(shards)} files; {_ZERO}"
-        )
+        raise CheckpointError(f"{folder}: DeepSpeed's ZeRO divided the weights among {len(shards)} files; {_ZERO}")
     return (folder / DEEPSPEED,) if (folder / DEEPSPEED).is_file() else (path,)
 
 
@@ -95,7 +93,7 @@ def _parts(index: Path) -> tuple[Path, ...]:
         raise CheckpointError(f"{index}: names files that do not lie beside it")
     if missing := [name for name in names if not (index.parent / name).is_file()]:
         raise CheckpointError(
-            f"{index}: names {printable(missing[0])[:100]}, which is missing ({len(missing)} of {len(names)} parts are); "
-            "download all parts"
+            f"{index}: names {printable(missing[0])[:100]}, which is missing ({len(missing)} of {len(names)} parts "
+            "are); download all parts"
         )
     return tuple(index.parent / name for name in names)

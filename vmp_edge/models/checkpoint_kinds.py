@@ -1,8 +1,7 @@
-"""Say what a file is that was given as a checkpoint and is none. Only its beginning and its table of contents are read."""
+"""Say what a file is that was given as a checkpoint and is none, from its beginning and its table of contents."""
 
 from __future__ import annotations
 
-import os
 import re
 import tarfile
 import zipfile
@@ -87,7 +86,7 @@ def damaged_entry(path: Path) -> str | None:
 
 def _folder(path: Path) -> str:
     """Return why a folder is no checkpoint, and which of its files may be one."""
-    names = sorted(os.listdir(path))
+    names = sorted(entry.name for entry in path.iterdir())
     if "manifest.yaml" in names:
         return "is the folder of a bundle, which is built already: give it to vmp-edge run"
     inside = [printable(name) for name in names if Path(name).suffix in SUFFIXES]
@@ -97,7 +96,7 @@ def _folder(path: Path) -> str:
 
 def _no_file(path: Path) -> str:
     if path.is_symlink():
-        return f"is a link to {printable(os.readlink(path))}, and there is no such file"
+        return f"is a link to {printable(str(path.readlink()))}, and there is no such file"
     if path.exists():
         return "is a device or a pipe and no file; copy its content into a file first"
     return "there is no such file"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import http.client
 import importlib.util
+import logging
 import os
 import re
 import urllib.parse
@@ -35,7 +36,12 @@ def endpoint() -> str:
     text = os.environ.get("HF_ENDPOINT", "").rstrip("/") or _HUB
     try:
         parts = urllib.parse.urlsplit(text)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", text)
+        valid = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+            and not re.search(r"\s", text)
+        )
     except ValueError:
         valid = False
     if not valid:
@@ -123,11 +129,11 @@ def fetch(address: Address) -> Path:
     try:
         import huggingface_hub
         from huggingface_hub import errors
-        from huggingface_hub.utils import logging
+        from huggingface_hub.utils import logging as client_logging
     except ImportError as error:
         raise MissingDependencyError(_needs_client(address)) from error
     if "HF_HUB_VERBOSITY" not in os.environ:
-        logging.set_verbosity_error()  # it would tell each try, and log a traceback before it tries a second time
+        client_logging.set_verbosity(logging.ERROR)  # it would tell each try, with tracebacks
     hub = endpoint()
     try:
         with resuming():
@@ -137,9 +143,7 @@ def fetch(address: Address) -> Path:
                 )
             )
     except errors.GatedRepoError as error:
-        raise HubError(
-            f"{address} asks for an agreement: accept it on its page, and set HF_TOKEN"
-        ) from error
+        raise HubError(f"{address} asks for an agreement: accept it on its page, and set HF_TOKEN") from error
     except errors.RepositoryNotFoundError as error:
         raise HubError(
             f"{address}: the hub has no repository {address.repository}, or only with a token (HF_TOKEN)"
@@ -158,7 +162,9 @@ def _failure(error: Exception, address: Address, by_hand: Path) -> str:
     """Return why a download failed, and what to do."""
     if isinstance(error, OSError) and error.errno in _DISK:
         folder = os.environ.get("HF_HOME", "~/.cache/huggingface")
-        return f"{error.strerror} ({folder}); make room or set HF_HOME to another folder, and run the same command again"
+        return (
+            f"{error.strerror} ({folder}); make room or set HF_HOME to another folder, and run the same command again"
+        )
     if _status(error) == 401:
         return "the hub asks for a token, or refuses the one that it got; set HF_TOKEN to one that may read it"
     again = "run the same command again to go on" if _status(error) is None else "try again later"
@@ -186,7 +192,9 @@ def _explained(error: BaseException) -> str:
         return f"{masked(endpoint())} answers {status} {http.client.responses.get(status, '')}".strip()
     text = str(error).strip().partition("\n")[0] or type(error).__name__
     if "X-Repo-Commit" in text:
-        return f"{masked(endpoint())} does not answer as a hub does; check HF_ENDPOINT, and whether a login is in between"
+        return (
+            f"{masked(endpoint())} does not answer as a hub does; check HF_ENDPOINT, and whether a login is in between"
+        )
     return without_secrets(text, endpoint())
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -60,7 +59,7 @@ def _keep(path: Path, file: BinaryIO, kept: Path) -> None:
     with contextlib.suppress(OSError, ValueError):
         file.flush()
         if path.stat().st_size:
-            os.replace(path, kept)
+            path.replace(kept)
 
 
 def _take(kept: Path, file: BinaryIO, size: int | None) -> int:
@@ -76,7 +75,7 @@ def _take(kept: Path, file: BinaryIO, size: int | None) -> int:
     """
     own = Path(f"{file.name}.taken")
     try:
-        os.replace(kept, own)  # so that no other process takes it, too
+        kept.replace(own)  # so that no other process takes it, too
     except OSError:
         return 0
     try:
