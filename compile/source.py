@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmp_edge import zoo
+from vmp_edge.bundle.optional import FamilyEntry
 from vmp_edge.errors import UsageError
 from vmp_edge.names import cleaned
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.progress import note
 from vmp_edge.zoo import LABEL_LISTS, Address, Published
 from vmp_edge.zoo.hub import SCHEME
+from vmp_edge.zoo.names import all_names, require_known
 
 from . import variants
 from .labels import labels_by
@@ -27,8 +30,12 @@ if TYPE_CHECKING:
     from .variants import Variant
 
 DEFAULT_MODEL = "egomotion-nano"
-# The published code scales the shorter side bilinearly and takes the centre (VideoMamba, video_sm/datasets).
 PUBLISHED = "published"  # see `load_checkpoint`
+# The address of a file's page on the hub, as a browser shows it; a path made of it has one slash.
+_PAGE = re.compile(
+    r"https?:/{1,2}huggingface\.co/(?P<name>[\w.-]+/[\w.-]+)/(?:resolve|blob|raw)/(?P<revision>[\w.-]+)/(?P<file>[^?#]+)"
+)
+# The published code scales the shorter side bilinearly and takes the centre (VideoMamba, video_sm/datasets).
 AS_PUBLISHED: dict[str, Any] = {"resize": "crop", "interpolation": "linear"}
 # Its evaluation of video-text models scales frames to a square, bicubically; linear is the nearest that bundles have.
 AS_PUBLISHED_WITH_TEXTS: dict[str, Any] = {"resize": "stretch", "interpolation": "linear"}
@@ -71,7 +78,7 @@ class Choice:
     @property
     def is_procedural(self) -> bool:
         """True if it is the model for which clips with labels can be drawn."""
-        return self.checkpoint is None and (self.model or DEFAULT_MODEL) == DEFAULT_MODEL
+        return self.checkpoint is None and self.model in (None, DEFAULT_MODEL)
 
     def check(self) -> None:
         """Check all that can be known without loading anything.
@@ -143,12 +150,15 @@ def choose(
     Raises:
         UsageError: The address or the labels are wrong, or options contradict each other.
     """
+    if model is not None and checkpoint is None:
+        require_known(model)
     published = zoo.find(model) if model is not None and checkpoint is None else None
     location: Path | Address | None = None
     if published is not None:
         model, location = None, Address(published.repository, published.file)
     elif checkpoint is not None:
         text = str(checkpoint)
+        _require_no_address(text)
         location = Address.parse(text) if text.startswith(SCHEME) else Path(checkpoint)
         published = zoo.find_file(text.rpartition("/")[2])
     given = None if labels is None else labels_by(labels)
@@ -158,6 +168,23 @@ def choose(
     )
     choice.check()
     return choice
+
+
+def _require_no_address(checkpoint: str) -> None:
+    """Check that a checkpoint is neither the address of a page nor the name of a model.
+
+    Raises:
+        UsageError: It is; the text says how to give it.
+    """
+    if match := _PAGE.match(checkpoint):
+        revision = "" if match["revision"] == "main" else f"@{match['revision']}"
+        raise UsageError(f"--checkpoint takes files of the hub as {SCHEME}{match['name']}{revision}/{match['file']}")
+    if re.match(r"\w+:/", checkpoint) and not checkpoint.startswith(SCHEME):
+        raise UsageError(
+            f"--checkpoint takes files, and those of the hub as {SCHEME}OWNER/NAME/FILE: download {checkpoint} first"
+        )
+    if checkpoint in all_names() and not Path(checkpoint).exists():
+        raise UsageError(f"{checkpoint} is the name of a model: give it with --model")
 
 
 @dataclass(frozen=True)
@@ -171,6 +198,7 @@ class SourceModel:
         preprocessing: From frames to the model's video.
         frame_rate: Frames per second that the model was trained on, or None.
         span: Seconds that the frames of a clip came from in training, or None. With neither, it is not known.
+        family: Which family the checkpoint was taken for, and why; None for a model that was made of its options.
         accuracy: What was measured on the model, as the manifest has it.
     """
 
@@ -181,6 +209,7 @@ class SourceModel:
     frame_rate: float | None = None
     accuracy: dict[str, Any] = dataclasses.field(default_factory=dict)
     span: float | None = None
+    family: FamilyEntry | None = None
 
     @property
     def window_rate(self) -> float | None:
@@ -194,7 +223,15 @@ class SourceModel:
         if rate is not None:
             rate *= module.options.num_frames / self.module.options.num_frames
         preprocessing = dataclasses.replace(self.preprocessing, image_size=module.options.image_size)
-        return SourceModel(f"{self.name}-{variant.name}", module, self.labels, preprocessing, rate, span=self.span)
+        return SourceModel(
+            f"{self.name}-{variant.name}",
+            module,
+            self.labels,
+            preprocessing,
+            rate,
+            span=self.span,
+            family=self.family,
+        )
 
 
 def load(choice: Choice) -> SourceModel:
@@ -207,7 +244,7 @@ def load(choice: Choice) -> SourceModel:
     """
     from vmp_edge.models import zoo as own
 
-    name = choice.model or DEFAULT_MODEL
+    name = DEFAULT_MODEL if choice.model is None else choice.model
     if choice.checkpoint is not None:
         model = _from_checkpoint(choice)
     elif name in own.names():
@@ -232,10 +269,9 @@ def _from_checkpoint(choice: Choice) -> SourceModel:
     from vmp_edge.models.training_facts import TrainingFacts
 
     path, published = choice.file(), choice.published
-    family = choice.family or (published.family if published else None)
     module = models.load_checkpoint(
         path,
-        family,
+        choice.family,
         choice.frames,
         choice.image_size,
         key=choice.key,
@@ -259,7 +295,14 @@ def _from_checkpoint(choice: Choice) -> SourceModel:
     prepared = choice.preparation.preprocessing(facts.preprocessing or Preprocessing(options.image_size, **basis))
     known_span = published.span if published is not None and facts.frame_rate is None else None
     rate, span = choice.preparation.spacing(facts.frame_rate, facts.span or known_span)
-    return SourceModel(name, module, _labels(choice, known), prepared, rate, span=span)
+    labels, family = _labels(choice, known), _family(module)
+    return SourceModel(name, module, labels, prepared, rate, span=span, family=family)
+
+
+def _family(module: VideoMamba) -> FamilyEntry | None:
+    """Return the manifest's entry about the family of a checkpoint."""
+    decision = module.family
+    return None if decision is None else FamilyEntry(decision.family, cleaned(decision.reason))
 
 
 def _explain_backbone(path: Path, readout: str, choice: Choice) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from vmp_edge.bundle.optional import FamilyEntry
 from vmp_edge.compile import source
 from vmp_edge.compile.preparation import Preparation
 from vmp_edge.compile.source import choose
@@ -40,6 +41,8 @@ def test_a_published_model_is_taken_by_its_name(tmp_path, monkeypatch, capsys):
     assert (model.module.options.directions, model.module.options.initial_state) == ("separate", "zero")
     assert (model.preprocessing.resize, model.preprocessing.interpolation) == ("crop", "linear")
     assert (model.span, model.frame_rate, model.window_rate) == (10.0, None, 0.8)
+    assert model.family == FamilyEntry("videomamba", "because its name says so")
+    assert model.cut(Variant(frames=4)).family == model.family
     error = capsys.readouterr().err
     assert "labels of Kinetics-400, in the order of the authors' own demo" in error
 
@@ -164,6 +167,13 @@ def test_options_that_contradict_each_other_are_refused():
         ({"model": NAME, "checkpoint": "x.pth"}, "give --model or --checkpoint, not both"),
         ({"model": NAME, "checkpoint": None, "family": "videomambapro"}, f"{NAME} is a videomamba"),
         ({"model": "egomotion-nano", "checkpoint": None, "readout": "mean"}, "--readout is for checkpoints"),
+        ({"model": "videomamba-tinny", "checkpoint": None}, "did you mean videomamba-tiny"),
+        ({"model": None, "checkpoint": NAME}, "is the name of a model: give it with --model"),
+        (
+            {"model": None, "checkpoint": "https://huggingface.co/a/b/blob/v1/c/d.pth?download=true"},
+            "takes files of the hub as hf://a/b@v1/c/d.pth",
+        ),
+        ({"model": None, "checkpoint": "http://h/x.pth"}, "download http://h/x.pth first"),
         ({"model": None, "checkpoint": None, "key": "model_ema"}, "--checkpoint-key chooses a model in a file"),
     ):
         with pytest.raises(UsageError, match=expected):

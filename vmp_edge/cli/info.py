@@ -54,6 +54,8 @@ def _summary(manifest: Manifest) -> list[tuple[str, str]]:
         ("preprocessing", f"{prepared.resize}, {prepared.interpolation}, mean {prepared.mean}, std {prepared.std}"),
         ("labels", f"{len(manifest.labels)}: {_shortened(manifest.labels)}" if manifest.labels else _NO_LABELS),
     ]
+    if manifest.family is not None:
+        rows.insert(1, ("family", f"{manifest.family.name}, {manifest.family.reason}"))
     if manifest.features:
         use = "enroll --text, and embed" if manifest.model.get("readout") == "pooled_frames" else "enroll and embed"
         rows.append(("features", f"{manifest.features}, for vmp-edge {use}"))

@@ -39,7 +39,6 @@ def too_slow(window: Window, source: Source | None) -> str | None:
 
 def too_short(window: Window) -> str | None:
     """Return why a source may have ended before its first window, or None if only its number of frames counts."""
-    if window.fps is None:
+    if window.reach is None:
         return None
-    span = (window.frames - 1) / window.fps
-    return f"a window reaches over {span:.3g} s, and the source ended before: --fps or --stride shortens it"
+    return f"a window reaches over {window.reach:.3g} s, and the source ended before: --fps or --stride shortens it"

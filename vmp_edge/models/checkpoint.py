@@ -56,9 +56,10 @@ def load_checkpoint(
     floating dtype become float32. If the file has ``options``, as files of our own do, they overrule ``family``.
 
     Args:
-        path: The file, of PyTorch or safetensors, or the folder of a checkpoint that DeepSpeed wrote. A state dict may
-            be bare or under a key such as ``model``, ``module`` or ``model_ema``, and its names may have prefixes of
-            wrappers such as ``module.``, ``_orig_mod.``, ``model.`` and ``backbone.``.
+        path: The file, of PyTorch or safetensors, the folder of a checkpoint that DeepSpeed wrote, or the folder or
+            the index (``*.index.json``) of a model in several parts. A state dict may be bare or under a key such as
+            ``model``, ``module`` or ``model_ema``, and its names may have prefixes of wrappers such as ``module.``,
+            ``_orig_mod.``, ``model.`` and ``backbone.``.
         family: ``videomamba`` or ``videomambapro``. None finds it out (`family.decide`), and a message says it.
         num_frames: Frames of a clip. None keeps the checkpoint's number, and means 8 for an image checkpoint.
         image_size: Pixels of a frame's side. None keeps the checkpoint's number.
@@ -72,7 +73,7 @@ def load_checkpoint(
 
     Returns:
         The model in evaluation mode. Without a classifier in the file, as after pretraining, ``options.num_classes`` is
-        0, and the model gives features alone.
+        0, and the model gives features alone. Its ``family`` says which family was decided on, and why.
 
     Raises:
         CheckpointError: The file is not a checkpoint of the family, or has values that are not finite; the text names
@@ -88,7 +89,7 @@ def load_checkpoint(
     try:
         if decision is not None:
             source = infer_options(state, decision.family, tubelet_size)
-            notes.append(f"{path} is taken for a {decision.family}, {decision.reason}")
+            notes.append(decision.sentence(path))
         else:
             source = ModelOptions.from_dict(found.options or {})
         _require_layers(state, source)
@@ -108,6 +109,7 @@ def load_checkpoint(
     with torch.device("meta"):  # shapes are enough
         _require_fit(state, VideoMamba(source), path)
     model = VideoMamba(options)
+    model.family = decision
     model.load_state_dict(interpolate_positions(state, options))
     if options.directions == "forward" and options.readout == "class_token":
         notes.append(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
+from .family import Decision
 from .options import ModelOptions, preset
 
 NORM_EPS = 1e-5
@@ -132,7 +133,12 @@ class VideoMamba(nn.Module):
 
     Args:
         options: The architecture.
+
+    Attributes:
+        family: Which family its checkpoint was taken for, and why; None for a model that was made of its options.
     """
+
+    family: Decision | None = None
 
     def __init__(self, options: ModelOptions) -> None:
         super().__init__()
