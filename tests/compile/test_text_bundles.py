@@ -84,6 +84,7 @@ def test_a_bundle_without_classes_says_what_it_lacks(once, capsys, tmp_path):
 
 
 def test_texts_are_enrolled_and_measured(once, capsys, tmp_path):
+    pytest.importorskip("transformers", reason="needs the extra `text`")
     bundle, gallery = built(once, "torch"), tmp_path / "texts.npz"
     tokens = ["[PAD]", *(f"[unused{index}]" for index in range(99)), "[UNK]", "[CLS]", "[SEP]", "a", "person", "waves"]
     (tmp_path / "vocab.txt").write_text("\n".join(tokens) + "\n")
