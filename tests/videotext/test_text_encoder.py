@@ -82,7 +82,7 @@ def test_faults_are_one_line(tensors):
     flat = {key: value.flatten() if "word_embeddings" in key else value for key, value in tensors.items()}
     with pytest.raises(CheckpointError, match=r"word_embeddings.weight \(96000,\) of its text encoder is no matrix"):
         TextEncoder(flat, PATH, HEADS)
-    with pytest.raises(CheckpointError, match="its text encoder is not whole: it lacks embeddings.word_embeddings"):
+    with pytest.raises(CheckpointError, match=r"its text encoder is not whole: it lacks embeddings.word_embeddings"):
         TextEncoder({}, PATH, HEADS)
     lacking = {key: value for key, value in tensors.items() if not key.startswith("text_proj")}
     with pytest.raises(CheckpointError, match="its projection of texts is not whole: it lacks weight"):
