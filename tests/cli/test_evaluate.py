@@ -170,6 +170,7 @@ def test_processes_share_the_videos_and_the_last_one_gives_the_result(capsys, bu
     code, out, _ = run(capsys, "evaluate", bundle, *options)
     shared = last_json(out)
     assert whole["timing"] is not None and shared["timing"] is None  # the machines may differ
+    assert whole["stream"] is not None
     for result in (whole, shared):
         for facts in (result, result["compare"]):
             for name in ("timing", "engine_ms", "speed", "speed_measured"):
