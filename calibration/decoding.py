@@ -237,7 +237,7 @@ def in_workers(
     Args:
         job: Can be pickled. If it raises `UnusableError`, the video is skipped.
         entries: The videos.
-        workers: Number of processes; None takes as many as there are CPUs that this process may use, 0 works in this process.
+        workers: Number of processes; None takes one for each CPU that this process may use, 0 works in this process.
 
     Yields:
         Each video, in order, with its result or with the reason why it was skipped. A video that kills the process that

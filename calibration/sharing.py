@@ -73,7 +73,7 @@ class Share:
                 told = " and ".join(f"{name}={text!r:.20}" for name, text in zip(names, texts, strict=True))
                 raise UsageError(f"{told} do not say which part of the work this process has")
             beside = environment.get("LOCAL_WORLD_SIZE", "")  # SLURM gives each process CPUs of its own
-            return cls(*numbers, neighbours=int(beside) if beside.isascii() and beside.isdigit() else 1)
+            return cls(numbers[0], numbers[1], int(beside) if beside.isascii() and beside.isdigit() else 1)
         return cls()
 
     @property
