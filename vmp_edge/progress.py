@@ -80,6 +80,7 @@ class _Display:
         self._steps: list[Step] = []
         self._stream: TextIO | None = sys.stderr  # None where the program has no error output
         self._terminal = False
+        self.muted = False  # whether notes are left out
         self.name = ""  # of this process, if others write to the same terminal
         self._drawn = False  # whether the terminal's line shows a step
         self._last = 0.0  # when something was shown
@@ -121,6 +122,8 @@ class _Display:
     def note(self, text: str) -> None:
         """Write a line between those of the steps."""
         with self._lock:
+            if self.muted:
+                return
             stream = self._stream if self._steps else sys.stderr
             self._clear()
             _write(stream, f"{_plain(text)}\n")
@@ -176,6 +179,16 @@ _display = _Display()
 def note(text: str) -> None:
     """Write a line to standard error that does not disturb the progress."""
     _display.note(text)
+
+
+@contextlib.contextmanager
+def without_notes() -> Iterator[None]:
+    """Leave notes out for a while, for work that repeats what the user was told before."""
+    before, _display.muted = _display.muted, True
+    try:
+        yield
+    finally:
+        _display.muted = before
 
 
 @contextlib.contextmanager

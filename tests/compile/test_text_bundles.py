@@ -96,7 +96,10 @@ def test_texts_are_enrolled_and_measured(once, capsys, tmp_path):
     out, err = capsys.readouterr()
     result = json.loads(out.splitlines()[-1])
     assert list(result["classes"]) == ["a person waves", "waves", "a person"] and result["temperature"] > 0
-    assert "by the first 9 layers of the text encoder" in err
+    assert err.splitlines() == [
+        f"vmp-edge: the vocabulary has {len(tokens)} of the 1000 tokens of {CHECKPOINT}",
+        "vmp-edge: 3 texts, by the first 9 layers of the text encoder",
+    ]
     with vmp_edge.load(bundle, gallery=gallery) as recognizer:
         rng = np.random.default_rng(0)
         frames = rng.integers(0, 255, (8, 64, 64, 3)).astype(np.uint8)

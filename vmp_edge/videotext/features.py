@@ -18,7 +18,7 @@ from ..bundle.check import check_clip
 from ..bundle.reading import Bundle
 from ..errors import CheckpointError, GalleryError, MissingDependencyError, UsageError
 from ..installation import install_command
-from ..progress import note, part
+from ..progress import note, part, without_notes
 from .cleaning import PLAIN, filled_in
 
 if TYPE_CHECKING:
@@ -131,7 +131,8 @@ def check_bundle(bundle: Bundle, path: Path, size: int) -> None:
 
     from ..models import load_checkpoint
 
-    model = load_checkpoint(path, "videomamba", manifest.frames, manifest.image_size, readout="pooled_frames")
+    with without_notes():  # the build has said them
+        model = load_checkpoint(path, "videomamba", manifest.frames, manifest.image_size, readout="pooled_frames")
     clip = check_clip(int(manifest.parity["check"]["seed"]), manifest.frames, manifest.image_size)
     with torch.no_grad():
         own = model(torch.from_numpy(manifest.preprocessing.clip(clip)))[0].numpy()
