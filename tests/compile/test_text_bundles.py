@@ -26,18 +26,8 @@ def golden():
 
 def built(once, engine):
     def make(folder):
-        arguments = [
-            "--target",
-            "host",
-            "--engine",
-            engine,
-            "--checkpoint",
-            CHECKPOINT,
-            "--features",
-            "--output",
-            folder,
-        ]
-        assert main(["build", *map(str, arguments)]) == 0
+        place = ["--target", "openvino"] if engine == "openvino" else ["--target", "host", "--engine", engine]
+        assert main(["build", *place, "--checkpoint", str(CHECKPOINT), "--features", "--output", str(folder)]) == 0
 
     return once.make(f"mm-{engine}", make)
 
@@ -49,8 +39,10 @@ def gallery_of(bundle, golden):
     return gallery
 
 
-@pytest.mark.parametrize("engine", ["torch", "executorch", "onnxruntime", "tvm"])
+@pytest.mark.parametrize("engine", ["torch", "executorch", "onnxruntime", "tvm", "openvino"])
 def test_features_and_scores_are_the_published_ones(once, golden, engine):
+    if engine == "openvino":
+        pytest.importorskip("openvino", reason="needs the extra `openvino`")
     bundle = built(once, engine)
     with vmp_edge.load(bundle, gallery=gallery_of(bundle, golden)) as recognizer:
         assert recognizer.labels == (NONE, *NAMES) and recognizer.manifest.labels == ()

@@ -18,7 +18,7 @@ from ..bundle.check import check_clip
 from ..bundle.reading import Bundle
 from ..errors import CheckpointError, GalleryError, MissingDependencyError, UsageError
 from ..installation import install_command
-from ..progress import note, part, without_notes
+from ..progress import Step, note, without_notes
 from .cleaning import PLAIN, filled_in
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class TextModel:
         length = min(LENGTH, self.encoder.config.max_position_embeddings)
         every = [filled_in(prompts, name) for name in names]
         rows = []
-        with part("the texts", len(names), "texts") as step:
+        with Step("computing features", len(names), "texts", quiet=True) as step:
             for texts in every:
                 tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
                 mean = self.encoder.features(tokens["input_ids"], tokens["attention_mask"]).numpy().mean(0)
