@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vmp_edge.bundle.manifest import Manifest
 from vmp_edge.errors import VmpError
-from vmp_edge.machine import cpu_count
+from vmp_edge.machine import usable_cpu_count
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.sources.clips import Clip, UnusableError, open_video, read_clips
 from vmp_edge.video import use_threads
@@ -144,7 +144,7 @@ def in_workers(
     Args:
         job: Can be pickled. If it raises `UnusableError`, the video is skipped.
         entries: The videos.
-        workers: Number of processes; None takes all cores, 0 works in this process.
+        workers: Number of processes; None takes one for each CPU that this process may use, 0 works in this process.
 
     Yields:
         Each video, in order, with its result or with the reason why it was skipped. A video that kills the process that
@@ -156,7 +156,7 @@ def in_workers(
     if workers == 0:
         yield from ((entry, _attempt(job, entry)) for entry in entries)
         return
-    count = min(workers or cpu_count(), max(len(entries), 1))
+    count = min(workers or usable_cpu_count(), max(len(entries), 1))
     waiting, pending = deque(entries), deque[tuple[Entry, Future[Any]]]()
     pool = _pool(count)
     try:

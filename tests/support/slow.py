@@ -27,6 +27,7 @@ LONGEST_FIRST = (
     "tests/ops/test_neon.py",
     "tests/compile/lowerings/delegates/test_qnn.py",
     "tests/calibration/test_finetuning.py",
+    "tests/cli/test_shared.py",
     "tests/cli/test_streams.py",
     "tests/test_loading.py",
     "tests/test_types.py",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import CheckpointError, UsageError
 from ..progress import note
@@ -107,7 +108,7 @@ def load_checkpoint(
     )
     state = fit_patch_embedding(state, source)
     with torch.device("meta"):  # shapes are enough
-        _require_fit(state, VideoMamba(source), path)
+        require_fit(state, VideoMamba(source), path)
     model = VideoMamba(options)
     model.family = decision
     model.load_state_dict(interpolate_positions(state, options))
@@ -239,8 +240,18 @@ def interpolate_positions(state: dict[str, Tensor], options: ModelOptions) -> di
     return state
 
 
-def _require_fit(state: dict[str, Tensor], model: VideoMamba, path: str | Path) -> None:
-    """Compare keys and shapes before anything is loaded, so that no model is ever half loaded."""
+def require_fit(state: Mapping[str, Tensor], model: nn.Module, path: str | Path, part: str = "model") -> None:
+    """Compare keys and shapes before anything is loaded, so that no model is ever half loaded.
+
+    Args:
+        state: The tensors that are to be loaded.
+        model: What they are for; it may be without memory (``meta``).
+        path: Their file, for messages.
+        part: What `model` is called in messages.
+
+    Raises:
+        CheckpointError: A tensor is missing, unknown, or has another shape; the text names keys and shapes.
+    """
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     missing = [f"{key} {expected[key]}" for key in expected if key not in state]
     unknown = [f"{key} {tuple(state[key].shape)}" for key in state if key not in expected]
@@ -256,4 +267,4 @@ def _require_fit(state: dict[str, Tensor], model: VideoMamba, path: str | Path) 
         if keys
     ]
     if faults:
-        raise CheckpointError(f"{path}: does not fit the model: it {'; it '.join(faults)}")
+        raise CheckpointError(f"{path}: does not fit the {part}: it {'; it '.join(faults)}")

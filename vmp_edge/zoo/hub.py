@@ -189,7 +189,7 @@ def version(address: Address) -> str | None:
         return None
     if not _is_offline() and re.fullmatch("[0-9a-f]{40}", address.revision) is None:
         place = huggingface_hub.hf_hub_url(
-            address.repository, address.file, revision=address.revision, endpoint=os.environ.get("HF_ENDPOINT")
+            address.repository, address.file, revision=address.revision, endpoint=endpoint()
         )
         with contextlib.suppress(Exception):  # also those of the client's HTTP library, which changes with its version
             if etag := huggingface_hub.get_hf_file_metadata(place, timeout=_PATIENCE).etag:
