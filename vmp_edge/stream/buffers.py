@@ -31,13 +31,6 @@ def make_ring(recognizer: Recognizer, window: Window, capacity: int) -> FrameRin
     return FrameRing(preprocessing, window, capacity, recognizer.embed, recognizer.frame_tokens)
 
 
-def take_the_same_frames(first: Recognizer, second: Recognizer) -> bool:
-    """Return whether a ring of prepared frames serves both. Tokens belong to one model and never do."""
-    if first.frame_tokens is not None or second.frame_tokens is not None:
-        return False
-    return first.frames == second.frames and first.manifest.preprocessing == second.manifest.preprocessing
-
-
 def ring_memory(manifest: Manifest, window: Window) -> int:
     """Return the bytes that a stream's frame ring takes for a bundle, without loading it.
 

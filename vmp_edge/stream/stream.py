@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..errors import UsageError
 from ..preprocessing import check_frame
 from ..recognizer import Prediction, Recognizer
-from .buffers import make_input, make_ring, take_the_same_frames
+from .buffers import make_input, make_ring
 from .cpu_meter import CpuMeter
 from .governor import Decision, Governor, Level
 from .levels import Levels
@@ -378,7 +378,7 @@ class Stream:
         previous, recognizer = self.recognizer, self._levels.recognizer(level)
         self.recognizer, self.window = recognizer, self._levels.window(level)
         self._input, self._run = make_input(recognizer)
-        if take_the_same_frames(previous, recognizer):
+        if _take_the_same_frames(previous, recognizer):
             self._ring.change(self.window)
             return
         ring = make_ring(recognizer, self.window, self._levels.capacity(recognizer))
@@ -393,3 +393,10 @@ class Stream:
         index, scores = self._smoother.update(prediction.scores, timestamp)
         label = prediction.labels[index]
         return replace(prediction, label=label, score=float(scores[index]), scores=scores, timestamp=timestamp)
+
+
+def _take_the_same_frames(first: Recognizer, second: Recognizer) -> bool:
+    """Return whether a ring of prepared frames serves both. Tokens belong to one model and never do."""
+    if first.frame_tokens is not None or second.frame_tokens is not None:
+        return False
+    return first.frames == second.frames and first.manifest.preprocessing == second.manifest.preprocessing
