@@ -20,7 +20,7 @@ from vmp_edge.recognizer import Recognizer
 from . import clipset
 from .clipset import SUFFIXES, ClipSet, ClipSetError, Entry
 from .decoding import Input, Prepare, Progress, Sampling, Skipped, describe_skipped, in_workers
-from .sharing import Arrays, Parts, Share, SharePendingError, identity
+from .sharing import Arrays, Parts, Share, identity
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,16 +120,8 @@ def embed(
     parts = Parts(output.resolve().parent, key, share)
     if parts.own() is None:
         parts.write(_part(recognizer, clips, sampling, share, share.workers(workers), progress))
-    every = parts.every()
-    if every is None:
-        raise SharePendingError(f"{share} is done; the last one writes {output} ({parts.waiting()})")
-    try:
-        embedding = _written(every, recognizer, clips, output)
-    except ClipSetError:
-        parts.remove()  # the next run may find usable videos
-        raise
-    parts.remove()
-    return embedding
+    with parts.together(f"writes {output}") as every:
+        return _written(every, recognizer, clips, output)
 
 
 def _written(parts: Sequence[Arrays], recognizer: Recognizer, clips: ClipSet, output: Path) -> Embedding:

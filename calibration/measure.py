@@ -15,7 +15,7 @@ from . import shared
 from .clipset import ClipSet, ClipSetError, Entry
 from .decoding import Prepare, Progress, Sampling, Skipped, describe_skipped, in_workers
 from .evaluation import TOP, Comparison, Evaluation, confusion, merge
-from .sharing import Parts, Share, SharePendingError, identity
+from .sharing import Parts, Share, identity
 from .tally import StreamTally, Subject, Tally
 from .timing import in_turns
 
@@ -153,15 +153,11 @@ def _run_share(
         share = ClipSet(clips.name, tuple(parts.share.of(clips.entries)))
         found = _run_all(tallies, share, sampling, parts.share.workers(workers), progress, stream)
         parts.write(shared.packed(found, clips, parts.share))
-    every = parts.every()
-    if every is None:
-        raise SharePendingError(f"{parts.share} is done; the last one gives the result ({parts.waiting()})")
-    evaluations = [
-        shared.unpacked(every, number, tally.subject.name, tally.subject.labels, tally.subject.facts, clips)
-        for number, tally in enumerate(tallies)
-    ]
-    parts.remove()
-    return evaluations
+    with parts.together("gives the result") as every:
+        return [
+            shared.unpacked(every, number, tally.subject.name, tally.subject.labels, tally.subject.facts, clips)
+            for number, tally in enumerate(tallies)
+        ]
 
 
 def check_labels(subjects: Sequence[Subject], clips: ClipSet) -> None:

@@ -6,12 +6,13 @@ puts them together. A part that is there already, of a run that was cut off, is 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ from vmp_edge.errors import UsageError, VmpError
 from vmp_edge.formatting import quantity
 from vmp_edge.machine import usable_cpu_count
 
-from .clipset import Entry
+from .clipset import ClipSetError, Entry
 
 # What launchers tell each of their processes: its number, and how many there are. The first pair that is there counts.
 # SLURM_NTASKS is what the job was promised; a step (srun) may have fewer processes.
@@ -160,14 +161,39 @@ class Parts:
         parts = [self._read(rank) for rank in range(self.share.count)]
         return [part for part in parts if part is not None] if None not in parts else None
 
-    def waiting(self) -> str:
-        """Return words for how many parts are not there yet, and where they are looked for."""
-        missing = sum(not self._path(rank).exists() for rank in range(self.share.count))
-        return f"{quantity(missing, 'part')} of {self.share.count} not yet in {self.folder}"
+    @contextlib.contextmanager
+    def together(self, what: str) -> Iterator[list[Arrays]]:
+        """Take the parts of all processes, by their rank, for this process alone. They are removed at the end.
 
-    def remove(self) -> None:
-        """Remove the folder. Another process may have done it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        Two processes may end at the same time and both see all parts: the one that renames the folder has them. If the
+        work with them fails, they are put back, so that the next run has them; but not if no video could be used.
+
+        Args:
+            what: What the process does that has them, for the message to the others.
+
+        Raises:
+            SharePendingError: Parts are missing, or another process has them.
+        """
+        every, taken = self.every(), self.folder.with_name(f"{self.folder.name}-{self.share.rank}")
+        if every is None and self._path(self.share.rank).exists():
+            missing = sum(not self._path(rank).exists() for rank in range(self.share.count))
+            where = f"{quantity(max(missing, 1), 'part')} of {self.share.count} not yet in {self.folder}"
+            raise SharePendingError(f"{self.share} is done; the last one {what} ({where})")
+        try:
+            if every is None:
+                raise FileNotFoundError
+            self.folder.rename(taken)
+        except OSError as error:
+            raise SharePendingError(f"{self.share} is done; another one {what}") from error
+        try:
+            yield every
+        except ClipSetError:  # of the next run's videos some may be usable
+            shutil.rmtree(taken, ignore_errors=True)
+            raise
+        except BaseException:
+            taken.rename(self.folder)
+            raise
+        shutil.rmtree(taken, ignore_errors=True)
 
     def _path(self, rank: int) -> Path:
         return self.folder / f"{rank}.npz"

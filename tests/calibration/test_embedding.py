@@ -9,7 +9,7 @@ from commands import last_json, run
 
 import vmp_edge
 from vmp_edge.calibration.embedding import videos_of
-from vmp_edge.calibration.sharing import Parts, Share, identity
+from vmp_edge.calibration.sharing import Parts, Share, SharePendingError, identity
 from vmp_edge.errors import UsageError
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS")
@@ -120,6 +120,22 @@ def test_a_broken_part_counts_as_missing(tmp_path):
     (parts.folder / "0.npz").write_bytes(b"PK")
     assert parts.every() is None
     assert identity("x") != identity("y")
+
+
+def test_one_alone_has_the_parts_and_puts_them_back_if_it_fails(tmp_path):
+    first, second = (Parts(tmp_path, identity("x"), Share(rank, 2)) for rank in (0, 1))
+    first.write({"a": np.arange(3)})
+    with pytest.raises(SharePendingError, match=r"share 1 of 2 is done; the last one adds \(1 part of 2 not yet in "):
+        first.together("adds").__enter__()
+    second.write({"a": np.arange(4)})
+    with pytest.raises(OSError, match="disk full"), first.together("adds") as every:
+        assert [len(part["a"]) for part in every] == [3, 4]
+        with pytest.raises(SharePendingError, match=r"^share 2 of 2 is done; another one adds$"):
+            second.together("adds").__enter__()
+        raise OSError("disk full")
+    with second.together("adds") as every:
+        assert [len(part["a"]) for part in every] == [3, 4]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_launchers_say():
