@@ -59,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
             options = PRESETS[name]
             say(f"  {name:44} {options.num_frames}x{options.image_size:<8} {options.num_classes} classes")
     if selected:
-        say("published, fetched from the Hugging Face hub when they are built; in brackets the frames x crops x clips that")
+        say(
+            "published, fetched from the Hugging Face hub when they are built; in brackets the frames x crops x clips that"
+        )
         say("the published top-1 averages over:")
         for model in selected:
             say(f"  {model.name:44} {_describe(model)}")
