@@ -34,6 +34,8 @@ LONGEST_FIRST = (
     "tests/test_checkout.py",
     "tests/calibration/test_actions.py",
     "tests/sources/test_network_video.py",
+    "tests/zoo/test_hub.py",
+    "tests/models/test_published_files.py",
 )
 _RANKS = {name: number for number, name in enumerate(LONGEST_FIRST)}
 

@@ -58,6 +58,7 @@ def make_input(recognizer: Recognizer) -> tuple[npt.NDArray[np.float32], Callabl
     tokens = np.empty((1, recognizer.frames // tubelet, count, channels), np.float32)
     return tokens[0].swapaxes(0, 1), lambda: recognizer.token_outputs(tokens)
 
+
 def ring_serves_both(first: Recognizer, second: Recognizer) -> bool:
     """Return whether a ring of prepared frames serves both. Tokens belong to one model and never do."""
     if first.frame_tokens is not None or second.frame_tokens is not None:
