@@ -202,7 +202,7 @@ class PooledFrames(nn.Module):
         patches = tokens[:, 1:].reshape(1, self.steps, (length - 1) // self.steps, width)
         pooled = (mean_over(patches, 2) + tokens[:, :1]) * self.scale
         projected = self.project(self.normalise(pooled - self.mean(pooled)))
-        feature: Tensor = mean_over(self.unit(projected), 1) * self.factor
+        feature: Tensor = mean_over(self.unit(projected) * self.factor, 1)
         return feature
 
 
