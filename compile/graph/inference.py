@@ -202,6 +202,7 @@ class PooledFrames(nn.Module):
         patches = tokens[:, 1:].reshape(1, self.steps, (length - 1) // self.steps, width)
         pooled = (mean_over(patches, 2) + tokens[:, :1]) * self.scale
         projected = self.project(self.normalise(pooled - self.mean(pooled)))
+        # the factor comes before the sum, as Core ML makes a mean of a sum that is multiplied by one over its count
         feature: Tensor = mean_over(self.unit(projected) * self.factor, 1)
         return feature
 
