@@ -16,7 +16,7 @@ from vmp_edge.errors import UsageError, VmpError
 from vmp_edge.progress import Bar
 
 from .. import clipset
-from ..training import recipe_options
+from ..train.recipe import recipe_options
 from .train import ActionsTraining, train
 
 

@@ -20,7 +20,8 @@ from vmp_edge.preprocessing import Preprocessing
 from ..clipset import ClipSet, need_scikit_learn
 from ..decoding import Input, Progress, Sampling, Video
 from ..measure import Evaluation, Subject, evaluate, merge
-from ..training import Task, Trainer, TrainingRecipe, load_teacher, save
+from ..train.loop import Task, Trainer, load_teacher, save
+from ..train.recipe import TrainingRecipe
 from . import dataset, geometry
 from .dataset import Clips
 from .geometry import Cut

@@ -26,7 +26,8 @@ from vmp_edge.files import make_output_folder, whole
 from vmp_edge.models import VideoMamba, create
 from vmp_edge.progress import Bar
 
-from ..training import Task, Trainer, TrainingRecipe, load_teacher, recipe_options, save
+from ..train.loop import Task, Trainer, load_teacher, save
+from ..train.recipe import TrainingRecipe, recipe_options
 from . import dataset
 from .camera import FPS, LABELS
 from .dataset import PREPROCESSING, Pool

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from vmp_edge.calibration.distillation import features_loss, predictions_loss
-from vmp_edge.calibration.training import Task, Trainer, TrainingRecipe, load_teacher
+from vmp_edge.calibration.train.loop import Task, Trainer, load_teacher
+from vmp_edge.calibration.train.recipe import TrainingRecipe
 from vmp_edge.errors import CheckpointError, UsageError
 from vmp_edge.models import ModelOptions, VideoMamba
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import time
@@ -18,60 +17,13 @@ from torch import Tensor
 
 from vmp_edge.errors import UsageError
 from vmp_edge.files import whole
-from vmp_edge.models import PRESETS, VideoMamba, load_checkpoint
+from vmp_edge.models import VideoMamba, load_checkpoint
 
-from .distillation import adapter, features_loss, predictions_loss
+from ..distillation import adapter, features_loss, predictions_loss
+from .recipe import TrainingRecipe
 
 # Filters over hundreds of correlated pixels take much smaller steps than matrices over a hundred channels.
 PATCH_RATE = 0.02
-
-
-@dataclass(frozen=True)
-class TrainingRecipe:
-    """All settings that decide how a model is trained, apart from the clips and the machine.
-
-    Attributes:
-        epochs: Passes over the clips.
-        batch: Clips in a step of the optimiser.
-        learning_rate: Highest learning rate.
-        weight_decay: Applies to matrices, not to biases, norms, embeddings and decay rates.
-        smoothing: Label smoothing.
-        auxiliary: Weight of the loss on the mean of the patch tokens, which trains these without going through the
-            class token.
-        average: Share of the averaged weights that a step keeps.
-        embed_dim: Channels of the model's tokens.
-        depth: Number of the model's blocks.
-        teacher: Path of a trained model to learn from besides the labels; empty for none.
-        teacher_weight: Weight of the loss on the teacher's predictions; the loss on the labels has weight 1.
-        temperature: Divides both models' logits in the loss on predictions.
-        feature_weight: Weight of the loss on the teacher's final features of all tokens.
-        seed: Decides order, augmentation and initial weights.
-
-    Raises:
-        UsageError: A weight is negative, or the temperature is not above 0.
-    """
-
-    epochs: int = 12
-    batch: int = 25
-    learning_rate: float = 2.5e-3
-    weight_decay: float = 0.05
-    smoothing: float = 0.05
-    auxiliary: float = 0.5
-    average: float = 0.998
-    embed_dim: int = PRESETS["egomotion-nano"].embed_dim
-    depth: int = PRESETS["egomotion-nano"].depth
-    teacher: str = ""
-    teacher_weight: float = 1.0
-    temperature: float = 2.0
-    feature_weight: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("teacher_weight", "feature_weight"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        if not self.temperature > 0:
-            raise UsageError(f"temperature is {self.temperature}; it must be above 0")
 
 
 @dataclass(frozen=True)
@@ -283,27 +235,3 @@ def save(content: Any, path: Path) -> None:
     """Save with PyTorch; the file replaces an old one only when it is complete."""
     with whole(path) as place:
         torch.save(content, place)
-
-
-def recipe_options(
-    parser: argparse.ArgumentParser, recipe: type[TrainingRecipe], arguments: list[str] | None
-) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """Read a training's command line, with an option for each of the recipe's fields and one for PyTorch's threads.
-
-    Args:
-        parser: Has the training's own options; the others are added to it.
-        recipe: The recipe's class.
-        arguments: The command line; None reads that of the process.
-
-    Returns:
-        All options, and the values of the recipe's fields that are on the command line.
-    """
-    fields = dataclasses.fields(recipe)
-    for field in fields:
-        kind = type(field.default)
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help=f"default: {field.default}")
-    parser.add_argument("--threads", type=int, help="PyTorch's threads (default: PyTorch's own choice)")
-    options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    return options, {field.name: value for field in fields if (value := getattr(options, field.name)) is not None}
