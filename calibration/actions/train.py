@@ -20,7 +20,7 @@ from vmp_edge.preprocessing import Preprocessing
 from ..clipset import ClipSet, need_scikit_learn
 from ..decoding import Input, Progress, Sampling, Video
 from ..measure import Evaluation, Subject, evaluate, merge
-from ..train.loop import Task, Trainer, load_teacher, save
+from ..train.loop import Task, Trainer, divided, load_teacher, save
 from ..train.recipe import TrainingRecipe
 from . import dataset, geometry
 from .dataset import Clips
@@ -97,7 +97,9 @@ def train_fold(
     training_clips = clips.outside(fold)
     task = Task(
         name=f"fold {fold}",
-        batches=lambda rng: dataset.training_batches(training_clips, recipe.batch, recipe.frames, preprocessing, rng),
+        batches=lambda rng, part: divided(
+            dataset.training_batches(training_clips, recipe.batch, recipe.frames, preprocessing, rng), part
+        ),
         steps=len(training_clips.labels) // recipe.batch,
     )
     if not task.steps:
@@ -107,7 +109,7 @@ def train_fold(
     trainer = Trainer(recipe, model, task, folder / f"{name}.checkpoint", teacher)
     trainer.run(progress)
     content = {
-        "model": trainer.averaged,
+        "model": trainer.best,
         "options": dataclasses.asdict(trainer.model.options),
         "labels": list(labels),
         "preprocessing": preprocessing.to_manifest(),

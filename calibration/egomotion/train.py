@@ -26,7 +26,7 @@ from vmp_edge.files import make_output_folder, whole
 from vmp_edge.models import VideoMamba, create
 from vmp_edge.progress import Bar
 
-from ..train.loop import Task, Trainer, load_teacher, save
+from ..train.loop import Task, Trainer, divided, load_teacher, save
 from ..train.recipe import TrainingRecipe, recipe_options
 from . import dataset
 from .camera import FPS, LABELS
@@ -78,7 +78,7 @@ def make_trainer(recipe: EgomotionTraining, train: Pool, validation: Pool, folde
     initialise(model, first, np.random.default_rng(recipe.seed))
     task = Task(
         name="training",
-        batches=lambda rng: dataset.training_batches(train, recipe.batch, rng),
+        batches=lambda rng, part: divided(dataset.training_batches(train, recipe.batch, rng), part),
         steps=len(train) // recipe.batch,
         validate=lambda model: measure(model, validation),
     )
@@ -97,14 +97,15 @@ def measure(model: VideoMamba, pool: Pool) -> dict[str, float]:
 def predict(model: VideoMamba, pool: Pool) -> tuple[Tensor, Tensor]:
     """Return a pool's logits (N, classes) and labels (N,)."""
     with torch.inference_mode():
-        results = [(model(video), labels) for video, labels in dataset.evaluation_batches(pool)]
+        device = next(model.parameters()).device
+        results = [(model(video.to(device)).cpu(), labels) for video, labels in dataset.evaluation_batches(pool)]
     return torch.cat([logits for logits, _ in results]), torch.cat([labels for _, labels in results])
 
 
 def save_weights(trainer: Trainer, path: Path) -> None:
     """Write the file that `vmp_edge.models.zoo` loads. The module ``evaluate`` adds the accuracy later."""
     content = {
-        "model": {name: value.half() for name, value in trainer.averaged.items()},
+        "model": {name: value.half().cpu() for name, value in trainer.averaged.items()},
         "options": dataclasses.asdict(trainer.model.options),
         "labels": list(LABELS),
         "preprocessing": PREPROCESSING.to_manifest(),

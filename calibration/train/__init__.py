@@ -1,4 +1,6 @@
 """Train a model of the family on labelled clips.
 
-``recipe`` has all settings, ``loop`` the training loop with its checkpoint.
+* Settings: ``recipe``.
+* Learning: ``loop`` is the training loop with its checkpoint. ``objective`` computes its loss, ``optimiser`` says how
+  fast each parameter learns, ``depth`` leaves out blocks, and ``parallel`` divides the work among processes.
 """

@@ -1,9 +1,11 @@
-"""Train a model of the family on any clips: the loop, its schedule, and a checkpoint to resume from."""
+"""The training loop: its model, its averaged weights, a checkpoint to resume from, and the history of the epochs.
+
+`torchrun` runs it in several processes, see ``parallel``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,18 +14,24 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from vmp_edge.errors import UsageError
 from vmp_edge.files import whole
 from vmp_edge.models import VideoMamba, load_checkpoint
 
-from ..distillation import adapter, features_loss, predictions_loss
+from . import parallel
+from .depth import DropPath
+from .objective import Objective
+from .optimiser import parameter_groups, schedule
+from .parallel import Part
 from .recipe import TrainingRecipe
 
-# Filters over hundreds of correlated pixels take much smaller steps than matrices over a hundred channels.
-PATCH_RATE = 0.02
+TOP1 = "top1"  # the figure of `Task.validate` that decides which weights are the best
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,46 +40,87 @@ class Task:
 
     Attributes:
         name: Shown at the progress bar.
-        batches: Function from a random generator to one epoch's batches, float32 (B, 3, T, S, S) and int64 (B,).
+        batches: Function from a random generator and a process's part to the part of one epoch's batches: videos,
+            float32 (B, 3, T, S, S), and labels, int64 (B,), or the share of each class, float32 (B, classes). The same
+            generator gives the same batches, however many processes divide them; see `divided`.
         steps: Batches in an epoch.
-        validate: Function from a model to figures by name; called after every epoch.
+        validate: Function from a model in evaluation mode, on the trainer's device, to figures by name; called after
+            every epoch. The figure ``top1``, on clips that are held out, decides which weights are the best, and when
+            the training stops early.
     """
 
     name: str
-    batches: Callable[[np.random.Generator], Iterable[tuple[Tensor, Tensor]]]
+    batches: Callable[[np.random.Generator, Part], Batches]
     steps: int
     validate: Callable[[VideoMamba], dict[str, float]] = lambda model: {}
 
 
+def divided(batches: Batches, part: Part) -> Batches:
+    """Return a process's part of each batch, for batches that every process makes as a whole."""
+    for video, labels in batches:
+        chosen = part.of(len(video))
+        yield video[chosen], labels[chosen]
+
+
 class Trainer:
-    """A training run: the model, its averaged weights, the optimiser, and the history of the epochs.
+    """A training run. Its result is `best`.
+
+    Attributes:
+        history: A record of each epoch: ``epoch``, ``loss``, the figures of `Task.validate`, ``learning_rate``,
+            ``seconds`` and ``clips_per_second``.
+        averaged: The averaged weights after the last step.
+        device: Where the model is: this process's GPU if there is one.
 
     Args:
         recipe: See `TrainingRecipe`.
-        model: Has its initial weights.
+        model: Has its initial weights. It moves to the device.
         task: See `Task`.
         checkpoint: File that the run is saved to after every epoch. If it exists, the run resumes from it.
         teacher: See `load_teacher`; None learns from the labels alone.
 
     Raises:
-        UsageError: The checkpoint belongs to a run with another recipe.
+        UsageError: The checkpoint belongs to a run with another recipe, or the processes cannot divide a batch evenly.
     """
 
     def __init__(
         self, recipe: TrainingRecipe, model: VideoMamba, task: Task, checkpoint: Path, teacher: VideoMamba | None = None
     ) -> None:
-        self.recipe, self.task, self.checkpoint, self.teacher = recipe, task, checkpoint, teacher
-        self.model = model.train()
-        self.averaged = {name: value.clone() for name, value in self.model.state_dict().items()}
-        groups = parameter_groups(self.model, recipe.weight_decay)
-        width = model.options.embed_dim
-        self.adapter = adapter(width, width if teacher is None else teacher.options.embed_dim)
+        self.recipe, self.task, self.checkpoint = recipe, task, checkpoint
+        self.part, self.device = parallel.current(), parallel.training_device()
+        self.part.of(recipe.batch)
+        self.model = model.to(self.device).train()
+        self.drop_path = DropPath(self.model, recipe.drop_path, recipe.seed)
+        self.objective = Objective(recipe, self.model, teacher.to(self.device) if teacher is not None else None)
+        self.adapter = self.objective.adapter
+        groups = parameter_groups(self.model, recipe.weight_decay, recipe.layer_decay)
         if parameters := [*self.adapter.parameters()]:
             groups.append({"params": parameters, "weight_decay": 0.0, "rate": 1.0})
         self.optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        self.number_type = _mixed_type(self.device) if recipe.mixed and self.device.type == "cuda" else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.number_type is torch.float16)
         self.history: list[dict[str, float]] = []
-        if self.checkpoint.exists():
+        self._best: Weights | None = None
+        # It gives all processes the first one's weights.
+        self._loss = DistributedDataParallel(self.objective) if self.part.count > 1 else self.objective
+        self.averaged = {name: value.clone() for name, value in self.model.state_dict().items()}
+        if parallel.agree(self.checkpoint.exists()):
             self._resume()
+
+    @property
+    def best(self) -> Weights:
+        """The averaged weights after the epoch with the highest ``top1``, or after the last one if it is not measured.
+
+        They are on the CPU.
+        """
+        weights = self._best if self._best is not None else self.averaged
+        return {name: value.cpu() for name, value in weights.items()}
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is at its end: all epochs are done, or ``top1`` has not risen for the recipe's patience."""
+        figures = [record[TOP1] for record in self.history if TOP1 in record]
+        waited = len(figures) - 1 - _last_highest(figures) if figures else 0
+        return len(self.history) >= self.recipe.epochs or 0 < self.recipe.patience <= waited
 
     def run(self, progress: Callable[..., Any]) -> None:
         """Train to the end.
@@ -79,29 +128,29 @@ class Trainer:
         Args:
             progress: Makes the run's progress bar, like `tqdm.tqdm`.
         """
-        steps, epochs = self.task.steps, self.recipe.epochs
-        done = len(self.history)
-        bar = progress(total=epochs * steps, initial=done * steps, desc=self.task.name, unit="step")
-        validation: dict[str, float] = {}
-        for epoch in range(done, epochs):
-            start, losses = time.monotonic(), []
+        steps, done = self.task.steps, len(self.history)
+        bar = progress(total=self.recipe.epochs * steps, initial=done * steps, desc=self.task.name, unit="step")
+        validation = {name: value for name, value in (self.history or [{}])[-1].items() if name == TOP1}
+        while not self.finished:
+            epoch, start, losses = len(self.history), time.monotonic(), []
             rng = np.random.default_rng([self.recipe.seed, epoch])
-            for i, (video, labels) in enumerate(self.task.batches(rng)):
+            for i, (video, labels) in enumerate(self.task.batches(rng, self.part)):
                 losses.append(self.step(epoch * steps + i, video, labels))
                 figures = {"loss": float(np.mean(losses[-50:])), **validation}
                 bar.set_postfix(epoch=epoch + 1, **{k: f"{v:.3f}" for k, v in figures.items()}, refresh=False)
                 bar.update()
             seconds = time.monotonic() - start
-            validation = self.task.validate(self.averaged_model())
-            self.history.append(
-                {
-                    "epoch": epoch + 1,
-                    "loss": float(np.mean(losses)),
-                    **validation,
-                    "seconds": seconds,
-                    "clips_per_second": len(losses) * self.recipe.batch / seconds,
-                }
-            )
+            validation = self._validate()
+            record = {
+                "epoch": epoch + 1,
+                "loss": parallel.mean(float(np.mean(losses))),
+                **validation,
+                "learning_rate": self.recipe.learning_rate * schedule(epoch / self.recipe.epochs),
+                "seconds": seconds,
+                "clips_per_second": len(losses) * self.recipe.batch / seconds,
+            }
+            self.history.append(parallel.agree(record))
+            self._keep_best()
             self._save()
         bar.close()
 
@@ -110,76 +159,85 @@ class Trainer:
 
         Args:
             number: Step within the whole run, from 0; decides the learning rate.
-            video: float32 (B, 3, T, S, S).
-            labels: int64 (B,).
+            video: This process's part of the batch, float32 (B, 3, T, S, S).
+            labels: int64 (B,), or float32 (B, classes).
 
         Returns:
-            The loss of the class token.
+            The loss of the model's readout.
         """
         rate = self.recipe.learning_rate * schedule(number / (self.recipe.epochs * self.task.steps))
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["rate"]
-        tokens = self.model.forward_tokens(video)
-        logits = self.model.head(tokens[:, 0])
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.smoothing)
-        mean = self.model.head(tokens[:, 1:].mean(1))
-        total = loss + self.recipe.auxiliary * F.cross_entropy(mean, labels, label_smoothing=self.recipe.smoothing)
-        if self.teacher is not None:
-            total = total + self._teacher_loss(self.teacher, video, tokens, (logits, mean))
+        self.drop_path.draw(number, len(video), self.part, self.device)
+        with torch.autocast(self.device.type, self.number_type, enabled=self.number_type is not None):
+            total, loss = self._loss(video.to(self.device), labels.to(self.device))
         self.optimiser.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(total).backward()
+        self.scaler.unscale_(self.optimiser)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
         keep = min(self.recipe.average, number / (number + 10))
         for name, value in self.model.state_dict().items():
             self.averaged[name].lerp_(value, 1 - keep)
-        return loss.item()
-
-    def _teacher_loss(
-        self, teacher: VideoMamba, video: Tensor, tokens: Tensor, logits: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        """Return the loss on the teacher's predictions and features.
-
-        Args:
-            teacher: The teacher.
-            video: The batch.
-            tokens: The student's tokens after its last block.
-            logits: The student's logits from the class token, and from the mean of the patch tokens.
-        """
-        recipe = self.recipe
-        with torch.no_grad():
-            teacher_tokens = teacher.forward_tokens(video)
-            expected = teacher.head(teacher_tokens[:, 0])
-        by_class, by_mean = (predictions_loss(student, expected, recipe.temperature) for student in logits)
-        loss = recipe.teacher_weight * (by_class + recipe.auxiliary * by_mean)
-        return loss + recipe.feature_weight * features_loss(self.adapter(tokens), teacher_tokens)
+        return float(loss.item())
 
     def averaged_model(self) -> VideoMamba:
-        """Return the model with the averaged weights, which are the result of a run."""
-        model = VideoMamba(self.model.options).eval()
+        """Return the model with the averaged weights, in evaluation mode, on the trainer's device."""
+        model = VideoMamba(self.model.options).to(self.device).eval()
         model.load_state_dict(self.averaged)
         return model
+
+    def _validate(self) -> dict[str, float]:
+        """Measure the averaged weights in the first process, while the others wait."""
+        return parallel.agree(self.task.validate(self.averaged_model()) if self.part.index == 0 else {})
+
+    def _keep_best(self) -> None:
+        figures = [record[TOP1] for record in self.history if TOP1 in record]
+        if figures and _last_highest(figures) == len(figures) - 1:
+            self._best = {name: value.cpu().clone() for name, value in self.averaged.items()}
 
     def _save(self) -> None:
         content = {
             "recipe": dataclasses.asdict(self.recipe),
             "model": self.model.state_dict(),
             "averaged": self.averaged,
+            "best": self._best,
             "adapter": self.adapter.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "history": self.history,
         }
-        save(content, self.checkpoint)
+        if self.part.index == 0:
+            save(content, self.checkpoint)
+        parallel.wait()
 
     def _resume(self) -> None:
-        content = torch.load(self.checkpoint, weights_only=True)
+        """Go on from the checkpoint, which only the first process needs to have."""
+        content = torch.load(self.checkpoint, "cpu", weights_only=True) if self.part.index == 0 else None
+        content = parallel.agree(content)
+        assert content is not None
         if content["recipe"] != dataclasses.asdict(self.recipe):
             raise UsageError(f"{self.checkpoint} belongs to a run with other settings: choose another --output")
         self.model.load_state_dict(content["model"])
-        self.averaged = content["averaged"]
+        self.averaged = {name: value.to(self.device) for name, value in content["averaged"].items()}
+        self._best = content["best"]
         self.adapter.load_state_dict(content["adapter"])
         self.optimiser.load_state_dict(content["optimiser"])
+        self.scaler.load_state_dict(content["scaler"])
         self.history = content["history"]
+
+
+def _last_highest(figures: list[float]) -> int:
+    """Return the index of the highest figure; of equal ones the last, which has trained the longest."""
+    return max(range(len(figures)), key=lambda i: (figures[i], i))
+
+
+def _mixed_type(device: torch.device) -> torch.dtype:
+    """Return the 16-bit type that a GPU is fast at."""
+    with torch.cuda.device(device):
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if fast else torch.float16
 
 
 def load_teacher(path: Path, student: VideoMamba) -> VideoMamba:
@@ -199,36 +257,6 @@ def load_teacher(path: Path, student: VideoMamba) -> VideoMamba:
         if value != needed:
             raise UsageError(f"{path} cannot teach this model: its {name} is {value}, not {needed}")
     return teacher
-
-
-def schedule(progress: float) -> float:
-    """Return the learning rate as a share of the highest: a short warm-up, constant for a quarter, half a cosine to 0.
-
-    Args:
-        progress: Share of the run that is done, 0 to 1.
-    """
-    return min(1.0, progress / 0.02) * 0.5 * (1 + math.cos(math.pi * max(0.0, progress - 0.25) / 0.75))
-
-
-def parameter_groups(model: VideoMamba, weight_decay: float) -> list[dict[str, Any]]:
-    """Group the parameters for the optimiser: with decay, without decay, and the slowly learning patch filters.
-
-    Returns:
-        Groups with ``params``, ``weight_decay`` and ``rate``, a factor for the learning rate.
-    """
-    groups: dict[str, list[torch.nn.Parameter]] = {"matrices": [], "others": [], "patches": []}
-    for name, parameter in model.named_parameters():
-        if name == "patch_embed.proj.weight":
-            groups["patches"].append(parameter)
-        elif parameter.ndim > 1 and not name.endswith(("embed", "embedding", "token", "A_log", "A_b_log")):
-            groups["matrices"].append(parameter)
-        else:
-            groups["others"].append(parameter)
-    return [
-        {"params": groups["matrices"], "weight_decay": weight_decay, "rate": 1.0},
-        {"params": groups["others"], "weight_decay": 0.0, "rate": 1.0},
-        {"params": groups["patches"], "weight_decay": 0.0, "rate": PATCH_RATE},
-    ]
 
 
 def save(content: Any, path: Path) -> None:

@@ -32,10 +32,14 @@ class TrainingRecipe:
         teacher_weight: Weight of the loss on the teacher's predictions; the loss on the labels has weight 1.
         temperature: Divides both models' logits in the loss on predictions.
         feature_weight: Weight of the loss on the teacher's final features of all tokens.
+        layer_decay: Factor of the learning rate from a layer to the one below it; 1 teaches all layers equally fast.
+        drop_path: Share of clips that skip the last block in a step, see `DropPath`.
+        patience: Epochs without a higher top-1 on held-out clips after which the training stops; 0 never stops early.
+        mixed: Compute in 16 bits where that is accurate enough, on a GPU; a CPU always computes in single precision.
         seed: Decides order, augmentation and initial weights.
 
     Raises:
-        UsageError: A weight is negative, or the temperature is not above 0.
+        UsageError: A value is out of range.
     """
 
     epochs: int = 12
@@ -51,14 +55,25 @@ class TrainingRecipe:
     teacher_weight: float = 1.0
     temperature: float = 2.0
     feature_weight: float = 0.0
+    layer_decay: float = 1.0
+    drop_path: float = 0.0
+    patience: int = 0
+    mixed: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("teacher_weight", "feature_weight"):
+        for name in ("teacher_weight", "feature_weight", "patience", "seed"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        for name in ("epochs", "batch"):
+            if not getattr(self, name) >= 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not self.temperature > 0:
             raise UsageError(f"temperature is {self.temperature}; it must be above 0")
+        if not 0 < self.layer_decay <= 1:
+            raise UsageError(f"layer_decay is {self.layer_decay}; it must be above 0 and at most 1")
+        if not 0 <= self.drop_path < 1:
+            raise UsageError(f"drop_path is {self.drop_path}; it must be at least 0 and below 1")
 
 
 def recipe_options(
@@ -76,8 +91,9 @@ def recipe_options(
     """
     fields = dataclasses.fields(recipe)
     for field in fields:
-        kind = type(field.default)
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help=f"default: {field.default}")
+        kind: Any = type(field.default)
+        how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+        parser.add_argument(f"--{field.name.replace('_', '-')}", help=f"default: {field.default}", **how)
     parser.add_argument("--threads", type=int, help="PyTorch's threads (default: PyTorch's own choice)")
     options = parser.parse_args(arguments)
     if options.threads:

@@ -52,7 +52,7 @@ def test_the_student_comes_closer_to_its_teacher(tmp_path, video, student, teach
     model = make(student, seed=1)
     known = load_teacher(keep(make(teacher), tmp_path / "teacher.pth"), model)
     labels = torch.arange(12) % 5
-    trainer = Trainer(recipe, model, Task("t", lambda rng: [(video, labels)], 1), tmp_path / "run", known)
+    trainer = Trainer(recipe, model, Task("t", lambda rng, part: [(video, labels)], 1), tmp_path / "run", known)
     with torch.no_grad():
         expected = known(video)
 
@@ -70,7 +70,7 @@ def test_the_student_comes_closer_to_its_teacher(tmp_path, video, student, teach
 def test_a_run_with_a_teacher_goes_on(tmp_path, video):
     """A resumed run also restores the layer between features of different widths."""
     recipe = TrainingRecipe(epochs=1, batch=12, feature_weight=1.0, teacher="a file")
-    task = Task("t", lambda rng: [(video, torch.arange(12) % 5)], 1)
+    task = Task("t", lambda rng, part: [(video, torch.arange(12) % 5)], 1)
     teacher = make(32).eval().requires_grad_(False)
     first = Trainer(recipe, make(16, seed=1), task, tmp_path / "run", teacher)
     first.run(lambda **_: SimpleNamespace(set_postfix=lambda **_: None, update=lambda: None, close=lambda: None))

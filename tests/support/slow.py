@@ -27,6 +27,7 @@ LONGEST_FIRST = (
     "tests/ops/test_neon.py",
     "tests/compile/lowerings/delegates/test_qnn.py",
     "tests/calibration/test_finetuning.py",
+    "tests/calibration/test_training.py",
     "tests/cli/test_streams.py",
     "tests/test_checkout.py",
     "tests/calibration/test_actions.py",
