@@ -76,6 +76,76 @@ class TrainingRecipe:
             raise UsageError(f"drop_path is {self.drop_path}; it must be at least 0 and below 1")
 
 
+@dataclass(frozen=True)
+class ClipsRecipe(TrainingRecipe):
+    """All settings that decide how a model is trained on clips in files.
+
+    Attributes:
+        augmentation: Strength of augmentation, see `Augmentation`.
+        mirror: Whether half of the clips are mirrored: not for labels that tell left from right.
+        mixup: Parameter of the Beta distribution of the shares in which two clips are averaged; 0 averages none.
+        cutmix: That of the shares of the picture that two clips exchange; 0 exchanges nothing.
+
+    Raises:
+        UsageError: A value is out of range.
+    """
+
+    epochs: int = 60
+    batch: int = 8
+    learning_rate: float = 1e-3
+    smoothing: float = 0.1
+    average: float = 0.99
+    augmentation: float = 0.5
+    mirror: bool = True
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.augmentation <= 1:
+            raise UsageError(f"augmentation is {self.augmentation}; it must be from 0 to 1")
+        for name in ("mixup", "cutmix"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if (self.mixup or self.cutmix) and self.batch % 2:
+            raise UsageError(f"batch is {self.batch}; it must be even, because clips are mixed in pairs")
+
+
+_DEEP = 12  # blocks from which a trained model is fine-tuned layer by layer, as the published ones are
+
+
+def recipe_for(clips_per_class: float, depth: int = ClipsRecipe.depth, is_trained: bool = True) -> ClipsRecipe:
+    """Return the settings to start with for 5 to 50 clips a class. Fewer clips are seen more often.
+
+    VideoMamba's training scripts (OpenGVLab/VideoMamba, video_sm/exp) fine-tune deep models after masked pre-training
+    with a layer decay of 0.8, and give its tiny model a drop path of 0.1 and a weight decay of 0.1, for 30 to 70
+    epochs. A deep model that is trained already gets these values here. Their learning rates are for batches of several
+    hundred clips; for a batch of 8 it was chosen anew. A model of few blocks is small enough to learn all over.
+
+    Args:
+        clips_per_class: Mean number of clips of a class.
+        depth: Blocks of the model.
+        is_trained: Whether the model has weights that are worth keeping, or random ones.
+    """
+    seen = 600 if is_trained else 900  # times that the clips of a class are seen
+    if is_trained and depth >= _DEEP:
+        epochs = _between(20, 0.5 * seen / clips_per_class, 50)
+        return ClipsRecipe(
+            epochs=epochs,
+            patience=max(10, epochs // 3),
+            learning_rate=2e-4,
+            weight_decay=0.1,
+            layer_decay=0.8,
+            drop_path=0.1,
+        )
+    epochs = _between(30, seen / clips_per_class, 120)
+    return ClipsRecipe(epochs=epochs, patience=max(15, epochs // 3))
+
+
+def _between(least: int, value: float, most: int) -> int:
+    return max(least, min(most, round(value)))
+
+
 def recipe_options(
     parser: argparse.ArgumentParser, recipe: type[TrainingRecipe], arguments: list[str] | None
 ) -> tuple[argparse.Namespace, dict[str, Any]]:
