@@ -59,7 +59,7 @@ class HeldOut:
     @property
     def guesses(self) -> Indices:
         """The most probable class of each example, (N,)."""
-        return self.scores.argmax(1)
+        return np.asarray(self.scores.argmax(1), np.int64)
 
     @property
     def accuracy(self) -> float:
@@ -178,7 +178,7 @@ def _choose(
             if bar is not None:
                 bar.update()
         each = -np.log(np.maximum(scores[-1][np.arange(len(y)), y], _LEAST)) * weights
-        losses.append(np.bincount(folds, each))
+        losses.append(np.asarray(np.bincount(folds, each), np.float64))
         if int(np.argmin([loss.sum() for loss in losses])) < len(losses) - _WORSE:
             break
     if bar is not None:
@@ -245,7 +245,7 @@ def solve(problem: Problem, start: Matrix | None = None) -> Matrix:
         return float(loss + problem.decay / 2 * np.square(solution[:, :-1]).sum()), slope.reshape(-1)
 
     point = _descend(value, np.zeros(kinds * (width + 1)) if start is None else start.reshape(-1))
-    return point.reshape(kinds, width + 1)
+    return np.asarray(point.reshape(kinds, width + 1))
 
 
 def _descend(value: Callable[[Matrix], tuple[float, Matrix]], point: Matrix) -> Matrix:
@@ -283,7 +283,7 @@ def _curved(slope: Matrix, steps: Sequence[tuple[Matrix, Matrix, float]]) -> Mat
         result *= float(moved @ changed) / float(changed @ changed)
     for (moved, changed, inverse), factor in zip(steps, reversed(factors), strict=True):
         result += moved * (factor - inverse * float(changed @ result))
-    return result
+    return np.asarray(result)
 
 
 def softmax(logits: Matrix) -> Matrix:

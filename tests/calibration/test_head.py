@@ -47,7 +47,7 @@ def test_a_model_with_a_new_head_is_an_ordinary_checkpoint(tmp_path, readout):
 
 
 def test_a_hundred_clips_take_less_than_a_minute():
-    """Without their features, which depend on the model: ten classes, as many features as the largest tiny model has."""
+    """Without their features, which depend on the model: ten classes, the features of a tiny model."""
     rng = np.random.default_rng(0)
     labels = np.arange(100) % 10
     features = (rng.normal(size=(10, 192))[labels] + rng.normal(size=(100, 192)))[:, None] + np.zeros((1, 3, 1))
