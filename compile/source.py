@@ -22,6 +22,7 @@ from .preparation import Preparation
 
 if TYPE_CHECKING:
     from vmp_edge.models import VideoMamba
+    from vmp_edge.models.trained import Facts
     from vmp_edge.models.zoo import ZooModel
 
     from .variants import Variant
@@ -226,6 +227,7 @@ def load(choice: Choice) -> SourceModel:
 def _from_checkpoint(choice: Choice) -> SourceModel:
     """Load a checkpoint. The facts about a published one count for a file of its name, too."""
     from vmp_edge import models
+    from vmp_edge.models import trained
 
     path, published = choice.file(), choice.published
     family = choice.family or (published.family if published else None)
@@ -246,12 +248,25 @@ def _from_checkpoint(choice: Choice) -> SourceModel:
         )
     if not options.num_classes:
         _explain_backbone(path, options.readout, choice)
+    if published is None and (facts := trained.facts(path, options.image_size)) is not None:
+        return _trained(path, module, facts, choice)
     name = published.name if published else cleaned(path.stem)
     known = _known_labels(published, options.num_classes)
     basis = AS_PUBLISHED_WITH_TEXTS if options.readout == "pooled_frames" else AS_PUBLISHED
     prepared = choice.preparation.preprocessing(Preprocessing(options.image_size, **basis))
     rate, span = choice.preparation.spacing(published.span if published else None)
     return SourceModel(name, module, _labels(choice, known), prepared, rate, span=span)
+
+
+def _trained(path: Path, module: VideoMamba, facts: Facts, choice: Choice) -> SourceModel:
+    """A checkpoint of our own training, which says itself how its frames are sampled and prepared."""
+    prepared = choice.preparation.preprocessing(facts.preprocessing)
+    if choice.preparation.frame_rate is None and choice.preparation.span is None:
+        rate, span = facts.frame_rate, facts.span
+    else:
+        rate, span = choice.preparation.spacing(None)
+    labels = _labels(choice, facts.labels[: module.options.num_classes])
+    return SourceModel(cleaned(path.stem), module, labels, prepared, rate, dict(facts.accuracy), span)
 
 
 def _explain_backbone(path: Path, readout: str, choice: Choice) -> None:

@@ -68,8 +68,9 @@ class TrainingRecipe:
         for name in ("epochs", "batch"):
             if not getattr(self, name) >= 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not self.temperature > 0:
-            raise UsageError(f"temperature is {self.temperature}; it must be above 0")
+        for name in ("temperature", "learning_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0")
         if not 0 < self.layer_decay <= 1:
             raise UsageError(f"layer_decay is {self.layer_decay}; it must be above 0 and at most 1")
         if not 0 <= self.drop_path < 1:

@@ -30,7 +30,7 @@ LONGEST_FIRST = (
     "tests/calibration/test_training.py",
     "tests/cli/test_streams.py",
     "tests/test_checkout.py",
-    "tests/calibration/test_actions.py",
+    "tests/calibration/test_train.py",
     "tests/sources/test_network_video.py",
 )
 _RANKS = {name: number for number, name in enumerate(LONGEST_FIRST)}
