@@ -132,6 +132,20 @@ def test_shares_of_classes_are_labels_too(tmp_path):
     assert float(by_index) == pytest.approx(float(by_share), rel=1e-6)
 
 
+def test_computing_in_16_bits_comes_close_and_keeps_weights_in_32(tmp_path):
+    """A GPU's mixed precision, here on the CPU."""
+    exact, mixed = (Trainer(RECIPE, make(), task(), tmp_path / name) for name in ("exact", "mixed"))
+    assert exact.number_type is None or exact.device.type == "cuda"
+    mixed.number_type = torch.bfloat16
+    for trainer in (exact, mixed):
+        for number, (video, labels) in enumerate(batches(np.random.default_rng(0), Part())):
+            trainer.step(number, video, labels)
+    for name, value in mixed.model.state_dict().items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, exact.model.state_dict()[name], rtol=0, atol=0.02)
+    assert not torch.equal(mixed.model.head.weight, exact.model.head.weight)
+
+
 def test_layers_further_down_learn_more_slowly():
     model = make()
     rates = {
