@@ -23,7 +23,7 @@ from vmp_edge.models import VideoMamba, load_checkpoint
 
 from . import parallel
 from .depth import DropPath
-from .objective import Objective
+from .objective import AnyObjective, Objective
 from .optimiser import parameter_groups, schedule
 from .parallel import Part
 from .recipe import TrainingRecipe
@@ -77,20 +77,29 @@ class Trainer:
         task: See `Task`.
         checkpoint: File that the run is saved to after every epoch. If it exists, the run resumes from it.
         teacher: See `load_teacher`; None learns from the labels alone.
+        objective: What is minimised instead, with `model` in it.
 
     Raises:
         UsageError: The checkpoint belongs to a run with another recipe, or the processes cannot divide a batch evenly.
     """
 
     def __init__(
-        self, recipe: TrainingRecipe, model: VideoMamba, task: Task, checkpoint: Path, teacher: VideoMamba | None = None
+        self,
+        recipe: TrainingRecipe,
+        model: VideoMamba,
+        task: Task,
+        checkpoint: Path,
+        teacher: VideoMamba | None = None,
+        objective: AnyObjective | None = None,
     ) -> None:
         self.recipe, self.task, self.checkpoint = recipe, task, checkpoint
         self.part, self.device = parallel.current(), parallel.training_device()
         self.part.of(recipe.batch)
         self.model = model.to(self.device).train()
         self.drop_path = DropPath(self.model, recipe.drop_path, recipe.seed)
-        self.objective = Objective(recipe, self.model, teacher.to(self.device) if teacher is not None else None)
+        if objective is None:
+            objective = Objective(recipe, self.model, teacher.to(self.device) if teacher is not None else None)
+        self.objective = objective
         self.adapter = self.objective.adapter
         groups = parameter_groups(self.model, recipe.weight_decay, recipe.layer_decay)
         if parameters := [*self.adapter.parameters()]:

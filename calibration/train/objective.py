@@ -12,7 +12,17 @@ from ..distillation import adapter, features_loss, predictions_loss
 from .recipe import TrainingRecipe
 
 
-class Objective(nn.Module):
+class AnyObjective(nn.Module):
+    """What a training minimises: called with a batch, it returns the loss, and the part of it that is shown.
+
+    Attributes:
+        adapter: Layers that are trained with the model and are no part of it.
+    """
+
+    adapter: nn.Module
+
+
+class Objective(AnyObjective):
     """The loss of a model on a batch.
 
     Attributes:
