@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vmp_edge.errors import CheckpointError, MissingDependencyError, UsageError
 from vmp_edge.installation import missing_module
-from vmp_edge.models import VideoMamba, checkpoint_file
+from vmp_edge.models import VideoMamba, checkpoint_file, own, zoo
 from vmp_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 from . import efficientnet, start
@@ -222,7 +222,11 @@ def _efficientnet(name: str, tensors: Mapping[str, Tensor], device: torch.device
 
 def _family(place: str, size: int | None, device: torch.device) -> Teacher:
     """A model of the family, whose patch tokens after the last block are its features."""
-    known = start.load(place, image_size=size)
+    frames = None
+    if place in own.names():  # as it is, and not as a student starts from it
+        options = zoo.load(place).module.options
+        frames, size = options.num_frames, size or options.image_size
+    known = start.load(place, frames, size)
     model = known.model
     if not known.is_trained:
         raise UsageError(f"--teacher {place}: has random weights, from which there is nothing to learn")

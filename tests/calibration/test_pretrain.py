@@ -158,6 +158,11 @@ def test_a_model_of_the_family_teaches(tmp_path):
     assert teacher.features(video, 2, 5).shape == (2, 2, 5, 5, 32)
 
 
+def test_our_own_model_teaches_as_it_is():
+    teacher = teachers.load("egomotion-nano")
+    assert (teacher.size, teacher.frames) == (64, 8)
+
+
 def test_efficientnet_comes_from_its_package_or_a_file(tmp_path, monkeypatch):
     network = EfficientNetLite0()
     path = tmp_path / "lite0.pth"
