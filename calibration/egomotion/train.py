@@ -26,8 +26,10 @@ from vmp_edge.files import make_output_folder, whole
 from vmp_edge.models import VideoMamba, create
 from vmp_edge.progress import Bar
 
-from ..train.loop import Task, Trainer, divided, load_teacher, save
+from ..train import tutor
+from ..train.loop import Task, Trainer, divided, save
 from ..train.recipe import TrainingRecipe, recipe_options
+from ..train.tutor import Tutor
 from . import dataset
 from .camera import FPS, LABELS
 from .dataset import PREPROCESSING, Pool
@@ -73,7 +75,7 @@ def make_trainer(recipe: EgomotionTraining, train: Pool, validation: Pool, folde
     torch.manual_seed(recipe.seed)
     sizes = {"embed_dim": recipe.embed_dim, "depth": recipe.depth}
     model = create(NAME, num_classes=len(LABELS), **sizes).train()
-    teacher = load_teacher(Path(recipe.teacher), model) if recipe.teacher else None
+    teacher = _teacher(recipe, model) if recipe.teacher else None
     first, _ = next(dataset.evaluation_batches(train))
     initialise(model, first, np.random.default_rng(recipe.seed))
     task = Task(
@@ -83,6 +85,10 @@ def make_trainer(recipe: EgomotionTraining, train: Pool, validation: Pool, folde
         validate=lambda model: measure(model, validation),
     )
     return Trainer(recipe, model, task, folder / "checkpoint.pt", teacher)
+
+
+def _teacher(recipe: EgomotionTraining, model: VideoMamba) -> Tutor:
+    return tutor.load(Path(recipe.teacher), model, LABELS, PREPROCESSING, recipe.feature_weight > 0)
 
 
 def measure(model: VideoMamba, pool: Pool) -> dict[str, float]:
@@ -125,7 +131,7 @@ def train(recipe: EgomotionTraining, folder: Path, workers: int | None = None) -
     """
     make_output_folder(folder)
     if recipe.teacher:  # before the clips are drawn, which takes long
-        load_teacher(Path(recipe.teacher), create(NAME, num_classes=len(LABELS)))
+        _teacher(recipe, create(NAME, num_classes=len(LABELS)))
     pool = dataset.make_pool("train", recipe.clips, folder / "train.npy", workers)
     validation = dataset.make_pool("validation", recipe.validation, folder / "validation.npy", workers)
     trainer = make_trainer(recipe, pool, validation, folder)

@@ -18,10 +18,10 @@ from vmp_edge.errors import UsageError
 from vmp_edge.models import VideoMamba
 
 from ..decoding import Progress
-from . import batches, head, parallel
+from . import batches, head, parallel, tutor
 from .footage import Footage
 from .head import Head
-from .loop import TOP1, Task, Trainer, load_teacher, save
+from .loop import TOP1, Task, Trainer, save
 from .recipe import ClipsRecipe
 from .start import Start
 
@@ -66,7 +66,10 @@ class Job:
             words: What is shown at the progress bar.
         """
         model = self.start.with_classes(len(self.labels), self.recipe.seed)
-        teacher = load_teacher(self.teacher, model) if self.teacher is not None else None
+        teacher = None
+        if self.teacher is not None:
+            features_count = self.recipe.feature_weight > 0
+            teacher = tutor.load(self.teacher, model, self.labels, self.footage.preprocessing, features_count)
         footage, recipe = self.footage, self.recipe
         task = Task(
             name=words,

@@ -19,14 +19,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vmp_edge.errors import UsageError
 from vmp_edge.files import whole
-from vmp_edge.models import VideoMamba, load_checkpoint
+from vmp_edge.models import VideoMamba
 
 from . import parallel
 from .depth import DropPath
-from .objective import Objective
+from .objective import AnyObjective, Objective
 from .optimiser import parameter_groups, schedule
 from .parallel import Part
 from .recipe import TrainingRecipe
+from .tutor import Tutor
 
 TOP1 = "top1"  # the figure of `Task.validate` that decides which weights are the best
 
@@ -76,21 +77,30 @@ class Trainer:
         model: Has its initial weights. It moves to the device.
         task: See `Task`.
         checkpoint: File that the run is saved to after every epoch. If it exists, the run resumes from it.
-        teacher: See `load_teacher`; None learns from the labels alone.
+        teacher: See `tutor.load`; None learns from the labels alone.
+        objective: What is minimised instead, with `model` in it.
 
     Raises:
         UsageError: The checkpoint belongs to a run with another recipe, or the processes cannot divide a batch evenly.
     """
 
     def __init__(
-        self, recipe: TrainingRecipe, model: VideoMamba, task: Task, checkpoint: Path, teacher: VideoMamba | None = None
+        self,
+        recipe: TrainingRecipe,
+        model: VideoMamba,
+        task: Task,
+        checkpoint: Path,
+        teacher: Tutor | None = None,
+        objective: AnyObjective | None = None,
     ) -> None:
         self.recipe, self.task, self.checkpoint = recipe, task, checkpoint
         self.part, self.device = parallel.current(), parallel.training_device()
         self.part.of(recipe.batch)
         self.model = model.to(self.device).train()
         self.drop_path = DropPath(self.model, recipe.drop_path, recipe.seed)
-        self.objective = Objective(recipe, self.model, teacher.to(self.device) if teacher is not None else None)
+        if objective is None:
+            objective = Objective(recipe, self.model, teacher.to(self.device) if teacher is not None else None)
+        self.objective = objective
         self.adapter = self.objective.adapter
         groups = parameter_groups(self.model, recipe.weight_decay, recipe.layer_decay)
         if parameters := [*self.adapter.parameters()]:
@@ -238,25 +248,6 @@ def _mixed_type(device: torch.device) -> torch.dtype:
     with torch.cuda.device(device):
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if fast else torch.float16
-
-
-def load_teacher(path: Path, student: VideoMamba) -> VideoMamba:
-    """Load a trained model to learn from; it may be larger or smaller than the student.
-
-    Args:
-        path: The teacher's checkpoint.
-        student: The model to train.
-
-    Raises:
-        UsageError: The teacher's clips, tokens or number of classes differ from the student's.
-        CheckpointError: The checkpoint cannot be loaded.
-    """
-    teacher = load_checkpoint(path).eval().requires_grad_(False)
-    for name in ("num_frames", "image_size", "tubelet_size", "patch_size", "num_classes"):
-        needed, value = (getattr(model.options, name) for model in (student, teacher))
-        if value != needed:
-            raise UsageError(f"{path} cannot teach this model: its {name} is {value}, not {needed}")
-    return teacher
 
 
 def save(content: Any, path: Path) -> None:

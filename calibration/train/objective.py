@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,9 +9,20 @@ from vmp_edge.models import VideoMamba
 
 from ..distillation import adapter, features_loss, predictions_loss
 from .recipe import TrainingRecipe
+from .tutor import Tutor
 
 
-class Objective(nn.Module):
+class AnyObjective(nn.Module):
+    """What a training minimises: called with a batch, it returns the loss, and the part of it that is shown.
+
+    Attributes:
+        adapter: Layers that are trained with the model and are no part of it.
+    """
+
+    adapter: nn.Module
+
+
+class Objective(AnyObjective):
     """The loss of a model on a batch.
 
     Attributes:
@@ -24,12 +34,12 @@ class Objective(nn.Module):
         teacher: A trained model to learn from besides the labels, or None.
     """
 
-    def __init__(self, recipe: TrainingRecipe, model: VideoMamba, teacher: VideoMamba | None = None) -> None:
+    def __init__(self, recipe: TrainingRecipe, model: VideoMamba, teacher: Tutor | None = None) -> None:
         super().__init__()
         self.recipe, self.model = recipe, model
         self._teacher = (teacher,)  # in a tuple it is no part of this module: it has no gradients to share
         width = model.options.embed_dim
-        self.adapter = adapter(width, width if teacher is None else teacher.options.embed_dim)
+        self.adapter = adapter(width, width if teacher is None else teacher.width)
         self.adapter.to(next(model.parameters()).device)
 
     def forward(self, video: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,25 +58,30 @@ class Objective(nn.Module):
         losses = [F.cross_entropy(values, labels, label_smoothing=recipe.smoothing) for values in logits]
         total = losses[0] + recipe.auxiliary * sum(losses[1:])
         if self._teacher[0] is not None:
-            total = total + self._teacher_loss(self._teacher[0], video, tokens, logits)
+            total = total + self._teacher_loss(self._teacher[0], video, labels, tokens, logits)
         return total, losses[0]
 
-    def _teacher_loss(self, teacher: VideoMamba, video: Tensor, tokens: Tensor, logits: list[Tensor]) -> Tensor:
+    def _teacher_loss(
+        self, teacher: Tutor, video: Tensor, labels: Tensor, tokens: Tensor, logits: list[Tensor]
+    ) -> Tensor:
         """Return the loss on the teacher's predictions and features.
 
         Args:
             teacher: The teacher.
             video: The batch.
+            labels: Its labels. What a teacher thinks of clips of classes that it does not know does not count.
             tokens: The student's tokens after its last block.
             logits: The student's logits, see `_logits`.
         """
         recipe = self.recipe
-        with torch.no_grad():
-            teacher_tokens = teacher.forward_tokens(video)
-            expected = _logits(teacher, teacher_tokens)[0]
-        losses = [predictions_loss(values, expected, recipe.temperature) for values in logits]
-        loss = recipe.teacher_weight * (losses[0] + recipe.auxiliary * sum(losses[1:]))
-        return loss + recipe.feature_weight * features_loss(self.adapter(tokens), teacher_tokens)
+        expected, teacher_tokens = teacher.answer(video)
+        loss = recipe.feature_weight * features_loss(self.adapter(tokens), teacher_tokens)
+        if teacher.classes:
+            own = [teacher.of_student(values) for values in logits]
+            shares = teacher.shares(labels)
+            losses = [predictions_loss(values, expected, recipe.temperature, shares) for values in own]
+            loss = loss + recipe.teacher_weight * (losses[0] + recipe.auxiliary * sum(losses[1:]))
+        return loss
 
 
 def _logits(model: VideoMamba, tokens: Tensor) -> list[Tensor]:

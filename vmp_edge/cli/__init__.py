@@ -23,8 +23,8 @@ from .streams import Output, OutputLostError, safe_streams
 __all__ = ["COMMANDS", "Parser", "guarded", "main", "program"]
 
 COMMANDS = (
-    *("build", "train", "run", "serve", "enroll", "embed", "evaluate", "bench", "verify", "models", "targets", "info"),
-    "doctor",
+    *("build", "train", "pretrain", "run", "serve", "enroll", "embed", "evaluate", "bench", "verify", "models"),
+    *("targets", "info", "doctor"),
 )
 
 
@@ -111,7 +111,7 @@ def _outcome(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
     except VmpError as error:
         return 2 if isinstance(error, UsageError) else 1, _tell(without_secrets(" ".join(str(error).split())))
     except ImportError as error:
-        builds = getattr(args, "words", [])[:1] in (["build"], ["train"])
+        builds = getattr(args, "words", [])[:1] in (["build"], ["train"], ["pretrain"])
         if (text := missing_module(error, "compile" if builds else "")) is None:
             raise
         return 1, _tell(text)
