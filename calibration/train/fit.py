@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -174,6 +175,19 @@ def write(job: Job, weights: dict[str, torch.Tensor], history: list[dict[str, fl
         **job.facts,
     }
     save(content, path)
+
+
+def epochs_done(job: Job, folder: Path) -> int:
+    """Return how many epochs an earlier call has done, or a large number if its training is finished.
+
+    Args:
+        job: The model.
+        folder: See `fit`.
+    """
+    if (folder / f"{job.name}.pth").exists():
+        return sys.maxsize
+    checkpoint = job.checkpoint(folder)
+    return len(torch.load(checkpoint, "cpu", weights_only=True)["history"]) if checkpoint.exists() else 0
 
 
 def keep_best(job: Job, folder: Path, path: Path) -> Trained | None:

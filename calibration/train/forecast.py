@@ -43,14 +43,24 @@ class Work:
 
     def epoch(self, speed: Speed) -> float:
         """Return the seconds that one epoch of all trainings takes."""
-        steps = sum(batches.steps(self.clips - count, self.batch) for count in self.held_out)
-        validation = sum(self.held_out) * speed.clip if self.stops_early else 0.0
-        return (steps + (batches.steps(self.clips, self.batch) if self.final else 0)) * speed.step + validation
+        measured = sum(self.epoch_without(count, speed) for count in self.held_out)
+        return measured + (batches.steps(self.clips, self.batch) * speed.step if self.final else 0.0)
+
+    def epoch_without(self, held_out: int, speed: Speed) -> float:
+        """Return the seconds that one epoch of a model takes that does not see some clips."""
+        validation = held_out * speed.clip if self.stops_early else 0.0
+        return batches.steps(self.clips - held_out, self.batch) * speed.step + validation
+
+    def final_seconds(self, epochs: int, speed: Speed) -> float:
+        """Return the seconds that the final model takes, with its bundle."""
+        return epochs * batches.steps(self.clips, self.batch) * speed.step + self._build(speed)
+
+    def _build(self, speed: Speed) -> float:
+        return (_BUILD + _BUILD_BLOCK * self.blocks) * _business() + _COMPARED * speed.clip
 
     def rest(self, speed: Speed) -> float:
         """Return the seconds of all that does not depend on the number of epochs."""
-        build = (_BUILD + _BUILD_BLOCK * self.blocks) * _business() + _COMPARED * speed.clip
-        return self.bundles * build + sum(self.held_out) * _LOOKS * speed.clip
+        return self.bundles * self._build(speed) + sum(self.held_out) * _LOOKS * speed.clip
 
     def seconds(self, epochs: int, speed: Speed) -> float:
         """Return the seconds that all of it takes at most."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError, CheckpointError
 from vmp_edge.models import load_checkpoint, trained
+from vmp_edge.progress import Step, part
 
 from ..clipset import ClipSet
 from ..decoding import Input, Progress, Sampling, Video
@@ -83,13 +86,23 @@ def build(checkpoint: Path, bundle: Path, engine: str | None, progress: Progress
     """
     from vmp_edge.compile import pipeline
 
+    class Quiet(pipeline.Stages):
+        """Shows a build's stages as parts of one step."""
+
+        @contextmanager
+        def __call__(self, what: str) -> Iterator[None]:
+            with part(what):
+                yield
+
     if bundle.exists():
         try:
             Bundle.open(bundle)
             return bundle
         except BundleError:  # it is damaged, or of another version: it is built anew
             pass
-    pipeline.build(pipeline.Request("host", checkpoint=checkpoint, output=bundle, engine=engine), progress)
+    request = pipeline.Request("host", checkpoint=checkpoint, output=bundle, engine=engine)
+    with Step(f"building the bundle {bundle}"):
+        pipeline.build(request, progress, Quiet)
     return bundle
 
 

@@ -24,7 +24,8 @@ from .geometry import Cut
 from .loop import TOP1
 from .recipe import ClipsRecipe
 from .settings import CLIPS, Settings
-from .survey import Survey, table
+from .survey import Survey
+from .survey import table as class_table
 
 CURVES, CONFUSION, REPORT, RESULTS = "curves.png", "confusion.png", "report.html", "results.json"
 FINAL, BUNDLE, HELD_OUT = "model", "bundle", "held-out"
@@ -85,10 +86,12 @@ def selection_note(models: Mapping[str, Trained]) -> str | None:
     if not history or TOP1 not in history[-1]:
         return None
     kept, last = models[HELD_OUT].epoch, history[-1]
+    if kept == len(history):
+        return None  # the last one would have been taken anyway
     return (
-        f"Epoch {kept} was kept because it did best on the held-out clips, so their numbers are a little too good "
-        f"(epoch {last['epoch']:.0f}, the last, had {percent(last[TOP1])} of their middle windows); --folds 5 measures "
-        "without that, in about five times the time."
+        f"Epoch {kept} was kept because it did best on the held-out clips, so their numbers are a little too good: of "
+        f"one window of each it had {percent(history[kept - 1][TOP1])}, and the last, epoch {last['epoch']:.0f}, "
+        f"{percent(last[TOP1])}. --folds 5 measures without that, in about three times the time."
     )
 
 
@@ -131,7 +134,7 @@ def write_report(measured: Measured, settings: Settings, recipe: ClipsRecipe, sp
         "size and length alone": f"recognise {percent(found.control)}",
         "recipe": ", ".join(f"{name} {value}" for name, value in changed.items()),
     }
-    rows = [("class", "clips"), *table(found)]
+    rows = [("class", "clips"), *class_table(found)]
     report.write(
         report.Report(
             measured.evaluation,
@@ -172,6 +175,7 @@ def to_dict(measured: Measured, settings: Settings, recipe: ClipsRecipe, span: f
         "skipped": [{"path": str(video.path), "reason": video.reason} for video in found.skipped],
         "folds_deviation": round(float(np.std(folds)), 4) if folds else None,
         "warnings": list(measured.warnings),
+        "all_clips": len(found.clips),
         "split": found.split.by,
         "geometry_control": round(before, 4),
         **after,
@@ -199,17 +203,25 @@ def write(values: Mapping[str, Any], folder: Path) -> None:
         place.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
-def next_commands(settings: Settings) -> list[tuple[str, str]]:
-    """Return what to do with the result: a few words and a command for each."""
+def next_commands(settings: Settings, clips: int) -> list[tuple[str, str]]:
+    """Return what to do with the result: a few words and a command for each.
+
+    Args:
+        settings: What the user asked for.
+        clips: Number of all clips.
+    """
+    from vmp_edge.compile.plan import CLIPS as USUAL
+
+    few = f" --calibration-clips {clips}" if clips < USUAL else ""
     folder = settings.output
     model, bundle = shlex.quote(str(folder / f"{FINAL}.pth")), shlex.quote(str(folder / BUNDLE))
-    clips = shlex.quote(str(folder / CLIPS))
+    table = shlex.quote(str(folder / CLIPS))
     return [
         ("the webcam", f"vmp-edge run {bundle} --source 0"),
         ("a web page", f"vmp-edge serve {bundle} --source 0"),
         (
             "a quarter of the size",
-            f"vmp-edge build --target host --checkpoint {model} --precision int8 --calibrate {clips} "
+            f"vmp-edge build --target host --checkpoint {model} --precision int8 --calibrate {table}{few} "
             f"--output {shlex.quote(str(folder / 'int8'))}",
         ),
         (

@@ -143,13 +143,13 @@ class State:
 
     @classmethod
     def read(cls, folder: Path) -> State:
-        """Return the state in an output folder, or a new one.
+        """Return the state in an output folder, or a new one if no model has begun to learn there.
 
         Raises:
             UsageError: The file of the state is damaged, or of another version.
         """
         path = folder / STATE
-        if not path.exists():
+        if not path.exists() or not _has_begun(folder):
             return cls()
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -186,10 +186,15 @@ def keep_clips(clips: ClipSet, folder: Path) -> None:
         UsageError: They differ: its models have seen other clips than those that are held out now.
     """
     path = folder / CLIPS
-    if path.exists() and path.read_text(encoding="utf-8") != clips.csv(folder):
+    if path.exists() and _has_begun(folder) and path.read_text(encoding="utf-8") != clips.csv(folder):
         raise UsageError(f"{folder} holds a training on other clips, groups or folds: choose another --output")
     clips.write(path)
     (folder / LABELS).write_text("".join(f"{label}\n" for label in clips.labels), encoding="utf-8")
+
+
+def _has_begun(folder: Path) -> bool:
+    """Return whether an output folder has a model, or one that is not finished."""
+    return any(True for pattern in ("*.pth", "*.checkpoint") for _ in folder.glob(pattern))
 
 
 def _flag(name: str) -> str:

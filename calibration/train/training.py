@@ -15,7 +15,7 @@ from vmp_edge.progress import duration
 
 from ..evaluation import Evaluation, merge
 from . import batches, footage, head, measuring, parallel, results, survey
-from .fit import Job, Speed, Trained, clip_seconds, fit, fit_head, keep_best, speed
+from .fit import Job, Speed, Trained, clip_seconds, epochs_done, fit, fit_head, keep_best, speed
 from .footage import Footage
 from .forecast import Clock, Work
 from .geometry import Cut
@@ -48,6 +48,7 @@ class Training:
         models: The models that were trained, by name.
         features: Of all clips, where only the last layer is trained; see `head.features`.
         fitted: The last layer that was fitted.
+        plan: What there is to do, and how fast this machine is; None where only the last layer is trained.
     """
 
     settings: Settings
@@ -61,6 +62,7 @@ class Training:
     models: dict[str, Trained] = dataclasses.field(default_factory=dict)
     features: NDArray[np.float32] | None = None
     fitted: Head | None = None
+    plan: tuple[Work, Speed] | None = None
 
     def __post_init__(self) -> None:
         self.folder, self.clips = self.settings.output, self.found.clips
@@ -162,6 +164,7 @@ class Training:
         counts = tuple(len(self.clips.fold(fold)) for fold in self.held_out.values())
         single, final = self.settings.folds is None, self.settings.final
         work = Work(len(self.clips), counts, self.recipe.batch, final, single, single + final, self.recipe.depth)
+        self.plan = work, measured
         epochs = self.state.epochs or self.recipe.epochs
         if self.state.epochs is None and self.settings.minutes is not None:
             epochs = work.epochs_within(self.settings.minutes, self.clock.spent, epochs, measured)
@@ -169,7 +172,11 @@ class Training:
         if self.first:
             self.state.write(self.folder)
         self.recipe = dataclasses.replace(self.recipe, epochs=epochs)
-        seconds = self.clock.foretell(work.seconds(epochs, measured))
+        done = sum(
+            min(epochs, epochs_done(self._job(name, pixels), self.folder)) * work.epoch_without(count, measured)
+            for name, count in zip(self.held_out, counts, strict=True)
+        )
+        seconds = self.clock.foretell(work.seconds(epochs, measured) - done)
         steps = batches.steps(len(self.clips), self.recipe.batch)
         self.voice.message(
             f"about {duration(seconds)} in all, at most: {quantity(epochs, 'pass', 'passes')} over the clips of "
@@ -216,6 +223,10 @@ class Training:
         job = self._job(FINAL, pixels)
         job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, epochs=epochs), facts=facts)
         words = f"training the final model on all {quantity(len(pixels), 'clip')}"
+        if self.plan is not None:
+            work, measured_speed = self.plan
+            left = work.final_seconds(epochs, measured_speed)
+            self.voice.message(f"about {duration(left)} left: now the final model, which learns from all clips")
         self.models[FINAL] = self._fit(job, words, pixels.folds >= 0)
         if not self.first:
             return

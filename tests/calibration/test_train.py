@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,7 @@ def test_what_is_said_has_the_clips_the_stream_chance_and_what_to_do_next(finish
     assert f"vmp-edge run {folder / 'bundle'} --source 0" in text
     assert "--precision int8" in text and "--target arm64" in text
     assert any("in all, at most: 25 passes" in line for line in err)
+    assert any("left: now the final model" in line for line in err)
     assert any("3 classes have fewer than 10 clips" in line for line in err)
     assert any(line.startswith("vmp-edge: done in") and "foretold" in line for line in err)
 
@@ -111,6 +113,7 @@ def test_the_same_command_again_keeps_what_is_there(finished, clips, capsys):
     code, out, _ = run(capsys, "train", *options)
     assert code == 0 and any("top-1 of the stream" in line for line in out)
     assert before == {path.name: path.stat().st_mtime_ns for path in folder.glob("*.pth")}
+    assert f"--calibration-clips 18 --output {folder}/int8" in "\n".join(out)
     for wrong, text in (
         (["--epochs", "26"], "--epochs 25, not 26"),
         (["--set", "augmentation=0.3"], "--set augmentation 0.2, not 0.3"),
@@ -164,6 +167,20 @@ def test_a_stopped_training_goes_on_to_the_same_weights(clips, tmp_path, capsys,
     assert not (parts / "best-so-far.pth").exists()
 
 
+def test_two_processes_train_together(clips, tmp_path):
+    """Under torchrun, both train, and the first one measures and builds."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "vmp_edge", "train", clips]
+    command = [*map(str, command), "--output", str(tmp_path / "out"), *QUICK, "--epochs", "1", "--json"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=900, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    out = done.stdout.splitlines()
+    assert last_json(out)["clips"] == 4 and sum("18 clips of 3 classes" in line for line in out) == 1
+    assert Bundle.open(tmp_path / "out" / "bundle").manifest.labels == ("blue", "green", "red")
+    assert not list((tmp_path / "out").glob(".*"))
+
+
 def test_folds_measure_every_clip_and_their_models_are_measured_as_bundles_are(clips, tmp_path, capsys):
     output = tmp_path / "folds"
     options = [*QUICK, "--epochs", "2", "--folds", "3", "--no-final", "--one-geometry", "--json"]
@@ -199,6 +216,8 @@ def test_the_last_layer_alone_is_trained_on_features(finished, clips, tmp_path, 
 def test_minutes_decide_on_the_epochs(clips, tmp_path, capsys):
     code, _, err = run(capsys, "train", clips, "--output", tmp_path / "run", *QUICK, "--minutes", "0.001")
     assert code == 2 and "too short for a single pass" in err[-1]
+    code, _, err = run(capsys, "train", clips, "--output", tmp_path / "run", *QUICK, "--minutes", "0.002")
+    assert code == 2 and "too short for a single pass" in err[-1], "nothing was trained yet, so settings may change"
     work = Work(clips=20, held_out=(4,), batch=8, final=True, stops_early=True, bundles=0, blocks=1)
     speed = fit.Speed(step=1.0, clip=0.5)
     assert work.epoch(speed) == 2 + 3 + 4 * 0.5

@@ -166,7 +166,7 @@ def _print_end(settings: Any, values: dict[str, Any], results: Any) -> None:
     say(f"report: {settings.output / results.REPORT}")
     if "bundle" in values:
         say("next:")
-        for words, text in results.next_commands(settings):
+        for words, text in results.next_commands(settings, values["all_clips"]):
             say(f"{words:>24}  {text}")
     message(results.time_line(values["seconds"], values["foretold_seconds"]))
 
