@@ -25,6 +25,7 @@ from .preparation import Preparation
 
 if TYPE_CHECKING:
     from vmp_edge.models import VideoMamba
+    from vmp_edge.models.training_facts import TrainingFacts
     from vmp_edge.models.zoo import ZooModel
 
     from .variants import Variant
@@ -266,7 +267,6 @@ def _from_checkpoint(choice: Choice) -> SourceModel:
     The facts about a published checkpoint count for a file of its name, too.
     """
     from vmp_edge import models
-    from vmp_edge.models.training_facts import TrainingFacts
 
     path, published = choice.file(), choice.published
     module = models.load_checkpoint(
@@ -286,17 +286,28 @@ def _from_checkpoint(choice: Choice) -> SourceModel:
         )
     if not options.num_classes:
         _explain_backbone(path, options.readout, choice)
-    name = published.name if published else cleaned(path.stem)
-    facts = TrainingFacts.read(path, options.image_size) or TrainingFacts()
-    known = facts.labels[: options.num_classes]
-    if len(known) < options.num_classes:
-        known = _known_labels(published, options.num_classes)
+    known = _facts(path, published, module)
+    prepared = choice.preparation.preprocessing(known.preprocessing)
+    rate, span = choice.preparation.spacing(known.frame_rate, known.span)
+    labels, family = _labels(choice, known.labels), _family(module)
+    return SourceModel(known.name, module, labels, prepared, rate, dict(known.accuracy), span, family)
+
+
+def _facts(path: Path, published: Published | None, module: VideoMamba) -> TrainingFacts:
+    """Return what is known of a checkpoint: what a file of our own training says, or else what was published."""
+    from vmp_edge.models.training_facts import TrainingFacts
+
+    options = module.options
+    facts = TrainingFacts.read(path, options.image_size)
+    if facts is not None and len(facts.labels) >= options.num_classes:
+        return dataclasses.replace(facts, labels=facts.labels[: options.num_classes])
+    labels = _known_labels(published, options.num_classes)
+    if facts is not None:
+        return dataclasses.replace(facts, labels=labels)
+    name = published.name if published is not None else cleaned(path.stem)
     basis = AS_PUBLISHED_WITH_TEXTS if options.readout == "pooled_frames" else AS_PUBLISHED
-    prepared = choice.preparation.preprocessing(facts.preprocessing or Preprocessing(options.image_size, **basis))
-    known_span = published.span if published is not None and facts.frame_rate is None else None
-    rate, span = choice.preparation.spacing(facts.frame_rate, facts.span or known_span)
-    labels, family = _labels(choice, known), _family(module)
-    return SourceModel(name, module, labels, prepared, rate, span=span, family=family)
+    prepared = Preprocessing(options.image_size, **basis)
+    return TrainingFacts(name, labels, prepared, span=published.span if published is not None else None)
 
 
 def _family(module: VideoMamba) -> FamilyEntry | None:

@@ -172,6 +172,7 @@ def test_remove_and_merge(gallery):
 
 
 def test_the_nearest_class_that_reaches_its_threshold_wins_else_the_trained_scores_stay(gallery, coloured):
+    gallery = _of_one_take(gallery)
     matcher = Matcher(gallery, Bundle.open(coloured), 0.9)
     trained = np.array([[0.2, 0.7, 0.1]] * 3, np.float32)
     red, green = (gallery.classes[name].prototype for name in ("red", "green"))
@@ -182,6 +183,14 @@ def test_the_nearest_class_that_reaches_its_threshold_wins_else_the_trained_scor
     assert scores[1].argmax() == 3 and scores[1, 3] == pytest.approx(PASSED, abs=1e-2)
     np.testing.assert_allclose(scores[1, :3], (1 - scores[1, 3]) * trained[1], rtol=1e-5)
     np.testing.assert_array_equal(scores[2], [*trained[2], 0, 0])
+
+
+def _of_one_take(gallery):
+    """A gallery of the same examples, but too few takes for a linear classifier."""
+    result = Gallery(gallery.model, gallery.size)
+    for name, examples in gallery.classes.items():
+        result.add(name, examples.features)
+    return result
 
 
 def _orthogonal(vector):
@@ -386,7 +395,7 @@ def test_merge_and_list(capsys, coloured, gallery, tmp_path):
     assert run(capsys, "enroll", coloured, "--gallery", target, "--merge", source)[0] == 0
     before = target.read_bytes()
     code, out, _ = run(capsys, "enroll", coloured, "--gallery", target, "--list")
-    assert code == 0 and "red" in out[0] and "green" in out[1] and "2 classes" in out[2]
+    assert code == 0 and "red" in out[0] and "green" in out[1] and "2 classes" in out[-1]
     assert target.read_bytes() == before
 
 

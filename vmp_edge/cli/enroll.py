@@ -13,11 +13,12 @@ import numpy.typing as npt
 from ..bundle.reading import Bundle
 from ..errors import SourceError, UsageError
 from ..files import check_writable
-from ..formatting import quantity
+from ..formatting import percent, quantity
 from ..gallery import Features, Gallery, check_fits, check_name, default_path
 from ..masking import masked
 from ..preprocessing import empty_video
 from ..recognizer import Recognizer, load, sample_evenly
+from ..separation import LEAST_TAKES, Separation, separate
 from ..sources import open_source
 from ..stream.stream import Stream
 from . import enroll_texts
@@ -26,6 +27,7 @@ from .output import add_json_option, message, print_json, say
 
 SECONDS = 5.0  # how long a live source is watched from its first window on
 _PICTURES = 512  # of a clip that is shorter than a window: 77 MB at 224 pixels
+_MOST_NAMED = 3  # classes that a message names before it says "and N more"
 EPILOG = """examples:
   vmp-edge build --target host --features                                  a bundle that can enroll
   vmp-edge enroll build/host --name wave --source wave-1.mp4 wave-2.mp4    from clips; each is one take
@@ -208,14 +210,18 @@ class _ShortClip:
 
 
 def _print(gallery: Gallery, path: Path, as_json: bool) -> None:
-    thresholds = gallery.thresholds()
+    thresholds, separation = gallery.thresholds(), separate(gallery)
     for name, entry in gallery.classes.items():
         if gallery.temperature is not None:
             say(f"{name:>24}  by its text")
             continue
         takes = quantity(len(np.unique(entry.takes)), "take")
         count = quantity(len(entry.features), "example")
-        say(f"{name:>24}  {count} of {takes}, recognised from a similarity of {thresholds[name]:.3f} on")
+        least = f", recognised from a similarity of {thresholds[name]:.3f} on"
+        if separation is not None and separation.has_none:
+            least = ""
+        say(f"{name:>24}  {count} of {takes}{least}")
+    _judge(gallery, separation)
     negatives = f", {quantity(len(gallery.negatives), 'negative')}" if len(gallery.negatives) else ""
     scored = ""
     if gallery.temperature is not None:
@@ -231,4 +237,56 @@ def _print(gallery: Gallery, path: Path, as_json: bool) -> None:
             for name, entry in gallery.classes.items()
         }
         texts = {} if gallery.temperature is None else {"temperature": gallery.temperature}
-        print_json({"gallery": str(path), "classes": classes, "negatives": len(gallery.negatives), **texts})
+        checked = {} if separation is None else {"left_out": _to_dict(separation)}
+        print_json({"gallery": str(path), "classes": classes, "negatives": len(gallery.negatives), **texts, **checked})
+
+
+def _judge(gallery: Gallery, separation: Separation | None) -> None:
+    """Say how well the classes can be told apart, or what is needed to find that out."""
+    if separation is None:
+        short = [name for name, entry in gallery.classes.items() if len(np.unique(entry.takes)) < LEAST_TAKES]
+        several = len(gallery.classes) > 1 or len(gallery.negatives)
+        if several and short and gallery.temperature is None:
+            message(
+                "not checked whether the classes can be told apart: that needs two takes of each, and "
+                f"{_listed(short)} {'has' if len(short) == 1 else 'have'} one"
+            )
+        return
+    right, count = separation.right, len(separation.classes)
+    say(
+        f"each take left out in turn and recognised by the others: {right} of {count} right, {percent(right / count)}; "
+        f"guessing would be right in {percent(separation.chance)}"
+    )
+    if separation.is_guessing:
+        message(
+            "these classes cannot be told apart, or there are too few takes to see that they can: expect wrong labels"
+        )
+    elif separation.is_weak:
+        message("these classes are often taken for one another: expect wrong labels now and then")
+    for name, other, number, takes in separation.confusions():
+        taken = "for none of the classes" if other is None else f"for {other!r}"
+        message(f"{name!r} is taken {taken} in {number} of its {quantity(takes, 'take')}")
+    if separation.is_guessing or separation.is_weak:
+        message(
+            "what helps: more takes, filmed anew and where the camera will be; actions that differ more; a model that "
+            "was trained on actions of people (vmp-edge models), or one trained on your clips (vmp-edge train)"
+        )
+
+
+def _to_dict(separation: Separation) -> dict[str, Any]:
+    confusions = [
+        {"class": name, "taken_for": other, "takes": number} for name, other, number, _ in separation.confusions()
+    ]
+    return {
+        "takes": len(separation.classes),
+        "right": separation.right,
+        "chance": round(separation.chance, 4),
+        "told_apart": not (separation.is_guessing or separation.is_weak),
+        "confusions": confusions,
+    }
+
+
+def _listed(names: list[str]) -> str:
+    """List names, and of many the first few."""
+    shown = ", ".join(map(repr, names[:_MOST_NAMED]))
+    return shown if len(names) <= _MOST_NAMED else f"{shown} and {len(names) - _MOST_NAMED} more"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from ..bundle.manifest import FASTEST, LONGEST, SHORTEST, SLOWEST
 from ..errors import CheckpointError, UsageError
-from ..names import unfit_labels
+from ..names import cleaned, unfit_labels
 from ..preprocessing import Preprocessing
 
 
@@ -23,16 +23,20 @@ class TrainingFacts:
     a clip with their ``span`` or their ``rate``. Older files have ``frame_rate`` in place of it.
 
     Attributes:
+        name: The model's name; that of the file if it does not say one.
         labels: One label for each class; none if the file has none.
-        preprocessing: How frames were prepared, for the size of the model's pictures; None if the file does not say.
+        preprocessing: How frames were prepared, for the size of the model's pictures.
         frame_rate: Frames per second of a clip, or None.
         span: Seconds that the frames of a clip came from, or None.
+        accuracy: What was measured on the model.
     """
 
-    labels: tuple[str, ...] = ()
-    preprocessing: Preprocessing | None = None
+    name: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
     frame_rate: float | None = None
     span: float | None = None
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, content: Mapping[str, Any], image_size: int, path: Path) -> TrainingFacts:
@@ -50,24 +54,25 @@ class TrainingFacts:
             labels = tuple(map(str, content.get("labels", ())))
             if labels and (problem := unfit_labels(labels)):
                 raise UsageError(f"unfit labels: {problem}")
-            entry = content.get("preprocessing")
             sampling = content.get("sampling") or {"rate": content.get("frame_rate")}
             return cls(
+                cleaned(str(content.get("name") or path.stem)),
                 labels,
-                None if entry is None else Preprocessing.from_manifest(entry, image_size),
+                Preprocessing.from_manifest(content["preprocessing"], image_size),
                 _number(sampling.get("rate"), SLOWEST, FASTEST),
                 _number(sampling.get("span"), SHORTEST, LONGEST),
+                dict(content.get("accuracy") or {}),
             )
         except (UsageError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{path}: what it says of its training cannot be read: {error}") from error
 
     @classmethod
-    def read(cls, path: Path, image_size: int) -> TrainingFacts | None:
+    def read(cls, path: Path, image_size: int | None = None) -> TrainingFacts | None:
         """Read the facts of a file, or return None if it is not one of our own training. Weights are not loaded.
 
         Args:
             path: The file.
-            image_size: S, the side of the model's pictures.
+            image_size: S, the side of the model's pictures; None takes what the file's own options say.
 
         Raises:
             CheckpointError: An entry is not as training writes it.
@@ -78,6 +83,11 @@ class TrainingFacts:
             return None
         if not isinstance(content, dict) or "options" not in content or "preprocessing" not in content:
             return None
+        if image_size is None:
+            try:
+                image_size = int(content["options"]["image_size"])
+            except (TypeError, KeyError, ValueError) as error:
+                raise CheckpointError(f"{path}: its options do not say the side of its pictures") from error
         return cls.of(content, image_size, path)
 
 

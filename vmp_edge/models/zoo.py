@@ -52,5 +52,4 @@ def load(name: str) -> ZooModel:
     content = torch.load(path, map_location="cpu", weights_only=True)
     module = load_checkpoint(path)
     facts = TrainingFacts.of(content, module.options.image_size, path)
-    assert facts.preprocessing is not None
-    return ZooModel(module, facts.labels, facts.preprocessing, facts.frame_rate, content.get("accuracy", {}))
+    return ZooModel(module, facts.labels, facts.preprocessing, facts.frame_rate, dict(facts.accuracy))
