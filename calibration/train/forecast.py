@@ -44,7 +44,7 @@ class Work:
     def epoch(self, speed: Speed) -> float:
         """Return the seconds that one epoch of all trainings takes."""
         measured = sum(self.epoch_without(count, speed) for count in self.held_out)
-        return measured + (batches.steps(self.clips, self.batch) * speed.step if self.final else 0.0)
+        return measured + (self.final_epoch(speed) if self.final else 0.0)
 
     def epoch_without(self, held_out: int, speed: Speed) -> float:
         """Return the seconds that one epoch of a model takes that does not see some clips."""
@@ -53,7 +53,11 @@ class Work:
 
     def final_seconds(self, epochs: int, speed: Speed) -> float:
         """Return the seconds that the final model takes, with its bundle."""
-        return epochs * batches.steps(self.clips, self.batch) * speed.step + self._build(speed)
+        return epochs * self.final_epoch(speed) + self._build(speed)
+
+    def final_epoch(self, speed: Speed) -> float:
+        """Return the seconds that one epoch of the final model takes."""
+        return batches.steps(self.clips, self.batch) * speed.step
 
     def _build(self, speed: Speed) -> float:
         return (_BUILD + _BUILD_BLOCK * self.blocks) * _business() + _COMPARED * speed.clip

@@ -99,16 +99,14 @@ def brief(evaluation: Evaluation) -> dict[str, Any]:
     """Return what a model's file and its bundle say about its accuracy."""
     stream = evaluation.stream
     values: dict[str, Any] = {
-        "measured_on": "clips that were held out, by a model trained on the others",
-        "clips": len(evaluation.entries),
-        "top1": round(evaluation.top1, 4),
-        "top1_interval": [round(share, 4) for share in evaluation.interval],
-        "chance": round(evaluation.chance, 4),
+        "held_out_top1": round(evaluation.top1, 4),
+        "held_out_top1_interval": [round(share, 4) for share in evaluation.interval],
+        "held_out_clips": len(evaluation.entries),
     }
     if stream is not None and stream.entries:
-        values["stream_top1"] = round(stream.top1, 4)
-        values["stream_top1_interval"] = [round(share, 4) for share in stream.interval]
-    return {"held_out": values}
+        values["held_out_stream_top1"] = round(stream.top1, 4)
+        values["held_out_stream_top1_interval"] = [round(share, 4) for share in stream.interval]
+    return {**values, "chance": round(evaluation.chance, 4)}
 
 
 def draw(measured: Measured, folder: Path) -> None:

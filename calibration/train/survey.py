@@ -263,7 +263,7 @@ def _geometry_warnings(found: Survey) -> list[str]:
     count = len(found.clips)
     label, most = Counter(str(entry.label) for entry in found.clips.entries).most_common(1)[0]
     low = wilson(round(found.control * count), count)[0]
-    if low <= most / count + 0.05:
+    if low <= most / count:
         return []
     return [
         f"The size and length of the clips alone, without looking at them, tell the right class for "

@@ -177,6 +177,8 @@ class Training:
             min(epochs, epochs_done(self._job(name, pixels), self.folder)) * work.epoch_without(count, measured)
             for name, count in zip(self.held_out, counts, strict=True)
         )
+        if final:
+            done += min(epochs, epochs_done(self._job(FINAL, pixels), self.folder)) * work.final_epoch(measured)
         seconds = self.clock.foretell(work.seconds(epochs, measured) - done)
         steps = batches.steps(len(self.clips), self.recipe.batch)
         self.voice.message(
@@ -228,7 +230,7 @@ class Training:
         words = f"training the final model on all {quantity(len(pixels), 'clip')}"
         if self.plan is not None:
             work, measured_speed = self.plan
-            left = work.final_seconds(epochs, measured_speed)
+            left = work.final_seconds(max(0, epochs - epochs_done(job, self.folder)), measured_speed)
             self.voice.message(f"about {duration(left)} left: now the final model, which learns from all clips")
         self.models[FINAL] = self._fit(job, words, pixels.folds >= 0)
         if not self.first:
