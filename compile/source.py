@@ -266,7 +266,7 @@ def _trained(path: Path, module: VideoMamba, facts: Facts, choice: Choice) -> So
     else:
         rate, span = choice.preparation.spacing(None)
     labels = _labels(choice, facts.labels[: module.options.num_classes])
-    return SourceModel(cleaned(path.stem), module, labels, prepared, rate, dict(facts.accuracy), span)
+    return SourceModel(facts.name, module, labels, prepared, rate, dict(facts.accuracy), span)
 
 
 def _explain_backbone(path: Path, readout: str, choice: Choice) -> None:

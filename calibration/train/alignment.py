@@ -30,7 +30,7 @@ from .parallel import Part
 from .pieces import Pieces
 from .recipe import TrainingRecipe
 from .start import Start
-from .teachers import Teacher
+from .teachers import Teacher, scaled
 
 _LARGEST_STORE = 16 << 30  # bytes of a teacher's features that are kept on the disk
 _SAMPLE = 32  # pieces that the teacher's features are standardised by
@@ -215,11 +215,8 @@ class Lessons:
 
     def _teach(self, views: list[Clip]) -> NDArray[np.float16]:
         """Return the teacher's features of views, (B, L, C)."""
-        side = max(view.shape[1] for view in views)
-        rows = []
-        for view in views:
-            video = torch.from_numpy(view).to(self.device).permute(3, 0, 1, 2).float() / 255
-            rows.append(F.interpolate(video, (side, side), mode="bilinear", align_corners=False))
+        size = self.teacher.size
+        rows = [scaled(torch.from_numpy(view).to(self.device).permute(3, 0, 1, 2) / 255, size) for view in views]
         features = self.teacher.features(torch.stack(rows), *self.grid)
         return np.asarray(features.flatten(1, 3).half().cpu().numpy())
 

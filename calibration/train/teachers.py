@@ -79,9 +79,7 @@ class Teacher:
         wanted = steps if self.frames is None else self.frames
         chosen = [(2 * i + 1) * video.shape[2] // (2 * wanted) for i in range(wanted)]
         frames = video[:, :, chosen].transpose(1, 2).flatten(0, 1)
-        if frames.shape[-1] != self.size:
-            shrinks = frames.shape[-1] > self.size
-            frames = F.interpolate(frames, (self.size,) * 2, mode="bilinear", antialias=shrinks, align_corners=False)
+        frames = scaled(frames, self.size)
         mean, std = (torch.tensor(values, device=video.device)[:, None, None] for values in (self.mean, self.std))
         frames = (frames - mean) / std
         if self.frames is not None:
@@ -101,6 +99,14 @@ class Teacher:
         filled = torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])]) if missing else inputs
         parts = [self.run(filled[start : start + self.batch]) for start in range(0, len(filled), self.batch)]
         return torch.cat(parts)[: len(inputs)]
+
+
+def scaled(pictures: Tensor, size: int) -> Tensor:
+    """Scale square pictures (B, C, S, S) to another side."""
+    old = pictures.shape[-1]
+    if old == size:
+        return pictures
+    return F.interpolate(pictures, (size, size), mode="bilinear", antialias=size < old, align_corners=False)
 
 
 def on_grid(maps: Tensor, steps: int, side: int) -> Tensor:

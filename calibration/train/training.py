@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmp_edge.formatting import percent, plain, quantity
+from vmp_edge.names import cleaned
 from vmp_edge.progress import duration
 
 from ..evaluation import Evaluation, merge
@@ -187,7 +188,9 @@ class Training:
     def _job(self, name: str, chosen: Footage, held_out: Footage | None = None) -> Job:
         """Return the training of a model. Without clips that are held out it does not stop early."""
         recipe = self.recipe if held_out is not None else dataclasses.replace(self.recipe, patience=0)
-        return Job(name, self.start, recipe, self.clips.labels, chosen, held_out, self.teachers.of(name))
+        run = self.folder.resolve().name
+        facts = {"name": cleaned(run if name == FINAL else f"{run}-{name}")}
+        return Job(name, self.start, recipe, self.clips.labels, chosen, held_out, self.teachers.of(name), facts)
 
     def _measure(self, name: str, fold: int, pixels: Footage) -> Evaluation | None:
         """Train a model without a fold's clips, and measure it on these; None in processes besides the first."""
@@ -220,8 +223,8 @@ class Training:
         epochs = self.recipe.epochs
         if HELD_OUT in self.models and not self.settings.head_only:
             epochs = min(epochs, max(self.models[HELD_OUT].epoch, (epochs + 1) // 2))
-        facts = {} if measured is None else {"accuracy": results.brief(measured.evaluation)}
         job = self._job(FINAL, pixels)
+        facts = job.facts if measured is None else {**job.facts, "accuracy": results.brief(measured.evaluation)}
         job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, epochs=epochs), facts=facts)
         words = f"training the final model on all {quantity(len(pixels), 'clip')}"
         if self.plan is not None:

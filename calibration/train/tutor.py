@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vmp_edge import zoo
@@ -15,7 +14,7 @@ from vmp_edge.errors import UsageError
 from vmp_edge.models import VideoMamba, load_checkpoint, trained
 from vmp_edge.preprocessing import Preprocessing
 
-from .teachers import on_grid, patch_maps
+from .teachers import on_grid, patch_maps, scaled
 
 
 @dataclass
@@ -82,9 +81,7 @@ class Tutor:
         size = options.image_size
         if size != video.shape[-1]:
             pictures = video.transpose(1, 2).flatten(0, 1)
-            shrinks = size < video.shape[-1]
-            pictures = F.interpolate(pictures, (size, size), mode="bilinear", antialias=shrinks, align_corners=False)
-            video = pictures.reshape(len(video), -1, 3, size, size).transpose(1, 2)
+            video = scaled(pictures, size).reshape(len(video), -1, 3, size, size).transpose(1, 2)
         if self.rescale is not None:
             gain, offset = (torch.tensor(v, device=video.device)[:, None, None, None] for v in self.rescale)
             video = video * gain + offset

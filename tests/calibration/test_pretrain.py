@@ -1,6 +1,10 @@
 """Masked pre-training: row masks, teachers of all kinds, and the run with its interruptions."""
 
 import dataclasses
+import os
+import socket
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -299,3 +303,24 @@ def test_the_command(tmp_path, videos, capsys):
     assert "train CLIPS --init" in out and '"epochs": 1' in out and "will take about" in err
     assert main([*command, "--span", "0"]) == 2 and "--span is 0" in capsys.readouterr().err
     assert main([*common, "--output", str(videos / "0.avi")]) == 2
+
+
+def test_two_processes_reach_the_weights_of_one(tmp_path, videos):
+    teacher = tmp_path / "teacher.ts"
+    torch.jit.trace(Colours(), torch.zeros(1, 3, 16, 16)).save(str(teacher))
+    common = ["pretrain", str(videos), "--teacher", str(teacher), "--teacher-size", "16", "--image-size", "32"]
+    common += ["--workers", "0", "--threads", "1", "--epochs", "2", "--batch", "2", "--views", "2"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1]}
+    for count in (1, 2):
+        shared |= {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+        command = [sys.executable, "-m", "vmp_edge", *common, "--output", str(tmp_path / f"run-{count}")]
+        running = [
+            subprocess.Popen(command, env={**os.environ, **{k: str(v) for k, v in own.items()}})
+            for own in ({**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in range(count))
+        ]
+        assert [process.wait(timeout=240) for process in running] == [0] * count
+    one, two = (torch.load(tmp_path / f"run-{count}" / "model.pth", weights_only=True) for count in (1, 2))
+    for name, value in one["model"].items():
+        torch.testing.assert_close(two["model"][name], value, rtol=0, atol=1e-5)

@@ -59,6 +59,7 @@ def test_a_folder_of_clips_becomes_a_bundle_that_knows_them(finished, clips):
     assert results["chance"] == pytest.approx(1 / 3, abs=1e-3)
     manifest = Bundle.open(folder / "bundle").manifest
     assert manifest.labels == ("blue", "green", "red") and manifest.span == pytest.approx(1.6)
+    assert manifest.name == "colours"
     assert manifest.accuracy["held_out"]["top1"] == results["top1"]
     for name in ("curves.png", "confusion.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")

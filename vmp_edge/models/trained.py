@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, UsageError
-from ..names import unfit_labels
+from ..names import cleaned, unfit_labels
 from ..preprocessing import Preprocessing
 from . import checkpoint_file
 from .options import ModelOptions
@@ -20,6 +20,7 @@ class Facts:
     """The facts in a checkpoint that `vmp-edge train` or a training of the package has written.
 
     Attributes:
+        name: The model's name; that of the file if it does not say one.
         labels: One label for each class.
         preprocessing: How the frames were prepared.
         frame_rate: Frames per second of a clip, or None.
@@ -27,6 +28,7 @@ class Facts:
         accuracy: What was measured on the model.
     """
 
+    name: str
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     frame_rate: float | None = None
@@ -54,7 +56,14 @@ def facts(path: Path, image_size: int | None = None) -> Facts | None:
         sampling = dict(content.get("sampling") or {})
         rate, span = sampling.get("rate", content.get("frame_rate")), sampling.get("span")
         rate, span = (value if value is None else float(value) for value in (rate, span))
-        known = Facts(labels, preprocessing, rate, span, dict(content.get("accuracy") or {}))
+        known = Facts(
+            cleaned(str(content.get("name") or path.stem)),
+            labels,
+            preprocessing,
+            rate,
+            span,
+            dict(content.get("accuracy") or {}),
+        )
     except (UsageError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: what it says about itself is wrong: {error}") from error
     problem = unfit_labels(labels)
