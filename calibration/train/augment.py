@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vmp_edge.errors import UsageError
 from vmp_edge.preprocessing import Preprocessing
 
 from ..decoding import Clip
@@ -18,54 +16,30 @@ _Random = np.random.Generator
 _Video = NDArray[np.float32]  # one clip, (3, T, S, S), normalised: about 1 is one standard deviation
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """How much clips are changed.
-
-    Every clip is seen at another place, size and time, and at another speed. As in RandAugment (arXiv 1909.13719), two
-    further changes are drawn for each clip from a list of its own: of light, contrast, colour, sharpness, noise, angle,
-    or a hidden square. One number says how strong all of them are.
-
-    Attributes:
-        strength: 0 changes nothing, 1 is a lot.
-        mirror: Whether half of the clips are mirrored: not for labels that tell left from right.
-
-    Raises:
-        UsageError: The strength is out of range.
-    """
-
-    strength: float = 0.5
-    mirror: bool = True
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1:
-            raise UsageError(f"the strength of augmentation is {self.strength}; it must be from 0 to 1")
-
-
 def augment(
-    clip: Clip, frames: int, preprocessing: Preprocessing, rng: _Random, augmentation: Augmentation | None = None
+    clip: Clip, frames: int, preprocessing: Preprocessing, rng: _Random, strength: float = 0.5
 ) -> NDArray[np.float32]:
     """Cut a video for a model out of a clip, augmented.
+
+    It shows another place, size and time, and another speed. As in RandAugment (arXiv 1909.13719), two of `CHANGES` are
+    drawn as well, and one number says how strong all of it is.
 
     Args:
         clip: uint8 (F, H, W, 3), with more frames and pixels than the model takes.
         frames: T, the model's frames.
         preprocessing: The model's preprocessing.
         rng: Source of all randomness.
-        augmentation: How much; None is the default of `Augmentation`.
+        strength: 0 changes nothing, 1 is a lot.
 
     Returns:
         float32 (1, 3, T, S, S).
     """
-    how = augmentation or Augmentation()
-    view = clip[choose_frames(len(clip), frames, how.strength, rng)]
-    view = _crop(view, how.strength, rng)
-    if how.mirror and rng.random() < 0.5:
-        view = view[:, :, ::-1]
+    view = clip[choose_frames(len(clip), frames, strength, rng)]
+    view = _crop(view, strength, rng)
     video = preprocessing.clip(np.ascontiguousarray(view))[0]
-    if how.strength:
+    if strength:
         for index in rng.choice(len(CHANGES), 2, replace=False):
-            video = CHANGES[index](video, how.strength * rng.uniform(0.2, 1.0), rng)
+            video = CHANGES[index](video, strength * rng.uniform(0.2, 1.0), rng)
     return np.asarray(video, np.float32)[None]
 
 
@@ -141,7 +115,7 @@ def _each_plane(video: _Video, change: Callable[[NDArray[np.float32]], object]) 
     return np.stack([np.asarray(change(plane), np.float32) for plane in planes]).reshape(video.shape)
 
 
-# Functions from a video and a strength from 0 to 1 to the changed video.
+# Light, contrast, colour, sharpness, noise, angle, a hidden square: functions from a video and a strength from 0 to 1.
 CHANGES: tuple[Callable[[_Video, float, _Random], _Video], ...] = (
     _brightness,
     _contrast,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,8 @@ from vmp_edge.errors import UsageError
 from vmp_edge.preprocessing import Preprocessing
 
 from ..decoding import Clip
-from .augment import Augmentation, augment
+from .augment import augment
+from .mirror import mirrored
 from .mixing import mix
 from .parallel import Part
 from .recipe import ClipsRecipe
@@ -49,7 +50,7 @@ def steps(clips: int, batch: int) -> int:
 
 
 def batches(
-    clips: Clips, classes: int, recipe: ClipsRecipe, rng: np.random.Generator, part: Part
+    clips: Clips, names: Sequence[str], recipe: ClipsRecipe, rng: np.random.Generator, part: Part
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Make a process's part of the batches of one pass over the clips, in random order, each clip augmented anew.
 
@@ -57,7 +58,7 @@ def batches(
 
     Args:
         clips: The clips.
-        classes: Number of classes.
+        names: Names of the classes. They tell which clips may be mirrored, and which class these show then.
         recipe: Says how large a batch is, and how clips are augmented and mixed.
         rng: Source of all randomness. What happens to a clip does not depend on the part.
         part: The process's part of each batch.
@@ -72,19 +73,24 @@ def batches(
     needed = steps(count, size) * size
     order = np.concatenate([rng.permutation(count) for _ in range(-(-needed // count))])[:needed]
     seed = int(rng.integers(1 << 62))
-    how = Augmentation(recipe.augmentation, recipe.mirror)
+    images = mirrored(names) if recipe.mirror else [None] * len(names)
     mine = part.of(size)
     mixes = bool(recipe.mixup or recipe.cutmix)
     if mixes and (mine.stop - mine.start) % 2:
         raise UsageError(f"a batch of {size} clips cannot be divided into pairs among {part.count} processes")
     for start in range(0, len(order), size):
-        videos = []
+        videos, chosen = [], []
         for place in range(start + mine.start, start + mine.stop):
             own = np.random.default_rng([seed, place])
-            window = clips.window(int(order[place]), own)
-            videos.append(augment(window, clips.frames, clips.preprocessing, own, how))
-        video = torch.from_numpy(np.concatenate(videos))
-        labels = torch.from_numpy(clips.labels[order[start + mine.start : start + mine.stop]])
+            index = int(order[place])
+            label = int(clips.labels[index])
+            image = images[label]
+            mirrors = image is not None and own.random() < 0.5
+            window = clips.window(index, own)
+            window = window[:, :, ::-1] if mirrors else window
+            videos.append(augment(window, clips.frames, clips.preprocessing, own, recipe.augmentation))
+            chosen.append(image if mirrors else label)
+        video, labels = torch.from_numpy(np.concatenate(videos)), torch.tensor(chosen)
         if mixes:
-            video, labels = mix(video, labels, classes, recipe.mixup, recipe.cutmix, (seed, start + mine.start))
+            video, labels = mix(video, labels, len(names), recipe.mixup, recipe.cutmix, (seed, start + mine.start))
         yield video, labels

@@ -74,7 +74,7 @@ class Job:
         footage, recipe = self.footage, self.recipe
         task = Task(
             name=words,
-            batches=lambda rng, part: batches.batches(footage, len(self.labels), recipe, rng, part),
+            batches=lambda rng, part: batches.batches(footage, self.labels, recipe, rng, part),
             steps=batches.steps(len(footage), recipe.batch),
             validate=self._validate,
         )

@@ -82,8 +82,9 @@ class ClipsRecipe(TrainingRecipe):
     """All settings that decide how a model is trained on clips in files.
 
     Attributes:
-        augmentation: Strength of augmentation, see `Augmentation`.
-        mirror: Whether half of the clips are mirrored: not for labels that tell left from right.
+        augmentation: Strength of augmentation from 0 to 1, see `augment`.
+        mirror: Whether half of the clips are mirrored. Clips of a class whose name tells a side become clips of the
+            class for the other side, or stay as they are if there is none, see `mirrored`.
         mixup: Parameter of the Beta distribution of the shares in which two clips are averaged; 0 averages none.
         cutmix: That of the shares of the picture that two clips exchange; 0 exchanges nothing.
 

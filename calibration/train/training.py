@@ -22,6 +22,7 @@ from .forecast import Clock, Work
 from .geometry import Cut
 from .head import Head
 from .looks import scenes
+from .mirror import mirrored
 from .recipe import ClipsRecipe, recipe_for
 from .results import BUNDLE, FINAL, HELD_OUT, Measured
 from .settings import Settings, State
@@ -249,7 +250,9 @@ class Training:
         work = Work(len(pixels), counts, self.recipe.batch, final, single, single + final, self.recipe.depth)
         total = self.clock.foretell(2 * len(pixels) * seconds + work.rest(Speed(0.0, seconds)))
         self.voice.message(f"about {duration(total)} in all: the last layer alone, on features of {self.start.name}")
-        views = (pixels.views(i, self.recipe.mirror) for i in range(len(pixels)))
+        images = mirrored(self.clips.labels)
+        alike = [self.recipe.mirror and images[label] == label for label in pixels.labels]
+        views = (pixels.views(i, mirror) for i, mirror in enumerate(alike))
         self.features = head.features(model, views, len(pixels), self.voice.progress)
 
     @cached_property
