@@ -40,10 +40,10 @@ class Normalise(nn.Module):
 def mean_over(x: Tensor, axis: int) -> Tensor:
     """Return the mean over one axis, which goes away, as a sum of shares.
 
-    Every delegate knows the sum, as scans in ordinary operations have it, but not the mean. Each number is divided
-    before it is added, as the sum of a long clip's tokens could be beyond float16.
+    Every delegate knows the sum that keeps its axis, as scans in ordinary operations have it, but not the mean. Each
+    number is divided before it is added, as the sum of a long clip's tokens could be beyond float16.
     """
-    return torch.sum(x * (1.0 / x.shape[axis]), dim=axis)
+    return torch.sum(x * (1.0 / x.shape[axis]), dim=axis, keepdim=True).squeeze(axis)
 
 
 class Direction(nn.Module):
