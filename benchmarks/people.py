@@ -24,7 +24,8 @@ from vmp_edge.calibration import clipset
 from vmp_edge.calibration.clipset import ClipSet
 from vmp_edge.calibration.decoding import Input, Prepare, Sampling, Skipped, Video, in_workers
 from vmp_edge.calibration.evaluation import wilson
-from vmp_edge.calibration.train import head, start, teachers
+from vmp_edge.calibration.pretrain import teachers
+from vmp_edge.calibration.train import head, start
 from vmp_edge.formatting import interval
 from vmp_edge.preprocessing import Preprocessing
 

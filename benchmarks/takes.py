@@ -24,8 +24,9 @@ from vmp_edge import matcher
 from vmp_edge.calibration import clipset
 from vmp_edge.calibration.clipset import ClipSet
 from vmp_edge.calibration.decoding import Input, Prepare, Sampling, Skipped, in_workers
-from vmp_edge.calibration.train import geometry, looks, teachers
-from vmp_edge.calibration.train.teachers import Teacher
+from vmp_edge.calibration.pretrain import teachers
+from vmp_edge.calibration.pretrain.teachers import Teacher
+from vmp_edge.calibration.train import geometry, looks
 from vmp_edge.cli.output import progress_bar
 from vmp_edge.gallery import Gallery
 from vmp_edge.models import zoo

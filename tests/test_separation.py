@@ -10,9 +10,9 @@ from bundles import make_manifest, write_bundle
 import vmp_edge
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.cli import main
-from vmp_edge.gallery import Gallery, default_path
+from vmp_edge.gallery import Gallery, default_path, unit
 from vmp_edge.matcher import Matcher
-from vmp_edge.separation import MOST_ROWS, separate
+from vmp_edge.separation import ENOUGH_TAKES, MOST_ROWS, separate
 
 SIZE = 20
 
@@ -126,6 +126,19 @@ def test_without_negatives_the_thresholds_decide_what_is_none(coloured):
     own = gallery.classes["q"].prototype
     assert matcher.combine(trained, own[None]).argmax() == 4
     np.testing.assert_array_equal(matcher.combine(trained, -own[None])[:, :3], trained)
+
+
+@pytest.mark.parametrize("takes", [2, 3])
+def test_prototypes_decide_until_there_are_enough_takes(coloured, takes):
+    """The scores of prototypes say how similar a window is, and those of the classifier how probable a class is."""
+    gallery = Gallery.of(Bundle.open(coloured))
+    for sign, name in ((1, "left"), (-1, "right")):
+        for take in range(takes):
+            gallery.add(name, [[1, 0.01 * take, 0.5 * sign], [1, 0.01 * take, 0.52 * sign]])
+    trained, query = np.array([[0.2, 0.7, 0.1]], np.float32), np.array([[1, 0, 0.51]], np.float32)
+    score = Matcher(gallery, Bundle.open(coloured)).combine(trained, query)[0, 3]
+    probability = separate(gallery).linear.scores(unit(query))[0, 0]
+    assert (abs(score - probability) < 1e-5) == (takes >= ENOUGH_TAKES)
 
 
 def test_the_file_is_the_same_as_before(gallery, tmp_path):

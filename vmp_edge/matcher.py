@@ -9,7 +9,7 @@ from .bundle.reading import Bundle
 from .errors import UsageError
 from .gallery import Features, Gallery, check_fits, unit
 from .linear import softmax
-from .separation import Separation, separate
+from .separation import ENOUGH_TAKES, Separation, separate
 
 PASSED = 0.55  # score of a class whose similarity equals its threshold: more than all others have left
 
@@ -36,7 +36,9 @@ class Matcher:
         self._temperature = gallery.temperature
         prototypes = [examples.prototype for examples in gallery.classes.values()]
         self._prototypes = np.stack(prototypes) if prototypes else np.empty((0, gallery.size), np.float32)
-        self._separation = separate(gallery)
+        separation = separate(gallery)
+        enough = separation is not None and separation.fewest >= ENOUGH_TAKES
+        self._separation: Separation | None = separation if enough else None
         own = gallery.thresholds()
         if self._separation is not None and self._separation.has_none:  # which knows better what is none of the classes
             own = dict.fromkeys(self.names, self._separation.least)

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from .gallery import Features, Gallery
 from .linear import Linear, fit
 
-LEAST_TAKES = 2  # of each class
+LEAST_TAKES = 2  # of each class, so that one can be left out
+ENOUGH_TAKES = 3  # of each class: from two, the linear classifier was worse than prototypes in half of the trials
 MOST_ROWS = 600  # examples that the classifier is fitted to, so that a small device is done in some seconds
 MOST_OF_A_TAKE = 8
 MOST_NEGATIVES = 200
@@ -37,6 +38,7 @@ class Separation:
         guesses: What each take is recognised as by a classifier that has not seen it; K stands for none.
         has_none: Whether there are negatives.
         least: The least similarity of a left-out example to its class, of all classes.
+        fewest: The number of takes of the class with the fewest.
     """
 
     names: tuple[str, ...]
@@ -45,6 +47,7 @@ class Separation:
     guesses: npt.NDArray[np.int64]
     has_none: bool
     least: float
+    fewest: int
 
     @property
     def right(self) -> int:
@@ -119,7 +122,7 @@ def separate(gallery: Gallery) -> Separation | None:
     np.add.at(scores, group[group < first], linear.held_out.scores[group < first])
     own_class = np.array([label[group == number][0] for number in range(first)])
     least = float(min(examples.left_out().min() for examples in classes))
-    return Separation(gallery.names, linear, own_class, scores.argmax(1), len(kept) > 0, least)
+    return Separation(gallery.names, linear, own_class, scores.argmax(1), len(kept) > 0, least, min(takes))
 
 
 def _spread(features: Features, most: int) -> Features:

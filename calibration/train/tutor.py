@@ -15,7 +15,7 @@ from vmp_edge.models import VideoMamba, load_checkpoint
 from vmp_edge.models.training_facts import TrainingFacts
 from vmp_edge.preprocessing import Preprocessing
 
-from .teachers import on_grid, patch_maps, scaled
+from .grid import on_grid, patch_maps, scaled
 
 
 @dataclass

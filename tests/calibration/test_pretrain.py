@@ -15,9 +15,10 @@ from small_models import make_model
 from torch import nn
 
 from vmp_edge.calibration import embedding
-from vmp_edge.calibration.train import masks, pretrain, start, teachers
-from vmp_edge.calibration.train.alignment import PretrainingRecipe
-from vmp_edge.calibration.train.efficientnet import EfficientNetLite0
+from vmp_edge.calibration.pretrain import flow, masks, teachers
+from vmp_edge.calibration.pretrain.alignment import PretrainingRecipe
+from vmp_edge.calibration.pretrain.efficientnet import EfficientNetLite0
+from vmp_edge.calibration.train import grid, start
 from vmp_edge.calibration.train.start import Start
 from vmp_edge.calibration.train.voice import SILENCE
 from vmp_edge.cli import main
@@ -183,8 +184,8 @@ def test_efficientnet_comes_from_its_package_or_a_file(tmp_path, monkeypatch):
 
 def test_maps_come_onto_other_grids():
     maps = torch.arange(16.0).reshape(1, 1, 4, 4, 1)
-    assert teachers.on_grid(maps, 1, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
-    torch.testing.assert_close(teachers.on_grid(torch.ones(2, 1, 1, 1, 5), 3, 7), torch.ones(2, 3, 7, 7, 5))
+    assert grid.on_grid(maps, 1, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    torch.testing.assert_close(grid.on_grid(torch.ones(2, 1, 1, 1, 5), 3, 7), torch.ones(2, 3, 7, 7, 5))
 
 
 @pytest.mark.parametrize(
@@ -235,24 +236,24 @@ def request_of(videos, folder, **changes):
     teacher = teachers.Teacher("colours", "id", Colours(), 16, None, None, (0.0,) * 3, (1.0,) * 3)
     recipe = PretrainingRecipe(**{"epochs": 3, "batch": 2, "views": 2, "mask_ratio": 0.5, **changes})
     known = Start("small", model, Preprocessing(32))
-    return pretrain.Request(recipe, known, teacher, embedding.videos_of([videos]), 1.0, folder, workers=0)
+    return flow.Request(recipe, known, teacher, embedding.videos_of([videos]), 1.0, folder, workers=0)
 
 
 @pytest.mark.parametrize("views", [0, 2])
 def test_a_student_learns_and_its_file_is_a_start(tmp_path, videos, views):
     folder = tmp_path / "run"
-    history = pretrain.run(request_of(videos, folder, epochs=25, views=views, learning_rate=5e-3), SILENCE)
+    history = flow.run(request_of(videos, folder, epochs=25, views=views, learning_rate=5e-3), SILENCE)
     assert len(history) == 25 and history[-1]["loss"] < 0.6 * history[0]["loss"]
     assert sorted(path.name for path in folder.iterdir()) == ["model.pth", "pretraining.json"]
     loaded = start.load(str(folder))
     assert loaded.model.options.num_classes == 0 and loaded.preprocessing == Preprocessing(32) and loaded.span == 1.0
     assert loaded.with_classes(3, 0).head.weight.shape == (3, 32)
-    assert pretrain.run(request_of(videos, folder, epochs=25, views=views, learning_rate=5e-3), SILENCE) == history
+    assert flow.run(request_of(videos, folder, epochs=25, views=views, learning_rate=5e-3), SILENCE) == history
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path, videos):
     whole = request_of(videos, tmp_path / "whole")
-    pretrain.run(whole, SILENCE)
+    flow.run(whole, SILENCE)
     stopped = request_of(videos, tmp_path / "stopped")
     calls = []
 
@@ -263,11 +264,11 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, videos):
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pretrain.run(stopped, dataclasses.replace(SILENCE, progress=Stopping))
+        flow.run(stopped, dataclasses.replace(SILENCE, progress=Stopping))
     assert (tmp_path / "stopped" / "pretraining.checkpoint").exists()
     with pytest.raises(UsageError, match="another batch"):
-        pretrain.run(request_of(videos, tmp_path / "stopped", batch=4), SILENCE)
-    assert len(pretrain.run(stopped, SILENCE)) == 3
+        flow.run(request_of(videos, tmp_path / "stopped", batch=4), SILENCE)
+    assert len(flow.run(stopped, SILENCE)) == 3
     first, second = (torch.load(tmp_path / n / "model.pth", weights_only=True) for n in ("whole", "stopped"))
     for name, value in first["model"].items():
         torch.testing.assert_close(value, second["model"][name], atol=1e-5, rtol=1e-4)
@@ -276,7 +277,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, videos):
 def test_minutes_decide_the_epochs(tmp_path, videos):
     said = []
     request = dataclasses.replace(request_of(videos, tmp_path / "run", epochs=500), minutes=0.02)
-    history = pretrain.run(request, dataclasses.replace(SILENCE, message=said.append))
+    history = flow.run(request, dataclasses.replace(SILENCE, message=said.append))
     assert 1 <= len(history) < 500 and f"{len(history)} epoch" in said[-1] and "will take about" in said[-1]
 
 
@@ -284,7 +285,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path, videos):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("x")
     with pytest.raises(UsageError, match="no pre-training"):
-        pretrain.run(request_of(videos, tmp_path / "run"), SILENCE)
+        flow.run(request_of(videos, tmp_path / "run"), SILENCE)
 
 
 @pytest.mark.parametrize("wrong", [{"mask": "random"}, {"mask_ratio": 1.0}, {"views": -1}, {"epochs": 0}])

@@ -112,8 +112,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from vmp_edge.calibration.embedding import videos_of
-    from vmp_edge.calibration.train import parallel, pretrain, start, teachers
-    from vmp_edge.calibration.train.alignment import PretrainingRecipe
+    from vmp_edge.calibration.pretrain import flow, teachers
+    from vmp_edge.calibration.pretrain.alignment import PretrainingRecipe
+    from vmp_edge.calibration.train import parallel, start
     from vmp_edge.calibration.train.voice import SILENCE, Voice
 
     names = ("epochs", "batch", "learning_rate", "mask", "mask_ratio", "views", "seed")
@@ -127,10 +128,10 @@ def run(args: argparse.Namespace) -> int:
         device = parallel.training_device()
         teacher = teachers.load(args.teacher, args.teacher_size, args.teacher_mean, args.teacher_std, device)
         known = start.load(args.init, args.frames, args.image_size, seed=recipe.seed)
-        request = pretrain.Request(recipe, known, teacher, videos, args.span, args.output, args.minutes, args.workers)
+        request = flow.Request(recipe, known, teacher, videos, args.span, args.output, args.minutes, args.workers)
         voice = Voice(say, message, progress_bar) if first else SILENCE
         try:
-            history = pretrain.run(request, voice)
+            history = flow.run(request, voice)
         except KeyboardInterrupt:
             voice.message("the same command goes on where this one stopped")
             raise

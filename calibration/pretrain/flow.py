@@ -19,12 +19,13 @@ from vmp_edge.progress import duration
 
 from ..clipset import ClipSet
 from ..decoding import Progress
-from . import parallel, pieces
+from ..train import parallel
+from ..train.start import RESULT, Start
+from ..train.voice import Voice
+from . import pieces
 from .alignment import PretrainingRecipe, make_trainer, write
 from .pieces import Pieces
-from .start import RESULT, Start
 from .teachers import Teacher
-from .voice import Voice
 
 CHECKPOINT = "pretraining.checkpoint"
 STATE = "pretraining.json"

@@ -17,15 +17,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vmp_edge.errors import CheckpointError, MissingDependencyError, UsageError
 from vmp_edge.installation import missing_module
-from vmp_edge.models import VideoMamba, checkpoint_file, own, zoo
+from vmp_edge.models import checkpoint_file, own, zoo
 from vmp_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
-from . import efficientnet, start
+from ..train import start
+from ..train.grid import on_grid, patch_maps, scaled
+from . import efficientnet
 from .efficientnet import EfficientNetLite0
 
 EXPORTED = (".pt2", ".ts", ".torchscript", ".onnx")
@@ -99,35 +100,6 @@ class Teacher:
         filled = torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])]) if missing else inputs
         parts = [self.run(filled[start : start + self.batch]) for start in range(0, len(filled), self.batch)]
         return torch.cat(parts)[: len(inputs)]
-
-
-def scaled(pictures: Tensor, size: int) -> Tensor:
-    """Scale square pictures (B, C, S, S) to another side."""
-    old = pictures.shape[-1]
-    if old == size:
-        return pictures
-    return F.interpolate(pictures, (size, size), mode="bilinear", antialias=size < old, align_corners=False)
-
-
-def on_grid(maps: Tensor, steps: int, side: int) -> Tensor:
-    """Bring maps of features onto another grid: by averaging where it is coarser, else by interpolation.
-
-    Args:
-        maps: (B, t, h, w, C).
-        steps: New t.
-        side: New h and w.
-
-    Returns:
-        (B, steps, side, side, C).
-    """
-    if maps.shape[1:4] == (steps, side, side):
-        return maps
-    x = maps.permute(0, 4, 1, 2, 3)
-    coarser = (min(x.shape[2], steps), min(x.shape[3], side), min(x.shape[4], side))
-    x = F.adaptive_avg_pool3d(x, coarser)
-    if coarser != (steps, side, side):
-        x = F.interpolate(x, (steps, side, side), mode="trilinear", align_corners=False)
-    return x.permute(0, 2, 3, 4, 1)
 
 
 def _as_maps(output: Any, name: str) -> Tensor:
@@ -246,12 +218,6 @@ def _family(place: str, size: int | None, device: torch.device) -> Teacher:
     return Teacher(
         place, digest, run, options.image_size, options.num_frames, None, preprocessing.mean, preprocessing.std
     )
-
-
-def patch_maps(model: VideoMamba, tokens: Tensor) -> Tensor:
-    """Return a model's tokens (B, 1 + L, C) without the first one as maps (B, t, h, w, C)."""
-    steps, side = model.options.grid
-    return tokens[:, 1:].reshape(len(tokens), steps, side, side, -1)
 
 
 def _is_torchscript(path: Path) -> bool:

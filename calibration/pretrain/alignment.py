@@ -23,14 +23,16 @@ from vmp_edge.errors import UsageError
 from vmp_edge.models import VideoMamba
 
 from ..decoding import Clip
-from . import masks, parallel
-from .loop import Task, Trainer, save
-from .objective import AnyObjective
-from .parallel import Part
+from ..train import parallel
+from ..train.grid import scaled
+from ..train.loop import Task, Trainer, save
+from ..train.objective import AnyObjective
+from ..train.parallel import Part
+from ..train.recipe import TrainingRecipe
+from ..train.start import Start
+from . import masks
 from .pieces import Pieces
-from .recipe import TrainingRecipe
-from .start import Start
-from .teachers import Teacher, scaled
+from .teachers import Teacher
 
 _LARGEST_STORE = 16 << 30  # bytes of a teacher's features that are kept on the disk
 _SAMPLE = 32  # pieces that the teacher's features are standardised by
