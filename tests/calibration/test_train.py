@@ -22,7 +22,8 @@ from vmp_edge.calibration.train.forecast import Work
 from vmp_edge.calibration.train.loop import Trainer
 from vmp_edge.compile import source
 from vmp_edge.errors import UsageError
-from vmp_edge.models import load_checkpoint, trained
+from vmp_edge.models import load_checkpoint
+from vmp_edge.models.training_facts import TrainingFacts
 from vmp_edge.preprocessing import Preprocessing
 
 TINY = ["--init", "scratch", "--set", "embed_dim=32", "--set", "depth=1", "--frames", "4", "--image-size", "32"]
@@ -100,7 +101,7 @@ def test_the_measured_model_has_not_seen_what_it_is_measured_on(finished):
 
 def test_the_checkpoint_says_all_that_a_build_needs(finished):
     folder, _, _ = finished
-    facts = trained.facts(folder / "model.pth")
+    facts = TrainingFacts.read(folder / "model.pth")
     assert facts.labels == ("blue", "green", "red") and facts.span == pytest.approx(1.6)
     assert facts.preprocessing == Preprocessing(32)
     model = source.load(source.choose(None, folder / "model.pth"))
