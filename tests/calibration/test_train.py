@@ -17,7 +17,7 @@ from vmp_edge.bundle.reading import Bundle
 from vmp_edge.calibration import clipset
 from vmp_edge.calibration.decoding import Sampling
 from vmp_edge.calibration.measure import evaluate_bundles
-from vmp_edge.calibration.train import fit, footage, looks, start
+from vmp_edge.calibration.train import fit, footage, looks, results, start
 from vmp_edge.calibration.train.forecast import Work
 from vmp_edge.calibration.train.loop import Trainer
 from vmp_edge.compile import source
@@ -54,20 +54,18 @@ def finished(clips, tmp_path_factory):
 
 def test_a_folder_of_clips_becomes_a_bundle_that_knows_them(finished, clips):
     folder, out, _ = finished
-    results = json.loads((folder / "results.json").read_text())
-    assert last_json(out) == results
-    assert results["top1"] >= 0.75 and results["stream"]["top1"] >= 0.75, "colours are easy"
-    assert results["chance"] == pytest.approx(1 / 3, abs=1e-3)
+    found = json.loads((folder / "results.json").read_text())
+    assert last_json(out) == found
+    assert found["top1"] >= 0.75 and found["stream"]["top1"] >= 0.75, "colours are easy"
+    assert found["chance"] == pytest.approx(1 / 3, abs=1e-3)
     manifest = Bundle.open(folder / "bundle").manifest
     assert manifest.labels == ("blue", "green", "red") and manifest.span == pytest.approx(1.6)
     assert manifest.name == "colours"
-    assert manifest.accuracy["held_out"]["top1"] == results["top1"]
+    assert manifest.accuracy["held_out_top1"] == found["top1"]
     for name in ("curves.png", "confusion.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     page = (folder / "report.html").read_text()
     assert "data:image/png;base64," in page and "The clips" in page
-    stopping = results["models"]["held-out"]
-    assert ("little too good" in page) == (stopping["kept_epoch"] < stopping["epochs"])
     assert not list(folder.glob("*.checkpoint")) and not list(folder.glob(".*"))
     assert (folder / "labels.txt").read_text().split() == ["blue", "green", "red"]
 
@@ -89,12 +87,12 @@ def test_what_is_said_has_the_clips_the_stream_chance_and_what_to_do_next(finish
 def test_the_measured_model_has_not_seen_what_it_is_measured_on(finished):
     """The numbers are those of `vmp-edge evaluate` with the held-out model's bundle on the fold held out."""
     folder, _, _ = finished
-    results = json.loads((folder / "results.json").read_text())
+    found = json.loads((folder / "results.json").read_text())
     clips = clipset.read(folder / "clips.csv")
-    fold = next(fold for fold in clips.folds if f"{fold}" in results["folds"])
+    fold = next(fold for fold in clips.folds if f"{fold}" in found["folds"])
     (again,) = evaluate_bundles([str(folder / "held-out")], clips.fold(fold), Sampling(clips=3), workers=0, stream=True)
-    assert again.top1 == pytest.approx(results["top1"], abs=1e-4) and len(again.entries) == results["clips"]
-    assert again.stream.top1 == pytest.approx(results["stream"]["top1"], abs=1e-4)
+    assert again.top1 == pytest.approx(found["top1"], abs=1e-4) and len(again.entries) == found["clips"]
+    assert again.stream.top1 == pytest.approx(found["stream"]["top1"], abs=1e-4)
     held_out, final = (torch.load(folder / f"{name}.pth", weights_only=True) for name in ("held-out", "model"))
     assert any(not torch.equal(held_out["model"][name], final["model"][name]) for name in final["model"])
 
@@ -189,9 +187,9 @@ def test_folds_measure_every_clip_and_their_models_are_measured_as_bundles_are(c
     output = tmp_path / "folds"
     options = [*QUICK, "--epochs", "2", "--folds", "3", "--no-final", "--one-geometry", "--json"]
     code, out, _ = run(capsys, "train", clips, "--output", output, *options)
-    results = last_json(out)
-    assert code == 0 and results["clips"] == 18 and set(results["folds"]) == {"0", "1", "2"}
-    assert results["geometry"]["width"] == 64 and "bundle" not in results and not (output / "bundle").exists()
+    found = last_json(out)
+    assert code == 0 and found["clips"] == 18 and set(found["folds"]) == {"0", "1", "2"}
+    assert found["geometry"]["width"] == 64 and "bundle" not in found and not (output / "bundle").exists()
     assert not any("next:" in line for line in out) and "fold 2" in "\n".join(out)
     assert load_checkpoint(output / "fold-2.pth").options.embed_dim == 32
     again = tmp_path / "taught"
@@ -215,6 +213,14 @@ def test_the_last_layer_alone_is_trained_on_features(finished, clips, tmp_path, 
     assert "in all: the last layer alone" in "\n".join(err)
     code, _, err = run(capsys, "train", clips, "--output", tmp_path / "no", "--head-only", "--epochs", "3")
     assert code == 2 and "leave out --epochs" in err[-1]
+
+
+def test_a_stop_that_was_chosen_on_the_measured_clips_is_said():
+    history = [{"epoch": i + 1, "top1": top1} for i, top1 in enumerate((0.25, 0.75, 0.5))]
+    text = results.selection_note({"held-out": fit.Trained(None, history)})
+    assert "Epoch 2 was kept" in text and "it had 75.0%, and the last, epoch 3, 50.0%" in text
+    assert results.selection_note({"held-out": fit.Trained(None, history[:2])}) is None, "the last one is no choice"
+    assert results.selection_note({"fold-0": fit.Trained(None, history)}) is None
 
 
 def test_minutes_decide_on_the_epochs(clips, tmp_path, capsys):
