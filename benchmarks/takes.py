@@ -26,7 +26,7 @@ from vmp_edge.calibration.clipset import ClipSet
 from vmp_edge.calibration.decoding import Input, Prepare, Sampling, Skipped, in_workers
 from vmp_edge.calibration.pretrain import teachers
 from vmp_edge.calibration.pretrain.teachers import Teacher
-from vmp_edge.calibration.train import geometry, looks
+from vmp_edge.calibration.train import geometry, inspection
 from vmp_edge.cli.output import progress_bar
 from vmp_edge.gallery import Gallery
 from vmp_edge.models import zoo
@@ -172,7 +172,7 @@ def main() -> None:
     torch.set_num_threads(1)
     clips = clipset.read(args.data, args.group)
     if args.one_geometry is not None:
-        clips, seen, _ = looks.look_at_all(clips, progress_bar, args.workers)
+        clips, seen, _ = inspection.look_at_all(clips, progress_bar, args.workers)
         sizes = [one.geometry for one in seen]
         clips, _ = geometry.bring_to_one(clips, sizes, args.one_geometry, progress_bar, args.workers)
     teacher = teachers.load(args.teacher) if args.teacher is not None else None

@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     from vmp_edge.calibration.pretrain import flow, teachers
     from vmp_edge.calibration.pretrain.alignment import PretrainingRecipe
     from vmp_edge.calibration.train import parallel, start
-    from vmp_edge.calibration.train.voice import SILENCE, Voice
+    from vmp_edge.calibration.train.console import SILENCE, Console
 
     names = ("epochs", "batch", "learning_rate", "mask", "mask_ratio", "views", "seed")
     recipe = PretrainingRecipe(**{name: value for name in names if (value := getattr(args, name)) is not None})
@@ -123,11 +123,11 @@ def run(args: argparse.Namespace) -> int:
         teacher = teachers.load(args.teacher, args.teacher_size, args.teacher_mean, args.teacher_std, device)
         known = start.load(args.init, args.frames, args.image_size, seed=recipe.seed)
         request = flow.Request(recipe, known, teacher, videos, args.span, args.output, args.minutes, args.workers)
-        voice = Voice(say, message, progress_bar) if first else SILENCE
+        console = Console(say, message, progress_bar) if first else SILENCE
         try:
-            history = flow.run(request, voice)
+            history = flow.run(request, console)
         except KeyboardInterrupt:
-            voice.message("the same command goes on where this one stopped")
+            console.message("the same command goes on where this one stopped")
             raise
     if not first:
         return 0

@@ -111,8 +111,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from vmp_edge.calibration.train import command, parallel, results
+    from vmp_edge.calibration.train.console import SILENCE, Console
     from vmp_edge.calibration.train.settings import Settings
-    from vmp_edge.calibration.train.voice import SILENCE, Voice
 
     if "help" in args.set:
         _list_recipe()
@@ -142,11 +142,11 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     with parallel.processes() as part:
         first = part.index == 0
-        voice = Voice(say, message, progress_bar) if first else SILENCE
+        console = Console(say, message, progress_bar) if first else SILENCE
         try:
-            values = command.run(settings, voice)
+            values = command.run(settings, console)
         except KeyboardInterrupt:
-            voice.message("the same command goes on where this one stopped")
+            console.message("the same command goes on where this one stopped")
             raise
     if not first:
         return 0
