@@ -120,12 +120,14 @@ class Lowering:
             engine has nothing to tune.
         check_tuning: Raises a `VmpError` if the tuning log of a target cannot be read or, if the second argument is
             true, if this machine cannot tune for the target.
+        stems: Whether it lowers models with an image network as their stem, for targets without a delegate.
     """
 
     lower: Lower
     check: Callable[[Target, str], None] = lambda target, precision: None
     tune: Callable[[ExportedProgram, Target], None] | None = None
     check_tuning: Callable[[Target, bool], None] = lambda target, tune: None
+    stems: bool = False
 
 
 def find(engine: str) -> Lowering:

@@ -22,7 +22,7 @@ from vmp_edge.errors import MissingDependencyError, UsageError, VmpError
 from vmp_edge.machine import host_machine
 from vmp_edge.progress import Step, note, part
 
-from . import needs, notes, parity, quantised, source, subjects, variants
+from . import lowering, needs, notes, parity, quantised, source, subjects, variants
 from . import precision as precisions
 from .lowering import Exported, Lowered, Prepared
 from .precision import Precision
@@ -153,6 +153,8 @@ class Build:
                 f"--per-frame: {model.name} embeds {tubelet} frames at once, which {order.precision.name} cannot part: "
                 "build without it, or in fp32"
             )
+        if model.module.options.stem != "none":
+            self._check_stem(model.name)
         if order.plan is not None and order.plan.held_out is not None:
             check_labels([subjects.of_source(model, order.target.name)], order.plan.held_out)
         if not model.labels:
@@ -163,6 +165,18 @@ class Build:
 
         with part("export"):
             return model, graph.export(model.module, order.request.features)
+
+    def _check_stem(self, name: str) -> None:
+        """Check that the target's engine takes a model that has an image network as its stem."""
+        target, engine = self.order.target, self.order.engine.name
+        if target.delegate is None and self.order.lowering.stems:
+            return
+        others = [one for one in target.engines if one != engine and lowering.find(one).stems]
+        advice = f"choose --engine {' or '.join(others)}" if others and target.delegate is None else "choose a CPU"
+        raise UsageError(
+            f"{name} has an image network as its stem, which the engine {engine} does not take for {target.name}: "
+            f"{advice}"
+        )
 
     def _check_backbone(self, model: SourceModel) -> None:
         """Check that nothing is asked of a model without classes that needs some."""

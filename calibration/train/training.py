@@ -244,6 +244,7 @@ class Training:
 
     def _compute_features(self, pixels: Footage) -> None:
         """Compute the features of all clips, for the last layer alone."""
+        self.start = self.start.suited_to(pixels.outside(self.held_out.get(HELD_OUT)))
         model = self.start.with_classes(len(self.clips.labels), self.recipe.seed)
         seconds = clip_seconds(model, pixels)
         single, final = self.settings.folds is None, self.settings.final

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -224,8 +226,9 @@ class InferenceModel(nn.Module):
         options: ModelOptions = model.options
         self.options = options
         weight = model.patch_embed.proj.weight.detach()
-        patch = options.patch_size
-        self.patch = nn.Conv2d(3 * options.tubelet_size, options.embed_dim, patch, stride=patch)
+        self.stem = copy.deepcopy(model.patch_embed.stem)
+        patch = weight.shape[-1]
+        self.patch = nn.Conv2d(weight.shape[1] * options.tubelet_size, options.embed_dim, patch, stride=patch)
         self.patch.weight = nn.Parameter(weight.transpose(1, 2).flatten(1, 2).contiguous())
         self.patch.bias = model.patch_embed.proj.bias
         self.first = nn.Parameter((model.cls_token + model.pos_embed[:, :1]).detach().clone())
@@ -251,7 +254,8 @@ class InferenceModel(nn.Module):
         """
         options = self.options
         steps, side = options.grid
-        patches = self.patch(frames).flatten(2).transpose(1, 2) + self.spatial + self.temporal
+        maps = frames if self.stem is None else self.stem(frames)
+        patches = self.patch(maps).flatten(2).transpose(1, 2) + self.spatial + self.temporal
         tokens = torch.cat([self.first, patches.reshape(1, steps * side * side, options.embed_dim)], dim=1)
         for index, block in enumerate(self.blocks):
             if not scans_time_first(options, index):

@@ -64,8 +64,8 @@ def split(program: ExportedProgram, tubelet: int) -> tuple[ExportedProgram, Expo
 
 
 def _patch_embedding(module: Any) -> tuple[Node, Node]:
-    """Return the only convolution that is PyTorch's own, and the transpose behind it, which gives all tokens."""
-    (conv,) = module.graph.find_nodes(op="call_function", target=torch.ops.aten.conv2d.default)
+    """Return the last convolution that is PyTorch's own, and the transpose behind it, which gives all tokens."""
+    *_, conv = module.graph.find_nodes(op="call_function", target=torch.ops.aten.conv2d.default)
     node = conv
     while node.target is not torch.ops.aten.transpose.int:
         (node,) = node.users

@@ -136,4 +136,4 @@ def check(target: Target, precision: str) -> None:
             executorch_sdk(target.machine)  # a download that fails should not do so after the export
 
 
-LOWERING = Lowering(lower, check)
+LOWERING = Lowering(lower, check, stems=True)

@@ -38,4 +38,4 @@ def check(target: Target, precision: str) -> None:
     onnx.require(("onnx", "onnxscript", "openvino"), EXTRAS)
 
 
-LOWERING = Lowering(lower, check)
+LOWERING = Lowering(lower, check, stems=True)

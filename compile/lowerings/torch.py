@@ -30,4 +30,4 @@ def lower(exported: Exported, staging: Staging, target: Target, precision: str) 
     return Lowered(program=PROGRAM, tools={"torch": torch.__version__})
 
 
-LOWERING = Lowering(lower)
+LOWERING = Lowering(lower, stems=True)

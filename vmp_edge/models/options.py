@@ -15,7 +15,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "scan_input": ("conv", "projection"),
     "scan_order": ("spatial_first", "temporal_first", "spatiotemporal"),
     "readout": ("class_token", "mean", "pooled_frames"),
+    "stem": ("none", "efficientnet_lite0"),
 }
+STEM_STRIDE = 32  # pixels of a frame for one of the stem's maps
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class ModelOptions:
             of each frame: the class token plus the mean of the frame's patches, normalised, and projected to where
             texts are compared with it (VideoMamba, video_mm).
         projection: Channels of a video-text model's feature, P, for the readout ``pooled_frames``; 0 for others.
+        stem: What frames go through before they are embedded: ``none``, or ``efficientnet_lite0``, the convolutions of
+            an image network with frozen weights, of whose last maps each pixel, 32 of a frame, becomes a token.
         num_classes: Outputs of the head; 0 for a backbone without a head, which gives features alone.
     """
 
@@ -68,6 +72,7 @@ class ModelOptions:
     image_size: int = 224
     num_classes: int = 400
     projection: int = 0
+    stem: str = "none"
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -88,6 +93,8 @@ class ModelOptions:
             raise UsageError("the readout 'pooled_frames' needs a projection, and no other one has any")
         if self.projection and self.num_classes:
             raise UsageError("a model with the readout 'pooled_frames' gives features alone: num_classes must be 0")
+        if self.stem != "none" and (self.patch_size, self.tubelet_size) != (STEM_STRIDE, 1):
+            raise UsageError(f"a model with a stem has patches of {STEM_STRIDE} pixels of single frames")
         if self.num_frames % self.tubelet_size:
             raise UsageError(f"num_frames {self.num_frames} is not a multiple of the tubelet size {self.tubelet_size}")
 

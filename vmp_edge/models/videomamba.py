@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
+from .efficientnet import CHANNELS, EfficientNetLite0
 from .family import Decision
 from .options import ModelOptions, preset
 
@@ -20,15 +21,20 @@ NORM_EPS = 1e-5
 
 
 class PatchEmbed(nn.Module):
-    """The linear embedding of tubelets into tokens."""
+    """The linear embedding of tubelets into tokens, or of the maps of an image network, where the model has a stem."""
 
     def __init__(self, options: ModelOptions) -> None:
         super().__init__()
+        self.stem = EfficientNetLite0() if options.stem == "efficientnet_lite0" else None
         kernel = (options.tubelet_size, options.patch_size, options.patch_size)
-        self.proj = nn.Conv3d(3, options.embed_dim, kernel, stride=kernel)
+        channels, kernel = (3, kernel) if self.stem is None else (CHANNELS, (1, 1, 1))
+        self.proj = nn.Conv3d(channels, options.embed_dim, kernel, stride=kernel)
 
     def forward(self, video: Tensor) -> Tensor:
         """Embed a video: (B, 3, T, H, W) -> (B, T / tubelet, patches, C), patches row by row."""
+        if self.stem is not None:
+            maps: Tensor = self.stem(video.transpose(1, 2).flatten(0, 1))
+            video = maps.reshape(video.shape[0], video.shape[2], *maps.shape[1:]).transpose(1, 2)
         patches: Tensor = self.proj(video)
         return patches.flatten(3).permute(0, 2, 3, 1)
 

@@ -166,4 +166,4 @@ def check(target: Target, precision: str) -> None:
         require(("onnx", "onnxscript", "onnxruntime"), EXTRAS)
 
 
-LOWERING = Lowering(lower, check)
+LOWERING = Lowering(lower, check, stems=True)
