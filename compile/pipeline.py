@@ -172,7 +172,9 @@ class Build:
         if target.delegate is None and self.order.lowering.stems:
             return
         others = [one for one in target.engines if one != engine and lowering.find(one).stems]
-        advice = f"choose --engine {' or '.join(others)}" if others and target.delegate is None else "choose a CPU"
+        advice = "choose the target of a CPU"
+        if target.delegate is None and others:
+            advice = f"choose --engine {' or '.join(others)}"
         raise UsageError(
             f"{name} has an image network as its stem, which the engine {engine} does not take for {target.name}: "
             f"{advice}"

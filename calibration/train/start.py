@@ -33,7 +33,7 @@ _OWN_FRAMES, _OWN_SIZE = 8, 112
 # Blocks over the maps of an image network: few, as each learns from nothing but the user's clips.
 _OVER_STEM: dict[str, Any] = {
     **{"stem": "efficientnet_lite0", "patch_size": STEM_STRIDE, "tubelet_size": 1},
-    **{"embed_dim": 192, "depth": 2, "d_state": 8, "image_size": 128, "num_frames": 8, "readout": "mean"},
+    **{"embed_dim": 192, "depth": 2, "d_state": 8, "image_size": 160, "num_frames": 8, "readout": "mean"},
 }
 
 

