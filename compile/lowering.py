@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from vmp_edge.bundle.reading import Bundle
     from vmp_edge.bundle.writing import Staging
-    from vmp_edge.models import VideoMamba
+    from vmp_edge.models import ModelOptions, VideoMamba
 
 
 @dataclass(frozen=True)
@@ -151,3 +151,27 @@ def find(engine: str) -> Lowering:
         ) from error
     lowering: Lowering = module.LOWERING
     return lowering
+
+
+def check_stem(options: ModelOptions, name: str, target: Target, engine: str) -> None:
+    """Check that an engine takes a model on a target, if the model has an image network as its stem.
+
+    Args:
+        options: The model's.
+        name: The model, for the message.
+        target: The target.
+        engine: One of the target's engines.
+
+    Raises:
+        UsageError: It does not.
+        MissingDependencyError: A library that the lowering imports is not installed.
+    """
+    if options.stem == "none" or (target.delegate is None and find(engine).stems):
+        return
+    others = [one for one in target.engines if one != engine and find(one).stems]
+    advice = "choose the target of a CPU, such as host or onnx"
+    if target.delegate is None and others:
+        advice = f"choose --engine {' or '.join(others)}"
+    raise UsageError(
+        f"{name} has an image network as its stem, which the engine {engine} does not take for {target.name}: {advice}"
+    )

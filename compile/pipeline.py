@@ -153,8 +153,7 @@ class Build:
                 f"--per-frame: {model.name} embeds {tubelet} frames at once, which {order.precision.name} cannot part: "
                 "build without it, or in fp32"
             )
-        if model.module.options.stem != "none":
-            self._check_stem(model.name)
+        lowering.check_stem(model.module.options, model.name, order.target, order.engine.name)
         if order.plan is not None and order.plan.held_out is not None:
             check_labels([subjects.of_source(model, order.target.name)], order.plan.held_out)
         if not model.labels:
@@ -165,20 +164,6 @@ class Build:
 
         with part("export"):
             return model, graph.export(model.module, order.request.features)
-
-    def _check_stem(self, name: str) -> None:
-        """Check that the target's engine takes a model that has an image network as its stem."""
-        target, engine = self.order.target, self.order.engine.name
-        if target.delegate is None and self.order.lowering.stems:
-            return
-        others = [one for one in target.engines if one != engine and lowering.find(one).stems]
-        advice = "choose the target of a CPU"
-        if target.delegate is None and others:
-            advice = f"choose --engine {' or '.join(others)}"
-        raise UsageError(
-            f"{name} has an image network as its stem, which the engine {engine} does not take for {target.name}: "
-            f"{advice}"
-        )
 
     def _check_backbone(self, model: SourceModel) -> None:
         """Check that nothing is asked of a model without classes that needs some."""

@@ -42,6 +42,7 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
     widths = {name: int(value) for name, value in settings.recipe.items() if name in ("embed_dim", "depth")}
     seed = int(settings.recipe.get("seed", 0))
     start = starts.load(settings.init, settings.frames, settings.image_size, widths, seed)
+    measuring.check_taken(settings.engine, start)
     # Under torchrun the first process looks at the clips and tells the others what it has found.
     first = parallel.current().index == 0
     prepared = parallel.agree(_prepare(settings, console, start, clips, seed) if first else None)

@@ -97,6 +97,10 @@ class Footage:
         """Return the clips of all other folds, on which a fold's model is trained; None returns all."""
         return self if number is None else self._chosen(self.folds != number)
 
+    def first(self, count: int) -> Footage:
+        """Return the first clips."""
+        return self._chosen(np.arange(len(self)) < count)
+
     def _chosen(self, chosen: NDArray[np.bool_]) -> Footage:
         clips = tuple(self.clips[i] for i in np.flatnonzero(chosen))
         rest = (self.seconds[chosen], self.labels[chosen], self.folds[chosen])

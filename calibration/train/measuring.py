@@ -20,6 +20,7 @@ from vmp_edge.progress import Step, part
 from ..clipset import ClipSet
 from ..decoding import Input, Progress, Sampling, Video
 from ..measure import Evaluation, Subject, evaluate, evaluate_bundles
+from .start import Start
 
 WINDOWS = 3  # of a clip, whose scores are averaged
 SAMPLING = Sampling("uniform", WINDOWS)
@@ -128,3 +129,20 @@ def check_installed(engine: str | None) -> None:
         partial(lowering.find(name).check, host, precision),
         *(partial(needs.require_package, package, purpose, "train") for package, purpose in needed.items()),
     )
+
+
+def check_taken(engine: str | None, start: Start) -> None:
+    """Check, before anything is trained, that an engine takes the model.
+
+    Args:
+        engine: What executes the bundles; None takes the host target's.
+        start: The model to start from.
+
+    Raises:
+        UsageError: The engine does not take such models.
+    """
+    from vmp_edge.compile import lowering
+    from vmp_edge.compile import target as targets
+
+    host = targets.load("host")
+    lowering.check_stem(start.model.options, start.name, host, engine or host.engine)

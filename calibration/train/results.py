@@ -29,7 +29,8 @@ from .survey import table as class_table
 
 CURVES, CONFUSION, REPORT, RESULTS = "curves.png", "confusion.png", "report.html", "results.json"
 FINAL, BUNDLE, HELD_OUT = "model", "bundle", "held-out"
-_OTHER_TARGET = "arm64"  # an example: a Raspberry Pi 5
+# An example, a Raspberry Pi 5: its default, and where a model with an image network as its stem runs.
+_OTHER_TARGET, _OTHER_WITH_STEM = "arm64", "arm64-executorch"
 
 
 @dataclass(frozen=True)
@@ -201,12 +202,13 @@ def write(values: Mapping[str, Any], folder: Path) -> None:
         place.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
-def next_commands(settings: Settings, clips: int) -> list[tuple[str, str]]:
+def next_commands(settings: Settings, clips: int, has_stem: bool = False) -> list[tuple[str, str]]:
     """Return what to do with the result: a few words and a command for each.
 
     Args:
         settings: What the user asked for.
         clips: Number of all clips.
+        has_stem: Whether the model has an image network as its stem.
     """
     from vmp_edge.compile.plan import CLIPS as USUAL
 
@@ -214,18 +216,20 @@ def next_commands(settings: Settings, clips: int) -> list[tuple[str, str]]:
     folder = settings.output
     model, bundle = shlex.quote(str(folder / f"{FINAL}.pth")), shlex.quote(str(folder / BUNDLE))
     table = shlex.quote(str(folder / CLIPS))
+    target = _OTHER_WITH_STEM if has_stem else _OTHER_TARGET
+    quarter = (
+        "a quarter of the size",
+        f"vmp-edge build --target host --checkpoint {model} --precision int8 --calibrate {table}{few} "
+        f"--output {shlex.quote(str(folder / 'int8'))}",
+    )
     return [
         ("the webcam", f"vmp-edge run {bundle} --source 0"),
         ("a web page", f"vmp-edge serve {bundle} --source 0"),
-        (
-            "a quarter of the size",
-            f"vmp-edge build --target host --checkpoint {model} --precision int8 --calibrate {table}{few} "
-            f"--output {shlex.quote(str(folder / 'int8'))}",
-        ),
+        *([] if has_stem else [quarter]),  # int8 leaves the stem as it is
         (
             "another device",
-            f"vmp-edge build --target {_OTHER_TARGET} --checkpoint {model} "
-            f"--output {shlex.quote(str(folder / _OTHER_TARGET))}    (vmp-edge targets lists all)",
+            f"vmp-edge build --target {target} --checkpoint {model} "
+            f"--output {shlex.quote(str(folder / target))}    (vmp-edge targets lists all)",
         ),
     ]
 

@@ -101,6 +101,7 @@ class Training:
     def _finish(self, measured: Measured) -> dict[str, Any]:
         """Write the pictures, the report and the results."""
         values = results.to_dict(measured, self.settings, self.recipe, self.span)
+        values["stem"] = self.start.model.options.stem
         if self.settings.final:
             values |= {"model": str(self.folder / f"{FINAL}.pth"), "bundle": str(self.folder / BUNDLE)}
         if self.fitted is not None and self.fitted.held_out is not None:

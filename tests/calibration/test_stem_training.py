@@ -97,6 +97,14 @@ def test_weights_of_something_else(tmp_path):
         start.load("effnet")
 
 
+def test_an_engine_that_takes_no_stem_is_refused_before_the_clips_are_decoded(weights, tmp_path, capsys):
+    clips = write_clips(tmp_path / "clips")
+    options = ["--output", tmp_path / "run", "--init", weights, "--engine", "tvm"]
+    code, _, err = run(capsys, "train", clips, *options)
+    assert code == 2 and "has an image network as its stem, which the engine tvm does not take" in err[-1]
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("how", [["--head-only"], ["--epochs", "6"]])
 def test_a_folder_of_clips_becomes_a_bundle(weights, tmp_path, capsys, how):
     clips = write_clips(tmp_path / "clips")
@@ -113,5 +121,8 @@ def test_a_folder_of_clips_becomes_a_bundle(weights, tmp_path, capsys, how):
     for name, value in expected.state_dict().items():
         torch.testing.assert_close(stem.state_dict()[name], value, msg=name)
     assert TrainingFacts.read(path, 64).preprocessing.mean == pytest.approx(efficientnet.MEAN)
+    text = "\n".join(out)
+    assert "--target arm64-executorch" in text and "--target arm64 " not in text, "where the stem runs"
+    assert "int8" not in text, "which would leave the stem as large as it is"
     again = start.load(str(path))
     assert not again.projects and again.preprocessing.std == pytest.approx(efficientnet.STD)

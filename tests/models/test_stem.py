@@ -66,5 +66,5 @@ def test_a_checkpoint_keeps_the_stem_and_takes_another_size(tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"patch_size": 16}, {"tubelet_size": 2}, {"image_size": 48}, {"stem": "resnet"}])
 def test_impossible_options_are_refused(wrong):
-    with pytest.raises(UsageError, match="stem|multiple"):
+    with pytest.raises(UsageError, match=r"stem|multiple"):
         ModelOptions(**{**STEM, **wrong})

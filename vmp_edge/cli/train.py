@@ -23,6 +23,7 @@ examples:
   vmp-edge train clips --output runs/gestures --minutes 10
   vmp-edge train clips.csv --output runs/gestures --group person       nobody is on both sides of the test
   vmp-edge train clips --output runs/quick --head-only --init videomamba-tiny-k400-8x224
+  vmp-edge train clips --output runs/quick --head-only --init efficientnet-lite0     actions that a picture shows
   vmp-edge train clips.csv --output runs/folds --folds 5 --no-final    measure only, by cross-validation
 """
 _OWN_OPTION = ("epochs", "teacher")  # of the recipe's fields, those that have an option of their own
@@ -55,7 +56,8 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
         default="egomotion-nano",
         metavar="MODEL|CHECKPOINT",
         help="the model to start from: one of ours, a published one (vmp-edge models), a file, the output of an "
-        "earlier training, or scratch for random weights (default: egomotion-nano)",
+        "earlier training, efficientnet-lite0 for an image network that knows things and people, or scratch for "
+        "random weights (default: egomotion-nano)",
     )
     add_size_options(group)
     group.add_argument(
@@ -160,7 +162,7 @@ def _print_end(settings: Any, values: dict[str, Any], results: Any) -> None:
     say(f"report: {settings.output / results.REPORT}")
     if "bundle" in values:
         say("next:")
-        for words, text in results.next_commands(settings, values["all_clips"]):
+        for words, text in results.next_commands(settings, values["all_clips"], values["stem"] != "none"):
             say(f"{words:>24}  {text}")
     message(results.time_line(values["seconds"], values["foretold_seconds"]))
 
