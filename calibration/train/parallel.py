@@ -22,7 +22,7 @@ from ..sharing import Share
 
 Item = TypeVar("Item")
 
-_PATIENCE = timedelta(days=7)  # for which processes wait while one of them decodes or measures
+_PATIENCE = timedelta(days=1)  # for which processes wait while one of them decodes or measures
 
 
 @dataclass(frozen=True)
