@@ -39,8 +39,8 @@ INTRODUCTION = """# Telling enrolled classes apart
 
 Galleries of three classes, and both ways in which `vmp-edge run --gallery` tells them apart: the nearest prototype, and
 the linear classifier, which it uses from the third take of each class on, and which is measured with two takes, too. A
-query comes from a group (a scene, a film) that none of the examples comes from. Each video is a take of {clips} clips,
-and a query is the mean feature of its clips.
+query comes from a group (a scene, or a fold of films) that none of the examples comes from. Each video is a take of
+{clips} clips, and a query is the mean feature of its clips. In jhmdb, several takes of a class may be of one film.
 
 - right: percent of the queries of enrolled classes that are recognised as their class.
 - accepted: percent of the queries of enrolled classes that are taken for any of them.

@@ -12,16 +12,21 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
+from brightness_engine import FEATURES
 from bundles import FRAMES, SIZE, grey, make_manifest, write_bundle
+from colours import clip_of
 from once import Once
 from slow import is_slow, rank
 
 import vmp_edge
 from vmp_edge.bundle.check import check_clip
+from vmp_edge.bundle.reading import Bundle
+from vmp_edge.gallery import Gallery
 from vmp_edge.recognizer import load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,3 +92,35 @@ def video(tmp_path):
         writer.write(grey(value, 48, 64))
     writer.release()
     return path
+
+
+@pytest.fixture
+def coloured(tmp_path):
+    """The path of a bundle whose features are the mean of each colour."""
+    return write_bundle(tmp_path / "coloured", make_manifest(features=FEATURES))
+
+
+@pytest.fixture
+def gallery(coloured):
+    """A gallery of two classes, with two examples each."""
+    gallery = Gallery.of(Bundle.open(coloured))
+    with vmp_edge.load(coloured) as recognizer:
+        for name in ("red", "green"):
+            for count in (4, 7):
+                gallery.add(name, recognizer.predict(clip_of(name, count)).features)
+    return gallery
+
+
+@pytest.fixture
+def film(tmp_path):
+    """A function that writes a video of one colour and returns its path."""
+
+    def write(colour, count=24):
+        path = tmp_path / f"{colour}-{count}.avi"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30.0, (32, 24))
+        for frame in clip_of(colour, count):
+            writer.write(np.ascontiguousarray(frame[..., ::-1]))
+        writer.release()
+        return path
+
+    return write

@@ -18,7 +18,6 @@ from vmp_edge.formatting import quantity
 from vmp_edge.progress import duration
 
 from ..clipset import ClipSet
-from ..decoding import Progress
 from ..train import parallel
 from ..train.console import Console
 from ..train.start import RESULT, Start
@@ -31,7 +30,7 @@ CHECKPOINT = "pretraining.checkpoint"
 STATE = "pretraining.json"
 _TRIAL = ".trial"
 _TRIAL_STEPS = 3
-_WHILE_IT_RUNS = (CHECKPOINT, "pieces.bin", "pieces.json", "features*.bin", "known*.bin")
+_WHILE_IT_RUNS = (CHECKPOINT, "pieces-*", "features*.bin", "known*.bin")
 
 History = list[dict[str, float]]
 
@@ -90,16 +89,15 @@ def run(request: Request, console: Console) -> History:
         ClipSetError: No video can be used.
     """
     folder, part = request.folder, parallel.current()
-    make_output_folder(folder)
-    if part.index == 0:
-        state = _open(request)
-    parallel.wait()
-    state = parallel.agree(state if part.index == 0 else {})
-    if (folder / RESULT).is_file():
+    state = parallel.by_first(lambda: _open(request))
+    history = parallel.by_first(lambda: _finished(folder))
+    if history is not None:
         console.message(f"{folder} is finished already")
-        history: History = torch.load(folder / RESULT, weights_only=True)["history"]
         return history
-    decoded = _decode(request, console.progress)
+    frames, preprocessing = request.start.model.options.num_frames, request.start.preprocessing
+    decoded = pieces.decode(
+        request.videos, frames, request.span, preprocessing, folder, console.progress, request.workers
+    )
     recipe = request.recipe
     if state["epochs"] is None:
         console.message(
@@ -113,23 +111,24 @@ def run(request: Request, console: Console) -> History:
     trainer.run(console.progress)
     if part.index == 0:
         write(trainer.best, request.start, recipe, request.teacher, request.span, trainer.history, folder / RESULT)
-        for pattern in _WHILE_IT_RUNS:
-            for path in folder.glob(pattern):
-                path.unlink()
     parallel.wait()
+    _remove_what_it_needed(folder)
     return trainer.history
 
 
-def _decode(request: Request, progress: Progress) -> Pieces:
-    """Decode the videos in the first process, and open what it has decoded in the others."""
-    frames, preprocessing = request.start.model.options.num_frames, request.start.preprocessing
-    arguments = (request.videos, frames, request.span, preprocessing, request.folder, progress, request.workers)
-    if parallel.current().index == 0:
-        decoded = pieces.decode(*arguments)
-        parallel.wait()
-        return decoded
-    parallel.wait()
-    return pieces.decode(*arguments)
+def _finished(folder: Path) -> History | None:
+    """Return the epochs of a pre-training that is finished, or None if it is not."""
+    if not (folder / RESULT).is_file():
+        return None
+    return list(torch.load(folder / RESULT, weights_only=True)["history"])
+
+
+def _remove_what_it_needed(folder: Path) -> None:
+    """Remove what a finished pre-training no longer needs, in the first process of each machine."""
+    if parallel.on_this_machine().index == 0:
+        for pattern in _WHILE_IT_RUNS:
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
 
 
 def _foretell(request: Request, decoded: Pieces, console: Console) -> int:
@@ -177,6 +176,7 @@ def _open(request: Request) -> dict[str, Any]:
         UsageError: It has not, or the folder holds something else.
     """
     folder, values = request.folder, request.comparable()
+    make_output_folder(folder)
     path = folder / STATE
     if not path.exists():
         if any(folder.iterdir()):

@@ -1,21 +1,23 @@
-"""Unlabelled videos as pieces of some seconds, decoded once to a file, and the views of them that are learnt from."""
+"""Unlabelled videos as pieces of some seconds, decoded once to files, and the views of them that are learnt from."""
 
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vmp_edge.errors import UsageError
 from vmp_edge.files import whole
 from vmp_edge.preprocessing import Preprocessing
 
 from ..clipset import ClipSet, ClipSetError, Entry
-from ..decoding import Clip, Progress, Skipped, UnusableError, describe_skipped, in_workers, read_clips
+from ..decoding import Clip, Progress, Skipped, UnusableError, describe_skipped, read_clips
+from ..train import parallel
+from ..train.pixels import PixelFiles
 
 FINER = 2  # stored frames, relative to the model's
 LARGER = 1.5  # side of the stored pictures, relative to the model's: a teacher sees more than its student
@@ -64,14 +66,14 @@ class Cut:
 
 @dataclass(frozen=True)
 class Pieces:
-    """Decoded pieces in a file.
+    """Decoded pieces in files.
 
     Attributes:
-        pixels: uint8 (N, F, S', S', 3) RGB.
+        pixels: uint8 (F, S', S', 3) RGB of each piece.
         frames: T, the student's frames.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: Sequence[Clip]
     frames: int
 
     def __len__(self) -> int:
@@ -99,14 +101,16 @@ def decode(
     progress: Progress,
     workers: int | None = None,
 ) -> Pieces:
-    """Decode the pieces of all videos to a file in a folder, or open what an earlier call has decoded.
+    """Decode the pieces of all videos to files in a folder, or open what an earlier call has decoded.
+
+    Each process of this machine decodes a share of the videos.
 
     Args:
         videos: The videos; their labels do not matter.
         frames: T, the student's frames.
         span: Seconds of a piece.
         preprocessing: The student's.
-        folder: Gets ``pieces.bin`` and ``pieces.json``.
+        folder: Gets the files, whose names begin with ``pieces``.
         progress: Makes a progress bar, like `tqdm.tqdm`.
         workers: See `in_workers`.
 
@@ -116,33 +120,42 @@ def decode(
     """
     side, resize = round(LARGER * preprocessing.image_size), preprocessing.resize
     job = Cut(FINER * frames, span, Preprocessing(side, "stretch" if resize == "letterbox" else resize))
-    shape = (job.frames, side, side, 3)
-    data, facts = folder / "pieces.bin", folder / "pieces.json"
-    key = {"videos": [str(entry.path.resolve()) for entry in videos.entries], "shape": list(shape), "span": span}
-    if facts.exists():
-        if json.loads(facts.read_text(encoding="utf-8")) != key:
-            raise UsageError(f"{folder} holds a pre-training on other videos or sizes: choose another --output")
-    else:
-        _decode(videos, job, data, folder, progress, workers)
+    key = {
+        "videos": [str(entry.path.resolve()) for entry in videos.entries],
+        "shape": [job.frames, side, side, 3],
+        "span": span,
+    }
+    own, name = parallel.on_this_machine(), f"pieces-{parallel.first_on_this_machine()}"
+    facts = folder / f"{name}.json"
+
+    def open_or_decode() -> PixelFiles:
+        parts = _parts_of(facts, key)
+        files = PixelFiles(folder, name, own.count if parts is None else parts)
+        if parts is None:
+            files.decode(job, videos.entries, "video", progress, workers)
+        return files
+
+    files = parallel.together(open_or_decode)
+    found = files.read(videos.entries)
+    used = [result for result in found if not isinstance(result, Skipped)]
+    if not used:
+        skipped = [result for result in found if isinstance(result, Skipped)]
+        raise ClipSetError(f"{videos.name} has no videos that can be used{describe_skipped(skipped)}")
+    if own.index == 0:
         with whole(facts) as place:
-            place.write_text(json.dumps(key) + "\n", encoding="utf-8")
-    pixels = np.memmap(data, np.uint8, "r")
-    return Pieces(pixels.reshape(-1, *shape), frames)
+            place.write_text(json.dumps({"key": key, "parts": files.parts}) + "\n", encoding="utf-8")
+    return Pieces([piece for video in used for piece in video], frames)
 
 
-def _decode(videos: ClipSet, job: Cut, path: Path, folder: Path, progress: Progress, workers: int | None) -> None:
-    skipped: list[Skipped] = []
-    used = 0
-    try:
-        with whole(path) as place, place.open("wb") as file:
-            with closing(in_workers(job, videos.entries, workers)) as results:
-                for _, result in progress(results, total=len(videos), desc="decoding the videos", unit="video"):
-                    if isinstance(result, Skipped):
-                        skipped.append(result)
-                    else:
-                        used += 1
-                        file.write(result.data)
-            if not used:
-                raise ClipSetError(f"{videos.name} has no videos that can be used{describe_skipped(skipped)}")
-    except OSError as error:
-        raise UsageError(f"{folder}: the decoded videos do not fit ({error.strerror})") from error
+def _parts_of(facts: Path, key: dict[str, Any]) -> int | None:
+    """Return in how many parts an earlier call has decoded the videos, or None if none has.
+
+    Raises:
+        UsageError: It has decoded other videos, or in another way.
+    """
+    if not facts.exists():
+        return None
+    before = json.loads(facts.read_text(encoding="utf-8"))
+    if before["key"] != key:
+        raise UsageError(f"{facts.parent} holds a pre-training on other videos or sizes: choose another --output")
+    return int(before["parts"])

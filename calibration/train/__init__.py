@@ -2,8 +2,8 @@
 
 * Settings: ``settings`` is what the user asks for, ``recipe`` all that decides the result, ``start`` the model at the
   beginning.
-* Clips: ``survey`` looks at them (``inspection``, ``geometry``), ``split`` divides them, ``footage`` decodes them, and
-  ``batches`` makes batches, which ``augment`` changes and ``mixing`` mixes.
+* Clips: ``survey`` looks at them (``inspection``, ``geometry``), ``split`` divides them, ``footage`` decodes them into
+  files (``pixels``), and ``batches`` makes batches, which ``augment`` changes and ``mixing`` mixes.
 * Learning: ``loop`` is the training loop with its checkpoint. ``objective`` computes its loss, ``optimiser`` says how
   fast each parameter learns, ``depth`` leaves out blocks, and ``parallel`` divides the work among processes.
   ``teacher`` is a trained model to learn from, and ``fold_teachers`` says which model learns from which.

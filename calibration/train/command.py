@@ -44,9 +44,7 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
     start = starts.load(settings.init, settings.frames, settings.image_size, widths, seed)
     measuring.check_taken(settings.engine, start)
     # Under torchrun the first process looks at the clips and tells the others what it has found.
-    first = parallel.current().index == 0
-    prepared = parallel.agree(_prepare(settings, console, start, clips, seed) if first else None)
-    assert prepared is not None
+    prepared = parallel.by_first(lambda: _prepare(settings, console, start, clips, seed))
     return Training(settings, console, clock, start, *prepared).run()
 
 

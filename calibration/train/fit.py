@@ -121,12 +121,9 @@ def fit(job: Job, folder: Path, words: str, progress: Progress) -> Trained:
         KeyboardInterrupt: The training was stopped; the checkpoint stays.
     """
     path, checkpoint = folder / f"{job.name}.pth", job.checkpoint(folder)
-    recipe = dataclasses.asdict(job.recipe)
-    if parallel.agree(path.exists()):
-        content = torch.load(path, weights_only=True)
-        if content["recipe"] != recipe:
-            raise UsageError(f"{path} belongs to a run with other settings: choose another --output")
-        return Trained(path, content["history"])
+    history = parallel.by_first(lambda: _history(path, job.recipe))
+    if history is not None:
+        return Trained(path, history)
     trainer = job.trainer(checkpoint, words)
     trainer.run(progress)
     if trainer.part.index == 0:
@@ -134,6 +131,20 @@ def fit(job: Job, folder: Path, words: str, progress: Progress) -> Trained:
         checkpoint.unlink(missing_ok=True)
     parallel.wait()
     return Trained(path, trainer.history)
+
+
+def _history(path: Path, recipe: ClipsRecipe) -> list[dict[str, float]] | None:
+    """Return the epochs of a model that is finished, or None if its file is not there.
+
+    Raises:
+        UsageError: It was trained by another recipe.
+    """
+    if not path.exists():
+        return None
+    content = torch.load(path, weights_only=True)
+    if content["recipe"] != dataclasses.asdict(recipe):
+        raise UsageError(f"{path} belongs to a run with other settings: choose another --output")
+    return list(content["history"])
 
 
 def fit_head(
@@ -152,7 +163,8 @@ def fit_head(
     fitted = head.fit(features, names, groups, progress)
     model = head.put_into(job.start.with_classes(len(job.labels), 0), fitted)
     path = folder / f"{job.name}.pth"
-    write(job, model.state_dict(), [], path)
+    if parallel.current().index == 0:
+        write(job, model.state_dict(), [], path)
     return Trained(path, []), fitted
 
 

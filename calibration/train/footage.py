@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,14 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vmp_edge.errors import UsageError
-from vmp_edge.formatting import size as size_text
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.recognizer import sample_evenly
 
 from ..clipset import ClipSet, ClipSetError, Entry
-from ..decoding import Clip, Progress, Skipped, describe_skipped, in_workers, read_clips
+from ..decoding import Clip, Progress, Skipped, describe_skipped, read_clips
 from . import parallel
+from .pixels import PixelFiles
 
 _MARGIN = 8 / 7  # side of the stored pictures, relative to the model's
 _FINER = 3  # stored frames, relative to the model's
@@ -66,7 +63,7 @@ def _square(preprocessing: Preprocessing, frame: NDArray[np.uint8]) -> NDArray[n
 
 @dataclass(frozen=True)
 class Footage:
-    """Decoded clips. Their pictures lie in a file that vanishes with the process, so that memory need not hold them.
+    """Decoded clips. Their pictures lie in files that vanish with the processes, so that memory need not hold them.
 
     Attributes:
         clips: uint8 (F, S', S', 3) RGB each; F depends on the clip's length.
@@ -147,7 +144,7 @@ def decode(
     progress: Progress,
     workers: int | None = None,
 ) -> Footage:
-    """Decode all clips.
+    """Decode all clips, a share of them in each process of this machine.
 
     Args:
         clips: Labelled clips with folds.
@@ -155,7 +152,7 @@ def decode(
         span: Seconds of a window.
         preprocessing: The model's.
         seconds: Length of each clip.
-        folder: Where the file of the pictures lies for as long as it is needed.
+        folder: Where the files of the pictures lie for as long as they are needed.
         progress: Makes a progress bar, like `tqdm.tqdm`.
         workers: See `in_workers`.
 
@@ -165,47 +162,19 @@ def decode(
     """
     side = round(preprocessing.image_size * _MARGIN)
     finer = dataclasses.replace(preprocessing, image_size=side)
-    # Several processes of one machine share the file that its first one writes.
-    own, name = parallel.on_this_machine(), f".{platform.node()}.frames"
-    place, shapes_place = folder / name, folder / f"{name}.npy"
+    own = parallel.on_this_machine()
+    files = PixelFiles(folder, f".clips-{parallel.first_on_this_machine()}", own.count)
     try:
-        if own.index == 0:
-            shapes = _decode_into(place, clips, Shrink(frames, span, finer), progress, workers)
-            np.save(shapes_place, np.array(shapes, np.int64))
-        parallel.wait()
-        pixels, shapes = np.memmap(place, np.uint8, "r"), [tuple(shape) for shape in np.load(shapes_place).tolist()]
+        job = Shrink(frames, span, finer)
+        parallel.together(lambda: files.decode(job, clips.entries, "clip", progress, workers))
+        found = files.read(clips.entries)
         parallel.wait()
     finally:
-        if own.index == 0:  # what is mapped stays until the processes end
-            place.unlink(missing_ok=True)
-            shapes_place.unlink(missing_ok=True)
-    ends = np.cumsum([np.prod(shape) for shape in shapes])
-    parts = zip(np.split(pixels, ends[:-1]), shapes, strict=True)
+        if own.index == 0:  # what is open stays until the processes end
+            files.remove()
+    if skipped := [result for result in found if isinstance(result, Skipped)]:
+        raise ClipSetError(f"{clips.name} has videos that cannot be used{describe_skipped(skipped)}")
+    decoded = tuple(result for result in found if not isinstance(result, Skipped))
     labels = np.array([clips.labels.index(str(entry.label)) for entry in clips.entries])
     folds = np.array([entry.fold for entry in clips.entries])
-    decoded = tuple(part.reshape(shape) for part, shape in parts)
     return Footage(decoded, np.array(seconds), labels, folds, frames, span, preprocessing)
-
-
-def _decode_into(
-    place: Path, clips: ClipSet, job: Shrink, progress: Progress, workers: int | None
-) -> list[tuple[int, ...]]:
-    """Decode all clips into a file, one after the other, and return their shapes."""
-    shapes: list[tuple[int, ...]] = []
-    skipped: list[Skipped] = []
-    with place.open("wb") as file, closing(in_workers(job, clips.entries, workers)) as results:
-        for _, result in progress(results, total=len(clips), desc="decoding the clips", unit="clip"):
-            if isinstance(result, Skipped):
-                skipped.append(result)
-                continue
-            shapes.append(result.shape)
-            try:
-                file.write(np.ascontiguousarray(result).data)
-            except OSError as error:
-                raise UsageError(
-                    f"{place.parent}: the decoded clips do not fit ({error.strerror}); one takes "
-                    f"{size_text(result.nbytes)}: free some space, or give a smaller --image-size or a longer --span"
-                ) from error
-    if skipped:
-        raise ClipSetError(f"{clips.name} has videos that cannot be used{describe_skipped(skipped)}")
-    return shapes

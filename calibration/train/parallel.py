@@ -7,17 +7,22 @@ process would reach.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from datetime import timedelta
+from typing import TypeVar, cast
 
 import torch
 from torch import distributed
 
-from vmp_edge.errors import UsageError
+from vmp_edge.errors import UsageError, VmpError
+
+from ..sharing import Share
 
 Item = TypeVar("Item")
+
+_PATIENCE = timedelta(days=1)  # for which processes wait while one of them decodes or measures
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def processes() -> Iterator[Part]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
     try:
         yield current()
     finally:
@@ -80,6 +85,16 @@ def on_this_machine() -> Part:
     return Part(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
 
 
+def first_on_this_machine() -> int:
+    """Return the number that the first process of this machine has among all processes."""
+    return current().index - on_this_machine().index
+
+
+def divided_workers(chosen: int | None) -> int | None:
+    """Return how many worker processes each process of this machine may have, see `Share.workers`."""
+    return Share(neighbours=on_this_machine().count).workers(chosen)
+
+
 def agree(value: Item) -> Item:
     """Return the first process's value in all processes."""
     if current().count == 1:
@@ -89,14 +104,44 @@ def agree(value: Item) -> Item:
     return values[0]
 
 
+def gather(value: Item) -> list[Item]:
+    """Return the values of all processes, by their numbers, in all processes."""
+    count = current().count
+    if count == 1:
+        return [value]
+    values = [value] * count
+    distributed.all_gather_object(values, value)
+    return values
+
+
 def mean(value: float) -> float:
     """Return the mean of a figure over all processes."""
-    part = current()
-    if part.count == 1:
-        return value
-    values: list[float] = [0.0] * part.count
-    distributed.all_gather_object(values, value)
-    return sum(values) / part.count
+    values = gather(value)
+    return sum(values) / len(values)
+
+
+def together(job: Callable[[], Item]) -> Item:
+    """Do a job in all processes, and return this process's result when all of them are done.
+
+    Raises:
+        VmpError: The job has failed in a process. All processes raise the error of the first one that has failed, so
+            that none waits for another that has ended.
+    """
+    failure = None
+    try:
+        result = job()
+    except VmpError as error:
+        failure = error
+    for failed in gather(failure):
+        if failed is not None:
+            raise failed
+    return result
+
+
+def by_first(job: Callable[[], Item]) -> Item:
+    """Do a job in the first process, and return its result in all; see `together`."""
+    result = together(lambda: job() if current().index == 0 else None)
+    return cast(Item, agree(result))
 
 
 def wait() -> None:

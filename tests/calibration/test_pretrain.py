@@ -1,9 +1,6 @@
 """Masked pre-training: row masks, teachers of all kinds, and the run with its interruptions."""
 
 import dataclasses
-import os
-import socket
-import subprocess
 import sys
 
 import cv2
@@ -14,6 +11,7 @@ from bundles import grey
 from lite0 import package_tensors
 from small_models import make_model
 from torch import nn
+from torchrun import run_together
 
 from vmp_edge.calibration import embedding
 from vmp_edge.calibration.pretrain import flow, masks, teachers
@@ -303,21 +301,24 @@ def test_the_command(tmp_path, videos, capsys):
 
 
 def test_two_processes_reach_the_weights_of_one(tmp_path, videos):
+    """Also on two machines, of which the second one has a folder of its own."""
     teacher = tmp_path / "teacher.ts"
     torch.jit.trace(Colours(), torch.zeros(1, 3, 16, 16)).save(str(teacher))
-    common = ["pretrain", str(videos), "--teacher", str(teacher), "--teacher-size", "16", "--image-size", "32"]
-    common += ["--workers", "0", "--threads", "1", "--epochs", "2", "--batch", "2", "--views", "2"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1]}
-    for count in (1, 2):
-        shared |= {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-        command = [sys.executable, "-m", "vmp_edge", *common, "--output", str(tmp_path / f"run-{count}")]
-        running = [
-            subprocess.Popen(command, env={**os.environ, **{k: str(v) for k, v in own.items()}})
-            for own in ({**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in range(count))
-        ]
-        assert [process.wait(timeout=240) for process in running] == [0] * count
-    one, two = (torch.load(tmp_path / f"run-{count}" / "model.pth", weights_only=True) for count in (1, 2))
-    for name, value in one["model"].items():
-        torch.testing.assert_close(two["model"][name], value, rtol=0, atol=1e-5)
+    command = [sys.executable, "-m", "vmp_edge", "pretrain", str(videos), "--teacher", str(teacher)]
+    command += ["--teacher-size", "16", "--image-size", "32", "--workers", "0", "--threads", "1"]
+    command += ["--epochs", "2", "--batch", "2", "--views", "2", "--output", "run"]
+    machines = {"alone": 1, "both": 2, "first": 1, "second": 1}  # processes of each
+    for name in machines:
+        (tmp_path / name).mkdir()
+    for names in (["alone"], ["both"], ["first", "second"]):
+        count = sum(machines[name] for name in names)
+        for exit_code, error in run_together(command, count, [tmp_path / name for name in names]):
+            assert exit_code == 0, error
+    one, *others = (
+        torch.load(tmp_path / name / "run" / "model.pth", weights_only=True)["model"]
+        for name in ("alone", "both", "first")
+    )
+    for other in others:
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, rtol=0, atol=1e-5)
+    assert not list((tmp_path / "second" / "run").iterdir()), "it needs its files no longer"

@@ -1,9 +1,6 @@
 """Test the training loop: its result, early stopping, resuming, and several processes."""
 
 import dataclasses
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torchrun import run_together
 
 from vmp_edge.calibration.train.depth import DropPath
 from vmp_edge.calibration.train.loop import Task, Trainer, divided
@@ -217,7 +215,7 @@ WORKER = """
 import sys
 from pathlib import Path
 import torch
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {paths!r}
 import test_training as t
 from vmp_edge.calibration.train import parallel
 from vmp_edge.calibration.train.loop import Trainer
@@ -234,21 +232,11 @@ with parallel.processes() as part:
 
 
 def run_processes(folder, count):
-    """Run the worker in processes with the environment that `torchrun` gives."""
+    """Run the worker in processes that train together, and return what each wrote down."""
     script = folder / "worker.py"
-    script.write_text(WORKER.format(tests=str(Path(__file__).parent)))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(folder)],
-            env={**os.environ, **{k: str(v) for k, v in {**shared, "RANK": i, "LOCAL_RANK": i}.items()}},
-        )
-        for i in range(count)
-    ]
-    assert [process.wait(timeout=240) for process in running] == [0] * count
+    script.write_text(WORKER.format(paths=[str(Path(__file__).parent), *sys.path]))
+    for exit_code, error in run_together([sys.executable, str(script), str(folder)], count):
+        assert exit_code == 0, error
     return [torch.load(folder / f"result-{i}", weights_only=False) for i in range(count)]
 
 

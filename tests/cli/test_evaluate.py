@@ -142,12 +142,20 @@ def test_evaluate_tells_what_a_stream_sees(capsys, bundle, clips, tmp_path):
         assert code == 0 and "stream" not in last_json(out) and last_json(out)["sampling"]["mode"] == mode
 
 
+@pytest.mark.parametrize(("clips_of_each", "words"), [(1, []), (3, ["3 clips of each video"])])
+def test_evaluate_says_that_it_averages_clips(capsys, bundle, clips, clips_of_each, words):
+    options = ["--data", clips, "--workers", 0, "--clips", clips_of_each]
+    code, out, _ = run(capsys, "evaluate", bundle, *options)
+    assert code == 0 and [line.split("averaged over  ")[1] for line in out if "averaged over" in line] == words
+
+
 def test_evaluate_averages_views(capsys, bundle, clips, tmp_path):
     options = ["--data", clips, "--workers", 0, "--json", "--views", "4x3"]
     cropped = write_bundle(tmp_path / "cropped", make_manifest(preprocessing=Preprocessing(16, "crop")))
     code, out, _ = run(capsys, "evaluate", cropped, *options)
     assert code == 0 and last_json(out)["top1"] == 1.0
     assert last_json(out)["sampling"] == {"mode": "published", "clips": 4, "crops": 3}
+    assert f"{'averaged over':>24}  12 views of each video, 4 clips with 3 crops each" in out
     code, _, err = run(capsys, "evaluate", bundle, *options)
     assert code == 2 and "resizes its frames by stretch, so there is 1 crop, not 3" in err[-1]
     code, _, err = run(capsys, "evaluate", bundle, *options, "--clips", 2)

@@ -55,3 +55,17 @@ def loaded(edge, fake, engine_folder):
     recognizer = edge.recognizer(fake, engine_folder)
     yield recognizer
     edge.c.vmp_edge_recognizer_destroy(recognizer)
+
+
+@pytest.fixture
+def stream(edge, loaded):
+    """A function that makes streams of it."""
+    handles = []
+
+    def make(**options):
+        handles.append(edge.stream(loaded, **options))
+        return handles[-1]
+
+    yield make
+    for handle in handles:
+        edge.c.vmp_edge_stream_destroy(handle)

@@ -198,6 +198,23 @@ class Library:
         return found
 
 
+def fails(edge, status, *words):
+    """An EdgeError of a status whose message is one line with these words."""
+
+    class Expecting:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, kind, error, trace):
+            assert kind is EdgeError, "nothing failed"
+            assert error.status == status, error
+            assert "\n" not in str(error) and str(error)
+            assert all(word in str(error) for word in words), error
+            return True
+
+    return Expecting()
+
+
 def describe(result: ResultStruct) -> dict:
     """What a result says, copied."""
     found = {name: getattr(result, name) for name, _ in ResultStruct._fields_ if name not in ("scores", "top")}

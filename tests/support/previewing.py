@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 
 import aiohttp
 from synthetic_sources import SyntheticCamera
@@ -62,3 +63,14 @@ async def answer_to(port, request):
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+async def next_of(events, kind):
+    """Return the next message of a kind. The kind of pictures is `picture`."""
+    async for message in events:
+        if message.type == aiohttp.WSMsgType.BINARY:
+            if kind == "picture":
+                return message.data
+        elif (content := json.loads(message.data))["type"] == kind:
+            return content
+    raise AssertionError(f"it ended before a {kind}")

@@ -26,6 +26,7 @@ LONGEST_FIRST = (
     "tests/embedded/test_gstreamer.py",
     "tests/ops/test_neon.py",
     "tests/compile/lowerings/delegates/test_qnn.py",
+    "tests/calibration/test_together.py",
     "tests/calibration/test_pretrain.py",
     "tests/calibration/test_finetuning.py",
     "tests/cli/test_shared.py",

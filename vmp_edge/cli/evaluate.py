@@ -16,6 +16,7 @@ from .output import add_json_option, message, print_json, progress_bar, remark, 
 from .shared import announce, sharing, wait_for_others
 
 if TYPE_CHECKING:
+    from vmp_edge.calibration.decoding import Sampling
     from vmp_edge.calibration.measure import Comparison, Evaluation
     from vmp_edge.calibration.sharing import Share
 
@@ -163,7 +164,7 @@ def _run(args: argparse.Namespace, share: Share) -> int:
         "compare": comparison.to_dict() if comparison else None,
         "report": None if args.report is None else str(args.report),
     }
-    _print(evaluation, comparison)
+    _print(evaluation, comparison, sampling)
     if args.report is not None:
         report.write(report.Report(evaluation, others[0] if others else None, data=data), args.report)
         say(f"report: {args.report}")
@@ -172,7 +173,7 @@ def _run(args: argparse.Namespace, share: Share) -> int:
     return 0
 
 
-def _print(evaluation: Evaluation, comparison: Comparison | None) -> None:
+def _print(evaluation: Evaluation, comparison: Comparison | None, sampling: Sampling) -> None:
     for video in evaluation.skipped:
         remark(f"left out: {video.path}: {video.reason}")
     for video in evaluation.damaged:
@@ -183,6 +184,7 @@ def _print(evaluation: Evaluation, comparison: Comparison | None) -> None:
         _print_accuracy(evaluation, f"{count}{left_out}")
     else:
         say(f"{evaluation.name}: {count} without labels{left_out}")
+    _print_averaged(sampling)
     _print_timing(evaluation)
     if comparison is not None:
         _print_comparison(comparison)
@@ -206,6 +208,16 @@ def _print_accuracy(evaluation: Evaluation, count: str) -> None:
         say(f"{printable(label):>24}  {percent(row['recall']):>6} of {row['clips']}{mistake}")
     for fold, share in evaluation.by_fold().items():
         say(f"{f'fold {fold}':>24}  {percent(share):>6}")
+
+
+def _print_averaged(sampling: Sampling) -> None:
+    if sampling.clips * sampling.crops == 1:
+        return
+    clips, crops = quantity(sampling.clips, "clip"), quantity(sampling.crops, "crop")
+    views = f"{clips} of each video"
+    if sampling.crops > 1:
+        views = f"{sampling.clips * sampling.crops} views of each video, {clips} with {crops} each"
+    say(f"{'averaged over':>24}  {views}")
 
 
 def _print_timing(evaluation: Evaluation) -> None:
