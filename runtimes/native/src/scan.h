@@ -20,14 +20,23 @@ struct Chunk {
   float* state;   // (states, kWidth): on entry before the chunk's first step, on return after its last
   Rows<float> y;  // the scan is added to it
   int64_t steps;
-  bool is_start;  // true for the first chunk of the scan: a masked scan contributes nothing at its first step
+  bool is_start;  // true for the first chunk of a scan without a given state: if masked, its first step gives nothing
 };
 
-// Return whether decay_near can compute every decay of the chunk.
-inline bool is_near(const Chunk& chunk, const Rates& rates) {
-  Vec longest = splat(0.0f);
-  for (int64_t s = 0; s < chunk.steps; ++s) longest = max(load(chunk.delta[s]), longest);
-  return all_within(longest, rates.near);
+// Return whether decay_near can compute every decay of a step.
+inline bool is_near(const Chunk& chunk, const Rates& rates, int64_t s) {
+  return all_within(load(chunk.delta[s]), rates.near);
+}
+
+inline Chunk part_of(const Chunk& chunk, int64_t begin, int64_t end) {
+  return {{chunk.delta[begin], chunk.delta.step},
+          {chunk.u[begin], chunk.u.step},
+          {chunk.B[begin], chunk.B.step},
+          {chunk.C[begin], chunk.C.step},
+          chunk.state,
+          {chunk.y[begin], chunk.y.step},
+          end - begin,
+          chunk.is_start && begin == 0};
 }
 
 // Advance kStates states from n0 on over a chunk. Everything that the loop uses is a local variable, so that the
@@ -70,15 +79,21 @@ int64_t advance_groups(const Chunk& chunk, const Rates& rates, int64_t states, i
   return n0;
 }
 
+// Which exp computes a step's decays depends on the step alone, not on its neighbours, so that a sequence gives the
+// same numbers in one call and in several.
 inline void advance(const Chunk& chunk, const Rates& rates, int64_t states, bool masked) {
   const Vec first_y = load(chunk.y[0]);
-  const bool near = is_near(chunk, rates);
-  if (masked) {
-    (near ? advance_groups<kScanStates, true, true> : advance_groups<kScanStates, true, false>)(chunk, rates, states,
-                                                                                                0);
-  } else {
-    (near ? advance_groups<kScanStates, false, true> : advance_groups<kScanStates, false, false>)(chunk, rates, states,
+  for (int64_t begin = 0, end = 0; begin < chunk.steps; begin = end) {
+    const bool near = is_near(chunk, rates, begin);
+    for (end = begin + 1; end < chunk.steps && is_near(chunk, rates, end) == near;) ++end;
+    const Chunk run = part_of(chunk, begin, end);
+    if (masked) {
+      (near ? advance_groups<kScanStates, true, true> : advance_groups<kScanStates, true, false>)(run, rates, states,
                                                                                                   0);
+    } else {
+      (near ? advance_groups<kScanStates, false, true> : advance_groups<kScanStates, false, false>)(run, rates, states,
+                                                                                                    0);
+    }
   }
   if (masked && chunk.is_start) store(chunk.y[0], first_y);
 }
@@ -86,15 +101,39 @@ inline void advance(const Chunk& chunk, const Rates& rates, int64_t states, bool
 struct Direction {
   const float* A;  // (channels, states)
   bool reverse, masked;
+  bool carried;  // the caller gives the state before the first step
 };
 
 inline int directions_of(const vmp_scan& scan, bool bidirectional, Direction out[2]) {
-  out[0] = {scan.A, !bidirectional && scan.reverse, !bidirectional && scan.mask};
-  out[1] = {scan.A_b, true, scan.mask != 0};
+  out[0] = {scan.A, !bidirectional && scan.reverse, !bidirectional && scan.mask, scan.state != nullptr};
+  out[1] = {scan.A_b, true, scan.mask != 0, false};
   return bidirectional ? 2 : 1;
 }
 
-inline void start_state(const vmp_scan& scan, const float* first_x, int64_t lanes, float* state) {
+// One channel block of an array (batch, channels, states), or null if there is no array.
+template <typename T>
+inline T* state_block(T* array, const vmp_scan& scan, int64_t item, int64_t column) {
+  return array ? array + (item * scan.channels + column) * scan.states : nullptr;
+}
+
+// Copy (lanes, states) to (states, kWidth), with zeros in the other lanes.
+inline void spread_state(const float* from, int64_t states, int64_t lanes, float* to) {
+  if (lanes < kWidth) memset(to, 0, states * kWidth * sizeof(float));
+  for (int64_t n = 0; n < states; ++n) {
+    for (int64_t c = 0; c < lanes; ++c) to[n * kWidth + c] = from[c * states + n];
+  }
+}
+
+// Copy (states, kWidth) to (lanes, states).
+inline void gather_state(const float* from, int64_t states, int64_t lanes, float* to) {
+  for (int64_t c = 0; c < lanes; ++c) {
+    for (int64_t n = 0; n < states; ++n) to[c * states + n] = from[n * kWidth + c];
+  }
+}
+
+// Fill the state (states, kWidth) before the first step. `given` (lanes, states) is the caller's, or null.
+inline void start_state(const vmp_scan& scan, const float* given, const float* first_x, int64_t lanes, float* state) {
+  if (given) return spread_state(given, scan.states, lanes, state);
   const Vec h = scan.first_input ? load(first_x, lanes) : splat(0.0f);
   for (int64_t n = 0; n < scan.states; ++n) store(state + n * kWidth, h);
 }
@@ -106,13 +145,16 @@ struct ScanScratch {
   int64_t capacity;      // number of steps
   float *delta, *u, *y;  // (capacity, kWidth)
   float* state;
-  Rates rates;
+  Rates rates[2];  // of the directions
 
   static int64_t steps(const ScanJob& job) { return job.bidirectional ? job.scan->length : kChunk; }
-  static int64_t size(const ScanJob& job) { return (3 * steps(job) + 4 * job.scan->states) * kWidth; }
+  static int64_t size(const ScanJob& job) { return (3 * steps(job) + 7 * job.scan->states) * kWidth; }
   ScanScratch(const ScanJob& job, Scratch& scratch) : capacity(steps(job)) {
     for (float** piece : {&delta, &u, &y}) *piece = scratch.take(capacity * kWidth);
-    for (float** piece : {&state, &rates.A, &rates.high, &rates.low}) *piece = scratch.take(job.scan->states * kWidth);
+    state = scratch.take(job.scan->states * kWidth);
+    for (Rates& r : rates) {
+      for (float** piece : {&r.A, &r.high, &r.low}) *piece = scratch.take(job.scan->states * kWidth);
+    }
   }
 };
 
@@ -152,29 +194,37 @@ struct ScanBlock {
     }
   }
 
-  Chunk chunk_at(int64_t s0, bool reverse) const {
+  Chunk chunk_at(int64_t s0, const Direction& direction) const {
     const int64_t length = scan.length;
-    const bool whole = job.bidirectional;
+    const bool whole = job.bidirectional, reverse = direction.reverse;
     const int64_t step = whole && reverse ? -kWidth : kWidth;
     const int64_t first = !whole ? 0 : (reverse ? length - 1 - s0 : s0) * kWidth;
     const auto B = rows(scan.B, item, 0, length, reverse), C = rows(scan.C, item, 0, length, reverse);
-    return {
-        {scratch.delta + first, step}, {scratch.u + first, step},    {B[s0], B.step}, {C[s0], C.step}, scratch.state,
-        {scratch.y + first, step},     smaller(kChunk, length - s0), s0 == 0};
+    return {{scratch.delta + first, step},
+            {scratch.u + first, step},
+            {B[s0], B.step},
+            {C[s0], C.step},
+            scratch.state,
+            {scratch.y + first, step},
+            smaller(kChunk, length - s0),
+            s0 == 0 && !direction.carried};
   }
 
   void run() const {
     Direction directions[2];
     const int count = directions_of(scan, job.bidirectional, directions);
     for (int i = 0; i < count; ++i) {
-      const auto [A, reverse, masked] = directions[i];
-      pack_rates(A + column * scan.states, scan.states, lanes, scratch.rates);
-      start_state(scan, walk(scan.x, reverse)[0], lanes, scratch.state);
+      const bool reverse = directions[i].reverse;
+      const float* given = directions[i].carried ? state_block(scan.state, scan, item, column) : nullptr;
+      start_state(scan, given, walk(scan.x, reverse)[0], lanes, scratch.state);
       for (int64_t s0 = 0; s0 < scan.length; s0 += kChunk) {
-        const Chunk chunk = chunk_at(s0, reverse);
+        const Chunk chunk = chunk_at(s0, directions[i]);
         if (i == 0) prepare(chunk, s0, reverse);
-        advance(chunk, scratch.rates, scan.states, masked);
+        advance(chunk, scratch.rates[i], scan.states, directions[i].masked);
         if (i == count - 1) finish(chunk, s0, reverse);
+      }
+      if (i == 0 && scan.last_state) {
+        gather_state(scratch.state, scan.states, lanes, state_block(scan.last_state, scan, item, column));
       }
     }
   }
@@ -185,10 +235,18 @@ void scan_range(const ScanJob& job, int64_t begin, int64_t end) {
   Scratch memory(ScanScratch::size(job), job.status);
   if (!memory) return;
   ScanScratch scratch(job, memory);
-  const int64_t blocks = (scan.channels + kWidth - 1) / kWidth;
+  int64_t packed = -1;
   for (int64_t task = begin; task < end; ++task) {
-    const int64_t column = task % blocks * kWidth;
-    ScanBlock{job, scan, task / blocks, column, smaller(kWidth, scan.channels - column), scratch}.run();
+    const int64_t column = task / scan.batch * kWidth, lanes = smaller(kWidth, scan.channels - column);
+    if (column != packed) {  // where many items have few steps each, packing would take as long as scanning
+      Direction directions[2];
+      const int count = directions_of(scan, job.bidirectional, directions);
+      for (int i = 0; i < count; ++i) {
+        pack_rates(directions[i].A + column * scan.states, scan.states, lanes, scratch.rates[i]);
+      }
+      packed = column;
+    }
+    ScanBlock{job, scan, task % scan.batch, column, lanes, scratch}.run();
   }
 }
 
