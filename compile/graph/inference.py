@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vmp_edge import ops
+from vmp_edge.models.blocks import NORM_EPS, Block, Mixer
 from vmp_edge.models.options import ModelOptions
-from vmp_edge.models.videomamba import NORM_EPS, Block, Mixer, VideoMamba, scans_time_first, swap_order
+from vmp_edge.models.videomamba import VideoMamba, swap_order
 
 
 class Linear(nn.Linear):
@@ -244,7 +245,7 @@ class InferenceModel(nn.Module):
         patches = self.patch(frames).flatten(2).transpose(1, 2) + self.spatial + self.temporal
         tokens = torch.cat([self.first, patches.reshape(1, steps * side * side, options.embed_dim)], dim=1)
         for index, block in enumerate(self.blocks):
-            if not scans_time_first(options, index):
+            if not options.scans_time_first(index):
                 tokens = block(tokens)
             elif index == options.depth - 1 and self.pooling is None:  # of one token, or of all: in any order
                 tokens = block(swap_order(tokens, steps))

@@ -253,8 +253,8 @@ def causal_conv_silu(
         return_state: Return the last K - 1 inputs, too, those of `state` among them where L is less.
 
     Returns:
-        (B, L, D), contiguous, in the dtype of ``x``; with `return_state` a pair of it and of the last inputs, (B, K - 1, D),
-        contiguous, in float32 (float64 for float64 inputs). It is never memory of `state`.
+        (B, L, D), contiguous, in the dtype of ``x``; with `return_state` a pair of it and of the last inputs,
+        (B, K - 1, D), contiguous, in float32 (float64 for float64 inputs). It is never memory of `state`.
 
     Raises:
         ValueError: Shapes, dtypes or devices do not fit, or K is too large.

@@ -98,9 +98,7 @@ def scan_arguments(
     Raises:
         ValueError: Shapes, dtypes or devices do not fit, or ``initial_state`` is unknown.
     """
-    args = ScanArguments(
-        x, dt, A, None, B, C, D, z, dt_bias, state, reverse, initial_state, mask_diagonal, keeps_state
-    )
+    args = ScanArguments(x, dt, A, None, B, C, D, z, dt_bias, state, reverse, initial_state, mask_diagonal, keeps_state)
     _check_scan(args)
     return args
 

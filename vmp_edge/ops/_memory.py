@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ def readable(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def with_contiguous_state(args: Kind) -> Kind:
     """Return arguments whose state, if there is one, is contiguous: the kernels take no strides for it."""
-    return args if args.state is None else cast(Kind, args._replace(state=args.state.contiguous()))
+    return args if args.state is None else args._replace(state=args.state.contiguous())
 
 
 def empty_like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -206,12 +206,15 @@ class Random:
         self._generator = torch.Generator().manual_seed(int.from_bytes(name.encode(), "big") % (2**61 - 1))
 
     def normal(self, *shape: int) -> Tensor:
+        """Draw numbers from the normal distribution."""
         return torch.randn(shape, generator=self._generator)
 
     def uniform(self, *shape: int) -> Tensor:
+        """Draw numbers from 0 to 1."""
         return torch.rand(shape, generator=self._generator)
 
     def choice(self, levels: tuple[float, ...], *shape: int) -> Tensor:
+        """Draw numbers among the levels."""
         return torch.tensor(levels)[torch.randint(len(levels), shape, generator=self._generator)]
 
 
