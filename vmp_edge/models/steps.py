@@ -120,9 +120,10 @@ def walk(model: Model, video: Tensor, state: Tensor | None) -> tuple[Tensor, Ten
     options = model.options
     where = layout(options)
     tokens = embed(model, video)
+    started = None if state is None else state[:, where.started] > 0
     after: list[Tensor] = []
     for index, block in enumerate(model.blocks()):
-        start = None if state is None else _carried(state, where, index)
+        start = None if state is None or started is None else _carried(state, started, where, index)
         mixed, carried = mix(block.mixer, block.norm(tokens), start, options.scans_time_first(index))
         tokens = tokens + mixed
         if carried is not None:
@@ -242,13 +243,13 @@ class _Line(NamedTuple):
         return stream[:, None].expand(-1, self.grid[2]).reshape(-1) if self.over_time else stream
 
 
-def _carried(state: Tensor, where: Layout, layer: int) -> Carried:
+def _carried(state: Tensor, started: Tensor, where: Layout, layer: int) -> Carried:
     """Return a layer's part of the state."""
 
     def view(part: Part) -> Tensor:
         return state[:, part.start : part.stop].reshape(-1, *part.shape[-2:])
 
-    return Carried(view(where.inputs[layer]), view(where.states[layer]), state[:, where.started] > 0)
+    return Carried(view(where.inputs[layer]), view(where.states[layer]), started)
 
 
 def _require_steps(model: Model, video: Tensor) -> None:

@@ -23,8 +23,6 @@ def kernels_for(args: Arguments) -> str:
         return "native"
     if device.type != "cuda" or (isinstance(args, ScanArguments) and args.A.shape[1] > _cuda.MAX_STATES):
         return "reference"
-    if args.keeps_state:
-        return "reference"
     return "cuda" if _cuda_kernels.supports(device) else "reference"
 
 
@@ -38,7 +36,7 @@ def forward(args: Arguments) -> tuple[Tensor, Tensor | None]:
     if kernels == "native":
         return _native_kernels.forward(args)
     if kernels == "cuda":
-        return _cuda_kernels.forward(args), None
+        return _cuda_kernels.forward(args)
     return _reference_kernels.forward(args)
 
 

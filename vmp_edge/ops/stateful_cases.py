@@ -15,8 +15,9 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -64,14 +65,17 @@ class StateCase:
 
     def state(self) -> Tensor | None:
         """Return the state before the first step, float32."""
-        case = self.case
         if self.start == "none":
             return None
-        if isinstance(case, ConvCase):
-            shape: tuple[int, ...] = (case.batch, case.taps - 1, case.channels)
-        else:
-            shape = (case.batch, case.channels, case.states)
+        shape = self.state_shape()
         return torch.zeros(shape) if self.start == "zero" else Random(f"state {self.case.name}").normal(*shape)
+
+    def state_shape(self) -> tuple[int, int, int]:
+        """Return the shape of a state."""
+        case = self.case
+        if isinstance(case, ConvCase):
+            return case.batch, case.taps - 1, case.channels
+        return case.batch, case.channels, case.states
 
     def inputs(self) -> dict[str, Tensor | None]:
         """Return the tensors of the first call, in the operator's order, its state included."""
@@ -94,13 +98,24 @@ class StateCase:
         Returns:
             The results, (B, L, D), and the last state.
         """
+        calls = self.calls(inputs)
+        call = next(calls)
+        while True:
+            try:
+                call = calls.send(operator(**call, **self.options(), return_state=True))
+            except StopIteration as end:
+                return cast(tuple[Tensor, Tensor], end.value)
+
+    def calls(
+        self, inputs: dict[str, Tensor | None] | None = None
+    ) -> Generator[dict[str, Tensor | None], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Yield the tensors of each call, take its results, and return those of the whole; see `run`."""
         inputs = {**self.case.inputs(), "state": self.state()} if inputs is None else dict(inputs)
-        ranges, outputs = self._ranges(), []
-        for steps in ranges:
-            y, inputs["state"] = operator(**_cut(inputs, steps), **self.options(), return_state=True)
+        outputs = []
+        for steps in self._ranges():
+            y, last = yield _cut(inputs, steps)
+            inputs["state"] = last
             outputs.append((steps.start, y))
-        last = inputs["state"]
-        assert last is not None
         return torch.cat([y for _, y in sorted(outputs, key=lambda pair: pair[0])], 1), last
 
     def _ranges(self) -> list[range]:

@@ -18,8 +18,8 @@ from vmp_edge.compile.lowerings.onnx import qdq
 from vmp_edge.compile.precision import Quantiser, quantised_by
 from vmp_edge.errors import BundleError, MissingDependencyError, UsageError, VmpError
 from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, ConvCase, ScanCase, error
-from vmp_edge.ops.stateful_cases import StateCase, errors
 from vmp_edge.ops.chunked import Form
+from vmp_edge.ops.stateful_cases import StateCase, errors
 from vmp_edge.preprocessing import empty_video
 
 pytest.importorskip("onnx", reason="needs onnx")

@@ -22,7 +22,7 @@ where `chunk` divides the number of patches, it is VideoMamba's class token alon
 
 `benchmarks/results/scan_chunked.md` says what each form costs and how far it is from the reference.
 
-A state lies as in the contract, (B, D, N); what is computed with it is in the dtype of the inputs, like everything here.
+States lie as in the contract, (B, D, N). What is computed with them is in the dtype of the inputs, as everything here.
 
 `scan` and `convolution` have the operators, `form` says how a scan is written. `chunks`, `carry` and `prefixes` are the
 first two forms, on the `tokens` that all forms share; `torch_scan` is the third.
