@@ -1,6 +1,7 @@
 """Operators that take and return a state: the one case list on every instruction set, splits, gradients, PyTorch."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -10,7 +11,6 @@ from vmp_edge.ops import _native, reference
 from vmp_edge.ops.cases import ConvCase, ScanCase
 from vmp_edge.ops.stateful_cases import LONG_CASES, STATE_CASES, StateCase, errors
 
-each_case = pytest.mark.parametrize("case", STATE_CASES, ids=lambda case: case.name)
 SOME = [
     StateCase(ScanCase(2, 9, 6, 4, "backward", "first_input", True), (9,), "given"),
     StateCase(ScanCase(1, 5, 7, 3, "forward", leave_out=("D", "z", "dt_bias")), (5,), "none"),
@@ -42,32 +42,30 @@ def test_the_names_of_the_cases_are_unique():
     assert len({case.name for case in STATE_CASES}) == len(STATE_CASES)
 
 
-@each_case
-def test_matches_the_float64_reference(case, isa):
-    y, last = case.run(_operator(case))
-    assert y.is_contiguous() and last.is_contiguous() and last.dtype == torch.float32
-    assert errors(case, y, last) <= case.tolerance
+def test_matches_the_float64_reference(isa):
+    for case in STATE_CASES:
+        y, last = case.run(_operator(case))
+        assert last.is_contiguous() and last.dtype == torch.float32, case.name
+        assert errors(case, y, last) <= case.tolerance, case.name
 
 
-@each_case
-def test_the_reference_holds_its_own_tolerance_in_float32(case):
-    assert errors(case, *case.run(_operator(case, reference))) <= case.tolerance
+def test_the_reference_holds_its_own_tolerance_in_float32():
+    for case in STATE_CASES:
+        assert errors(case, *case.run(_operator(case, reference))) <= case.tolerance, case.name
 
 
-@each_case
-def test_several_calls_equal_one_bit_for_bit(case, isa):
-    if getattr(case.case, "direction", "") == "both":
-        pytest.skip("the backward direction starts afresh in each call")
-    whole = replace(case, splits=(case.case.length,))
-    for several, one in zip(case.run(_operator(case)), whole.run(_operator(case)), strict=True):
-        assert torch.equal(several, one)
+def test_several_calls_equal_one_bit_for_bit(isa):
+    for case in STATE_CASES:
+        if getattr(case.case, "direction", "") != "both":  # whose backward direction starts afresh in each call
+            whole = replace(case, splits=(case.case.length,))
+            assert all(map(torch.equal, case.run(_operator(case)), whole.run(_operator(case)))), case.name
 
 
-@each_case
-def test_without_a_state_the_result_is_that_of_the_plain_operator(case, isa):
-    whole = replace(case, splits=(case.case.length,), start="none")
-    y, _ = whole.run(_operator(case))
-    assert torch.equal(y, _operator(case)(**case.case.inputs(), **case.options()))
+def test_without_a_state_the_result_is_that_of_the_plain_operator(isa):
+    for case in STATE_CASES:
+        whole = replace(case, splits=(case.case.length,), start="none")
+        plain = _operator(case)(**case.case.inputs(), **case.options())
+        assert torch.equal(whole.run(_operator(case))[0], plain), case.name
 
 
 @pytest.mark.parametrize("case", LONG_CASES, ids=lambda case: case.case.name)
@@ -89,16 +87,21 @@ def _gradients(module, case, dtype):
     return dict(zip(leaves, torch.autograd.grad(total, list(leaves.values()), materialize_grads=True), strict=True))
 
 
-@each_case
-def test_gradients_through_all_calls_match_autograd_through_the_float64_reference(case, isa):
-    native, exact = _gradients(ops, case, torch.float32), _gradients(reference, case, torch.float64)
-    for name, grad in native.items():
-        assert grad.shape == exact[name].shape and torch.isfinite(grad).all(), name
-        if grad.numel():
-            scale = exact[name].abs().max() + 1e-30
-            # that of the state goes through a decay of each step, whose errors add up
-            tolerance = 5e-5 if name == "state" else 2e-5
-            assert float((grad.double() - exact[name]).abs().max() / scale) <= tolerance, name
+@cache
+def _exact_gradients(case):
+    return _gradients(reference, case, torch.float64)
+
+
+def test_gradients_through_all_calls_match_autograd_through_the_float64_reference(isa):
+    for case in STATE_CASES:
+        exact = _exact_gradients(case)
+        for name, grad in _gradients(ops, case, torch.float32).items():
+            assert grad.shape == exact[name].shape and torch.isfinite(grad).all(), (case.name, name)
+            if grad.numel():
+                # that of the state goes through a decay of each step, whose errors add up
+                tolerance = 5e-5 if name == "state" else 2e-5
+                largest = exact[name].abs().max() + 1e-30
+                assert float((grad.double() - exact[name]).abs().max() / largest) <= tolerance, (case.name, name)
 
 
 @some_cases

@@ -53,12 +53,12 @@ class Carried(NamedTuple):
     Attributes:
         inputs: The last inputs of the convolution, (R, K - 1, D), for R = B, or R = B P over time at each place.
         h: The state of the scan, (R, D, N).
-        started: (B,) truths, which streams have started.
+        started: (B,) truths, which streams have started; None for all of them.
     """
 
     inputs: Tensor
     h: Tensor
-    started: Tensor
+    started: Tensor | None
 
 
 def initial_state(model: Model, batch: int) -> Tensor:
@@ -120,10 +120,10 @@ def walk(model: Model, video: Tensor, state: Tensor | None) -> tuple[Tensor, Ten
     options = model.options
     where = layout(options)
     tokens = embed(model, video)
-    started = None if state is None else state[:, where.started] > 0
+    started = None if state is None else _started(state, where)
     after: list[Tensor] = []
     for index, block in enumerate(model.blocks()):
-        start = None if state is None or started is None else _carried(state, started, where, index)
+        start = None if state is None else _carried(state, started, where, index)
         mixed, carried = mix(block.mixer, block.norm(tokens), start, options.scans_time_first(index))
         tokens = tokens + mixed
         if carried is not None:
@@ -182,7 +182,7 @@ def mix(mixer: Mixer, tokens: Tensor, start: Carried | None, over_time: bool) ->
 
 def _start_of_scan(mixer: Mixer, line: _Line, start: Carried, u: Tensor) -> Tensor:
     """Return the state before the forward scan's first token, (R, D, N), of its inputs u (R, L, D)."""
-    if mixer.options.initial_state == "zero":
+    if mixer.options.initial_state == "zero" or start.started is None:
         return start.h
     return torch.where(line.of_each(start.started)[:, None, None], start.h, u[:, 0, :, None].to(start.h.dtype))
 
@@ -243,7 +243,17 @@ class _Line(NamedTuple):
         return stream[:, None].expand(-1, self.grid[2]).reshape(-1) if self.over_time else stream
 
 
-def _carried(state: Tensor, started: Tensor, where: Layout, layer: int) -> Carried:
+def _started(state: Tensor, where: Layout) -> Tensor | None:
+    """Return which streams have started, (B,), or None for all of them, which saves much reading in layers over time.
+
+    Only on a CPU it costs nothing to look at the numbers, and a program must not depend on them.
+    """
+    started = state[:, where.started] > 0
+    looks = state.device.type == "cpu" and not torch.compiler.is_compiling()
+    return None if looks and bool(started.all()) else started
+
+
+def _carried(state: Tensor, started: Tensor | None, where: Layout, layer: int) -> Carried:
     """Return a layer's part of the state."""
 
     def view(part: Part) -> Tensor:

@@ -116,19 +116,44 @@ inline T* state_block(T* array, const vmp_scan& scan, int64_t item, int64_t colu
   return array ? array + (item * scan.channels + column) * scan.states : nullptr;
 }
 
+// Copy 4 x 4 numbers transposed; the rows are `from_step` and `to_step` apart.
+inline void transpose4(const float* from, int64_t from_step, float* to, int64_t to_step) {
+  typedef float Four __attribute__((vector_size(16)));
+  Four a, b, c, d;
+  memcpy(&a, from, sizeof a);
+  memcpy(&b, from + from_step, sizeof b);
+  memcpy(&c, from + 2 * from_step, sizeof c);
+  memcpy(&d, from + 3 * from_step, sizeof d);
+  const Four rows[4] = {{a[0], b[0], c[0], d[0]},
+                        {a[1], b[1], c[1], d[1]},
+                        {a[2], b[2], c[2], d[2]},
+                        {a[3], b[3], c[3], d[3]}};  // compilers make shuffles of it
+  for (int i = 0; i < 4; ++i) memcpy(to + i * to_step, &rows[i], sizeof rows[i]);
+}
+
+// Copy an array (rows, columns), whose rows are `from_step` apart, to (columns, rows), whose rows are `to_step` apart.
+inline void transpose(const float* from, int64_t from_step, int64_t rows, int64_t columns, float* to, int64_t to_step) {
+  const int64_t whole_rows = rows / 4 * 4, whole_columns = columns / 4 * 4;
+  for (int64_t r = 0; r < whole_rows; r += 4) {
+    for (int64_t c = 0; c < whole_columns; c += 4) {
+      transpose4(from + r * from_step + c, from_step, to + c * to_step + r, to_step);
+    }
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = r < whole_rows ? whole_columns : 0; c < columns; ++c)
+      to[c * to_step + r] = from[r * from_step + c];
+  }
+}
+
 // Copy (lanes, states) to (states, kWidth), with zeros in the other lanes.
 inline void spread_state(const float* from, int64_t states, int64_t lanes, float* to) {
   if (lanes < kWidth) memset(to, 0, states * kWidth * sizeof(float));
-  for (int64_t n = 0; n < states; ++n) {
-    for (int64_t c = 0; c < lanes; ++c) to[n * kWidth + c] = from[c * states + n];
-  }
+  transpose(from, states, lanes, states, to, kWidth);
 }
 
 // Copy (states, kWidth) to (lanes, states).
 inline void gather_state(const float* from, int64_t states, int64_t lanes, float* to) {
-  for (int64_t c = 0; c < lanes; ++c) {
-    for (int64_t n = 0; n < states; ++n) to[c * states + n] = from[n * kWidth + c];
-  }
+  transpose(from, kWidth, states, lanes, to, states);
 }
 
 // Fill the state (states, kWidth) before the first step. `given` (lanes, states) is the caller's, or null.
