@@ -6,7 +6,7 @@
 namespace vmp {
 
 // A thread sets a job's `status` if it cannot allocate scratch memory. The job's outputs are then invalid.
-struct ScanJob {  // task i: channel block i / batch, batch item i % batch
+struct ScanJob {  // task i: batch item i / blocks, channel block i % blocks
   const vmp_scan* scan;
   bool bidirectional;
   vmp_output y;

@@ -170,15 +170,50 @@ struct ScanScratch {
   int64_t capacity;      // number of steps
   float *delta, *u, *y;  // (capacity, kWidth)
   float* state;
-  Rates rates[2];  // of the directions
+  // The packed rates of channel blocks and directions, (blocks, directions, 3 states + 2, kWidth), and which blocks have
+  // them. They are packed once for all items: where each item has few steps, packing takes as long as scanning. A task
+  // range within one item needs those of one block at a time.
+  float *rates, *packed;
+  int64_t blocks, directions, rates_size;
 
   static int64_t steps(const ScanJob& job) { return job.bidirectional ? job.scan->length : kChunk; }
-  static int64_t size(const ScanJob& job) { return (3 * steps(job) + 7 * job.scan->states) * kWidth; }
-  ScanScratch(const ScanJob& job, Scratch& scratch) : capacity(steps(job)) {
+  static int64_t kept_blocks(const ScanJob& job) {
+    return job.scan->batch > 1 ? (job.scan->channels + kWidth - 1) / kWidth : 1;
+  }
+  static int64_t size_of_rates(const ScanJob& job) { return (3 * job.scan->states + 2) * kWidth; }
+  static int64_t size(const ScanJob& job) {
+    const int64_t kept = kept_blocks(job);
+    return (3 * steps(job) + job.scan->states) * kWidth + kept * ((job.bidirectional ? 2 : 1) * size_of_rates(job) + 1);
+  }
+  ScanScratch(const ScanJob& job, Scratch& scratch)
+      : capacity(steps(job)),
+        blocks(kept_blocks(job)),
+        directions(job.bidirectional ? 2 : 1),
+        rates_size(size_of_rates(job)) {
     for (float** piece : {&delta, &u, &y}) *piece = scratch.take(capacity * kWidth);
     state = scratch.take(job.scan->states * kWidth);
-    for (Rates& r : rates) {
-      for (float** piece : {&r.A, &r.high, &r.low}) *piece = scratch.take(job.scan->states * kWidth);
+    rates = scratch.take(blocks * directions * rates_size);
+    packed = scratch.take(blocks);
+    for (int64_t i = 0; i < blocks; ++i) packed[i] = 0.0f;
+  }
+
+  // Return the rates of a channel block and a direction, packed or yet to be packed.
+  Rates rates_of(int64_t block, int64_t direction) const {
+    const int64_t states = (rates_size / kWidth - 2) / 3 * kWidth;
+    float* A = rates + (block % blocks * directions + direction) * rates_size;
+    float* limits = A + 3 * states;
+    return {A, A + states, A + 2 * states, load(limits), load(limits + kWidth)};
+  }
+
+  void pack(const vmp_scan& scan, const Direction* all, int64_t block, int64_t lanes) {
+    if (blocks > 1 && packed[block] != 0.0f) return;
+    packed[block % blocks] = 1.0f;
+    for (int64_t i = 0; i < directions; ++i) {
+      Rates to = rates_of(block, i);
+      pack_rates(all[i].A + block * kWidth * scan.states, scan.states, lanes, to);
+      float* limits = to.low + scan.states * kWidth;
+      store(limits, to.longest);
+      store(limits + kWidth, to.near);
     }
   }
 };
@@ -238,14 +273,16 @@ struct ScanBlock {
   void run() const {
     Direction directions[2];
     const int count = directions_of(scan, job.bidirectional, directions);
+    scratch.pack(scan, directions, column / kWidth, lanes);
     for (int i = 0; i < count; ++i) {
+      const Rates rates = scratch.rates_of(column / kWidth, i);
       const bool reverse = directions[i].reverse;
       const float* given = directions[i].carried ? state_block(scan.state, scan, item, column) : nullptr;
       start_state(scan, given, walk(scan.x, reverse)[0], lanes, scratch.state);
       for (int64_t s0 = 0; s0 < scan.length; s0 += kChunk) {
         const Chunk chunk = chunk_at(s0, directions[i]);
         if (i == 0) prepare(chunk, s0, reverse);
-        advance(chunk, scratch.rates[i], scan.states, directions[i].masked);
+        advance(chunk, rates, scan.states, directions[i].masked);
         if (i == count - 1) finish(chunk, s0, reverse);
       }
       if (i == 0 && scan.last_state) {
@@ -260,18 +297,10 @@ void scan_range(const ScanJob& job, int64_t begin, int64_t end) {
   Scratch memory(ScanScratch::size(job), job.status);
   if (!memory) return;
   ScanScratch scratch(job, memory);
-  int64_t packed = -1;
+  const int64_t blocks = (scan.channels + kWidth - 1) / kWidth;
   for (int64_t task = begin; task < end; ++task) {
-    const int64_t column = task / scan.batch * kWidth, lanes = smaller(kWidth, scan.channels - column);
-    if (column != packed) {  // where many items have few steps each, packing would take as long as scanning
-      Direction directions[2];
-      const int count = directions_of(scan, job.bidirectional, directions);
-      for (int i = 0; i < count; ++i) {
-        pack_rates(directions[i].A + column * scan.states, scan.states, lanes, scratch.rates[i]);
-      }
-      packed = column;
-    }
-    ScanBlock{job, scan, task % scan.batch, column, lanes, scratch}.run();
+    const int64_t column = task % blocks * kWidth;
+    ScanBlock{job, scan, task / blocks, column, smaller(kWidth, scan.channels - column), scratch}.run();
   }
 }
 
