@@ -31,6 +31,8 @@ LONGEST_FIRST = (
     "tests/test_checkout.py",
     "tests/calibration/test_actions.py",
     "tests/sources/test_network_video.py",
+    "tests/models/test_causal.py",
+    "tests/ops/test_state.py",
 )
 _RANKS = {name: number for number, name in enumerate(LONGEST_FIRST)}
 
