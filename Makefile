@@ -5,7 +5,7 @@ VENV ?= .venv
 ARM_VENV ?= .venv-arm
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-EXTRAS := compile,tvm,onnxruntime,jetpack6,video,display,mqtt,serve,report,train,test,dev
+EXTRAS := compile,tvm,onnxruntime,jetpack6,video,display,mqtt,serve,report,train,text,test,dev
 NATIVE := $(shell find runtimes -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.inc' -o -name '*.cu' -o -name CMakeLists.txt)
 
 .PHONY: help setup demo test check test-npu lint bench parity fuzz clean

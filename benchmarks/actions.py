@@ -1,4 +1,4 @@
-"""Write the table of accuracies that `python -m vmp_edge.calibration.actions` measured, from its output folders."""
+"""Write the table of accuracies that `vmp-edge train --folds` measured, from its output folders."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+from vmp_edge.calibration.train.measuring import SAMPLING
 
 RESULTS = Path(__file__).parent / "results" / "actions.md"
 INTRODUCTION = """# Real action clips
@@ -25,7 +27,7 @@ def row(name: str, results: dict[str, Any]) -> str:
     geometry = f"{100 * results['geometry_control']:.1f}" + (f", cut to one {100 * after:.1f}" if after else "")
     folds = ", ".join(f"{100 * value:.1f}" for value in results["folds"].values())
     return (
-        f"| {name} | {results['recipe']['start']} | {sum(counts)} | {len(counts)} "
+        f"| {name} | {results['init']} | {sum(counts)} | {len(counts)} "
         f"| {100 * max(counts) / sum(counts):.1f} "
         f"| {geometry} | {folds} | **{100 * results['folds_mean']:.1f}** ± {100 * results['folds_deviation']:.1f} |"
     )
@@ -33,7 +35,7 @@ def row(name: str, results: dict[str, Any]) -> str:
 
 def notes(name: str, results: dict[str, Any]) -> str:
     """Return a data set's note: the cut of its videos, its recipe, and its labels."""
-    cut, recipe = results["geometry"], results["recipe"]
+    cut, recipe, size = results["geometry"], results["recipe"], results["image_size"]
     window = (
         f"the middle {cut['width']}x{cut['height']} pixels and {cut['seconds']:.2f} s of every video"
         if cut
@@ -41,9 +43,9 @@ def notes(name: str, results: dict[str, Any]) -> str:
     )
     labels = ", ".join(f"{label} {100 * value['recall']:.0f}%" for label, value in results["by_label"].items())
     return (
-        f"- {name}, from {recipe['start']}: {window}; {recipe['frames']} frames of {recipe['image_size']}x"
-        f"{recipe['image_size']}, {recipe['epochs']} epochs, batches of {recipe['batch']}, mean of {recipe['clips']} "
-        f"clips of a video. By label: {labels}."
+        f"- {name}, from {results['init']}: {window}; {results['sampling']['frames']} frames of {size}x{size}, "
+        f"{recipe['epochs']} epochs, batches of {recipe['batch']}, mean of {SAMPLING.clips} clips of a video. By "
+        f"label: {labels}."
     )
 
 

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 import vmp_edge
 from vmp_edge.calibration import clipset
-from vmp_edge.calibration.decoding import Input, Prepare, Sampling, Skipped, Video, in_workers
+from vmp_edge.calibration.decoding import Input, Prepare, Skipped, Video, in_workers
 from vmp_edge.calibration.egomotion import dataset, footage
+from vmp_edge.calibration.train.measuring import SAMPLING
 from vmp_edge.compile import graph
 from vmp_edge.compile.parity import moving_scene
 from vmp_edge.models import VideoMamba, load_checkpoint, zoo
@@ -84,7 +85,7 @@ def folds(name: str, folder: Path, count: int | None = None) -> Iterator[Case]:
 
     Args:
         name: The data set's name.
-        folder: Output of `python -m vmp_edge.calibration.actions`.
+        folder: Output of `vmp-edge train --folds`.
         count: Number of folds; None takes all.
     """
     clips = clipset.read(folder / "clips.csv")
@@ -92,7 +93,7 @@ def folds(name: str, folder: Path, count: int | None = None) -> Iterator[Case]:
     content = torch.load(folder / f"fold-{clips.folds[0]}.pth", weights_only=True)
     options = content["options"]
     preprocessing = Preprocessing.from_manifest(content["preprocessing"], options["image_size"])
-    job = Prepare((Input(options["num_frames"], preprocessing),), Sampling(clips=content["recipe"]["clips"]))
+    job = Prepare((Input(options["num_frames"], preprocessing),), SAMPLING)
     with closing(in_workers(job, clips.shuffled().entries)) as results:
         decoded = [
             (entry, result[0])

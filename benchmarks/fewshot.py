@@ -23,10 +23,10 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
 from vmp_edge.calibration import clipset
-from vmp_edge.calibration.actions import dataset
-from vmp_edge.calibration.actions.train import ActionsTraining, train_fold
 from vmp_edge.calibration.clipset import ClipSet
 from vmp_edge.calibration.decoding import Input, Prepare, Sampling, Video
+from vmp_edge.calibration.train import fit, footage, looks, start
+from vmp_edge.calibration.train.recipe import ClipsRecipe
 from vmp_edge.cli.output import progress_bar
 from vmp_edge.gallery import Gallery
 from vmp_edge.models import VideoMamba, load_checkpoint, zoo
@@ -61,7 +61,6 @@ The rule for the thresholds (the mean, not the least, similarity of left-out exa
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "fewshot.png"
 SHOTS = (1, 3, 5)
 CLIPS = 3  # clips of a video; each is an example, like the windows of a stream
-NOBODY = -1  # a fold without videos, so that a training holds nothing out
 # Divisions of the classes into halves; a model is trained on one half and tested on the other.
 HALVES = (((0, 1, 2), (3, 4, 5)), ((0, 2, 4), (1, 3, 5)))
 Vectors = npt.NDArray[np.float32]
@@ -187,7 +186,7 @@ def pixels_of(videos: list[Video]) -> Vectors:
 
 
 def checkpoint(path: Path) -> tuple[VideoMamba, Input]:
-    """Load a model of `python -m vmp_edge.calibration.actions`, with the clips that it takes."""
+    """Load a model of `vmp-edge train`, with the clips that it takes."""
     content = torch.load(path, weights_only=True)
     model = load_checkpoint(path)
     preprocessing = Preprocessing.from_manifest(content["preprocessing"], model.options.image_size)
@@ -196,12 +195,16 @@ def checkpoint(path: Path) -> tuple[VideoMamba, Input]:
 
 def train_on(classes: Sequence[int], clips: ClipSet, epochs: int, folder: Path) -> Path:
     """Train a model on some of the classes, in all scenes, unless the folder has it already; return its path."""
-    recipe = ActionsTraining(epochs=epochs)
     entries = [entry for entry in clips.entries if clips.labels.index(str(entry.label)) in classes]
-    subset = dataclasses.replace(clips, entries=tuple(entries))
+    subset = dataclasses.replace(clips, entries=tuple(dataclasses.replace(entry, fold=0) for entry in entries))
     folder.mkdir(parents=True, exist_ok=True)
-    pixels = dataset.load(subset, recipe.frames, recipe.image_size, progress_bar, workers=0)
-    return train_fold(recipe, pixels, subset.labels, NOBODY, folder, progress_bar)
+    begin = start.load()
+    subset, seen, _ = looks.look_at_all(subset, progress_bar, workers=0)
+    seconds = [one.geometry.seconds for one in seen]
+    frames, span = begin.model.options.num_frames, float(np.median(seconds))
+    pixels = footage.decode(subset, frames, span, begin.preprocessing, seconds, folder, progress_bar, workers=0)
+    job = fit.Job("halves", begin, ClipsRecipe(epochs=epochs), subset.labels, pixels)
+    return fit.fit(job, folder, "training", progress_bar).path
 
 
 @dataclass(frozen=True)

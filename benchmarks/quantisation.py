@@ -1,7 +1,7 @@
 """Measure what int8 costs in accuracy, and which parts of the recipes are worth having, and write the table.
 
 Models and clips: egomotion-nano on its procedural test clips and on footage (`--footage`); the models of
-`python -m vmp_edge.calibration.actions` on the videos of their folds (`--folds NAME=DIR`), each calibrated on videos of
+`vmp-edge train --folds` on the videos of their folds (`--folds NAME=DIR`), each calibrated on videos of
 the other folds; and videomambapro-tiny with random weights of a trained model's statistics.
 """
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import numpy.typing as npt
 
-from vmp_edge.calibration.actions.geometry import write_lossless
+from vmp_edge.calibration.train.geometry import write_lossless
 from vmp_edge.compile.parity import moving_scene
 
 

@@ -5,6 +5,6 @@
   them (``charts`` selects what, ``circumstances`` says how they came about), and ``plots`` draws pictures of them.
 * Quantising: ``quantisation`` quantises a program by a recipe of ``recipes``, with ranges chosen by ``observers``;
   ``finetuning`` trains weights for a recipe.
-* Training: ``training`` has the loop, ``distillation`` the losses of a teacher; ``egomotion`` trains egomotion-nano,
+* Training: ``train`` has the loop, ``distillation`` the losses of a teacher; ``egomotion`` trains egomotion-nano,
   ``actions`` trains small models on labelled videos.
 """

@@ -96,11 +96,11 @@ class ClipSet:
         if number not in self.folds:
             known = ", ".join(map(str, self.folds)) or "none: it needs a column `fold`"
             raise UsageError(f"{self.name} has no fold {number}; its folds: {known}")
-        return self._only(entry for entry in self.entries if entry.fold == number)
+        return self.only(entry for entry in self.entries if entry.fold == number)
 
     def outside(self, number: int) -> ClipSet:
         """Return the videos of all other folds, on which a fold's model is trained."""
-        return self._only(entry for entry in self.entries if entry.fold != number)
+        return self.only(entry for entry in self.entries if entry.fold != number)
 
     def split(self, folds: int, seed: int = 0) -> ClipSet:
         """Divide the set into folds with about the same share of every label, keeping groups together.
@@ -129,7 +129,7 @@ class ClipSet:
         for fold, (_, held_out) in enumerate(divide.split(labels, labels, groups)):
             number[held_out] = fold
         entries = zip(self.entries, number.tolist(), strict=True)
-        return self._only(dataclasses.replace(entry, fold=fold) for entry, fold in entries)
+        return self.only(dataclasses.replace(entry, fold=fold) for entry, fold in entries)
 
     def shuffled(self, seed: int = 0) -> ClipSet:
         """Shuffle the videos so that labels take turns: any first N have all labels in equal numbers, if possible."""
@@ -139,7 +139,7 @@ class ClipSet:
         for entries in waiting.values():
             order = rng.permutation(len(entries))
             turns += [(turn, len(turns) + turn, entries[i]) for turn, i in enumerate(order)]
-        return self._only(entry for _, _, entry in sorted(turns, key=lambda item: item[:2]))
+        return self.only(entry for _, _, entry in sorted(turns, key=lambda item: item[:2]))
 
     def csv(self, folder: Path) -> str:
         """Return the set in the CSV format of `read`, for a file in ``folder``; paths inside it become relative."""
@@ -158,7 +158,8 @@ class ClipSet:
         with whole(path) as place:
             place.write_text(self.csv(path.parent), encoding="utf-8")
 
-    def _only(self, entries: Iterable[Entry]) -> ClipSet:
+    def only(self, entries: Iterable[Entry]) -> ClipSet:
+        """Return a set of the same name with these videos."""
         return dataclasses.replace(self, entries=tuple(entries))
 
 

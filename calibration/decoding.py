@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmp_edge.bundle.manifest import Manifest
-from vmp_edge.errors import SourceError, VmpError
-from vmp_edge.machine import cpu_count
+from vmp_edge.errors import VmpError
+from vmp_edge.machine import usable_cpu_count
 from vmp_edge.preprocessing import Preprocessing
-from vmp_edge.sources import Source, open_source
+from vmp_edge.sources.clips import Clip, UnusableError, open_video, read_clips
 from vmp_edge.video import use_threads
 
 from .clipset import ClipSet, ClipSetError, Entry
-from .sampling import MODES, Sampling, UnusableError, choose_by_time, crops, is_uneven
+from .sampling import MODES, Sampling, crops
 from .workers import leave_signals_to_parent, spawning
 
 __all__ = [
@@ -46,13 +46,11 @@ __all__ = [
     "start_worker",
 ]
 
-Clip = NDArray[np.uint8]
 Video = NDArray[np.float32]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Progress = Callable[..., Any]  # makes a progress bar, like `tqdm.tqdm`
 
-_USUAL_FPS = 30.0  # assumed for files that do not tell their frame rate
 _MOST_NAMED = 3  # unusable files that an error names before it says "and N more"
 
 
@@ -126,8 +124,7 @@ class Prepare:
 def _prepare(path: Path, model_input: Input, sampling: Sampling) -> tuple[Video, str | None]:
     """Return the prepared clips of a video, and what was wrong with it."""
     frames, rate = model_input.frames, model_input.frame_rate
-    by_time = sampling.mode == "dense" and rate is not None
-    clips = read_clips(path, lambda count, fps: sampling.indices(count, fps, frames, rate), by_time)
+    clips = read_clips(path, lambda count, fps: sampling.indices(count, fps, frames, rate), sampling.by_time(rate))
     views = [view for clip in clips for view in (crops(clip, sampling.crops) if sampling.crops > 1 else [clip])]
     return np.concatenate([model_input.preprocessing.clip(view) for view in views]), clips.damage
 
@@ -139,96 +136,6 @@ def _prepare_if_usable(path: Path, model_input: Input, sampling: Sampling) -> Vi
         return str(error)
 
 
-def read_clips(
-    path: Path, choose: Callable[[int, float], Sequence[Sequence[int]]], by_time: bool = False
-) -> Decoded[Clip]:
-    """Take frames out of a video, keeping only these in memory.
-
-    Args:
-        path: The video file.
-        choose: Function from the number of frames and the frames per second to the frame numbers of each clip.
-        by_time: Whether a video of a variable frame rate counts as one of a steady rate, whose frames stay until the
-            next one comes, as a camera would show it.
-
-    Returns:
-        The clips that ``choose`` chose, each uint8 (T, H, W, 3) RGB. Frames that cannot be decoded have no numbers, and
-        the result says how many there are.
-
-    Raises:
-        UnusableError: The file is missing or empty, cannot be decoded, has frames of several sizes, or ``choose``
-            raised this error.
-    """
-    with closing(open_video(path)) as source:
-        stated_count, fps = source.frame_count, source.fps or _USUAL_FPS
-    clips = choose(stated_count, fps) if stated_count else []
-    frames, times, damage = _read_frames(path, clips)
-    uneven = by_time and is_uneven(times)
-    if not clips or damage or uneven or any(i not in frames for indices in clips for i in indices):
-        # The file has fewer frames than it states, or does not state their number, or has them at uneven times.
-        if uneven:
-            times = _read_frames(path, ())[1]
-        try:
-            clips = choose_by_time(times, choose) if uneven else choose(len(times), fps)
-        except UnusableError as error:
-            raise UnusableError(f"{error} ({damage})" if damage else str(error)) from None
-        frames, _, _ = _read_frames(path, clips)
-    if len({frame.shape for frame in frames.values()}) > 1:
-        raise UnusableError("its frames change their size")
-    decoded = Decoded([np.stack([frames[i] for i in indices]) for indices in clips])
-    decoded.damage = damage
-    return decoded
-
-
-def open_video(path: Path) -> Source:
-    """Open a video file to read its frames.
-
-    Raises:
-        UnusableError: The file is missing or empty, or cannot be decoded.
-    """
-    try:
-        if path.is_file() and path.stat().st_size == 0:
-            raise UnusableError("empty: the file has no bytes")
-        if not path.is_file():
-            raise UnusableError("there is no such file")
-        return open_source(str(path.resolve()))
-    except OSError as error:
-        raise UnusableError(f"cannot be read: {error.strerror}") from error
-    except UnusableError:
-        raise
-    except SourceError as error:
-        raise UnusableError("cannot be decoded as a video") from error
-
-
-def _read_frames(path: Path, clips: Sequence[Sequence[int]]) -> tuple[dict[int, Clip], list[float], str | None]:
-    """Read the frames of clips.
-
-    Args:
-        path: The video file.
-        clips: Frame numbers of each clip; without any, the whole file is read to count its frames.
-
-    Returns:
-        The frames that the file has, by their numbers; the seconds of all frames that were read; and what was wrong
-        with the file, or None. A file with something wrong before the last of the frames is read to its end.
-    """
-    numbers = {i for indices in clips for i in indices}
-    last = max(numbers, default=None)
-    frames: dict[int, Clip] = {}
-    times: list[float] = []
-    with closing(open_video(path)) as source:
-        while last is None or len(times) <= last or _is_damaged(source):
-            frame = source.read()
-            if frame is None:
-                break
-            if len(times) in numbers:
-                frames[len(times)] = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), np.uint8)
-            times.append(frame.timestamp)
-        return frames, times, getattr(source, "damage", None)
-
-
-def _is_damaged(source: Source) -> bool:
-    return bool(getattr(source, "undecodable", 0))
-
-
 def in_workers(
     job: Callable[[Entry], Result], entries: Sequence[Entry], workers: int | None = None
 ) -> Generator[tuple[Entry, Result | Skipped], None, None]:
@@ -237,7 +144,7 @@ def in_workers(
     Args:
         job: Can be pickled. If it raises `UnusableError`, the video is skipped.
         entries: The videos.
-        workers: Number of processes; None takes all cores, 0 works in this process.
+        workers: Number of processes; None takes one for each CPU that this process may use, 0 works in this process.
 
     Yields:
         Each video, in order, with its result or with the reason why it was skipped. A video that kills the process that
@@ -249,7 +156,7 @@ def in_workers(
     if workers == 0:
         yield from ((entry, _attempt(job, entry)) for entry in entries)
         return
-    count = min(workers or cpu_count(), max(len(entries), 1))
+    count = min(workers or usable_cpu_count(), max(len(entries), 1))
     waiting, pending = deque(entries), deque[tuple[Entry, Future[Any]]]()
     pool = _pool(count)
     try:
@@ -337,14 +244,14 @@ def load_videos(
         clips: The clip set.
         model_input: The clips that the model takes.
         count: N, the number of clips to take.
-        sampling: Which frames to take; None takes one uniform clip of each video.
+        sampling: Which frames to take; None takes one clip of each video, sampled as in the model's training.
         workers: See `in_workers`.
         progress: Makes a progress bar, like `tqdm.tqdm`; None shows nothing.
 
     Raises:
         ClipSetError: The set has fewer clips that can be used.
     """
-    job = Prepare((model_input,), sampling or Sampling())
+    job = Prepare((model_input,), sampling or Sampling("trained"))
     videos: list[Video] = []
     entries: list[Entry] = []
     skipped: list[Skipped] = []

@@ -6,20 +6,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def predictions_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def predictions_loss(logits: Tensor, teacher: Tensor, temperature: float, shares: Tensor | None = None) -> Tensor:
     """Compare softened predictions of student and teacher (Hinton et al., arXiv 1503.02531).
 
     Args:
         logits: The student's logits, (B, classes).
         teacher: The teacher's logits, (B, classes).
         temperature: Divides both; the higher it is, the more the unlikely classes matter.
+        shares: How much each clip counts, (B,); None counts all as 1.
 
     Returns:
         Kullback-Leibler divergence, mean over the batch, times the squared temperature, which keeps the size of the
         gradients.
     """
     student_log, teacher_log = ((x / temperature).log_softmax(1) for x in (logits, teacher))
-    return F.kl_div(student_log, teacher_log, log_target=True, reduction="batchmean") * temperature**2
+    if shares is None:
+        return F.kl_div(student_log, teacher_log, log_target=True, reduction="batchmean") * temperature**2
+    each = F.kl_div(student_log, teacher_log, log_target=True, reduction="none").sum(1)
+    return (each * shares).mean() * temperature**2
 
 
 def features_loss(features: Tensor, teacher: Tensor) -> Tensor:

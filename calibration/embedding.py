@@ -90,7 +90,7 @@ def embed(
     share: Share,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> Embedding | None:
+) -> Embedding:
     """Compute the features of videos, and write them to a file.
 
     Args:
@@ -103,9 +103,10 @@ def embed(
         progress: Makes a progress bar, like `tqdm.tqdm`; None shows nothing.
 
     Returns:
-        The features of all videos; None if other processes are not done yet.
+        The features of all videos.
 
     Raises:
+        SharePendingError: Other processes are not done yet.
         GalleryError: The bundle gives no features.
         ClipSetError: No video can be used.
         BundleError: The engine failed.
@@ -113,25 +114,22 @@ def embed(
     if not recognizer.manifest.features:
         raise GalleryError(f"{recognizer.bundle.path} gives no features: build it with --features")
     model = model_of(recognizer.bundle)
-    key = "" if share.is_whole else identity("embed", model, vars(sampling), videos=clips.entries)
-    parts = Parts(output.resolve().parent, key, share)
-    part = None if share.is_whole else parts.own()
-    if part is None:
-        part = _part(recognizer, clips, sampling, share, workers, progress)
     if share.is_whole:
-        every: list[Arrays] | None = [part]
-    else:
-        parts.write(part)
-        every = parts.every()
-    if every is None:
-        return None
-    embedding = _merged(every, clips, model, recognizer.manifest.features)
-    if len(embedding.features):
-        embedding.write(output)
-    if not share.is_whole:
-        parts.remove()
+        return _written([_part(recognizer, clips, sampling, share, workers, progress)], recognizer, clips, output)
+    key = identity("embed", model, vars(sampling), videos=clips.entries)
+    parts = Parts(output.resolve().parent, key, share)
+    if parts.own() is None:
+        parts.write(_part(recognizer, clips, sampling, share, share.workers(workers), progress))
+    with parts.together(f"writes {output}") as every:
+        return _written(every, recognizer, clips, output)
+
+
+def _written(parts: Sequence[Arrays], recognizer: Recognizer, clips: ClipSet, output: Path) -> Embedding:
+    """Put parts together, and write them to a file."""
+    embedding = _merged(parts, clips, model_of(recognizer.bundle), recognizer.manifest.features)
     if not len(embedding.features):
         raise ClipSetError(f"{clips.name} has no videos that can be used{describe_skipped(embedding.skipped)}")
+    embedding.write(output)
     return embedding
 
 

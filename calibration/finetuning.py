@@ -24,7 +24,7 @@ from vmp_edge.progress import part
 from .decoding import Progress
 from .distillation import features_loss, predictions_loss
 from .quantisation import DYNAMIC, STATIC, Recipe, input_of, layers, static_ranges
-from .training import PATCH_RATE
+from .train.optimiser import PATCH_RATE
 
 HEAD, PATCH = "head", "patch.weight"
 FIXED = (".A", ".A_b", "normalise.mean.weight")  # decay rates must stay negative; the mean is no weight

@@ -15,7 +15,7 @@ from . import shared
 from .clipset import ClipSet, ClipSetError, Entry
 from .decoding import Prepare, Progress, Sampling, Skipped, describe_skipped, in_workers
 from .evaluation import TOP, Comparison, Evaluation, confusion, merge
-from .sharing import Parts, Share, SharePendingError, identity
+from .sharing import Parts, Share, identity
 from .tally import StreamTally, Subject, Tally
 from .timing import in_turns
 
@@ -72,7 +72,7 @@ def evaluate(
             that out, and so does a model that cannot be timed.
         stream: Whether to measure also, on labelled videos, what a stream sees of them: `Evaluation.stream`.
         parts: Where several processes that share the videos put what they find; None if this one has them all. Shared
-            work is neither timed nor measured as a stream sees it.
+            work is not timed.
 
     Returns:
         One evaluation for each model.
@@ -88,11 +88,12 @@ def evaluate(
     sampling = sampling or Sampling()
     _check_crops(subjects, sampling)
     tallies = [Tally(subject) for subject in subjects]
+    stream = stream and has_labels(clips)
     if parts is None:
-        evaluations = _run_all(tallies, clips, sampling, workers, progress, stream and has_labels(clips))
+        evaluations = _run_all(tallies, clips, sampling, workers, progress, stream)
     else:
         rounds = 0
-        evaluations = _run_share(tallies, clips, sampling, workers, progress, parts)
+        evaluations = _run_share(tallies, clips, sampling, workers, progress, stream, parts)
     if not has_labels(clips):
         evaluations = _labelled_by(evaluations[-1], evaluations)
     if not evaluations[0].entries:
@@ -110,7 +111,7 @@ def _run_all(
     sampling: Sampling,
     workers: int | None,
     progress: Progress | None,
-    stream: bool = False,
+    stream: bool,
 ) -> list[Evaluation]:
     """Run models on all videos, and if `stream` is true also on the windows that a stream sees of them."""
     inputs = tuple(dict.fromkeys(tally.subject.input for tally in tallies))
@@ -144,21 +145,19 @@ def _run_share(
     sampling: Sampling,
     workers: int | None,
     progress: Progress | None,
+    stream: bool,
     parts: Parts,
 ) -> list[Evaluation]:
     """Run models on this process's share of the videos, and put together what all processes found, if all are done."""
     if parts.own() is None:
         share = ClipSet(clips.name, tuple(parts.share.of(clips.entries)))
-        parts.write(shared.packed(_run_all(tallies, share, sampling, workers, progress), clips, parts.share))
-    every = parts.every()
-    if every is None:
-        raise SharePendingError(f"{parts.share} is done; the last one gives the result")
-    evaluations = [
-        shared.unpacked(every, number, tally.subject.name, tally.subject.labels, tally.subject.facts, clips)
-        for number, tally in enumerate(tallies)
-    ]
-    parts.remove()
-    return evaluations
+        found = _run_all(tallies, share, sampling, parts.share.workers(workers), progress, stream)
+        parts.write(shared.packed(found, clips, parts.share))
+    with parts.together("gives the result") as every:
+        return [
+            shared.unpacked(every, number, tally.subject.name, tally.subject.labels, tally.subject.facts, clips)
+            for number, tally in enumerate(tallies)
+        ]
 
 
 def check_labels(subjects: Sequence[Subject], clips: ClipSet) -> None:
@@ -292,7 +291,8 @@ def _evaluate_loaded(
         if share is not None and not share.is_whole:
             models = [[subject.facts["sha256"], subject.labels] for subject in subjects]
             content = None if gallery is None else identity(Path(gallery).read_bytes().hex())
-            key = identity("evaluate", models, content, threshold, vars(sampling or Sampling()), videos=clips.entries)
+            facts = (models, content, threshold, vars(sampling or Sampling()), stream)
+            key = identity("evaluate", *facts, videos=clips.entries)
             parts = Parts(Path.cwd(), key, share)
         return evaluate(
             subjects, clips, sampling, workers=workers, progress=progress, rounds=rounds, stream=stream, parts=parts

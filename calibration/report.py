@@ -42,6 +42,8 @@ class Report:
         layers: Signal-to-noise ratio of each layer in decibels, by name, in the model's order.
         details: Further facts by name, such as the recipe and the tools.
         tables: Further tables by title, an ablation for example; the first row is the table's head.
+        notes: What a reader should know before the numbers, in whole sentences, besides what the report finds itself.
+        pictures: Files of pictures (PNG) by title, which become a part of the page.
         worst: How many clips to show of those whose own label scored lowest, and of those on which the models differ.
         command: The program that measured, and its arguments. Secrets in them are masked.
         date: The time of the measurement.
@@ -53,6 +55,8 @@ class Report:
     layers: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, str] = field(default_factory=dict)
     tables: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    pictures: Mapping[str, Path] = field(default_factory=dict)
     worst: int = 9
     command: Sequence[str] = field(default_factory=lambda: tuple(sys.argv))
     date: datetime = field(default_factory=circumstances.now)
@@ -116,7 +120,8 @@ def render(report: Report) -> str:
         comparison=comparison,
         speed=comparison.speed if comparison else None,
         names=names,
-        notes=_notes(evaluation, names),
+        notes=[*report.notes, *_notes(evaluation, names)],
+        pictures={title: _data_url(path.read_bytes(), "png") for title, path in report.pictures.items()},
         labels=charts.by_label(models if evaluation.labelled else [evaluation]),
         confusion=charts.confusion(evaluation),
         performance=charts.performance(names, models),
@@ -219,4 +224,9 @@ def thumbnail(entry: Entry) -> str | None:
     frames = [cv2.resize(frame, (width, _PICTURE_HEIGHT), interpolation=cv2.INTER_AREA) for frame in clip]
     picture = cv2.cvtColor(np.hstack(frames).astype(np.uint8), cv2.COLOR_RGB2BGR)
     coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
-    return f"data:image/jpeg;base64,{base64.b64encode(coded.tobytes()).decode()}"
+    return _data_url(coded.tobytes(), "jpeg")
+
+
+def _data_url(content: bytes, kind: str) -> str:
+    """Return a picture's file as an address that holds it."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

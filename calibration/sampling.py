@@ -1,24 +1,19 @@
-"""Which frames of a video make its clips, by their numbers or, for a variable frame rate, by their times."""
+"""Which frames of a video make its clips."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmp_edge.errors import SourceError, UsageError
-from vmp_edge.recognizer import sample_evenly
+from vmp_edge.errors import UsageError
+from vmp_edge.prediction import sample_evenly
+from vmp_edge.sources.clips import UnusableError
 
-MODES = ("uniform", "dense", "published")
+MODES = ("uniform", "dense", "trained", "published")
 _SLOWEST = 0.9  # share of the model's frame rate: a slower video has too few frames for a dense clip
-
-_LONGEST_STEP = 2.0  # seconds for which a frame stays at most; no clip should be of one frame alone
-
-
-class UnusableError(SourceError):
-    """No clip can be taken from a video; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +25,8 @@ class Sampling:
             takes the middle frames, like `Recognizer.predict`; several clips take different places in the parts.
             ``dense``: a clip is a window at the model's frame rate, as a camera would give it, and the windows are
             spread over the video.
+            ``trained``: as the model's clips were sampled in training: ``dense`` if its manifest says how, and
+            ``uniform`` if it does not, or if the video is too short or too slow for a window.
             ``published``: like ``uniform``, with the frame numbers of the published evaluation (VideoMamba,
             video_sm/datasets): with n clips, clip k takes the frame at (k + 1) / (n + 1) of each part, rounded down.
         clips: Number of clips to take of a video.
@@ -64,20 +61,39 @@ class Sampling:
         Raises:
             UnusableError: The video is too short or too slow for a clip.
         """
-        if self.mode == "uniform":
-            _check_length(available, frames)
-            parts = 2 * self.clips * frames
-            return [
-                [(2 * self.clips * i + 2 * j + 1) * available // parts for i in range(frames)]
-                for j in range(self.clips)
-            ]
+        if self.mode == "dense":
+            return self._dense(available, fps, frames, frame_rate)
         if self.mode == "published":
-            _check_length(available, 1)
-            part = (available - 1) / frames
-            return [
-                [min(round(part * i) + int(part / (self.clips + 1) * (k + 1)), available - 1) for i in range(frames)]
-                for k in range(self.clips)
-            ]
+            return self._published(available, frames)
+        if self.mode == "trained" and frame_rate is not None:
+            with contextlib.suppress(UnusableError):
+                return self._dense(available, fps, frames, frame_rate)
+        return self._uniform(available, frames)
+
+    def by_time(self, frame_rate: float | None) -> bool:
+        """Return whether clips are taken by the times of a video's frames.
+
+        Args:
+            frame_rate: See `indices`.
+        """
+        return self.mode in ("dense", "trained") and frame_rate is not None
+
+    def _uniform(self, available: int, frames: int) -> list[list[int]]:
+        _check_length(available, frames)
+        parts = 2 * self.clips * frames
+        return [
+            [(2 * self.clips * i + 2 * j + 1) * available // parts for i in range(frames)] for j in range(self.clips)
+        ]
+
+    def _published(self, available: int, frames: int) -> list[list[int]]:
+        _check_length(available, 1)
+        part = (available - 1) / frames
+        return [
+            [min(round(part * i) + int(part / (self.clips + 1) * (k + 1)), available - 1) for i in range(frames)]
+            for k in range(self.clips)
+        ]
+
+    def _dense(self, available: int, fps: float, frames: int, frame_rate: float | None) -> list[list[int]]:
         spacing = fps / frame_rate if frame_rate else 1.0
         if spacing < _SLOWEST:
             raise UnusableError(f"too slow: {fps:g} frames per second, the model takes {frame_rate:g}")
@@ -110,27 +126,3 @@ def crops(clip: NDArray[np.uint8], count: int) -> list[NDArray[np.uint8]]:
     if width > height:
         return [clip[:, :, start : start + side] for start in starts]
     return [clip[:, start : start + side] for start in starts]
-
-
-def is_uneven(times: Sequence[float]) -> bool:
-    """Return whether frames at these seconds do not come at a steady rate."""
-    steps = np.diff(times)
-    return bool(len(steps) and np.abs(steps - np.median(steps)).max() > 0.5 * np.median(steps))
-
-
-def choose_by_time(times: Sequence[float], choose: Callable[[int, float], Sequence[Sequence[int]]]) -> list[list[int]]:
-    """Choose frames of a video as if they came at a steady rate, each staying until the next one comes.
-
-    Args:
-        times: The seconds of the video's frames, at least two.
-        choose: Function from the number of frames and the frames per second to the frame numbers of each clip.
-
-    Returns:
-        The frame numbers of each clip. A number can occur more than once.
-    """
-    steps = np.minimum(np.diff(times), _LONGEST_STEP)
-    starts = np.concatenate([[0.0], np.cumsum(steps)])
-    rate = 1 / float(np.quantile(steps, 0.1))  # the rate where frames come fastest, but for a stray one
-    count = round(float(starts[-1]) * rate) + 1
-    shown = np.searchsorted(starts, np.arange(count) / rate + 1e-6, side="right") - 1
-    return [[int(shown[i]) for i in indices] for indices in choose(count, rate)]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections import deque
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .clipset import ClipSet
 from .decoding import Skipped
 from .evaluation import Evaluation
 from .sharing import Arrays, Share
+
+STREAM = " stream"  # behind the number of an evaluation, stands for its `Evaluation.stream`
 
 
 def packed(evaluations: Sequence[Evaluation], clips: ClipSet, share: Share) -> Arrays:
@@ -22,22 +27,11 @@ def packed(evaluations: Sequence[Evaluation], clips: ClipSet, share: Share) -> A
         clips: The whole set.
         share: The share.
     """
-    first, own = evaluations[0], share.of(clips.entries)
-    places = list(share.places(len(clips)))
-    unused = {video.path: video.reason for video in first.skipped}
-    harmed = {video.path: video.reason for video in first.damaged}
-    used = [place for place, entry in zip(places, own, strict=True) if entry.path not in unused]
-    arrays: Arrays = {
-        "used": np.array(used, np.int64),
-        "skipped": np.array([place for place in places if place not in set(used)], np.int64),
-        "damaged": np.array([place for place in used if clips.entries[place].path in harmed], np.int64),
-    }
-    for name, reasons in (("skipped", unused), ("damaged", harmed)):
-        texts = [reasons[clips.entries[place].path] for place in arrays[name]]
-        arrays[f"{name} because"] = np.array(texts, dtype=np.str_)
+    arrays: Arrays = {}
     for number, evaluation in enumerate(evaluations):
-        arrays[f"scores {number}"] = evaluation.scores
-        arrays[f"seconds {number}"] = evaluation.seconds
+        arrays |= _packed(str(number), evaluation, clips, share)
+        if evaluation.stream is not None:
+            arrays |= _packed(f"{number}{STREAM}", evaluation.stream, clips, share)
     return arrays
 
 
@@ -52,18 +46,50 @@ def unpacked(
         name, labels, facts: See `Evaluation`.
         clips: The whole set.
     """
-    places = np.concatenate([part["used"] for part in parts])
+    evaluation = _unpacked(parts, str(number), name, labels, facts, clips)
+    if f"{number}{STREAM} used" not in parts[0]:
+        return evaluation
+    stream = _unpacked(parts, f"{number}{STREAM}", name, labels, facts, clips)
+    return dataclasses.replace(evaluation, stream=stream)
+
+
+def _packed(key: str, evaluation: Evaluation, clips: ClipSet, share: Share) -> Arrays:
+    """Return an evaluation as arrays, which name videos by their places in the set."""
+    arrays: Arrays = {
+        f"{key} used": _places((entry.path for entry in evaluation.entries), clips, share),
+        f"{key} scores": evaluation.scores,
+        f"{key} seconds": evaluation.seconds,
+    }
+    for name, videos in (("skipped", evaluation.skipped), ("damaged", evaluation.damaged)):
+        arrays[f"{key} {name}"] = _places((video.path for video in videos), clips, share)
+        arrays[f"{key} {name} because"] = np.array([video.reason for video in videos], dtype=np.str_)
+    return arrays
+
+
+def _places(videos: Iterable[Path], clips: ClipSet, share: Share) -> NDArray[np.int64]:
+    """Return the places in the set of some of a share's videos, which are in the set's order."""
+    left, places = deque(videos), []
+    for place in share.places(len(clips)):
+        if left and clips.entries[place].path == left[0]:
+            places.append(place)
+            left.popleft()
+    return np.array(places, np.int64)
+
+
+def _unpacked(
+    parts: Sequence[Arrays], key: str, name: str, labels: tuple[str, ...], facts: dict[str, Any], clips: ClipSet
+) -> Evaluation:
+    places = np.concatenate([part[f"{key} used"] for part in parts])
     order = np.argsort(places)
-    scores = np.concatenate([part[f"scores {number}"] for part in parts])[order]
     return Evaluation(
         name,
         labels,
         tuple(clips.entries[place] for place in places[order]),
-        scores,
-        np.concatenate([part[f"seconds {number}"] for part in parts]),
-        _reasons(parts, "skipped", clips),
+        np.concatenate([part[f"{key} scores"] for part in parts])[order],
+        np.concatenate([part[f"{key} seconds"] for part in parts]),
+        _reasons(parts, f"{key} skipped", clips),
         facts,
-        damaged=_reasons(parts, "damaged", clips),
+        damaged=_reasons(parts, f"{key} damaged", clips),
     )
 
 
@@ -71,4 +97,4 @@ def _reasons(parts: Sequence[Arrays], name: str, clips: ClipSet) -> tuple[Skippe
     reasons: dict[int, str] = {}
     for part in parts:
         reasons |= dict(zip(part[name].tolist(), part[f"{name} because"].tolist(), strict=True))
-    return tuple(Skipped(Path(clips.entries[place].path), reasons[place]) for place in sorted(reasons))
+    return tuple(Skipped(clips.entries[place].path, reasons[place]) for place in sorted(reasons))

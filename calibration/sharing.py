@@ -6,12 +6,13 @@ puts them together. A part that is there already, of a run that was cut off, is 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,11 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmp_edge.errors import UsageError, VmpError
+from vmp_edge.formatting import quantity
+from vmp_edge.machine import usable_cpu_count
 
-from .clipset import Entry
+from .clipset import ClipSetError, Entry
 
 # What launchers tell each of their processes: its number, and how many there are. The first pair that is there counts.
-LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
+# SLURM_NTASKS is what the job was promised; a step (srun) may have fewer processes.
+LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"), ("SLURM_PROCID", "SLURM_NTASKS"))
 Arrays = dict[str, NDArray[Any]]
 Item = TypeVar("Item")
 
@@ -44,27 +48,33 @@ class Share:
     Attributes:
         rank: Its number, from 0.
         count: How many there are.
+        neighbours: How many of them are on this machine and may use the same CPUs.
     """
 
     rank: int = 0
     count: int = 1
+    neighbours: int = 1
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Share:
         """Return what torchrun or SLURM tells this process; the whole set if it was started by neither.
+
+        A batch script of SLURM is told numbers, too, but it runs once: only ``srun`` starts it in several processes.
 
         Raises:
             UsageError: A number is none, or does not fit the other one.
         """
         for names in LAUNCHERS:
             texts = [environment.get(name) for name in names]
-            if None in texts:
+            is_batch_script = "SLURM_JOB_ID" in environment and "SLURM_STEP_ID" not in environment
+            if None in texts or (names[0] == "SLURM_PROCID" and is_batch_script):
                 continue
             numbers = [int(text) if text is not None and text.isascii() and text.isdigit() else -1 for text in texts]
             if not 0 <= numbers[0] < numbers[1]:
                 told = " and ".join(f"{name}={text!r:.20}" for name, text in zip(names, texts, strict=True))
                 raise UsageError(f"{told} do not say which part of the work this process has")
-            return cls(*numbers)
+            beside = environment.get("LOCAL_WORLD_SIZE", "")  # SLURM gives each process CPUs of its own
+            return cls(numbers[0], numbers[1], int(beside) if beside.isascii() and beside.isdigit() else 1)
         return cls()
 
     @property
@@ -79,6 +89,19 @@ class Share:
     def of(self, items: Sequence[Item]) -> list[Item]:
         """Return its items."""
         return [items[place] for place in self.places(len(items))]
+
+    def workers(self, chosen: int | None) -> int | None:
+        """Return how many worker processes it may have, so that its neighbours have as many.
+
+        Args:
+            chosen: The user's choice, which counts.
+
+        Returns:
+            The number, as `in_workers` takes it; None if there are no neighbours.
+        """
+        if chosen is not None or self.neighbours < 2:
+            return chosen
+        return max(usable_cpu_count() // self.neighbours, 1)
 
     def __str__(self) -> str:
         return f"share {self.rank + 1} of {self.count}"
@@ -138,13 +161,39 @@ class Parts:
         parts = [self._read(rank) for rank in range(self.share.count)]
         return [part for part in parts if part is not None] if None not in parts else None
 
-    def missing(self) -> int:
-        """Return how many parts are not there yet."""
-        return sum(not self._path(rank).exists() for rank in range(self.share.count))
+    @contextlib.contextmanager
+    def together(self, what: str) -> Iterator[list[Arrays]]:
+        """Take the parts of all processes, by their rank, for this process alone. They are removed at the end.
 
-    def remove(self) -> None:
-        """Remove the folder. Another process may have done it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        Two processes may end at the same time and both see all parts: the one that renames the folder has them. If the
+        work with them fails, they are put back, so that the next run has them; but not if no video could be used.
+
+        Args:
+            what: What the process does that has them, for the message to the others.
+
+        Raises:
+            SharePendingError: Parts are missing, or another process has them.
+        """
+        every, taken = self.every(), self.folder.with_name(f"{self.folder.name}-{self.share.rank}")
+        if every is None and self._path(self.share.rank).exists():
+            missing = sum(not self._path(rank).exists() for rank in range(self.share.count))
+            where = f"{quantity(max(missing, 1), 'part')} of {self.share.count} not yet in {self.folder}"
+            raise SharePendingError(f"{self.share} is done; the last one {what} ({where})")
+        try:
+            if every is None:
+                raise FileNotFoundError
+            self.folder.rename(taken)
+        except OSError as error:
+            raise SharePendingError(f"{self.share} is done; another one {what}") from error
+        try:
+            yield every
+        except ClipSetError:  # of the next run's videos some may be usable
+            shutil.rmtree(taken, ignore_errors=True)
+            raise
+        except BaseException:
+            taken.rename(self.folder)
+            raise
+        shutil.rmtree(taken, ignore_errors=True)
 
     def _path(self, rank: int) -> Path:
         return self.folder / f"{rank}.npz"

@@ -221,6 +221,7 @@ class Build:
             gpu=lowered.gpu,
             soc=order.target.soc,
             threads=order.request.threads,
+            family=model.family,
             features=options.features if order.request.features else 0,
             embedding=lowered.embedding,
         )

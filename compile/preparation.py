@@ -58,12 +58,13 @@ class Preparation:
         given = {name: tuple(value) if name != "resize" else value for name, value in values.items() if value}
         return dataclasses.replace(known, **given)  # type: ignore[arg-type]  # checked by `Preprocessing`
 
-    def spacing(self, known_span: float | None) -> tuple[float | None, float | None]:
+    def spacing(self, known_rate: float | None, known_span: float | None) -> tuple[float | None, float | None]:
         """Return the frame rate and the span, at most one of which is not None.
 
         Args:
+            known_rate: Frames per second that are known of the model, or None.
             known_span: Seconds that are known of the model, or None.
         """
-        if self.frame_rate is not None:
-            return self.frame_rate, None
-        return None, self.span if self.span is not None else known_span
+        if self.frame_rate is not None or self.span is not None:
+            return self.frame_rate, self.span
+        return known_rate, known_span

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmp_edge.calibration.clipset import ClipSet
-from vmp_edge.calibration.decoding import Input, Progress, Video, Videos, load_videos
+from vmp_edge.calibration.decoding import Input, Progress, Sampling, Video, Videos, load_videos
 from vmp_edge.calibration.measure import Comparison, Subject, evaluate
 from vmp_edge.calibration.report import Report
 from vmp_edge.calibration.timing import ROUNDS
@@ -92,7 +92,7 @@ class Quantised:
         return self.plan.held_out is not None or self.plan.procedural or self.clips is not None
 
     def measure(self, quantised: Subject, reference: Subject, folder: Path, progress: Progress | None) -> Quantised:
-        """Let the quantised model and the float one recognise the same videos.
+        """Let the quantised model and the float one recognise the same videos, sampled as in training.
 
         Args:
             quantised: The quantised model.
@@ -116,7 +116,9 @@ class Quantised:
             assert self.clips is not None
             entries = dict.fromkeys(dataclasses.replace(entry, label=None) for entry in self.clips.entries)
             clips = ClipSet(_OWN_CLIPS, tuple(entries))
-        comparison = Comparison(*evaluate([quantised, reference], clips, progress=progress, rounds=ROUNDS))
+        comparison = Comparison(
+            *evaluate([quantised, reference], clips, Sampling("trained"), progress=progress, rounds=ROUNDS)
+        )
         self._check_drop(comparison)
         return dataclasses.replace(self, measured=Measured(comparison, cleaned(clips.name)))
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmp_edge import zoo
+from vmp_edge.bundle.optional import FamilyEntry
 from vmp_edge.errors import UsageError
 from vmp_edge.names import cleaned
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.progress import note
 from vmp_edge.zoo import LABEL_LISTS, Address, Published
 from vmp_edge.zoo.hub import SCHEME
+from vmp_edge.zoo.names import all_names, require_known
 
 from . import variants
 from .labels import labels_by
@@ -22,13 +25,18 @@ from .preparation import Preparation
 
 if TYPE_CHECKING:
     from vmp_edge.models import VideoMamba
+    from vmp_edge.models.training_facts import TrainingFacts
     from vmp_edge.models.zoo import ZooModel
 
     from .variants import Variant
 
 DEFAULT_MODEL = "egomotion-nano"
-# The published code scales the shorter side bilinearly and takes the centre (VideoMamba, video_sm/datasets).
 PUBLISHED = "published"  # see `load_checkpoint`
+# The address of a file's page on the hub, as a browser shows it; a path made of it has one slash.
+_PAGE = re.compile(
+    r"https?:/{1,2}huggingface\.co/(?P<name>[\w.-]+/[\w.-]+)/(?:resolve|blob|raw)/(?P<revision>[\w.-]+)/(?P<file>[^?#]+)"
+)
+# The published code scales the shorter side bilinearly and takes the centre (VideoMamba, video_sm/datasets).
 AS_PUBLISHED: dict[str, Any] = {"resize": "crop", "interpolation": "linear"}
 # Its evaluation of video-text models scales frames to a square, bicubically; linear is the nearest that bundles have.
 AS_PUBLISHED_WITH_TEXTS: dict[str, Any] = {"resize": "stretch", "interpolation": "linear"}
@@ -71,7 +79,7 @@ class Choice:
     @property
     def is_procedural(self) -> bool:
         """True if it is the model for which clips with labels can be drawn."""
-        return self.checkpoint is None and (self.model or DEFAULT_MODEL) == DEFAULT_MODEL
+        return self.checkpoint is None and self.model in (None, DEFAULT_MODEL)
 
     def check(self) -> None:
         """Check all that can be known without loading anything.
@@ -143,12 +151,15 @@ def choose(
     Raises:
         UsageError: The address or the labels are wrong, or options contradict each other.
     """
+    if model is not None and checkpoint is None:
+        require_known(model)
     published = zoo.find(model) if model is not None and checkpoint is None else None
     location: Path | Address | None = None
     if published is not None:
         model, location = None, Address(published.repository, published.file)
     elif checkpoint is not None:
         text = str(checkpoint)
+        _require_no_address(text)
         location = Address.parse(text) if text.startswith(SCHEME) else Path(checkpoint)
         published = zoo.find_file(text.rpartition("/")[2])
     given = None if labels is None else labels_by(labels)
@@ -158,6 +169,23 @@ def choose(
     )
     choice.check()
     return choice
+
+
+def _require_no_address(checkpoint: str) -> None:
+    """Check that a checkpoint is neither the address of a page nor the name of a model.
+
+    Raises:
+        UsageError: It is; the text says how to give it.
+    """
+    if match := _PAGE.match(checkpoint):
+        revision = "" if match["revision"] == "main" else f"@{match['revision']}"
+        raise UsageError(f"--checkpoint takes files of the hub as {SCHEME}{match['name']}{revision}/{match['file']}")
+    if re.match(r"\w+:/", checkpoint) and not checkpoint.startswith(SCHEME):
+        raise UsageError(
+            f"--checkpoint takes files, and those of the hub as {SCHEME}OWNER/NAME/FILE: download {checkpoint} first"
+        )
+    if checkpoint in all_names() and not Path(checkpoint).exists():
+        raise UsageError(f"{checkpoint} is the name of a model: give it with --model")
 
 
 @dataclass(frozen=True)
@@ -171,6 +199,7 @@ class SourceModel:
         preprocessing: From frames to the model's video.
         frame_rate: Frames per second that the model was trained on, or None.
         span: Seconds that the frames of a clip came from in training, or None. With neither, it is not known.
+        family: Which family the checkpoint was taken for, and why; None for a model that was made of its options.
         accuracy: What was measured on the model, as the manifest has it.
     """
 
@@ -181,6 +210,7 @@ class SourceModel:
     frame_rate: float | None = None
     accuracy: dict[str, Any] = dataclasses.field(default_factory=dict)
     span: float | None = None
+    family: FamilyEntry | None = None
 
     @property
     def window_rate(self) -> float | None:
@@ -194,7 +224,15 @@ class SourceModel:
         if rate is not None:
             rate *= module.options.num_frames / self.module.options.num_frames
         preprocessing = dataclasses.replace(self.preprocessing, image_size=module.options.image_size)
-        return SourceModel(f"{self.name}-{variant.name}", module, self.labels, preprocessing, rate, span=self.span)
+        return SourceModel(
+            f"{self.name}-{variant.name}",
+            module,
+            self.labels,
+            preprocessing,
+            rate,
+            span=self.span,
+            family=self.family,
+        )
 
 
 def load(choice: Choice) -> SourceModel:
@@ -207,7 +245,7 @@ def load(choice: Choice) -> SourceModel:
     """
     from vmp_edge.models import zoo as own
 
-    name = choice.model or DEFAULT_MODEL
+    name = DEFAULT_MODEL if choice.model is None else choice.model
     if choice.checkpoint is not None:
         model = _from_checkpoint(choice)
     elif name in own.names():
@@ -226,14 +264,16 @@ def load(choice: Choice) -> SourceModel:
 
 
 def _from_checkpoint(choice: Choice) -> SourceModel:
-    """Load a checkpoint. The facts about a published one count for a file of its name, too."""
+    """Load a checkpoint. A file of our own training says itself how its clips were sampled and prepared.
+
+    The facts about a published checkpoint count for a file of its name, too.
+    """
     from vmp_edge import models
 
     path, published = choice.file(), choice.published
-    family = choice.family or (published.family if published else None)
     module = models.load_checkpoint(
         path,
-        family,
+        choice.family,
         choice.frames,
         choice.image_size,
         key=choice.key,
@@ -248,12 +288,34 @@ def _from_checkpoint(choice: Choice) -> SourceModel:
         )
     if not options.num_classes:
         _explain_backbone(path, options.readout, choice)
-    name = published.name if published else cleaned(path.stem)
-    known = _known_labels(published, options.num_classes)
+    known = _facts(path, published, module)
+    prepared = choice.preparation.preprocessing(known.preprocessing)
+    rate, span = choice.preparation.spacing(known.frame_rate, known.span)
+    labels, family = _labels(choice, known.labels), _family(module)
+    return SourceModel(known.name, module, labels, prepared, rate, dict(known.accuracy), span, family)
+
+
+def _facts(path: Path, published: Published | None, module: VideoMamba) -> TrainingFacts:
+    """Return what is known of a checkpoint: what a file of our own training says, or else what was published."""
+    from vmp_edge.models.training_facts import TrainingFacts
+
+    options = module.options
+    facts = TrainingFacts.read(path, options.image_size)
+    if facts is not None and len(facts.labels) >= options.num_classes:
+        return dataclasses.replace(facts, labels=facts.labels[: options.num_classes])
+    labels = _known_labels(published, options.num_classes)
+    if facts is not None:
+        return dataclasses.replace(facts, labels=labels)
+    name = published.name if published is not None else cleaned(path.stem)
     basis = AS_PUBLISHED_WITH_TEXTS if options.readout == "pooled_frames" else AS_PUBLISHED
-    prepared = choice.preparation.preprocessing(Preprocessing(options.image_size, **basis))
-    rate, span = choice.preparation.spacing(published.span if published else None)
-    return SourceModel(name, module, _labels(choice, known), prepared, rate, span=span)
+    prepared = Preprocessing(options.image_size, **basis)
+    return TrainingFacts(name, labels, prepared, span=published.span if published is not None else None)
+
+
+def _family(module: VideoMamba) -> FamilyEntry | None:
+    """Return the manifest's entry about the family of a checkpoint."""
+    decision = module.family
+    return None if decision is None else FamilyEntry(decision.family, cleaned(decision.reason))
 
 
 def _explain_backbone(path: Path, readout: str, choice: Choice) -> None:
@@ -318,7 +380,7 @@ def _untrained(name: str, choice: Choice) -> SourceModel:
     )
     labels = _labels(choice, _known_labels(None, module.options.num_classes))
     prepared = choice.preparation.preprocessing(Preprocessing(module.options.image_size, **AS_PUBLISHED))
-    rate, span = choice.preparation.spacing(None)
+    rate, span = choice.preparation.spacing(None, None)
     return SourceModel(name, module, labels, prepared, rate, span=span)
 
 

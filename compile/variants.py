@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmp_edge.calibration.clipset import ClipSet
-from vmp_edge.calibration.decoding import Progress
+from vmp_edge.calibration.decoding import Progress, Sampling
 from vmp_edge.calibration.measure import Comparison, Subject, evaluate
 from vmp_edge.errors import UsageError
 from vmp_edge.names import cleaned
@@ -117,7 +117,7 @@ def cut(model: VideoMamba, variant: Variant) -> VideoMamba:
 def measure(
     model: Path, variants: Mapping[str, Path], clips: ClipSet, threads: int | None, progress: Progress | None
 ) -> dict[str, dict[str, Any]]:
-    """Measure how well each variant recognises beside the model.
+    """Measure how well each variant recognises beside the model, on clips that are sampled as in training.
 
     Args:
         model: The model's bundle.
@@ -134,7 +134,7 @@ def measure(
             dataclasses.replace(Subject.of(stack.enter_context(load(path, threads))), name=name)
             for name, path in {"the model": model, **variants}.items()
         ]
-        baseline, *evaluations = evaluate(subjects, clips, progress=progress)
+        baseline, *evaluations = evaluate(subjects, clips, Sampling("trained"), progress=progress)
     return {
         evaluation.name: {
             "data": cleaned(clips.name),

@@ -1,5 +1,7 @@
 """Enrolled classes: prototypes, thresholds, their file, and their scores beside the trained classes."""
 
+import contextlib
+import dataclasses
 import itertools
 import os
 
@@ -15,6 +17,7 @@ from vmp_edge.cli import enroll, main
 from vmp_edge.errors import GalleryError, UsageError
 from vmp_edge.gallery import ALONE, NONE, TIGHTEST, Gallery, check_name, default_path, model_of
 from vmp_edge.matcher import PASSED, Matcher
+from vmp_edge.recognizer import sample_evenly
 from vmp_edge.sources import Frame
 from vmp_edge.stream.smoothing import Smoothing
 from vmp_edge.stream.stream import Stream
@@ -169,6 +172,7 @@ def test_remove_and_merge(gallery):
 
 
 def test_the_nearest_class_that_reaches_its_threshold_wins_else_the_trained_scores_stay(gallery, coloured):
+    gallery = _of_one_take(gallery)
     matcher = Matcher(gallery, Bundle.open(coloured), 0.9)
     trained = np.array([[0.2, 0.7, 0.1]] * 3, np.float32)
     red, green = (gallery.classes[name].prototype for name in ("red", "green"))
@@ -179,6 +183,14 @@ def test_the_nearest_class_that_reaches_its_threshold_wins_else_the_trained_scor
     assert scores[1].argmax() == 3 and scores[1, 3] == pytest.approx(PASSED, abs=1e-2)
     np.testing.assert_allclose(scores[1, :3], (1 - scores[1, 3]) * trained[1], rtol=1e-5)
     np.testing.assert_array_equal(scores[2], [*trained[2], 0, 0])
+
+
+def _of_one_take(gallery):
+    """A gallery of the same examples, but too few takes for a linear classifier."""
+    result = Gallery(gallery.model, gallery.size)
+    for name, examples in gallery.classes.items():
+        result.add(name, examples.features)
+    return result
 
 
 def _orthogonal(vector):
@@ -383,7 +395,7 @@ def test_merge_and_list(capsys, coloured, gallery, tmp_path):
     assert run(capsys, "enroll", coloured, "--gallery", target, "--merge", source)[0] == 0
     before = target.read_bytes()
     code, out, _ = run(capsys, "enroll", coloured, "--gallery", target, "--list")
-    assert code == 0 and "red" in out[0] and "green" in out[1] and "2 classes" in out[2]
+    assert code == 0 and "red" in out[0] and "green" in out[1] and "2 classes" in out[-1]
     assert target.read_bytes() == before
 
 
@@ -472,3 +484,31 @@ def test_a_model_without_classes_knows_those_of_its_gallery(headless):
         assert [recognizer.predict(clip_of(colour)).label for colour in ("red", "blue")] == ["red", NONE]
     with pytest.raises(UsageError, match="trained on a class 'none of these' already"):
         check_name(NONE, Bundle.open(headless))
+
+
+def test_a_camera_is_watched_until_a_long_window_is_full(capsys, tmp_path, monkeypatch):
+    """4 frames over 10 s: the first window is full after 7.5 s, and windows of five seconds more are examples."""
+    path = write_bundle(tmp_path / "long", make_manifest(features=FEATURES, span=10.0))
+    camera = Camera()
+    camera.read = lambda read=camera.read: dataclasses.replace(read(), restarted=False)
+    monkeypatch.setattr(enroll, "open_source", lambda text, tell: camera)
+    code, _, err = run(capsys, "enroll", path, "--name", "red", "--source", "0", "--hop", 30)
+    assert code == 0 and any("show it now, for 12.5 seconds" in line for line in err)
+    assert camera.count == 376 and len(Gallery.load(default_path(path)).classes["red"].features) >= 5
+
+
+def test_a_clip_shorter_than_a_long_window_takes_little_memory(tmp_path, film):
+    path = write_bundle(tmp_path / "long", make_manifest(features=FEATURES, span=3600.0))
+    with vmp_edge.load(path) as recognizer:
+        short = enroll._ShortClip(recognizer)
+        for value in range(5000):
+            short.add(np.full((48, 64, 3), value / 20, np.uint8))
+            assert len(short._pictures) <= enroll._PICTURES
+        assert {picture.shape for picture in short._pictures} == {(SIZE, SIZE, 3)}
+        whole = np.arange(5000)[sample_evenly(5000, FRAMES)] / 20
+        kept = [short._pictures[place].mean() for place in sample_evenly(len(short._pictures), FRAMES)]
+        np.testing.assert_allclose(kept, whole, atol=1.5)
+        (features,) = enroll.examples(recognizer, str(film("red")))
+        with contextlib.closing(vmp_edge.open_source(str(film("red")))) as source:
+            clip = np.stack([frame.image[..., ::-1] for frame in iter(source.read, None)])
+        np.testing.assert_array_equal(features, recognizer.predict(clip).features)

@@ -55,7 +55,7 @@ assert all(getattr(vmp_edge, name) is not None for name in vmp_edge.__all__)
 assert set(vmp_edge.__all__) <= set(dir(vmp_edge))
 print(vmp_edge.load.__module__)
 """
-    assert run_python(code).strip() == "vmp_edge.recognizer"
+    assert run_python(code).strip() == "vmp_edge.loading"
 
 
 def test_an_unknown_name_is_an_attribute_error():

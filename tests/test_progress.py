@@ -179,3 +179,21 @@ def test_odd_names_do_not_reach_the_terminal(capsys):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_among_other_processes_a_terminal_gets_whole_lines_with_a_name(monkeypatch, fast):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with progress.among_others("share 1 of 2"), Step("videos", quiet=True):
+        wait_for(lambda: terminal.getvalue().count("\n") >= 2)
+        note("a note")
+    assert set(terminal.getvalue().splitlines()) == {"share 1 of 2: videos ... 0 s", "a note"}
+    with Step("videos", quiet=True):
+        wait_for(lambda: "\r\x1b[Kvideos ... 0 s" in terminal.getvalue())
+
+
+def test_notes_can_be_left_out(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", log := io.StringIO())
+    with progress.without_notes():
+        note("one")
+    note("two")
+    assert log.getvalue() == "two\n"

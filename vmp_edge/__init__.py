@@ -21,11 +21,16 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from . import models as models
+    from . import ops as ops
     from .bundle.reading import Bundle
     from .events.detector import Event, EventDetector, EventRule
     from .gallery import Gallery
+    from .loading import load
+    from .prediction import Prediction
     from .preprocessing import Preprocessing
-    from .recognizer import Prediction, Recognizer, load
+    from .recognizer import Recognizer
+    from .results import Results
     from .sources import open_source
     from .stream.cameras import Camera, Cameras
     from .stream.options import StreamOptions
@@ -53,6 +58,7 @@ __all__ = [
     "Prediction",
     "Preprocessing",
     "Recognizer",
+    "Results",
     "Smoothing",
     "SourceError",
     "Statistics",
@@ -74,28 +80,31 @@ _MODULES = {
     "EventDetector": "events",
     "EventRule": "events",
     "Gallery": "gallery",
-    "Prediction": "recognizer",
+    "Prediction": "prediction",
     "Preprocessing": "preprocessing",
     "Recognizer": "recognizer",
+    "Results": "results",
     "Smoothing": "stream.smoothing",
     "Statistics": "stream",
     "Stream": "stream",
     "StreamOptions": "stream",
-    "load": "recognizer",
+    "load": "loading",
     "open_source": "sources",
 }
 
 _SUBPACKAGES = ("models", "ops")
 
 
-def __getattr__(name: str) -> Any:
-    if name in _SUBPACKAGES:
-        return _import_with_torch(f"{__name__}.{name}")
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # type checkers would take every unknown name for one of any type
+
+    def __getattr__(name: str) -> Any:
+        if name in _SUBPACKAGES:
+            return _import_with_torch(f"{__name__}.{name}")
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def _import_with_torch(name: str) -> Any:

@@ -48,6 +48,7 @@ EXTRAS = {
     "matplotlib": "report",
     "tqdm": "report",
     "sklearn": "train",
+    "transformers": "text",
 }
 
 

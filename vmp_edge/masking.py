@@ -21,6 +21,7 @@ _URL = re.compile(  # in a sentence; a path made of a URL has one slash
     rf"(?:[a-z][a-z0-9+.\-]{{0,30}}://|{_USUAL_SCHEMES}:/)[^\s\"'<>]+", re.I
 )
 _PAIR = re.compile(r"([a-z][\w:.\-]{0,60})=(\"[^\"]*\"|'[^']*'|[^\s\"'&;,)\]]+)", re.I)  # a parameter in a sentence
+_HUB_FILE = re.compile(r"hf://[\w.-]+/[\w.-]+@[\w.-]+(?:/[\w.-]+)+", re.A)  # the sign is before a revision
 _AT = re.compile("[@\N{FULLWIDTH COMMERCIAL AT}\N{SMALL COMMERCIAL AT}]")
 _END_OF_HOST = re.compile(r"[/?#\\]")
 _HOST = re.compile(r"(\[[\w:.%\-]+\]|[\w.\-]+)(:\d*)?")
@@ -163,7 +164,7 @@ class _Hiding:
         return _without_given(text, (secret for secret in _given if len(secret) > 3))  # a short one may be any word
 
     def _address(self, text: str) -> str:
-        if text.lower().startswith("file://"):
+        if text.lower().startswith("file://") or _HUB_FILE.fullmatch(text):
             return text
         if match := _SCHEME.match(text):
             return match[0] + self._url(text[match.end() :], match[0])

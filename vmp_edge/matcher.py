@@ -1,4 +1,4 @@
-"""Recognise the classes of a gallery by the similarity of features."""
+"""Recognise the classes of a gallery by the similarity of features, or by a linear classifier where there is one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy.typing as npt
 from .bundle.reading import Bundle
 from .errors import UsageError
 from .gallery import Features, Gallery, check_fits, unit
+from .linear import softmax
+from .separation import ENOUGH_TAKES, Separation, separate
 
 PASSED = 0.55  # score of a class whose similarity equals its threshold: more than all others have left
 
@@ -34,7 +36,12 @@ class Matcher:
         self._temperature = gallery.temperature
         prototypes = [examples.prototype for examples in gallery.classes.values()]
         self._prototypes = np.stack(prototypes) if prototypes else np.empty((0, gallery.size), np.float32)
+        separation = separate(gallery)
+        enough = separation is not None and separation.fewest >= ENOUGH_TAKES
+        self._separation: Separation | None = separation if enough else None
         own = gallery.thresholds()
+        if self._separation is not None and self._separation.has_none:  # which knows better what is none of the classes
+            own = dict.fromkeys(self.names, self._separation.least)
         self._thresholds = np.array([own[name] if threshold is None else threshold for name in self.names])
 
     @property
@@ -53,9 +60,14 @@ class Matcher:
     def combine(self, trained: npt.NDArray[np.float32], features: Features) -> npt.NDArray[np.float32]:
         """Return the scores of the trained and the enrolled classes together.
 
-        Of the enrolled classes whose similarity reaches their threshold, the nearest one wins. Its score goes from
-        `PASSED` at the threshold to 1 at a similarity of 1, and the trained classes share the rest. If no enrolled
-        class reaches its threshold, the trained scores stay, and the enrolled classes have the score 0.
+        If no enrolled class reaches its threshold, the trained scores stay, and the enrolled classes have the score 0.
+        Else, if there is a linear classifier (`separate`), its probabilities are the scores of the enrolled classes,
+        and the trained classes share the probability of none of them. If none is the most probable, the trained scores
+        stay.
+
+        Without a linear classifier, of the enrolled classes whose similarity reaches their threshold the nearest one
+        wins. Its score goes from `PASSED` at the threshold to 1 at a similarity of 1, and the trained classes share the
+        rest.
 
         Classes by texts share the score 1 by the softmax of their similarities over the temperature, if the largest
         similarity reaches the threshold, and have the score 0 else.
@@ -71,9 +83,12 @@ class Matcher:
             return trained
         similarities = self.similarities(features).astype(np.float64)
         if self._temperature is not None:
-            shares = _softmax(similarities / self._temperature)
+            shares = softmax(similarities / self._temperature)
             passes = (similarities >= self._thresholds).any(1, keepdims=True)
             return np.concatenate([trained * ~passes, shares * passes], 1).astype(np.float32)
+        if self._separation is not None:
+            passes = np.asarray((similarities >= self._thresholds).any(1))
+            return self._separated(self._separation, trained, unit(features), passes)
         margins = (similarities - self._thresholds) / (1 - self._thresholds)  # 0 at the threshold, 1 at similarity 1
         nearest = np.where(margins >= 0, similarities, -2.0).argmax(1)
         rows = np.arange(len(similarities))
@@ -83,9 +98,18 @@ class Matcher:
         enrolled[rows, nearest] = score
         return np.concatenate([trained * (1 - score)[:, None], enrolled], 1).astype(np.float32)
 
-
-def _softmax(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return rows (B, K) of exponentials that add up to 1."""
-    exponentials = np.exp(values - values.max(axis=1, keepdims=True))
-    shares: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return shares
+    def _separated(
+        self,
+        separation: Separation,
+        trained: npt.NDArray[np.float32],
+        features: Features,
+        passes: npt.NDArray[np.bool_],
+    ) -> npt.NDArray[np.float32]:
+        """Return the scores by the linear classifier, for features of unit length, where `passes` is true."""
+        scores = separation.linear.scores(features)
+        count = len(self.names)
+        passes = (passes & (scores.argmax(1) < count))[:, None]
+        none = scores[:, count:].sum(1, keepdims=True)
+        return np.concatenate([np.where(passes, trained * none, trained), passes * scores[:, :count]], 1).astype(
+            np.float32
+        )

@@ -203,6 +203,13 @@ def check_clip_shape(clip: object) -> None:
         raise UsageError(f"a clip needs at least one frame with pixels, not the shape {clip.shape}")
 
 
+def check_array(name: str, array: object, shape: tuple[int, ...]) -> None:
+    """Raise UsageError unless an array is float32, has the shape and is C-contiguous."""
+    fits = isinstance(array, np.ndarray) and array.dtype == np.float32 and array.shape == shape
+    if not fits or not array.flags.c_contiguous:  # type: ignore[attr-defined]
+        raise UsageError(f"{name} for this bundle: float32 {shape} in one piece, not {describe_array(array)}")
+
+
 def describe_array(value: object) -> str:
     """Return the dtype and shape of an array, or the type of anything else, for error messages."""
     return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__

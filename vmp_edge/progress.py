@@ -1,8 +1,8 @@
 """Show on standard error what a long piece of work is doing, for how long, and how far it is where that can be counted.
 
-On a terminal one line is kept up to date. Elsewhere, in logs and pipes, a line is written every 15 seconds, so that
-nothing is silent for longer. Only one piece of work is shown at a time, with those around it: a step that begins inside
-another one becomes part of that one's line.
+On a terminal one line is kept up to date. Elsewhere, in logs and pipes, and where several processes share a terminal, a
+line is written every 15 seconds, so that nothing is silent for longer. Only one piece of work is shown at a time, with
+those around it: a step that begins inside another one becomes part of that one's line.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ class _Display:
         self._steps: list[Step] = []
         self._stream: TextIO | None = sys.stderr  # None where the program has no error output
         self._terminal = False
+        self.muted = False  # whether notes are left out
+        self.name = ""  # of this process, if others write to the same terminal
         self._drawn = False  # whether the terminal's line shows a step
         self._last = 0.0  # when something was shown
         self._wake = threading.Event()  # set when the thread shall end
@@ -94,7 +96,7 @@ class _Display:
         with self._lock:
             if not self._steps:
                 # compilers' output is silenced by replacing sys.stderr, which must not silence this
-                self._stream, self._terminal = sys.stderr, _is_terminal(sys.stderr)
+                self._stream, self._terminal = sys.stderr, _is_terminal(sys.stderr) and not self.name
                 self._wake = threading.Event()
                 threading.Thread(target=self._keep_showing, args=(self._wake,), name="progress", daemon=True).start()
             self._steps.append(step)
@@ -120,6 +122,8 @@ class _Display:
     def note(self, text: str) -> None:
         """Write a line between those of the steps."""
         with self._lock:
+            if self.muted:
+                return
             stream = self._stream if self._steps else sys.stderr
             self._clear()
             _write(stream, f"{_plain(text)}\n")
@@ -129,7 +133,7 @@ class _Display:
     def _title(self, step: Step | None = None) -> str:
         """What is done, from the outermost step to the innermost, or to `step`."""
         steps = self._steps if step is None or step not in self._steps else self._steps[: self._steps.index(step) + 1]
-        return ": ".join(inner.what for inner in steps)
+        return ": ".join([*([self.name] if self.name else []), *(inner.what for inner in steps)])
 
     def _keep_showing(self, wake: threading.Event) -> None:
         while not wake.wait(REFRESH):
@@ -175,6 +179,29 @@ _display = _Display()
 def note(text: str) -> None:
     """Write a line to standard error that does not disturb the progress."""
     _display.note(text)
+
+
+@contextlib.contextmanager
+def without_notes() -> Iterator[None]:
+    """Leave notes out for a while, for work that repeats what the user was told before."""
+    before, _display.muted = _display.muted, True
+    try:
+        yield
+    finally:
+        _display.muted = before
+
+
+@contextlib.contextmanager
+def among_others(name: str) -> Iterator[None]:
+    """Show progress in whole lines that begin with a name, while other processes write to the same terminal.
+
+    Two processes that each keep the terminal's line up to date would overwrite each other's.
+    """
+    before, _display.name = _display.name, _plain(name)
+    try:
+        yield
+    finally:
+        _display.name = before
 
 
 @contextlib.contextmanager

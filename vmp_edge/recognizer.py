@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,52 +19,17 @@ from .errors import BundleError, UsageError
 from .fair_lock import FairLock
 from .gallery import NONE, Gallery, check_fits
 from .matcher import Matcher
-from .preprocessing import check_clip_shape, describe_array, empty_video
+from .prediction import Clip, Outputs, Prediction, sample_evenly, softmax, split
+from .preprocessing import check_array, check_clip_shape, describe_array, empty_video
+
+if TYPE_CHECKING:
+    from .results import Results
+    from .sources.base import Source
+    from .stream.options import StreamOptions
+
+__all__ = ["Outputs", "Prediction", "Recognizer", "load", "open_bundle", "sample_evenly", "softmax"]
 
 _CLOSED = "this recogniser is closed: load the bundle again"
-
-
-@dataclass(frozen=True, eq=False)  # comparing arrays gives no single bool
-class Prediction:
-    """The result of recognising a clip or a window of a stream.
-
-    Args:
-        label: The label to show: the one with the highest score, or, from a stream, the one that its smoothing holds.
-        score: That label's score, 0 to 1.
-        scores: Scores of all labels by softmax, float32 (classes,). From a stream, they are smoothed.
-        labels: The labels, in the order of the scores.
-        latency: Seconds for preparing the clip or gathering the window, and for the engine.
-        timestamp: From a stream, the timestamp of the window's newest frame in seconds.
-        frame: From a stream, the number of that frame, counted from 0.
-        dropped: From a stream, how many frames have been dropped so far.
-        features: The features, float32 (C,), which are the input of the model's head. A `Gallery` compares them. None
-            if the bundle has no features.
-        skipped: From a stream with a motion gate, whether this window was skipped because nothing moved. The scores are
-            then those of the last window that was recognised; the timestamp and the frame are those of this window.
-    """
-
-    label: str
-    score: float
-    scores: npt.NDArray[np.float32] = field(repr=False)
-    labels: tuple[str, ...] = field(repr=False)
-    latency: float
-    timestamp: float | None = None
-    frame: int | None = None
-    dropped: int = 0
-    features: npt.NDArray[np.float32] | None = field(default=None, repr=False)
-    skipped: bool = False
-
-    def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """Return the k labels with the highest scores, and these scores, highest first."""
-        order = np.argsort(-self.scores, kind="stable")[:k]
-        return [(self.labels[index], float(self.scores[index])) for index in order]
-
-
-class Outputs(NamedTuple):
-    """A model's outputs for videos: logits, float32 (B, classes), and features, float32 (B, C), or None."""
-
-    logits: npt.NDArray[np.float32]
-    features: npt.NDArray[np.float32] | None
 
 
 class Recognizer:
@@ -75,6 +40,7 @@ class Recognizer:
         engine: The engine that executes the bundle. It is closed with the recogniser.
         gallery: Classes to recognise beside the trained ones. Later changes of the gallery have no effect.
         threshold: The least similarity for the gallery's classes, as for `Matcher`.
+        threads: The number of threads that the user asked for, which variants of the bundle take, too.
 
     Raises:
         GalleryError: The gallery is not for this bundle.
@@ -87,8 +53,10 @@ class Recognizer:
         engine: engines.Engine,
         gallery: Gallery | None = None,
         threshold: float | None = None,
+        threads: int | None = None,
     ) -> None:
         self.bundle = bundle
+        self.threads = threads
         self._matcher = Matcher(gallery, bundle, threshold) if gallery is not None else None
         self._engine: engines.Engine | None = engine
         self._lock = FairLock()
@@ -118,24 +86,81 @@ class Recognizer:
         """S, the side of the square frames that the model takes, in pixels."""
         return self.manifest.image_size
 
-    def predict(self, clip: npt.NDArray[np.uint8]) -> Prediction:
-        """Recognise one clip.
+    @overload
+    def predict(self, clip: Clip | os.PathLike[str]) -> Prediction: ...
+
+    @overload
+    def predict(self, clip: str) -> Prediction | Any: ...  # type: ignore[overload-overlap] # a text is no list of paths
+
+    @overload
+    def predict(self, clip: Sequence[Clip | str | os.PathLike[str]]) -> list[Prediction]: ...
+
+    def predict(
+        self, clip: Clip | str | os.PathLike[str] | Sequence[Clip | str | os.PathLike[str]]
+    ) -> Prediction | list[Prediction]:
+        """Recognise a clip, a video file or several of them. The model's frames are sampled as by `sample_evenly`.
 
         Args:
-            clip: Clip, uint8 (T, H, W, 3) RGB, with any T, H and W of at least 1. The model's frames are sampled from
-                it as by `sample_evenly`.
+            clip: Clip, uint8 (T, H, W, 3) RGB, with any T, H and W of at least 1. Or the path of a video file or of a
+                folder of pictures, whose frames are spread over the whole video. Or several: a list of clips and
+                paths, or a pattern such as `"clips/*.mp4"`, in which `**` stands for folders in folders.
+
+        Returns:
+            The prediction. For a list or a pattern, a list: in the order of the list, or of the sorted paths. Type
+            checkers take a text for one path; for them, give the paths of a pattern as a list.
 
         Raises:
-            UsageError: The clip has another shape or dtype.
+            UsageError: The clip has another shape or dtype, or no file is like the pattern.
+            SourceError: A file does not exist, or cannot be decoded.
             BundleError: The engine failed, or returned values of a wrong shape or that are not finite.
         """
-        check_clip_shape(clip)
-        start = time.perf_counter()
-        with self._lock:
-            for index, source in enumerate(sample_evenly(len(clip), self.frames)):
-                self.manifest.preprocessing.frame(clip[source], self._video[0, :, index])
-            outputs = self._run(self._video)
-        return self.interpret(outputs, time.perf_counter() - start)
+        if isinstance(clip, np.ndarray):
+            return self._predict(clip)
+        from . import inputs  # which decodes videos
+
+        if inputs.is_path(clip):
+            return self._predict_file(clip)
+        several = inputs.several(clip)
+        return [self._predict(one) if isinstance(one, np.ndarray) else self._predict_file(one) for one in several]
+
+    def stream(
+        self,
+        source: Source | str | int | os.PathLike[str] | Iterable[Clip],
+        options: StreamOptions | int | None = None,
+        *,
+        source_fps: float | None = None,
+        realtime: bool = False,
+        on_message: Callable[[str], None] | None = None,
+        **changes: Any,
+    ) -> Results:
+        """Recognise a source window by window: `for prediction in recognizer.stream("clip.mp4"): ...`.
+
+        Each window of a file is recognised, one after another. A live source goes on while a result is used, and the
+        next result is of its newest window. The source is closed when the loop is left in any way. If what this returns
+        gets a name, a `with` of it does the same.
+
+        Args:
+            source: What `vmp-edge run` takes: a camera's number or name, a file, a folder of pictures, a URL, a
+                pipeline; see `open_source`. Or an open source, or frames: an array (T, H, W, 3), or any iterable of
+                uint8 (H, W, 3), RGB. It is closed, too, if it can be.
+            options: See `Stream`.
+            source_fps: Frames per second of a source that has none of its own, which frames need if the bundle's
+                windows are spaced by time.
+            realtime: Play a file at its own pace, and drop frames that come too fast.
+            on_message: Called with what the user should know, such as that a camera vanished. None writes it to
+                standard error.
+            changes: Fields of `StreamOptions` by name, such as `hop=8`.
+
+        Returns:
+            An iterator over predictions, with `close`.
+
+        Raises:
+            UsageError: An option is out of range, or there is a budget, but the source has no pace to keep up with.
+            SourceError: The source cannot be opened. Iterating raises it, too, if the source cannot be read on.
+        """
+        from .live.iterating import iterate
+
+        return iterate(self, source, options, source_fps, realtime, on_message, changes)
 
     def predict_video(self, video: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Run the engine on videos that are prepared already.
@@ -235,7 +260,7 @@ class Recognizer:
             BundleError: The engine failed, or returned another shape.
         """
         shape = self._tokens_of_a_frame()
-        _check_array("a frame", frame, (3, self.image_size, self.image_size))
+        check_array("a frame", frame, (3, self.image_size, self.image_size))
         with self._lock:
             tokens = np.asarray(self._frame_engine().embed(frame), np.float32)
         if tokens.shape != shape:
@@ -268,7 +293,7 @@ class Recognizer:
             BundleError: The engine failed, or returned values of a wrong shape or that are not finite.
         """
         count, tubelet, channels = self._tokens_of_a_frame()
-        _check_array("tokens", tokens, (1, self.frames // tubelet, count, channels))
+        check_array("tokens", tokens, (1, self.frames // tubelet, count, channels))
         with self._lock:
             return self._run_checked(self._frame_engine().run_tokens, tokens)
 
@@ -310,6 +335,20 @@ class Recognizer:
     ) -> None:
         self.close()
 
+    def _predict(self, clip: Clip) -> Prediction:
+        check_clip_shape(clip)
+        start = time.perf_counter()
+        with self._lock:
+            for index, source in enumerate(sample_evenly(len(clip), self.frames)):
+                self.manifest.preprocessing.frame(clip[source], self._video[0, :, index])
+            outputs = self._run(self._video)
+        return self.interpret(outputs, time.perf_counter() - start)
+
+    def _predict_file(self, path: str | os.PathLike[str]) -> Prediction:
+        from .inputs import read
+
+        return replace(self._predict(read(path, self.frames)), source=os.fspath(path))
+
     def _run(self, video: npt.NDArray[np.float32]) -> Outputs:
         if self._engine is None:
             raise UsageError(_CLOSED)
@@ -329,28 +368,7 @@ class Recognizer:
     def _run_checked(
         self, run: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]], inputs: npt.NDArray[np.float32]
     ) -> Outputs:
-        """Run a method of the engine, check the values that it returns, and split them into logits and features."""
-        manifest = self.manifest
-        values = np.asarray(run(inputs), np.float32)
-        if values.shape != (len(inputs), manifest.outputs):
-            features_too = f" and {manifest.features} features" if manifest.features else ""
-            raise BundleError(
-                f"{self.bundle.path} gave an output of shape {values.shape} for {len(manifest.labels)} "
-                f"labels{features_too}: build it again"
-            )
-        if not np.isfinite(values).all():
-            raise BundleError(
-                f"{self.bundle.path} gave values that are not finite: build it again and check its weights"
-            )
-        logits, features = np.split(values, [len(manifest.labels)], axis=1)
-        return Outputs(logits, features if manifest.features else None)
-
-
-def _check_array(name: str, array: object, shape: tuple[int, ...]) -> None:
-    """Raise UsageError unless an array is float32, has the shape and is C-contiguous."""
-    fits = isinstance(array, np.ndarray) and array.dtype == np.float32 and array.shape == shape
-    if not fits or not array.flags.c_contiguous:  # type: ignore[attr-defined]
-        raise UsageError(f"{name} for this bundle: float32 {shape} in one piece, not {describe_array(array)}")
+        return split(np.asarray(run(inputs), np.float32), len(inputs), self.bundle)
 
 
 def load(
@@ -359,42 +377,20 @@ def load(
     gallery: Gallery | str | os.PathLike[str] | None = None,
     threshold: float | None = None,
 ) -> Recognizer:
-    """Check a bundle, and load it into the engine that its manifest names.
+    """Check a bundle, and load it into its engine. `vmp_edge.load` describes the arguments and errors."""
+    return open_bundle(Bundle.open(path), threads, gallery, threshold)
 
-    Args:
-        path: The bundle's folder.
-        threads: Number of threads that the engine uses. None takes the manifest's number, or leaves it to the engine.
-        gallery: Classes to recognise beside the trained ones, or the path of their file. The bundle must have features.
-        threshold: The least similarity for the gallery's classes, as for `Matcher`.
 
-    Raises:
-        BundleError: The bundle is missing, damaged, or not for this version, machine or engine.
-        GalleryError: The gallery is missing, damaged, or not for this bundle.
-        MissingDependencyError: A package that the engine needs is not installed.
-        UsageError: There is a threshold without a gallery, or the threshold or the threads are out of range.
-    """
-    bundle = Bundle.open(path)
+def open_bundle(
+    bundle: Bundle,
+    threads: int | None = None,
+    gallery: Gallery | str | os.PathLike[str] | None = None,
+    threshold: float | None = None,
+) -> Recognizer:
+    """Load a bundle that was opened into its engine."""
     if gallery is None and threshold is not None:
         raise UsageError("a threshold is for enrolled classes: give their gallery, too")
     if gallery is not None:
         gallery = gallery if isinstance(gallery, Gallery) else Gallery.load(gallery)
         check_fits(gallery, bundle)  # before the engine loads, which takes time
-    return Recognizer(bundle, engines.create(bundle, threads), gallery, threshold)
-
-
-def sample_evenly(available: int, count: int) -> list[int]:
-    """Return the indices of `count` frames out of `available`: the middle frame of each of `count` equal parts.
-
-    Indices repeat if there are fewer frames than parts.
-    """
-    return [(2 * index + 1) * available // (2 * count) for index in range(count)]
-
-
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return scores, float32 (classes,), from logits, float32 (classes,).
-
-    They are computed in float64, relative to the largest logit, so that nothing overflows.
-    """
-    exponentials = np.exp(logits.astype(np.float64) - logits.max())
-    scores: npt.NDArray[np.float32] = (exponentials / exponentials.sum()).astype(np.float32)
-    return scores
+    return Recognizer(bundle, engines.create(bundle, threads), gallery, threshold, threads)

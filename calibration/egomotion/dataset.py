@@ -17,9 +17,9 @@ from vmp_edge.machine import cpu_count
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.progress import Bar
 
-from ..actions.geometry import write_lossless
 from ..clipset import ClipSet, Entry
 from ..decoding import Progress, in_workers, start_worker
+from ..train.geometry import write_lossless
 from ..workers import spawning
 from . import symmetry
 from .camera import FPS, LABELS

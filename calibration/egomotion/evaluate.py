@@ -24,7 +24,7 @@ from vmp_edge.errors import UsageError, VmpError
 from vmp_edge.models import VideoMamba, load_checkpoint, zoo
 
 from .. import measure, plots
-from ..training import save
+from ..train.loop import save
 from . import dataset
 from .camera import LABELS
 from .dataset import Pool

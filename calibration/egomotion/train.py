@@ -26,7 +26,10 @@ from vmp_edge.files import make_output_folder, whole
 from vmp_edge.models import VideoMamba, create
 from vmp_edge.progress import Bar
 
-from ..training import Task, Trainer, TrainingRecipe, load_teacher, recipe_options, save
+from ..train import tutor
+from ..train.loop import Task, Trainer, divided, save
+from ..train.recipe import TrainingRecipe, recipe_options
+from ..train.tutor import Tutor
 from . import dataset
 from .camera import FPS, LABELS
 from .dataset import PREPROCESSING, Pool
@@ -72,16 +75,20 @@ def make_trainer(recipe: EgomotionTraining, train: Pool, validation: Pool, folde
     torch.manual_seed(recipe.seed)
     sizes = {"embed_dim": recipe.embed_dim, "depth": recipe.depth}
     model = create(NAME, num_classes=len(LABELS), **sizes).train()
-    teacher = load_teacher(Path(recipe.teacher), model) if recipe.teacher else None
+    teacher = _teacher(recipe, model) if recipe.teacher else None
     first, _ = next(dataset.evaluation_batches(train))
     initialise(model, first, np.random.default_rng(recipe.seed))
     task = Task(
         name="training",
-        batches=lambda rng: dataset.training_batches(train, recipe.batch, rng),
+        batches=lambda rng, part: divided(dataset.training_batches(train, recipe.batch, rng), part),
         steps=len(train) // recipe.batch,
         validate=lambda model: measure(model, validation),
     )
     return Trainer(recipe, model, task, folder / "checkpoint.pt", teacher)
+
+
+def _teacher(recipe: EgomotionTraining, model: VideoMamba) -> Tutor:
+    return tutor.load(Path(recipe.teacher), model, LABELS, PREPROCESSING, recipe.feature_weight > 0)
 
 
 def measure(model: VideoMamba, pool: Pool) -> dict[str, float]:
@@ -96,14 +103,15 @@ def measure(model: VideoMamba, pool: Pool) -> dict[str, float]:
 def predict(model: VideoMamba, pool: Pool) -> tuple[Tensor, Tensor]:
     """Return a pool's logits (N, classes) and labels (N,)."""
     with torch.inference_mode():
-        results = [(model(video), labels) for video, labels in dataset.evaluation_batches(pool)]
+        device = next(model.parameters()).device
+        results = [(model(video.to(device)).cpu(), labels) for video, labels in dataset.evaluation_batches(pool)]
     return torch.cat([logits for logits, _ in results]), torch.cat([labels for _, labels in results])
 
 
 def save_weights(trainer: Trainer, path: Path) -> None:
     """Write the file that `vmp_edge.models.zoo` loads. The module ``evaluate`` adds the accuracy later."""
     content = {
-        "model": {name: value.half() for name, value in trainer.averaged.items()},
+        "model": {name: value.half().cpu() for name, value in trainer.averaged.items()},
         "options": dataclasses.asdict(trainer.model.options),
         "labels": list(LABELS),
         "preprocessing": PREPROCESSING.to_manifest(),
@@ -123,7 +131,7 @@ def train(recipe: EgomotionTraining, folder: Path, workers: int | None = None) -
     """
     make_output_folder(folder)
     if recipe.teacher:  # before the clips are drawn, which takes long
-        load_teacher(Path(recipe.teacher), create(NAME, num_classes=len(LABELS)))
+        _teacher(recipe, create(NAME, num_classes=len(LABELS)))
     pool = dataset.make_pool("train", recipe.clips, folder / "train.npy", workers)
     validation = dataset.make_pool("validation", recipe.validation, folder / "validation.npy", workers)
     trainer = make_trainer(recipe, pool, validation, folder)

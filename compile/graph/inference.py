@@ -38,6 +38,15 @@ class Normalise(nn.Module):
         return x * torch.rsqrt(self.mean(x * x) + self.eps)
 
 
+def mean_over(x: Tensor, axis: int) -> Tensor:
+    """Return the mean over one axis, which goes away, as a sum of shares.
+
+    Every delegate knows the sum that keeps its axis, as scans in ordinary operations have it, but not the mean. Each
+    number is divided before it is added, as the sum of a long clip's tokens could be beyond float16.
+    """
+    return torch.sum(x * (1.0 / x.shape[axis]), dim=axis, keepdim=True).squeeze(axis)
+
+
 class Direction(nn.Module):
     """The convolution and the projections of one direction, or of both directions if they share them.
 
@@ -192,9 +201,10 @@ class PooledFrames(nn.Module):
         """Return the feature (1, P) of normalised tokens (1, L, C) without the final norm's weight."""
         _, length, width = tokens.shape
         patches = tokens[:, 1:].reshape(1, self.steps, (length - 1) // self.steps, width)
-        pooled = (torch.mean(patches, dim=2) + tokens[:, :1]) * self.scale
+        pooled = (mean_over(patches, 2) + tokens[:, :1]) * self.scale
         projected = self.project(self.normalise(pooled - self.mean(pooled)))
-        feature: Tensor = torch.mean(self.unit(projected), dim=1) * self.factor
+        # the factor comes before the sum, as Core ML makes a mean of a sum that is multiplied by one over its count
+        feature: Tensor = mean_over(self.unit(projected) * self.factor, 1)
         return feature
 
 
@@ -261,7 +271,7 @@ class InferenceModel(nn.Module):
     def _read(self, tokens: Tensor) -> Tensor:
         """Return what the head reads, (1, C), of the tokens of the last block."""
         if self.options.readout == "mean":
-            return torch.mean(self.normalise(tokens[:, 1:]), dim=1)
+            return mean_over(self.normalise(tokens[:, 1:]), 1)
         first: Tensor = self.normalise(tokens[:, 0])
         return first
 

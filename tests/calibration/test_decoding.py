@@ -14,8 +14,9 @@ from vmp_edge.calibration.clipset import ClipSet, ClipSetError, Entry
 from vmp_edge.calibration.decoding import Input, Prepare, Sampling, Skipped, UnusableError, in_workers, load_videos
 from vmp_edge.calibration.sampling import crops
 from vmp_edge.errors import UsageError
+from vmp_edge.prediction import sample_evenly
 from vmp_edge.preprocessing import Preprocessing
-from vmp_edge.recognizer import sample_evenly
+from vmp_edge.sources import open_source
 
 from .conftest import write_video
 
@@ -37,6 +38,18 @@ def test_dense_takes_windows_at_the_models_rate():
     assert Sampling("dense", 2).indices(10, 30, 4, None) == [[1, 2, 3, 4], [5, 6, 7, 8]]
     assert Sampling("dense", 5).indices(5, 30, 4, None) == [[0, 1, 2, 3], [1, 2, 3, 4]], "no window twice"
     assert Sampling("dense").indices(4, 14, 4, 15) == [[0, 1, 2, 3]], "nearly the rate will do"
+
+
+def test_clips_as_in_training_are_windows_where_the_manifest_says_how():
+    trained, dense, uniform = (Sampling(mode, 2) for mode in ("trained", "dense", "uniform"))
+    assert trained.indices(300, 30, 8, 0.8) == dense.indices(300, 30, 8, 0.8) != uniform.indices(300, 30, 8, 0.8)
+    assert trained.indices(300, 30, 8, None) == uniform.indices(300, 30, 8, None), "it says nothing"
+    assert trained.indices(60, 30, 8, 0.8) == uniform.indices(60, 30, 8, None), "too short for a window"
+    assert trained.indices(60, 10, 8, 15) == uniform.indices(60, 10, 8, None), "too slow for one"
+    with pytest.raises(UnusableError, match="too short: 3 frames, a clip takes 8"):
+        trained.indices(3, 30, 8, 0.8)
+    assert [mode.by_time(0.8) for mode in (trained, dense, uniform)] == [True, True, False]
+    assert not trained.by_time(None)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +81,7 @@ def test_the_right_frames_come_out(tmp_path):
 def test_a_file_with_fewer_frames_than_it_says(tmp_path, monkeypatch):
     """The clips are taken from the frames that the file has."""
     path = write_video(tmp_path / "a.avi", range(0, 200, 10))
-    opened = decoding.open_source
+    opened = open_source
 
     def open_with_wrong_count(text):
         source = opened(text)
@@ -81,7 +94,7 @@ def test_a_file_with_fewer_frames_than_it_says(tmp_path, monkeypatch):
         calls.append((count, fps))
         return Sampling().indices(count, fps, 4, None)
 
-    monkeypatch.setattr(decoding, "open_source", open_with_wrong_count)
+    monkeypatch.setattr("vmp_edge.sources.clips.open_source", open_with_wrong_count)
     (clip,) = decoding.read_clips(path, choose)
     assert calls == [(40, 30), (20, 30)]
     assert np.abs(clip.mean((1, 2, 3)) - [20, 70, 120, 170]).max() < 3
@@ -187,6 +200,17 @@ def test_calibration_takes_as_many_clips_of_a_video_as_it_is_told(clips_folder):
     assert len({entry.path for entry in loaded.entries}) == 7
 
 
+def test_calibration_takes_windows_as_in_training(tmp_path):
+    """A long video that becomes brighter: a window of two seconds sees its middle alone, and not all of it."""
+    path = write_video(tmp_path / "long.avi", np.linspace(0, 250, 240).astype(int))
+    ranges = []
+    for rate in (2.0, None):
+        loaded = load_videos(ClipSet("one", (Entry(path),)), Input(FRAMES, Preprocessing(SIZE), rate), 1, workers=0)
+        brightness = loaded.videos[0].mean((0, 2, 3))
+        ranges.append(brightness[-1] - brightness[0])
+    assert 0 < ranges[0] < 0.3 * ranges[1]
+
+
 def test_too_few_clips_say_how_many_are_needed(damaged):
     with pytest.raises(ClipSetError, match=r"64 clips are needed, .* gives 9 from 13 videos \(4 cannot be used: "):
         load_videos(clipset.read(damaged), INPUT, 64, workers=0)
@@ -247,6 +271,17 @@ def test_clips_and_crops_are_prepared_in_order(tmp_path):
     first = video.mean((1, 2, 3, 4))
     assert (np.diff(first[::3]) > 0).all(), "each clip is a little later, and the video becomes brighter"
     np.testing.assert_allclose(first.reshape(4, 3) - first[::3, None], 0, atol=0.01)
+
+
+@pytest.mark.parametrize("size", [(40, 90), (90, 40), (48, 48)])
+@pytest.mark.parametrize("length", [1, 2, 20])
+def test_views_of_short_and_of_portrait_videos(tmp_path, size, length):
+    """Fewer frames than a clip, and than clips, are repeated, as by the published code; the crops are square."""
+    path = write_video(tmp_path / "a.avi", range(10, 10 + length), size=size)
+    model_input = Input(FRAMES, Preprocessing(SIZE, "crop", interpolation="linear"), 0.8)
+    (video,) = Prepare((model_input,), Sampling("published", 4, 3))(Entry(path))
+    assert video.shape == (12, 3, FRAMES, SIZE, SIZE) and np.isfinite(video).all()
+    assert np.abs(video - video.mean((3, 4), keepdims=True)).max() < 0.05, "no border is seen"
 
 
 def test_a_video_that_is_too_short_for_a_window_is_still_sampled_as_a_whole(tmp_path):

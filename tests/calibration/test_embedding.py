@@ -9,7 +9,7 @@ from commands import last_json, run
 
 import vmp_edge
 from vmp_edge.calibration.embedding import videos_of
-from vmp_edge.calibration.sharing import Parts, Share, identity
+from vmp_edge.calibration.sharing import Parts, Share, SharePendingError, identity
 from vmp_edge.errors import UsageError
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS")
@@ -122,11 +122,41 @@ def test_a_broken_part_counts_as_missing(tmp_path):
     assert identity("x") != identity("y")
 
 
+def test_one_alone_has_the_parts_and_puts_them_back_if_it_fails(tmp_path):
+    first, second = (Parts(tmp_path, identity("x"), Share(rank, 2)) for rank in (0, 1))
+    first.write({"a": np.arange(3)})
+    with pytest.raises(SharePendingError, match=r"share 1 of 2 is done; the last one adds \(1 part of 2 not yet in "):
+        first.together("adds").__enter__()
+    second.write({"a": np.arange(4)})
+    with pytest.raises(OSError, match="disk full"), first.together("adds") as every:
+        assert [len(part["a"]) for part in every] == [3, 4]
+        with pytest.raises(SharePendingError, match=r"^share 2 of 2 is done; another one adds$"):
+            second.together("adds").__enter__()
+        raise OSError("disk full")
+    with second.together("adds") as every:
+        assert [len(part["a"]) for part in every] == [3, 4]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_launchers_say():
+    step = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8"}
+    assert Share.of_environment(step) == Share(5, 8)
+    assert Share.of_environment({**step, "RANK": "1", "WORLD_SIZE": "2"}) == Share(1, 2)
+    assert Share.of_environment({**step, "SLURM_STEP_NUM_TASKS": "6", "SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0"}) == (
+        Share(5, 6)
+    )
+    assert Share.of_environment({**step, "SLURM_PROCID": "0", "SLURM_JOB_ID": "1"}) == Share(), "a batch script"
+
+
+def test_neighbours_do_not_take_each_others_cpus(monkeypatch):
+    monkeypatch.setattr("vmp_edge.calibration.sharing.usable_cpu_count", lambda: 9)
+    share = Share.of_environment({"RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"})
+    assert (share.workers(None), share.workers(0), share.workers(3)) == (2, 0, 3)
+    assert Share(0, 8).workers(None) is None and Share(0, 40, neighbours=40).workers(None) == 1
+
+
 def test_wrong_numbers_of_a_launcher_are_refused():
     assert Share.of_environment({}) == Share.of_environment({"SLURM_NTASKS": "8"}) == Share(0, 1)
-    assert Share.of_environment({"RANK": "1", "WORLD_SIZE": "2", "SLURM_PROCID": "5", "SLURM_NTASKS": "8"}) == Share(
-        1, 2
-    )
     for rank, count in (("2", "2"), ("-1", "2"), ("x", "2"), ("0", "")):
         with pytest.raises(UsageError, match="do not say which part of the work"):
             Share.of_environment({"RANK": rank, "WORLD_SIZE": count})

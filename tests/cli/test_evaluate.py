@@ -7,6 +7,7 @@ import pytest
 from bundles import make_manifest, write_bundle
 from commands import RUN, last_json, run, start
 
+from vmp_edge.formatting import quantity
 from vmp_edge.preprocessing import Preprocessing
 
 
@@ -155,25 +156,31 @@ def test_evaluate_averages_views(capsys, bundle, clips, tmp_path):
     assert code == 2 and "such as 4x3" in err[-1]
 
 
-def test_processes_share_the_videos_and_the_last_one_gives_the_result(capsys, bundle, clips, tmp_path, monkeypatch):
+@pytest.mark.parametrize("count", [2, 5])  # five have a share without a video, and one with an unusable one alone
+def test_processes_share_the_videos_and_the_last_one_gives_the_result(
+    capsys, bundle, clips, tmp_path, monkeypatch, count
+):
     monkeypatch.chdir(tmp_path)
     other = write_bundle(tmp_path / "other", gain=0.0)
     options = ["--data", clips, "--compare", other, "--workers", 0, "--json"]
     _, out, _ = run(capsys, "evaluate", bundle, *options)
     whole = last_json(out)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    code, out, err = run(capsys, "evaluate", bundle, *options)
-    assert code == 0 and last_json(out) == {"data": str(clips), "share": 1, "shares": 2}
-    assert "share 2 of 2 is done; the last one gives the result" in err[-1]
+    monkeypatch.setenv("WORLD_SIZE", str(count))
+    for rank in range(1, count):
+        monkeypatch.setenv("RANK", str(rank))
+        code, out, err = run(capsys, "evaluate", bundle, *options)
+        assert code == 0 and last_json(out) == {"data": str(clips), "share": rank, "shares": count}
+        assert f"share {rank + 1} of {count} is done; the last one gives the result" in err[-1]
+        assert f"{quantity(count - rank, 'part')} of {count} not yet in {tmp_path}" in err[-1]
     monkeypatch.setenv("RANK", "0")
     code, out, _ = run(capsys, "evaluate", bundle, *options)
     shared = last_json(out)
     assert whole["timing"] is not None and shared["timing"] is None  # the machines may differ
+    assert whole["stream"] is not None
     for result in (whole, shared):
         for facts in (result, result["compare"]):
             for name in ("timing", "engine_ms", "speed", "speed_measured"):
                 facts.pop(name, None)
     assert code == 0 and shared == whole and list(tmp_path.glob(".vmp-edge*")) == []
     code, _, err = run(capsys, "evaluate", str(tmp_path / "fold-{fold}"), "--data", clips, "--workers", 0)
-    assert code == 2 and "cannot be shared between processes" in err[-1]
+    assert code == 2 and "share 1 of" in err[-1] and "cannot be shared between processes" in err[-1]

@@ -11,6 +11,8 @@ from bundles import grey, make_manifest, write_bundle
 from commands import last_json, results_of, run
 
 from vmp_edge.live import Options, play
+from vmp_edge.live.filling import FillingWatch
+from vmp_edge.stream.window import Window
 
 SMALL = {"num_classes": 3, "num_frames": 4, "image_size": 16, "patch_size": 8, "tubelet_size": 1}
 
@@ -196,3 +198,33 @@ def test_run_follows_the_span_of_the_manifest(capsys, video, tmp_path):
     code, out, err = run(capsys, "run", long, "--source", video, "--headless")
     assert code == 0 and "too few for a window" in out[-1]
     assert "a window reaches over 7.5 s, and the source ended before" in err[-1]
+
+
+def test_run_says_that_a_long_window_is_filling_up(capsys, video, tmp_path):
+    path = write_bundle(tmp_path / "long", make_manifest(span=10.0))
+    _, out, _ = run(capsys, "run", path, "--source", video, "--headless", "--json")
+    assert json.loads(out[0]) == {"time": 0.0, "filling": 0.0, "window_s": 7.5} and len(out) == 2
+    _, _, err = run(capsys, "run", path, "--source", video, "--headless")
+    assert "0.00 s  a window reaches over 7.5 s, 0% of it is there: results come when it is full" in err[0]
+    short = write_bundle(tmp_path / "short", make_manifest(span=1.6))
+    _, out, err = run(capsys, "run", short, "--source", video, "--headless", "--json")
+    assert not any("filling" in line for line in [*out, *err]), "it is full soon"
+
+
+def test_the_word_about_a_filling_window_is_said_again(monkeypatch):
+    """At the beginning, every ten seconds, and when a source has started again."""
+
+    class Filled:
+        window, filled = Window(8, stride=None, fps=0.1), 0.0
+
+    now, said = [0.0], []
+    monkeypatch.setattr("vmp_edge.live.filling.time.monotonic", lambda: now[0])
+    watch = FillingWatch(Filled, lambda filling: said.append((filling.time, filling.share, filling.reach)))
+    for second in range(160):
+        now[0], Filled.filled = float(second), min(1.0, second % 100 / 70)
+        watch.update(second)
+    assert [time for time, _, _ in said] == [0, 10, 20, 30, 40, 50, 60, 100, 110, 120, 130, 140, 150]
+    assert said[3] == (30, 30 / 70, 70.0)
+    Filled.window = Window(8)
+    watch.update(200)
+    assert len(said) == 13, "a window of neighbours is full soon"

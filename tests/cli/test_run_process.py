@@ -12,14 +12,19 @@ from commands import RUN, last_json, start
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def read_results(process):
+    """Read some results: the first one may be printed before the first frame is in the recording."""
+    for _ in range(5):
+        assert "label" in json.loads(process.stdout.readline())
+
+
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_with_a_summary_and_a_whole_recording(bundle, tmp_path, endless, number, expected):
     code, options = endless
     record = tmp_path / "out.mp4"
     arguments = ["run", bundle, "--source", "endless ! x", "--headless", "--json", "--record", record]
     process = start(code, *arguments, **options)
-    for _ in range(5):
-        assert "label" in json.loads(process.stdout.readline())
+    read_results(process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     summary = last_json(out.splitlines())["summary"]
@@ -37,7 +42,7 @@ def test_a_second_signal_of_the_same_cause_spoils_nothing(bundle, tmp_path, endl
     finish += "    return finish(self)\nRecorder.finish = again\n"
     arguments = ["run", bundle, "--source", "endless ! x", "--headless", "--json", "--record", tmp_path / "out.avi"]
     process = start(finish + code, *arguments, **options)
-    process.stdout.readline()
+    read_results(process)
     process.send_signal(signal.SIGHUP)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 129 and err == "vmp-edge: stopped\n"
@@ -49,7 +54,7 @@ def test_a_terminal_that_is_gone_takes_no_summary_and_the_recording_is_finished(
     record = tmp_path / "out.avi"
     arguments = ["run", bundle, "--source", "endless ! x", "--headless", "--json", "--record", record]
     process = start(code, *arguments, "--events", tmp_path / "events.jsonl", **options)
-    process.stdout.readline()
+    read_results(process)
     process.send_signal(signal.SIGHUP)
     process.stdout.close()
     process.stderr.close()

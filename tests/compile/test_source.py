@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from vmp_edge.bundle.optional import FamilyEntry
 from vmp_edge.compile import source
 from vmp_edge.compile.preparation import Preparation
 from vmp_edge.compile.source import choose
 from vmp_edge.compile.variants import Variant
-from vmp_edge.errors import UsageError
+from vmp_edge.errors import CheckpointError, UsageError
 from vmp_edge.models import create
 from vmp_edge.preprocessing import Preprocessing
 from vmp_edge.zoo import Address, find, read_list
@@ -40,6 +41,8 @@ def test_a_published_model_is_taken_by_its_name(tmp_path, monkeypatch, capsys):
     assert (model.module.options.directions, model.module.options.initial_state) == ("separate", "zero")
     assert (model.preprocessing.resize, model.preprocessing.interpolation) == ("crop", "linear")
     assert (model.span, model.frame_rate, model.window_rate) == (10.0, None, 0.8)
+    assert model.family == FamilyEntry("videomamba", "because its name says so")
+    assert model.cut(Variant(frames=4)).family == model.family
     error = capsys.readouterr().err
     assert "labels of Kinetics-400, in the order of the authors' own demo" in error
 
@@ -70,6 +73,50 @@ def test_what_the_user_says_of_the_training_counts(tmp_path):
     assert (half.span, half.frame_rate) == (None, 7.5), "the same time"
     half = source.load(choose(None, named)).cut(Variant(frames=4))
     assert (half.span, half.window_rate) == (4.0, 1.0)
+
+
+OWN = {
+    "labels": ["wave", "walk"],
+    "preprocessing": Preprocessing(32, "stretch", (0.5,) * 3, (0.25,) * 3).to_manifest(),
+    "sampling": {"frames": 8, "span": 1.6},
+}
+
+
+def write_own(path, **changes):
+    """Write a checkpoint as our own training does."""
+    model = create("videomamba-tiny", depth=1, embed_dim=32, image_size=32, num_classes=2)
+    torch.save({"model": model.state_dict(), "options": dataclasses.asdict(model.options), **OWN, **changes}, path)
+    return path
+
+
+def test_a_file_of_our_own_training_says_how_its_clips_were(tmp_path):
+    model = source.load(choose(None, write_own(tmp_path / "mine.pth")))
+    assert (model.labels, model.span, model.frame_rate) == (("wave", "walk"), 1.6, None)
+    assert model.preprocessing == Preprocessing(32, "stretch", (0.5,) * 3, (0.25,) * 3, "area")
+    rated = write_own(tmp_path / "rated.pth", sampling={"frames": 8, "rate": 15.0})
+    assert (source.load(choose(None, rated)).span, source.load(choose(None, rated)).frame_rate) == (None, 15.0)
+    named = write_own(tmp_path / "videomamba_t16_k400_f8_res224.pth", sampling={"frames": 8, "rate": 15.0})
+    assert (source.load(choose(None, named)).span, source.load(choose(None, named)).frame_rate) == (None, 15.0)
+    how = Preparation(span=3.0, resize="crop")
+    model = source.load(choose(None, rated, labels=None, preparation=how, classes=1 + 1))
+    assert (model.span, model.frame_rate, model.preprocessing.resize) == (3.0, None, "crop")
+    assert model.preprocessing.mean == (0.5,) * 3, "what the user does not say stays"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": ["wave", "wave"]},
+        {"labels": 3},
+        {"preprocessing": {"resize": "crop"}},
+        {"sampling": {"span": -1.0}},
+        {"sampling": {"rate": "fast"}},
+        {"sampling": "fast"},
+    ],
+)
+def test_what_a_file_says_of_its_training_is_checked(tmp_path, changes):
+    with pytest.raises(CheckpointError, match=r"mine\.pth: what it says of its training cannot be read"):
+        source.load(choose(None, write_own(tmp_path / "mine.pth", **changes)))
 
 
 @pytest.mark.parametrize(
@@ -120,6 +167,13 @@ def test_options_that_contradict_each_other_are_refused():
         ({"model": NAME, "checkpoint": "x.pth"}, "give --model or --checkpoint, not both"),
         ({"model": NAME, "checkpoint": None, "family": "videomambapro"}, f"{NAME} is a videomamba"),
         ({"model": "egomotion-nano", "checkpoint": None, "readout": "mean"}, "--readout is for checkpoints"),
+        ({"model": "videomamba-tinny", "checkpoint": None}, "did you mean videomamba-tiny"),
+        ({"model": None, "checkpoint": NAME}, "is the name of a model: give it with --model"),
+        (
+            {"model": None, "checkpoint": "https://huggingface.co/a/b/blob/v1/c/d.pth?download=true"},
+            "takes files of the hub as hf://a/b@v1/c/d.pth",
+        ),
+        ({"model": None, "checkpoint": "http://h/x.pth"}, "download http://h/x.pth first"),
         ({"model": None, "checkpoint": None, "key": "model_ema"}, "--checkpoint-key chooses a model in a file"),
     ):
         with pytest.raises(UsageError, match=expected):

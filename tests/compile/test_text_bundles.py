@@ -26,18 +26,8 @@ def golden():
 
 def built(once, engine):
     def make(folder):
-        arguments = [
-            "--target",
-            "host",
-            "--engine",
-            engine,
-            "--checkpoint",
-            CHECKPOINT,
-            "--features",
-            "--output",
-            folder,
-        ]
-        assert main(["build", *map(str, arguments)]) == 0
+        place = ["--target", "openvino"] if engine == "openvino" else ["--target", "host", "--engine", engine]
+        assert main(["build", *place, "--checkpoint", str(CHECKPOINT), "--features", "--output", str(folder)]) == 0
 
     return once.make(f"mm-{engine}", make)
 
@@ -49,8 +39,10 @@ def gallery_of(bundle, golden):
     return gallery
 
 
-@pytest.mark.parametrize("engine", ["torch", "executorch", "onnxruntime", "tvm"])
+@pytest.mark.parametrize("engine", ["torch", "executorch", "onnxruntime", "tvm", "openvino"])
 def test_features_and_scores_are_the_published_ones(once, golden, engine):
+    if engine == "openvino":
+        pytest.importorskip("openvino", reason="needs the extra `openvino`")
     bundle = built(once, engine)
     with vmp_edge.load(bundle, gallery=gallery_of(bundle, golden)) as recognizer:
         assert recognizer.labels == (NONE, *NAMES) and recognizer.manifest.labels == ()
@@ -84,6 +76,7 @@ def test_a_bundle_without_classes_says_what_it_lacks(once, capsys, tmp_path):
 
 
 def test_texts_are_enrolled_and_measured(once, capsys, tmp_path):
+    pytest.importorskip("transformers", reason="needs the extra `text`")
     bundle, gallery = built(once, "torch"), tmp_path / "texts.npz"
     tokens = ["[PAD]", *(f"[unused{index}]" for index in range(99)), "[UNK]", "[CLS]", "[SEP]", "a", "person", "waves"]
     (tmp_path / "vocab.txt").write_text("\n".join(tokens) + "\n")
@@ -95,7 +88,10 @@ def test_texts_are_enrolled_and_measured(once, capsys, tmp_path):
     out, err = capsys.readouterr()
     result = json.loads(out.splitlines()[-1])
     assert list(result["classes"]) == ["a person waves", "waves", "a person"] and result["temperature"] > 0
-    assert "by the first 9 layers of the text encoder" in err
+    assert err.splitlines() == [
+        f"vmp-edge: the vocabulary has {len(tokens)} of the 1000 tokens of {CHECKPOINT}",
+        "vmp-edge: 3 texts, by the first 9 layers of the text encoder",
+    ]
     with vmp_edge.load(bundle, gallery=gallery) as recognizer:
         rng = np.random.default_rng(0)
         frames = rng.integers(0, 255, (8, 64, 64, 3)).astype(np.uint8)

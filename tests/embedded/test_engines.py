@@ -11,14 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from embedded import ROOT, cmake
 
 import vmp_edge
 from vmp_edge.calibration.egomotion import sample
+from vmp_edge.models import ModelOptions, VideoMamba
 from vmp_edge.recognizer import load
 from vmp_edge.runtimes.executorch.library import executorch_folder
 from vmp_edge.runtimes.tvm.library import package_folder, runtime_library
 from vmp_edge.stream.stream import Stream
+from vmp_edge.zoo.labels import read_list
 
 EMBEDDED = ROOT / "runtimes" / "embedded"
 RATE = 30.0
@@ -73,11 +76,12 @@ def python_results(bundle, frames):
     return [result for result in found if result is not None]
 
 
-def test_whole_video_as_python_recognises_it(built, bundle, frames, tmp_path):
+def check_as_python(built, bundle, engine, frames, tmp_path):
+    """The C library's labels, windows and scores of a whole video are Python's; returns these results."""
     expected = python_results(bundle, frames)
     np.save(tmp_path / "frames.npy", frames)
     library, result = built / "vmp_edge" / "libvmp_edge.so", tmp_path / "result.npz"
-    child = [sys.executable, "-c", CHILD, library, bundle, libraries(bundle.name, built)]
+    child = [sys.executable, "-c", CHILD, library, bundle, libraries(engine, built)]
     support = str(ROOT / "tests" / "support")
     done = subprocess.run(
         [*child, tmp_path / "frames.npy", result],
@@ -88,10 +92,32 @@ def test_whole_video_as_python_recognises_it(built, bundle, frames, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     found = np.load(result)
-    assert len(expected) > 20
     assert list(found["names"]) == [one.label for one in expected]
     assert list(found["rows"][:, -1]) == [one.frame for one in expected]
     np.testing.assert_allclose(found["rows"][:, :-1], [one.scores for one in expected], atol=1e-4)
+    return expected
+
+
+def test_whole_video_as_python_recognises_it(built, bundle, frames, tmp_path):
+    assert len(check_as_python(built, bundle, bundle.name, frames, tmp_path)) > 20
+
+
+@pytest.mark.parametrize("engine", ["executorch", "tvm"])
+@pytest.mark.parametrize("features", [(), ("--features",)], ids=["logits", "features"])
+def test_one_direction_and_the_first_400_of_710_classes(built, once, frames, tmp_path, engine, features):
+    """A model that reads the mean of its tokens, with the classes of Kinetics-400 alone, whose names have spaces."""
+    torch.manual_seed(0)
+    options = {"embed_dim": 32, "depth": 2, "image_size": 32, "num_frames": 4, "num_classes": 710}
+    model = VideoMamba(ModelOptions(**options, directions="forward", mask_backward=False))
+    model.head.weight.data *= 30  # scores that differ
+    checkpoint = tmp_path / "videomambapro_k710.pth"
+    torch.save({"model": model.state_dict()}, checkpoint)
+    place = ("--target", "host", "--engine", engine)
+    wanted = ("--readout", "mean", "--classes", 400, "--labels", "k400", *features)
+    bundle = once.bundle(*place, *wanted, checkpoint=checkpoint)
+    results = check_as_python(built, bundle, engine, frames[:60], tmp_path)
+    assert len(results) > 5 and len(results[0].scores) == 400
+    assert len({one.label for one in results}) > 1 and {one.label for one in results} <= set(read_list("k400"))
 
 
 @pytest.fixture(scope="module")

@@ -108,6 +108,16 @@ def messages(lines):
     return [(line[1], int(line[2])) for line in lines if line[0] == "message"]
 
 
+def test_windows_reach_over_the_span_of_the_bundle(launch, tmp_path, engine_folder):
+    """4 frames over 4 s at 30 frames per second: the first window is full after 2.95 s, and then there is one a hop."""
+    bundle = write_fake(tmp_path / "span", engine_folder, span=4.0)
+    results = launch(
+        "videotestsrc pattern=white num-buffers=130 ! video/x-raw,format=RGB,framerate=30/1"
+        f" ! vmprecognize wait=true bundle={bundle} libraries={engine_folder} hop=10 ! fakesink"
+    )
+    assert [result["frame"] for result in results] == [89, 99, 109, 119, 129]
+
+
 def test_messages_of_a_whole_pipeline(launch, element):
     results = launch(
         "videotestsrc pattern=white num-buffers=20 ! video/x-raw,format=RGB,framerate=30/1"

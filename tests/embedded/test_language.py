@@ -16,6 +16,7 @@ from manifests import changed_manifest, changed_text
 from vmp_edge.bundle import language
 from vmp_edge.bundle.dumping import dump
 from vmp_edge.bundle.manifest import MOST_THREADS, Manifest
+from vmp_edge.bundle.optional import FamilyEntry
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError
 from vmp_edge.names import unfit_name
@@ -118,7 +119,10 @@ def test_both_readers_give_the_same_tree_or_refuse(reader, seed):
 
 SIZES = {"num_frames": 4, "image_size": 16, "patch_size": 8, "tubelet_size": 2}
 MODELS = {
-    "classes": {"model": {**SIZES, "num_classes": 3, "embed_dim": 4}},
+    "classes": {
+        "model": {**SIZES, "num_classes": 3, "embed_dim": 4, "initial_state": "zero"},
+        "family": FamilyEntry("videomamba", "because --family says so"),
+    },
     "features alone": {"model": {**SIZES, "num_classes": 0, "embed_dim": 4, "projection": 0}, "labels": ()},
     "video and text": {"model": {**SIZES, "num_classes": 0, "embed_dim": 8, "projection": 4}, "labels": ()},
 }
@@ -166,6 +170,27 @@ def test_a_model_gives_labels_or_features(reader):
             assert fits and error is None, (found, error)
         else:
             assert not fits and problem in found.decode() and error is not None and problem in error
+
+
+def test_a_family_fits_the_model(reader):
+    for family, state, problem in (
+        ({"name": "videomamba", "reason": "because its name says so"}, "zero", None),
+        ({"name": "videomambapro", "reason": "because its name says so"}, "first_input", None),
+        ({"name": "videomamba", "reason": "because its name says so"}, "first_input", "contradicts itself"),
+        ({"name": "videomambapro", "reason": "because its name says so"}, "zero", "contradicts itself"),
+        ({"name": "videomamba3", "reason": "because it is new"}, "first_input", None),
+        ({"name": "videomamba", "reason": "because"}, ["first_input"], None),
+        ({"name": "videomamba"}, "zero", "family.reason"),
+        ({"name": "", "reason": "because"}, "zero", "family.name"),
+        ("videomamba", "zero", "family"),
+    ):
+        manifest = make_manifest(model={**SIZES, "initial_state": state}).to_dict()
+        files = {"model.json": {"size": 2, "sha256": "0" * 64}}
+        text = dump({**manifest, "files": files, "family": family})
+        fits, found = reader.manifest(text.encode())
+        error = python_error(Manifest.from_yaml, text)
+        assert fits == (error is None) == (problem is None), (family, found, error)
+        assert problem is None or (problem in found.decode() and problem in str(error))
 
 
 def test_the_library_needs_classes(edge, engine_folder, tmp_path):

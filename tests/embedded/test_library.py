@@ -487,7 +487,7 @@ def set_at(*keys, value):
         (set_at("engine", value="onnxruntime"), ENGINE, "onnxruntime"),
         (set_at("labels", value=["a", "b"]), BUNDLE, "num_classes"),
         (set_at("labels", value=["a", True, "c"]), BUNDLE, "texts"),
-        (set_at("labels", value=[]), BUNDLE, "texts"),
+        (set_at("labels", value=[]), BUNDLE, "neither labels nor features"),
         (set_at("input", value=[]), BUNDLE, "mapping for input"),
         (set_at("input", "frames", value=0), BUNDLE, "input.frames"),
         (set_at("preprocessing", "std", value=[1, 0, 1]), BUNDLE, "std"),

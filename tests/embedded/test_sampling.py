@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from bundles import FRAMES, grey
 from embedded import write_fake
+from odd_clocks import cases, in_c
 
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.recognizer import Recognizer
@@ -74,3 +75,20 @@ def test_windows_reach_over_the_span(edge, engine_folder, tmp_path):
         edge.c.vmp_edge_stream_destroy(other)
     edge.c.vmp_edge_stream_destroy(stream)
     edge.c.vmp_edge_recognizer_destroy(recognizer)
+
+
+def test_odd_cameras_and_slow_recognisers_get_the_same_windows_in_c(built):
+    """One frame a second and 240, jitter, bursts, stalls, time that goes back, resets, and windows read late."""
+    made = cases(150, seed=17)
+    read = refused = repeated = 0
+    for case, found in zip(made, in_c(built / "windows", made), strict=True):
+        expected = case.in_python()
+        assert found == expected, case.window
+        for line in expected[:-1]:
+            refused += line == "!"
+            if line not in "!-":
+                read += 1
+                sequences = [int(word) for word in line.split()]
+                assert sequences == sorted(sequences) and len(sequences) == case.window.frames
+                repeated += len(set(sequences)) < len(sequences)
+    assert read > 5000 and refused > 500 and repeated > 100, "all of it occurs"

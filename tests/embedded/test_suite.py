@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 from embedded import NATIVE, cmake, write_fake
+from odd_clocks import cases, in_c
 
 
 @pytest.fixture
@@ -29,8 +30,10 @@ def run(suite, bundles, *more):
 def test_under_sanitizers(built, bundles, tmp_path, sanitizers):
     # as the sanitizers' documentation advises: -O1 compiles in half the time of -O3 and hides less from them
     options = [f"-DVMP_EDGE_SANITIZE={sanitizers}", "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS=-O1"]
-    folder = cmake(NATIVE, tmp_path / "build", *options, targets=("suite",))
+    folder = cmake(NATIVE, tmp_path / "build", *options, targets=("suite", "windows"))
     assert run(folder / "suite", bundles) == "done\n"
+    made = cases(60, seed=18)
+    assert in_c(folder / "windows", made) == [case.in_python() for case in made]
 
 
 def test_hundred_thousand_frames_in_flat_memory(built, bundles):

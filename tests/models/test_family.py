@@ -10,6 +10,7 @@ import torch
 from vmp_edge.compile.graph.inference import InferenceModel, fold_frames
 from vmp_edge.errors import CheckpointError, UsageError
 from vmp_edge.models import ModelOptions, VideoMamba, load_checkpoint
+from vmp_edge.models.family import family_in
 
 DATA = Path(__file__).parents[1] / "data"
 SEPARATE = "videomamba_e48_d3_f4_r64.pth"
@@ -36,6 +37,38 @@ def test_the_family_is_found_out_and_said(tmp_path, capsys, source, name, expect
     shutil.copy(DATA / source, tmp_path / name)
     assert family(load_checkpoint(tmp_path / name).options) == expected
     assert f"{name} is taken for a {expected}, {reason}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("videomamba_t16_k400_f8_res224.pth", "videomamba"),
+        ("VideoMamba-M", "videomamba"),
+        ("video_mamba_pro_m16", "videomambapro"),
+        ("VideoMambaProTiny", "videomambapro"),
+        ("videomambapro_tiny", "videomambapro"),
+        ("videomambaprotiny", "videomambapro"),
+        ("videomamba_prompt.pth", "videomamba"),
+        ("videomamba_progress", "videomamba"),
+        ("videomambaprod.pth", "videomamba"),
+        ("pretrain_videomamba_middle_patch16_224", "videomamba"),
+        ("mamba_video.pth", None),
+        (None, None),
+    ],
+)
+def test_the_family_in_a_name(name, expected):
+    assert family_in(name) == expected
+
+
+def test_what_the_user_overrules_is_said(tmp_path, capsys):
+    state = torch.load(DATA / SEPARATE, weights_only=True)["model"]
+    path = tmp_path / "videomamba.pth"
+    torch.save({"model": state}, path)
+    assert load_checkpoint(path, "videomambapro").family.family == "videomambapro"
+    assert "because --family says so, though its name says another" in capsys.readouterr().err
+    torch.save({"model": state, "args": argparse.Namespace(model="videomamba_tiny")}, path)
+    load_checkpoint(path, "videomambapro")
+    assert "because --family says so, though its training calls the model 'videomamba_tiny'" in capsys.readouterr().err
 
 
 def test_the_training_s_own_word_counts_more_than_the_weights(tmp_path, capsys):

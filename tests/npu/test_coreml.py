@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from small_models import READOUTS
 
 if "VMP_EDGE_TEST_NPU" not in os.environ:
     pytest.skip("a heavy toolchain: run by `make test-npu`", allow_module_level=True)
@@ -20,7 +21,7 @@ VANILLA = {"directions": "separate", "initial_state": "zero", "mask_backward": F
 
 
 @pytest.mark.parametrize("form", [Form("loop", 4), Form("hillis-steele", 4)], ids=str)
-@pytest.mark.parametrize("options", [{}, VANILLA, {"scan_order": "spatiotemporal"}], ids=str)
+@pytest.mark.parametrize("options", [{}, VANILLA, {"scan_order": "spatiotemporal"}, *READOUTS.values()], ids=str)
 def test_the_ml_program_agrees_with_the_source_model(options, form):
     torch.manual_seed(0)
     model = VideoMamba(ModelOptions(**{**SMALL, **options})).eval()

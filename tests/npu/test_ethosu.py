@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from small_models import READOUTS
 
 if "VMP_EDGE_TEST_NPU" not in os.environ:
     pytest.skip("a heavy toolchain: run by `make test-npu`", allow_module_level=True)
@@ -21,9 +22,10 @@ SMALL = {"embed_dim": 32, "depth": 1, "image_size": 16, "num_frames": 4, "num_cl
 WIDE = quantisation.load("16a8w")
 
 
-def test_the_quantised_program_agrees_with_the_source_model():
+@pytest.mark.parametrize("options", [{}, *READOUTS.values()], ids=str)
+def test_the_quantised_program_agrees_with_the_source_model(options):
     torch.manual_seed(0)
-    model = VideoMamba(ModelOptions(**SMALL)).eval()
+    model = VideoMamba(ModelOptions(**{**SMALL, **options})).eval()
     kind = target.load("arm-ethos-u85")
     videos = [torch.randn(1, 3, 4, 16, 16) for _ in range(4)]
     frames = [graph.fold_frames(video, 1) for video in videos]

@@ -13,6 +13,7 @@ pytest.importorskip("onnxruntime_qnn", reason="needs onnxruntime-qnn")
 
 import torch
 import yaml
+from small_models import READOUTS
 
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.models import ModelOptions, VideoMamba
@@ -81,6 +82,19 @@ def test_the_context_binary_agrees_with_the_source_model(tmp_path, checkpoint, n
     got, expected = np.array(found["got"]), np.array(found["expected"])
     assert 10 * np.log10(np.square(expected).sum() / np.square(got - expected).sum()) >= decibels
     assert found["bytes"] < 2e6
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("options", READOUTS.values(), ids=READOUTS)
+def test_what_reads_the_mean_of_tokens_agrees_with_the_source_model(tmp_path, options):
+    torch.manual_seed(0)
+    model = VideoMamba(ModelOptions(**{**SMALL, **options}))
+    path, output = tmp_path / "small.pth", tmp_path / "found.yaml"
+    torch.save({"model": model.state_dict(), "options": vars(model.options)}, path)
+    subprocess.run([sys.executable, "-c", BUILD, "onnx-qnn", "fp16", "SM8650", path, output], check=True)
+    found = yaml.safe_load(output.read_text())
+    got, expected = np.array(found["got"]), np.array(found["expected"])
+    assert 10 * np.log10(np.square(expected).sum() / np.square(got - expected).sum()) >= 50
 
 
 # Scans of three layers, all of one length: two of both directions, and one of the last layer's.

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from small_models import READOUTS
 
 if "VMP_EDGE_TEST_NPU" not in os.environ:
     pytest.skip("a heavy toolchain: run by `make test-npu`", allow_module_level=True)
@@ -20,10 +21,10 @@ from vmp_edge.models import ModelOptions, VideoMamba
 SMALL = {"embed_dim": 32, "depth": 1, "image_size": 32, "num_frames": 2, "num_classes": 5}
 
 
-@pytest.fixture(scope="module")
-def lowered():
+@pytest.fixture(scope="module", params=[{}, *READOUTS.values()], ids=str)
+def lowered(request):
     torch.manual_seed(0)
-    model = VideoMamba(ModelOptions(**SMALL)).eval()
+    model = VideoMamba(ModelOptions(**{**SMALL, **request.param})).eval()
     kind = target.load("arm-vgf")
     return model, vgf.lower(delegates.prepare(graph.export(model), kind, "fp32").program, kind, "fp32")
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from small_models import READOUTS
 
 if "VMP_EDGE_TEST_NPU" not in os.environ:
     pytest.skip("slow: run by `make test-npu`", allow_module_level=True)
@@ -28,7 +29,9 @@ def lowered(model, form=FORM):
     return vulkan.lower(plain, target.load("android-vulkan"), "fp32")
 
 
-@pytest.mark.parametrize("options", [{}, VANILLA, {"scan_order": "temporal_first", "tubelet_size": 2}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, VANILLA, {"scan_order": "temporal_first", "tubelet_size": 2}, *READOUTS.values()], ids=str
+)
 def test_the_graph_agrees_with_the_source_model(options):
     torch.manual_seed(0)
     model = VideoMamba(ModelOptions(**{**SMALL, **options})).eval()

@@ -12,7 +12,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from bundles import write_bundle
+from bundles import make_manifest, write_bundle
 from serving import serve
 from synthetic_sources import SyntheticCamera
 
@@ -79,6 +79,17 @@ def test_windows_in_which_nothing_moves_are_marked(recognizer):
             assert state["skipped"] > 5 and state["level"] == 0 and state["result"]["skipped"] is True
 
     asyncio.run(check())
+
+
+def test_a_window_that_fills_up_is_told(tmp_path):
+    async def check(recognizer):
+        async with previewing(recognizer, {"a": camera}) as (preview, session):
+            await come_true(lambda: preview.cameras[0].statistics().filled > 0.001)
+            (state,) = (await (await session.get("/api/state")).json())["cameras"]
+            assert state["window_s"] == 75.0 and 0 < state["filled"] < 0.1 and state["result"] is None
+
+    with load(write_bundle(tmp_path / "long", make_manifest(span=100.0))) as recognizer:
+        asyncio.run(check(recognizer))
 
 
 def test_wrong_requests_are_refused(recognizer):

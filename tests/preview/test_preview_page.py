@@ -115,6 +115,21 @@ def test_the_page_is_alive_and_stops_and_starts(browser, bundle, video):
     wait_until(lambda: "connection lost" in page.ask("document.querySelector('#connection').textContent"))
 
 
+def test_the_page_says_that_a_window_is_filling_up(browser, tmp_path, video):
+    bundle = write_bundle(tmp_path / "long", make_manifest(span=4.0))  # 3 s; the video has 2, and is played again
+    with serving(bundle, "--source", video, "--loop") as address:
+        browser.get(address)
+        page, seen = Page(browser), set()
+
+        def two_shares_are_seen():
+            seen.add(page.text("label"))
+            return sum((text or "").startswith("filling the window of 3 s: ") for text in seen) > 2
+
+        wait_until(two_shares_are_seen)
+        assert page.text("score") == "" and not page.overflows()
+        assert complaints(browser) == []
+
+
 def test_on_a_phone_nothing_sticks_out_and_labels_are_text(browser, tmp_path, video):
     labels = ("<img src=x onerror=document.title='bad'>", "somebody-opens-the-refrigerator-door-" * 3, "steady")
     bundle = write_bundle(tmp_path / "long", make_manifest(labels=labels))

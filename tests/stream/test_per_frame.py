@@ -14,6 +14,7 @@ from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError, UsageError
 from vmp_edge.preprocessing import RESIZE_MODES, Preprocessing
 from vmp_edge.recognizer import load
+from vmp_edge.stream.buffers import ring_memory
 from vmp_edge.stream.stream import Stream
 from vmp_edge.stream.window import Window
 
@@ -160,6 +161,8 @@ def test_the_ring_takes_less_memory(pair):
     slots = Window(FRAMES).capacity + FRAMES + 1
     assert plain.memory == slots * 3 * SIZE * SIZE * 4
     assert apart.memory <= slots * 3 * SIZE * SIZE + 3 * SIZE * SIZE * 4  # a picture, and one frame
+    for stream in (plain, apart):
+        assert ring_memory(stream.recognizer.manifest, stream.window) == stream.memory, "as `info` says it"
 
 
 # The recogniser

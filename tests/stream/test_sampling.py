@@ -140,3 +140,39 @@ def test_a_governor_goes_on_with_windows_of_the_span(kinetics):
             stream.recognise()
             time += 1 / 30
         assert stream.latest is not latest
+
+
+@pytest.mark.parametrize("options", [{"fps": 0.4, "sparse": True}, {"fps": 0.4}, {"fps": 0.4, "sampling": "recent"}])
+def test_how_much_of_the_first_window_is_there(options):
+    ring, out = make_ring(4, hop=1, **options)
+    assert ring.filled == 0.0 and ring.window.reach == 7.5
+    shares = []
+    for sequence in range(240):
+        ring.push(numbered(sequence), 100 + sequence / 30)
+        shares.append(ring.filled)
+        assert (ring.filled == 1.0) == ring.due()
+    assert shares[0] == 0.0 and shares == sorted(shares), "it only grows"
+    assert np.abs(np.diff(shares[:220])).max() < 0.01, "and it grows evenly"
+    ring.read(out)
+    assert ring.filled == 1.0, "from the first window on"
+    ring.clear()
+    assert ring.filled == 0.0
+
+
+def test_a_window_of_neighbours_fills_frame_by_frame():
+    (ring, _), shares = make_ring(4, stride=2), []
+    for sequence in range(8):
+        ring.push(numbered(sequence), 0.0)
+        shares.append(round(ring.filled, 2))
+    assert shares == [0.14, 0.29, 0.43, 0.57, 0.71, 0.86, 1.0, 1.0] and ring.window.reach is None
+    single, _ = make_ring(1, fps=2.0)
+    assert single.filled == 0.0
+    single.push(numbered(0), 5.0)
+    assert single.filled == 1.0
+
+
+def test_the_statistics_say_how_full_the_window_is(kinetics):
+    stream = Stream(kinetics)
+    stream.push(grey(0), 0.0)
+    stream.push(grey(0), 3.0)
+    assert stream.statistics().filled == stream.filled == pytest.approx(3.0 / 7.375)

@@ -1,6 +1,7 @@
 """Frames without timestamps: counted by their rate, or refused where the clock would tell something wrong."""
 
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from vmp_edge.errors import UsageError
 from vmp_edge.recognizer import load
 from vmp_edge.stream.stream import Stream
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -31,16 +32,22 @@ def frames_of(video):
     return frames
 
 
+def python_of(page, word):
+    """The first Python example of a page that has a word in it."""
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    return next(block for block in blocks if word in block)
+
+
 @pytest.mark.parametrize("rate", [None, 15.0])
-def test_the_loop_of_the_readme_gives_results_on_a_file(tmp_path, monkeypatch, video, capsys, rate):
+@pytest.mark.parametrize(("page", "word"), [("README.md", "recognizer.stream("), ("docs/streaming.md", "stream.push(")])
+def test_the_loops_of_the_pages_give_results_on_a_file(tmp_path, monkeypatch, video, capsys, rate, page, word):
     write_bundle(tmp_path / "build" / "host", make_manifest(frame_rate=rate))
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    code = next(block for block in blocks if "stream.push(" in block)
     monkeypatch.chdir(tmp_path)
+    shutil.copy(video, "clip.mp4")
     frames = frames_of(video)
-    exec(code, {"clip": np.stack(frames[:FRAMES]), "frames": frames})
+    exec(python_of(ROOT / page, word), {"clip": np.stack(frames[:FRAMES]), "frames": frames})
     prediction, *results = capsys.readouterr().out.splitlines()
-    assert prediction.startswith("Prediction(label='brighter'")
+    assert prediction.startswith("Prediction(label='")
     labels = [line.split()[0] for line in results]
     assert labels[0] == "brighter" and labels[-1] == "darker" and len(labels) >= 10
 

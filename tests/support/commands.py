@@ -13,7 +13,7 @@ from vmp_edge.cli import main
 
 RUN = "from vmp_edge.cli import main; sys.exit(main(sys.argv[1:]))"
 
-_PROGRAM = f"""
+PROGRAM = f"""
 import sys
 sys.path.insert(0, {str(SUPPORT)!r})
 import brightness_engine
@@ -37,7 +37,7 @@ def start(code, *arguments, binary=False, **options):
         binary: True if the pipes are bytes.
         options: Further options of `subprocess.Popen`. Pipes are the default.
     """
-    command = [sys.executable, "-c", _PROGRAM + code, *map(str, arguments)]
+    command = [sys.executable, "-c", PROGRAM + code, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": not binary}
     return subprocess.Popen(command, preexec_fn=heed_interrupts, **{**pipes, **options})
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -20,14 +21,20 @@ class Hub:
         files: The files' bytes by `OWNER/NAME/FILE`.
         errors: An error code of the hub (`GatedRepo`, ...) by repository.
         breaks: Number of downloads that break off in their middle before one is whole.
+        status: A status that answers every request, in place of files, if it is not 0.
+        stalls: Whether downloads stop in their middle, and wait until it is false.
         missing: Bytes that the server leaves out at the end of each file, though it tells the whole size.
+        commit: The commit of the branch `main`.
         requests: The requests so far: method, path and the range that was asked for.
     """
 
     files: dict[str, bytes]
     errors: dict[str, str] = field(default_factory=dict)
     breaks: int = 0
+    status: int = 0
+    stalls: bool = False
     missing: int = 0
+    commit: str = COMMIT
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     endpoint: str = ""
 
@@ -68,6 +75,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         self.content.requests.append((self.command, self.path, self.headers.get("Range") or ""))
+        if self.content.status:
+            return self._begin(self.content.status, 0)
         if self.path.startswith("/store/"):
             return self._store(self.path.removeprefix("/store/"))
         repository, separator, rest = self.path.removeprefix("/").partition("/resolve/")
@@ -76,14 +85,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._fail(403 if code == "GatedRepo" else 404, code)
         if not separator or not any(key.startswith(f"{repository}/") for key in self.content.files):
             return self._fail(404, "RepoNotFound")
-        if revision not in ("main", COMMIT):
+        if revision not in ("main", self.content.commit):
             return self._fail(404, "RevisionNotFound")
         data = self.content.files.get(f"{repository}/{name}")
         if data is None:
             return self._fail(404, "EntryNotFound")
         # Large files lie on another host, to which the hub redirects.
         elsewhere = self.content.endpoint.replace("127.0.0.1", "localhost")
-        self._begin(302, 0, Location=f"{elsewhere}/store/{repository}/{name}", X_Repo_Commit=COMMIT,
+        self._begin(302, 0, Location=f"{elsewhere}/store/{repository}/{name}", X_Repo_Commit=self.content.commit,
                     X_Linked_Etag=f'"{hashlib.sha256(data).hexdigest()}"', X_Linked_Size=str(len(data)))  # fmt: skip
         return None
 
@@ -105,7 +114,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif self.content.missing:
             rest = rest[: -self.content.missing]
             self.close_connection = True
-        self.wfile.write(rest)
+        with contextlib.suppress(ConnectionError):  # the client is gone
+            if self.content.stalls:
+                self.wfile.write(rest[: len(rest) // 2])
+                rest = rest[len(rest) // 2 :]
+                while self.content.stalls:
+                    time.sleep(0.05)
+            self.wfile.write(rest)
 
     def _fail(self, status: int, code: str) -> None:
         self._begin(status, 0, X_Error_Code=code, X_Error_Message=code)

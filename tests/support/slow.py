@@ -26,13 +26,20 @@ LONGEST_FIRST = (
     "tests/embedded/test_gstreamer.py",
     "tests/ops/test_neon.py",
     "tests/compile/lowerings/delegates/test_qnn.py",
+    "tests/calibration/test_pretrain.py",
     "tests/calibration/test_finetuning.py",
+    "tests/cli/test_shared.py",
+    "tests/calibration/test_training.py",
     "tests/cli/test_streams.py",
+    "tests/test_loading.py",
+    "tests/test_types.py",
     "tests/test_checkout.py",
-    "tests/calibration/test_actions.py",
+    "tests/calibration/test_train.py",
     "tests/sources/test_network_video.py",
     "tests/models/test_causal.py",
     "tests/ops/test_state.py",
+    "tests/zoo/test_hub.py",
+    "tests/models/test_published_files.py",
 )
 _RANKS = {name: number for number, name in enumerate(LONGEST_FIRST)}
 

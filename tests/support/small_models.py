@@ -13,6 +13,11 @@ VARIANTS = {
     "temporal-first": {"scan_order": "temporal_first"},
     "spatiotemporal": {"scan_order": "spatiotemporal"},
 }
+# What a model reads in place of its class token. These are options to add to those of a small model.
+READOUTS = {
+    "mean": {"directions": "forward", "mask_backward": False, "readout": "mean"},
+    "pooled-frames": {**VARIANTS["vanilla"], "readout": "pooled_frames", "projection": 16, "num_classes": 0},
+}
 
 
 def make_model(**options):

@@ -7,8 +7,10 @@ import json
 import pytest
 
 from vmp_edge.cli import main
+from vmp_edge.errors import UsageError
 from vmp_edge.models.options import SIZES
 from vmp_edge.zoo import LABEL_LISTS, find, published, read_list
+from vmp_edge.zoo.names import all_names, require_known
 
 CLASSES = {"k400": 400, "ssv2": 174, "in1k": 1000, "coin": 180, "breakfast": 10}
 
@@ -65,3 +67,30 @@ def test_the_command_lists_and_filters(capsys: pytest.CaptureFixture[str]) -> No
     content = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert "egomotion-nano" in content["own"] and "videomamba-base" in content["presets"]
     assert len(content["published"]) == 61
+    assert main(["models", "--data", "breakfast", "--size", "base"]) == 0
+    assert "there is no such model" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("videomamba-tiny-k400-8x244", "did you mean videomamba-tiny-k400-8x224 or"),
+        ("VideoMamba_Tiny", "did you mean videomamba-tiny?"),
+        ("videomamba_t16_k400_f8_res224.pth", "did you mean videomamba-tiny-k400-8x224?"),
+        ("egomotion", "did you mean egomotion-nano?"),
+        ("runs/best.pth", "give a file with --checkpoint"),
+        ("resnet50", "vmp-edge models lists what there is"),
+        ("", "vmp-edge models lists what there is"),
+    ],
+)
+def test_a_name_with_a_typo_gets_suggestions(name: str, expected: str) -> None:
+    with pytest.raises(UsageError) as error:
+        require_known(name)
+    assert str(error.value).startswith(f"unknown model {name!r}: ") and expected in str(error.value)
+
+
+def test_every_name_is_known_once() -> None:
+    names = all_names()
+    assert len(names) == len(set(names)) == 61 + 9
+    for name in names:
+        require_known(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from ..preprocessing import LARGEST_IMAGE, Preprocessing
 from . import language
 from .dumping import dump
 from .entry import Entry
+from .optional import FamilyEntry, read_gpu
 
 FORMAT_VERSION = 3  # the newest version that can be read; a bundle has the oldest version that says all of it
 _WITH_EMBEDDING = 2  # for programs that take tokens: a reader that knows only version 1 must not run them on frames
@@ -94,6 +94,7 @@ class Manifest:
             the compiler, and the `device` that it is tuned for. Empty if the program runs on the CPU.
         soc: The system on a chip that the program is compiled for, such as `SM8650`, or None if it runs on any.
         threads: Number of threads that the engine uses when the caller gives none. None leaves it to the engine.
+        family: Which family the checkpoint was taken for, and why. None if the model was made of its options.
         features: C, the number of features that the program returns after the logits, in the same vector. 0 for none.
         embedding: Name of the file that makes the tokens of one frame. Only bundles of `build --per-frame` have it:
             their program takes the tokens of a window instead of its frames. None for other bundles.
@@ -122,6 +123,7 @@ class Manifest:
     gpu: Mapping[str, Any] = field(default_factory=dict)
     soc: str | None = None
     threads: int | None = None
+    family: FamilyEntry | None = None
     features: int = 0
     embedding: str | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
@@ -189,6 +191,8 @@ class Manifest:
             entries["soc"] = self.soc
         if self.threads is not None:
             entries["threads"] = self.threads
+        if self.family is not None:
+            entries["family"] = {"name": self.family.name, "reason": self.family.reason}
         if self.features:
             entries["features"] = self.features
         if self.variants:
@@ -223,10 +227,11 @@ class Manifest:
             raise BundleError(f"has format {version}, this version of vmp-edge reads 1 to {FORMAT_VERSION}: {newer}")
         video = entry.entry("input")
         files = entry.entry("files")
+        model = entry.mapping("model")
         embeds = version == _WITH_EMBEDDING or (version == _WITH_SAMPLING and "embedding" in entry.values)
         manifest = cls(
             name=entry.text("name"),
-            model=entry.mapping("model"),
+            model=model,
             target=entry.text("target"),
             engine=entry.text("engine"),
             precision=entry.text("precision"),
@@ -240,9 +245,10 @@ class Manifest:
             accuracy=entry.mapping("accuracy"),
             cpu_features=entry.texts("cpu_features") if "cpu_features" in entry.values else (),
             libraries=entry.texts("libraries") if "libraries" in entry.values else (),
-            gpu=_gpu(entry.entry("gpu")) if "gpu" in entry.values else {},
+            gpu=read_gpu(entry.entry("gpu")) if "gpu" in entry.values else {},
             soc=entry.text("soc") if "soc" in entry.values else None,
             threads=entry.integer("threads", 1, MOST_THREADS) if "threads" in entry.values else None,
+            family=FamilyEntry.read(entry.entry("family"), model) if "family" in entry.values else None,
             features=entry.integer("features", 0, MOST_FEATURES) if "features" in entry.values else 0,
             embedding=entry.text("embedding") if embeds else None,
             files=_files(files),
@@ -330,16 +336,6 @@ def _labels(entry: Entry) -> tuple[str, ...]:
     if problem := unfit_labels(labels):
         raise BundleError(f"has unfit labels: {problem}")
     return labels
-
-
-def _gpu(entry: Entry) -> dict[str, Any]:
-    architectures = entry.values.get("architectures")
-    if not isinstance(architectures, list) or not architectures or not all(type(sm) is int for sm in architectures):
-        raise BundleError("needs a list of whole numbers for 'gpu.architectures'")
-    cuda = entry.text("cuda")
-    if re.fullmatch(r"[0-9][0-9.]{0,14}", cuda) is None:
-        raise BundleError(f"needs a version such as 12.6 for 'gpu.cuda', found {shown(cuda)}")
-    return {"architectures": architectures, "cuda": cuda, "device": entry.text("device")}
 
 
 def _variants(entry: Entry) -> dict[str, dict[str, Any]]:

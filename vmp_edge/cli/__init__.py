@@ -1,4 +1,4 @@
-"""The command line: `vmp-edge build | run | serve | enroll | evaluate | bench | verify | targets | info | doctor`.
+"""The command line: `vmp-edge build | train | run | serve | enroll | evaluate | bench | verify | ...`.
 
 Exit codes: 0 done, 1 the work failed, 2 wrong usage; stopped by Ctrl-C 130, by a termination signal 143, by the end of
 the session 129.
@@ -23,7 +23,8 @@ from .streams import Output, OutputLostError, safe_streams
 __all__ = ["COMMANDS", "Parser", "guarded", "main", "program"]
 
 COMMANDS = (
-    *("build", "run", "serve", "enroll", "embed", "evaluate", "bench", "verify", "models", "targets", "info", "doctor"),
+    *("build", "train", "pretrain", "run", "serve", "enroll", "embed", "evaluate", "bench", "verify", "models"),
+    *("targets", "info", "doctor"),
 )
 
 
@@ -110,7 +111,7 @@ def _outcome(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
     except VmpError as error:
         return 2 if isinstance(error, UsageError) else 1, _tell(without_secrets(" ".join(str(error).split())))
     except ImportError as error:
-        builds = getattr(args, "words", [])[:1] == ["build"]
+        builds = getattr(args, "words", [])[:1] in (["build"], ["train"], ["pretrain"])
         if (text := missing_module(error, "compile" if builds else "")) is None:
             raise
         return 1, _tell(text)

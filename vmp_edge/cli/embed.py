@@ -11,7 +11,8 @@ from ..files import check_writable
 from ..formatting import quantity
 from ..recognizer import load
 from .options import add_threads_option
-from .output import add_json_option, message, print_json, progress_bar, remark, say
+from .output import add_json_option, print_json, progress_bar, remark, say
+from .shared import announce, sharing, wait_for_others
 
 EPILOG = """examples:
   vmp-edge embed build/host videos --output videos.npz
@@ -68,26 +69,24 @@ def run(args: argparse.Namespace) -> int:
     """Compute the features, write them, and say what was left out."""
     from vmp_edge.calibration.decoding import Sampling
     from vmp_edge.calibration.embedding import embed, videos_of
-    from vmp_edge.calibration.sharing import Share
+    from vmp_edge.calibration.sharing import Share, SharePendingError
 
     if args.workers is not None and args.workers < 0:
         raise UsageError(f"--workers is {args.workers}; it must be at least 0")
     if args.output.suffix.lower() != ".npz":
         raise UsageError(f"--output is {args.output}; its name must end in .npz")
-    check_writable(args.output, "the features")
     sampling, share = Sampling(args.sampling, args.clips), Share.of_environment()
-    clips = videos_of(args.videos)
-    if not share.is_whole:
-        message(f"{share}: {quantity(len(share.of(clips.entries)), 'video')} of {len(clips)}")
-    with load(args.bundle, args.threads) as recognizer:
-        embedding = embed(
-            recognizer, clips, sampling, args.output, share=share, workers=args.workers, progress=progress_bar
-        )
-    if embedding is None:
-        message(f"{share} is done; the last one writes {args.output}")
-        if args.json:
-            print_json({"output": None, "share": share.rank, "shares": share.count})
-        return 0
+    with sharing(share):
+        check_writable(args.output, "the features")
+        clips = videos_of(args.videos)
+        announce(share, clips)
+        try:
+            with load(args.bundle, args.threads) as recognizer:
+                embedding = embed(
+                    recognizer, clips, sampling, args.output, share=share, workers=args.workers, progress=progress_bar
+                )
+        except SharePendingError as pending:
+            return wait_for_others(share, pending, {"output": None}, args.json)
     for video in embedding.skipped:
         remark(f"left out: {video.path}: {video.reason}")
     count, size = embedding.features.shape

@@ -17,8 +17,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of texts."""
     group = parser.add_argument_group(
         "texts",
-        "Classes by their names, for a bundle of a video-text checkpoint. This needs PyTorch and the checkpoint, and "
-        "is done on the workstation: the device needs the gallery alone.",
+        "Classes by their names, for a bundle of a video-text checkpoint. This needs the extra `text` and the "
+        "checkpoint, and is done on the workstation: the device needs the gallery alone.",
     )
     group.add_argument("--text", nargs="+", default=[], metavar="TEXT", help="what a class shows, which is its name")
     group.add_argument("--text-file", type=Path, metavar="FILE", help="a text file with one text a line")
@@ -26,7 +26,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tokenizer",
         metavar="PLACE",
-        help="the vocabulary: vocab.txt, its folder, or hf://OWNER/NAME/vocab.txt (default: bert-base-uncased's)",
+        help="the tokenizer: vocab.txt or tokenizer.json, its folder, or hf://OWNER/NAME/vocab.txt (default: that of "
+        "bert-base-uncased)",
     )
     group.add_argument(
         "--prompt",
@@ -65,8 +66,9 @@ def enroll(gallery: Gallery, bundle: Bundle, args: argparse.Namespace) -> None:
     from vmp_edge.compile.source import choose
 
     from ..videotext.cleaning import PLAIN, PUBLISHED_PROMPTS, filled_in
-    from ..videotext.features import TextModel, check_bundle
+    from ..videotext.features import TextModel, check_bundle, require_libraries
 
+    require_libraries()  # before a checkpoint is fetched
     texts = list(dict.fromkeys([*args.text, *(read_labels(args.text_file) if args.text_file is not None else ())]))
     for text in texts:
         check_name(text, bundle)

@@ -13,9 +13,11 @@ from ..formatting import interval, milliseconds, number, percent, points, quanti
 from ..text import printable
 from .options import add_gallery_options, add_threads_option
 from .output import add_json_option, message, print_json, progress_bar, remark, say
+from .shared import announce, sharing, wait_for_others
 
 if TYPE_CHECKING:
     from vmp_edge.calibration.measure import Comparison, Evaluation
+    from vmp_edge.calibration.sharing import Share
 
 EPILOG = """data:
   DIR        a folder with a folder of videos for each label, named as the bundle's labels
@@ -99,10 +101,20 @@ def _views(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Measure the bundle, print the results, and write the report."""
+    from vmp_edge.calibration.sharing import Share, SharePendingError
+
+    share = Share.of_environment()
+    with sharing(share):
+        try:
+            return _run(args, share)
+        except SharePendingError as pending:
+            return wait_for_others(share, pending, {"data": args.data or args.videos}, args.json)
+
+
+def _run(args: argparse.Namespace, share: Share) -> int:
     from vmp_edge.calibration import clipset, report
     from vmp_edge.calibration.decoding import Sampling
     from vmp_edge.calibration.measure import Comparison, NoUsableVideoError, evaluate_bundles
-    from vmp_edge.calibration.sharing import Share, SharePendingError
     from vmp_edge.calibration.timing import ROUNDS
 
     if (args.data is None) == (args.videos is None):
@@ -123,11 +135,9 @@ def run(args: argparse.Namespace) -> int:
     clips = clipset.read(data)
     if (note := clips.note()) is not None:
         message(note)
-    share = Share.of_environment()
-    if not share.is_whole:
-        message(f"{share}: {quantity(len(share.of(clips.entries)), 'video')} of {len(clips)}, not timed")
     if args.fold is not None:
         clips = clips.fold(args.fold)
+    announce(share, clips)
     bundles = [args.bundle] + ([args.compare] if args.compare is not None else [])
     try:
         evaluation, *others = evaluate_bundles(
@@ -143,11 +153,6 @@ def run(args: argparse.Namespace) -> int:
             threshold=args.threshold,
             share=share,
         )
-    except SharePendingError as pending:
-        message(str(pending))
-        if args.json:
-            print_json({"data": data, "share": share.rank, "shares": share.count})
-        return 0
     except NoUsableVideoError as error:
         if args.report is not None:  # it says why no video can be used
             report.write(report.Report(error.evaluations[0], data=data), args.report)

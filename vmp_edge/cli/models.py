@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
             options = PRESETS[name]
             say(f"  {name:44} {options.num_frames}x{options.image_size:<8} {options.num_classes} classes")
     if selected:
-        say("published, fetched from the Hugging Face hub when they are built:")
+        say("published, fetched from the Hugging Face hub when they are built; in brackets the frames x crops x clips")
+        say("that the published top-1 averages over:")
         for model in selected:
             say(f"  {model.name:44} {_describe(model)}")
     if presets:
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             options = PRESETS[name]
             say(f"  {name:44} {options.embed_dim} channels, {options.depth} layers")
     if not (own or selected or presets):
-        say("no model is like this")
+        say("there is no such model; vmp-edge models lists all of them")
     if args.json:
         print_json({"own": own, "published": [dataclasses.asdict(model) for model in selected], "presets": presets})
     return 0

@@ -33,7 +33,8 @@ def say(text: str = "") -> None:
 
 def remark(text: str) -> None:
     """Print one line to stderr that is not the result, with the same characters escaped."""
-    print(printable(without_secrets(text)), file=sys.stderr, flush=True)
+    # in one write, so that the lines of several processes do not mix
+    print(f"{printable(without_secrets(text))}\n", end="", file=sys.stderr, flush=True)
 
 
 def message(text: str) -> None:

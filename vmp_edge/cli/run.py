@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import UsageError
 from ..events.clips import ClipOptions
 from ..events.detector import Event, EventRule
-from ..live import Options, Summary, play
+from ..live import Filling, Options, Summary, play
 from ..recognizer import Prediction
 from ..stream.governor import Decision
 from ..text import printable
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         threshold=args.threshold,
     )
     printer = _JsonPrinter(args.top) if args.json else _TextPrinter()
-    summary = play(options, printer.result, message, printer.event, printer.decision)
+    summary = play(options, printer.result, message, printer.event, printer.decision, printer.filling)
     printer.summary(summary)
     if summary.interrupted is not None:
         raise summary.interrupted
@@ -159,7 +159,7 @@ def _clips(args: argparse.Namespace) -> ClipOptions | None:
 
 
 class _JsonPrinter:
-    """Prints each result, event and decision, and at the end the summary, as a line of JSON."""
+    """Prints each result, event, decision and share of a filling window, and at the end the summary, as JSON lines."""
 
     def __init__(self, top: int) -> None:
         self._top = top
@@ -181,6 +181,9 @@ class _JsonPrinter:
 
     def decision(self, decision: Decision) -> None:
         print_json(decision.to_dict())
+
+    def filling(self, filling: Filling) -> None:
+        print_json(filling.to_dict())
 
     def summary(self, summary: Summary) -> None:
         print_json({"summary": summary.to_dict()})
@@ -206,6 +209,9 @@ class _TextPrinter:
 
     def decision(self, decision: Decision) -> None:
         message(f"{decision.time:.2f} s  {decision}")
+
+    def filling(self, filling: Filling) -> None:
+        message(f"{filling.time:.2f} s  {filling}")
 
     def summary(self, summary: Summary) -> None:
         if summary.windows == 0:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .filling import Filling
 from .options import Options
 from .player import play
 from .summary import Summary
 
-__all__ = ["Options", "Summary", "play"]
+__all__ = ["Filling", "Options", "Summary", "play"]

@@ -16,8 +16,9 @@ from ..stream.governor import Decision
 from ..stream.stream import Stream
 from ..stream.variants import load_variants
 from ..view.recording import Recorder
+from .filling import Filling, FillingWatch
 from .options import Options
-from .sampling import doubt
+from .sampling import doubt, too_short, too_slow
 from .session import Session
 from .summary import Summary
 from .view import View, open_display
@@ -31,6 +32,7 @@ def play(
     on_message: Callable[[str], None],
     on_event: Callable[[Event], None] = lambda event: None,
     on_decision: Callable[[Decision], None] = lambda decision: None,
+    on_filling: Callable[[Filling], None] = lambda filling: None,
 ) -> Summary:
     """Recognise a source until it ends, its window is closed, or Ctrl-C is pressed.
 
@@ -40,6 +42,7 @@ def play(
         on_message: Called with what the user should know: there can be no window, or a camera vanished.
         on_event: Called in this thread with each event when it has started and when it has ended.
         on_decision: Called in this thread with each decision of the governor. Its time counts from the first frame.
+        on_filling: Called in this thread while a long window is filling up, see `FillingWatch`.
 
     Returns:
         The summary, after Ctrl-C too. The recording is finished and the events are delivered by then.
@@ -68,16 +71,14 @@ def play(
         decisions: queue.SimpleQueue[Decision] = queue.SimpleQueue()
         variants = load_variants(recognizer, options.stream, options.threads, stack)
         stream = Stream(recognizer, options.stream, bgr=True, variants=variants, on_decision=decisions.put)
-        _warn_of_slow_source(stream, source, on_message)
-        if (warning := doubt(recognizer.manifest, options.stream)) is not None:
-            on_message(warning)
+        for warning in (too_slow(stream.window, source), doubt(recognizer.manifest, options.stream)):
+            if warning is not None:
+                on_message(warning)
         view = View(stream, display, recorder, options.top)
-        summary = Session(options, source, stream, view, watch, on_prediction, decisions, on_decision).run()
-        if not summary.windows and stream.window.fps is not None and summary.interrupted is None:
-            span = (stream.window.frames - 1) / stream.window.fps
-            on_message(
-                f"a window reaches over {span:.3g} s, and the source ended before: --fps or --stride shortens it"
-            )
+        filling = FillingWatch(stream, on_filling)
+        summary = Session(options, source, stream, view, watch, on_prediction, decisions, on_decision, filling).run()
+        if not summary.windows and summary.interrupted is None and (reason := too_short(stream.window)) is not None:
+            on_message(reason)
         summary.undecodable = getattr(opened, "undecodable", 0)
         summary.damage = getattr(opened, "damage", None)
         if watch is not None:
@@ -111,9 +112,3 @@ def _at_its_pace(options: Options, source: Source, has_window: bool) -> Source:
     if options.stream.budget is not None and not source.live:
         raise UsageError("a budget is for a live source: play a file at its own pace with --realtime")
     return source
-
-
-def _warn_of_slow_source(stream: Stream, source: Source, on_message: Callable[[str], None]) -> None:
-    rate = stream.window.fps
-    if rate is not None and source.fps is not None and source.fps < 0.9 * rate:
-        on_message(f"{source.name} has {source.fps:g} frames per second, the window takes {rate:g}: some repeat")

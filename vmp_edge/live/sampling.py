@@ -1,10 +1,12 @@
-"""What a user should know about a bundle that does not say how its frames are sampled."""
+"""What a user should know about the frames that a window takes, where they may not be what is expected."""
 
 from __future__ import annotations
 
 from ..bundle.manifest import Manifest
 from ..models.options import PRESETS
+from ..sources import Source
 from ..stream.options import StreamOptions
+from ..stream.window import Window
 
 
 def doubt(manifest: Manifest, options: StreamOptions) -> str | None:
@@ -26,3 +28,17 @@ def doubt(manifest: Manifest, options: StreamOptions) -> str | None:
         "neighbouring frames, which may be something that the model never saw: build it with --span or --frame-rate, "
         "or give --fps or --stride"
     )
+
+
+def too_slow(window: Window, source: Source | None) -> str | None:
+    """Return a warning if a source has fewer frames per second than its window takes, or None."""
+    if window.fps is None or source is None or source.fps is None or source.fps >= 0.9 * window.fps:
+        return None
+    return f"{source.name} has {source.fps:g} frames per second, the window takes {window.fps:g}: some repeat"
+
+
+def too_short(window: Window) -> str | None:
+    """Return why a source may have ended before its first window, or None if only its number of frames counts."""
+    if window.reach is None:
+        return None
+    return f"a window reaches over {window.reach:.3g} s, and the source ended before: --fps or --stride shortens it"

@@ -20,6 +20,7 @@ from ..sources.waiting import close_in_background
 from ..stream.governor import Decision
 from ..stream.stream import Stream
 from .capture import Capture
+from .filling import FillingWatch
 from .options import Options
 from .summary import Summary
 from .view import View
@@ -41,6 +42,7 @@ class Session:
         on_prediction: Called with each result, and its time in seconds since the first frame.
         decisions: The governor's decisions, which the stream puts here.
         on_decision: Called with each decision. Its time counts from the first frame.
+        filling: Says that a window is filling up.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Session:
         on_prediction: Callable[[Prediction, float], None],
         decisions: queue.SimpleQueue[Decision],
         on_decision: Callable[[Decision], None],
+        filling: FillingWatch,
     ) -> None:
         self._options = options
         self._source = source
@@ -61,6 +64,7 @@ class Session:
         self._watch = watch
         self._on_prediction = on_prediction
         self._decisions, self._on_decision = decisions, on_decision
+        self._filling = filling
         self._decision_count = 0
         self._labels: Counter[str] = Counter()
         self._first: float | None = None  # timestamp of the first frame
@@ -135,8 +139,10 @@ class Session:
                 self._on_decision(replace(decision, time=decision.time - self._began))
 
     def _show(self, frame: Frame) -> None:
+        assert self._first is not None
+        self._filling.update(frame.timestamp - self._first)
         self._view.show(frame)
-        if self._watch is not None and self._first is not None:
+        if self._watch is not None:
             self._pass_on_restart(self._watch)
             self._watch.add(frame, frame.timestamp - self._first)
 

@@ -26,20 +26,22 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
-    except ImportError as error:
-        if error.name != "torch":
-            raise
-        raise MissingDependencyError(
-            f"{__name__}.{name} needs PyTorch, which is not installed: {install_command('compile')}"
-        ) from error
-    value = getattr(module, name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # type checkers would take every unknown name for one of any type
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+        except ImportError as error:
+            if error.name != "torch":
+                raise
+            raise MissingDependencyError(
+                f"{__name__}.{name} needs PyTorch, which is not installed: {install_command('compile')}"
+            ) from error
+        value = getattr(module, name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import CheckpointError, UsageError
 from ..progress import note
@@ -56,9 +57,10 @@ def load_checkpoint(
     floating dtype become float32. If the file has ``options``, as files of our own do, they overrule ``family``.
 
     Args:
-        path: The file, of PyTorch or safetensors, or the folder of a checkpoint that DeepSpeed wrote. A state dict may
-            be bare or under a key such as ``model``, ``module`` or ``model_ema``, and its names may have prefixes of
-            wrappers such as ``module.``, ``_orig_mod.``, ``model.`` and ``backbone.``.
+        path: The file, of PyTorch or safetensors, the folder of a checkpoint that DeepSpeed wrote, or the folder or
+            the index (``*.index.json``) of a model in several parts. A state dict may be bare or under a key such as
+            ``model``, ``module`` or ``model_ema``, and its names may have prefixes of wrappers such as ``module.``,
+            ``_orig_mod.``, ``model.`` and ``backbone.``.
         family: ``videomamba`` or ``videomambapro``. None finds it out (`family.decide`), and a message says it.
         num_frames: Frames of a clip. None keeps the checkpoint's number, and means 8 for an image checkpoint.
         image_size: Pixels of a frame's side. None keeps the checkpoint's number.
@@ -72,7 +74,7 @@ def load_checkpoint(
 
     Returns:
         The model in evaluation mode. Without a classifier in the file, as after pretraining, ``options.num_classes`` is
-        0, and the model gives features alone.
+        0, and the model gives features alone. Its ``family`` says which family was decided on, and why.
 
     Raises:
         CheckpointError: The file is not a checkpoint of the family, or has values that are not finite; the text names
@@ -88,7 +90,7 @@ def load_checkpoint(
     try:
         if decision is not None:
             source = infer_options(state, decision.family, tubelet_size)
-            notes.append(f"{path} is taken for a {decision.family}, {decision.reason}")
+            notes.append(decision.sentence(path))
         else:
             source = ModelOptions.from_dict(found.options or {})
         _require_layers(state, source)
@@ -106,8 +108,9 @@ def load_checkpoint(
     )
     state = fit_patch_embedding(state, source)
     with torch.device("meta"):  # shapes are enough
-        _require_fit(state, VideoMamba(source), path)
+        require_fit(state, VideoMamba(source), path)
     model = VideoMamba(options)
+    model.family = decision
     model.load_state_dict(interpolate_positions(state, options))
     if options.directions == "forward" and options.readout == "class_token" and not options.causal:
         notes.append(
@@ -237,8 +240,18 @@ def interpolate_positions(state: dict[str, Tensor], options: ModelOptions) -> di
     return state
 
 
-def _require_fit(state: dict[str, Tensor], model: VideoMamba, path: str | Path) -> None:
-    """Compare keys and shapes before anything is loaded, so that no model is ever half loaded."""
+def require_fit(state: Mapping[str, Tensor], model: nn.Module, path: str | Path, part: str = "model") -> None:
+    """Compare keys and shapes before anything is loaded, so that no model is ever half loaded.
+
+    Args:
+        state: The tensors that are to be loaded.
+        model: What they are for; it may be without memory (``meta``).
+        path: Their file, for messages.
+        part: What `model` is called in messages.
+
+    Raises:
+        CheckpointError: A tensor is missing, unknown, or has another shape; the text names keys and shapes.
+    """
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     missing = [f"{key} {expected[key]}" for key in expected if key not in state]
     unknown = [f"{key} {tuple(state[key].shape)}" for key in state if key not in expected]
@@ -254,4 +267,4 @@ def _require_fit(state: dict[str, Tensor], model: VideoMamba, path: str | Path) 
         if keys
     ]
     if faults:
-        raise CheckpointError(f"{path}: does not fit the model: it {'; it '.join(faults)}")
+        raise CheckpointError(f"{path}: does not fit the {part}: it {'; it '.join(faults)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import struct
-import tarfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -15,25 +14,17 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from . import plain_pickle
+from ..progress import note
+from ..text import printable
+from . import checkpoint_folder, checkpoint_kinds, plain_pickle
+from .checkpoint_kinds import NO_CHECKPOINT
 
-DEEPSPEED = "mp_rank_00_model_states.pt"  # the weights in a folder that DeepSpeed's save_checkpoint wrote
 MOST_HEADER = 100 << 20  # bytes of a safetensors header; the format's own limit
 SAFETENSORS_TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32,
     "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
-# What a file begins with that is no checkpoint, and what to do about it.
-OTHERS = (
-    (b"version https://git-lfs", "is a Git LFS pointer and not the file itself; get the file with: git lfs pull"),
-    (b"\x1f\x8b", "is packed by gzip; unpack it first"),
-    (b"\xfd7zXZ\x00", "is packed by xz; unpack it first"),
-    (b"BZh", "is packed by bzip2; unpack it first"),
-    (b"7z\xbc\xaf\x27\x1c", "is packed by 7-Zip; unpack it first"),
-    (b"\x89HDF\r\n\x1a\n", "is an HDF5 file, as Keras writes it; a PyTorch checkpoint is needed"),
-)
-PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<script")
 DAMAGED = (
     RuntimeError, EOFError, ValueError, OSError, LookupError, AttributeError, TypeError, ArithmeticError, MemoryError,
     RecursionError, AssertionError, struct.error, zipfile.BadZipFile, pickle.UnpicklingError,
@@ -43,21 +34,62 @@ DAMAGED = (
 def read(path: Path) -> Any:
     """Return the content of a checkpoint: dicts, lists, tensors, numbers, texts, and `plain_pickle.Foreign` objects.
 
+    Args:
+        path: A file, a folder that DeepSpeed wrote, or the folder or the index of a model in several parts, whose
+            tensors come together.
+
     Raises:
         CheckpointError: There is no such file, it is no checkpoint, or it would need code from elsewhere.
     """
-    path = located(path)
-    check(path)
+    files = checkpoint_folder.files(path)
+    if len(files) == 1:
+        if files[0] != path:
+            note(f"vmp-edge: {path}: took the weights of {files[0]}")
+        return _read_file(files[0])
+    tensors: dict[Any, Any] = {}
+    for file in files:
+        part = _read_file(file)
+        if not isinstance(part, dict) or tensors.keys() & part.keys():
+            raise CheckpointError(f"{file}: is not a part of the model that the index beside it describes")
+        tensors |= part
+    return tensors
+
+
+def check(path: Path) -> None:
+    """Check that a path leads to a checkpoint, without reading it whole.
+
+    Raises:
+        CheckpointError: It does not; the text says what it is instead.
+    """
+    for file in checkpoint_folder.files(path):
+        _check_file(file)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        checkpoint_kinds.require_checkpoint(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path}: cannot be read ({printable(str(reason))})") from error
+
+
+def _read_file(path: Path) -> Any:
+    _check_file(path)
     if _is_safetensors(path):
         return _read_safetensors(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's, about files that are old
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
-            return _read_foreign(path)
+            content = _read_foreign(path)
         except DAMAGED as error:
-            raise CheckpointError(f"{path}: is not a PyTorch checkpoint, or is damaged") from error
+            raise CheckpointError(f"{path}: {NO_CHECKPOINT}; download or save it again") from error
+    if zipfile.is_zipfile(path) and (entry := checkpoint_kinds.damaged_entry(path)):
+        raise CheckpointError(
+            f"{path}: is damaged: the bytes of {entry} are not those that were saved; download or copy it again"
+        )
+    return content
 
 
 def _read_foreign(path: Path) -> Any:
@@ -70,89 +102,7 @@ def _read_foreign(path: Path) -> Any:
             "save its state dict alone: torch.save({'model': model.state_dict()}, ...)"
         ) from error
     except DAMAGED as error:
-        raise CheckpointError(f"{path}: is not a PyTorch checkpoint, or is damaged") from error
-
-
-def located(path: Path) -> Path:
-    """Return the file with the weights in a folder that DeepSpeed wrote; any other path as it is.
-
-    Raises:
-        CheckpointError: The weights are divided among several files.
-    """
-    try:
-        if not path.is_dir():
-            return path
-        newest = path / "latest"  # holds the name of the newest checkpoint's folder
-        folder = path / newest.read_text("utf-8").strip() if newest.is_file() else path
-        if folder.parent not in (path, path.parent) or not (folder / DEEPSPEED).is_file():
-            folder = path
-        files = sorted(folder.glob("mp_rank_*_model_states.pt"))
-    except (OSError, ValueError):
-        return path
-    if len(files) > 1:
-        raise CheckpointError(
-            f"{folder}: DeepSpeed divided the weights among {len(files)} files (model parallel); put them together"
-        )
-    return folder / DEEPSPEED if (folder / DEEPSPEED).is_file() else path
-
-
-def check(path: Path) -> None:
-    """Check that a path leads to a file that may be a checkpoint, without reading it whole.
-
-    Raises:
-        CheckpointError: It does not; the text says what it is instead.
-    """
-    try:
-        _require_checkpoint(located(path))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def _require_checkpoint(path: Path) -> None:
-    """Check that a path leads to a file that may be a checkpoint; the text of the error says what it is instead."""
-    if path.is_dir():
-        inside = sorted(
-            entry.name for entry in path.iterdir() if entry.suffix in (".pth", ".pt", ".bin", ".safetensors")
-        )
-        hint = f"; it has {', '.join(inside[:4])}" if inside else ""
-        raise CheckpointError(f"{path}: is a folder; give the checkpoint's file{hint}")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
-    size = path.stat().st_size
-    if not size:
-        raise CheckpointError(f"{path}: is empty; download or save it again")
-    with path.open("rb") as file:
-        beginning = file.read(1024)
-    for start, reason in OTHERS:
-        if beginning.startswith(start):
-            raise CheckpointError(f"{path}: {reason}")
-    if beginning.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(PAGES):
-        raise CheckpointError(
-            f"{path}: is a web page and not a checkpoint: the address that it was downloaded from shows the file on a "
-            "page, or asks for a login; download the file itself"
-        )
-    if beginning.startswith(b"PK"):
-        _require_zip(path, size)
-    elif tarfile.is_tarfile(path):
-        raise CheckpointError(f"{path}: is a tar archive; unpack it, and give the checkpoint inside")
-
-
-def _require_zip(path: Path, size: int) -> None:
-    """Check that a zip archive is whole, and that it is one that `torch.save` writes."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.rpartition("/")[2] for name in archive.namelist()]
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
-        raise CheckpointError(
-            f"{path}: is not a PyTorch checkpoint, or is damaged: it ends early ({size} bytes); download it again"
-        ) from error
-    if "constants.pkl" in names:
-        raise CheckpointError(
-            f"{path}: is a TorchScript program and not a checkpoint; "
-            "save its state dict: torch.save({'model': module.state_dict()}, ...)"
-        )
-    if "data.pkl" not in names:
-        raise CheckpointError(f"{path}: is not a PyTorch checkpoint, but another kind of zip archive")
+        raise CheckpointError(f"{path}: {NO_CHECKPOINT}; download or save it again") from error
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -178,5 +128,5 @@ def _safetensor(data: memoryview, entry: dict[str, Any]) -> Tensor:
         raise ValueError("the tensor lies outside the file")
     kind, shape = SAFETENSORS_TYPES[entry["dtype"]], entry["shape"]
     if first == last:
-        return torch.zeros(shape, dtype=kind)
+        return torch.empty(0, dtype=kind).reshape(shape)
     return torch.frombuffer(bytearray(data[first:last]), dtype=kind).reshape(shape)

@@ -12,6 +12,10 @@ from ..errors import CheckpointError, UsageError
 from .options import FAMILIES
 
 _MIXER = "layers.0.mixer"
+# A family in a name, however it is divided. "Pro" is a word of its own, and not the beginning of "pronation".
+_NAMED = re.compile(
+    r"(?i:video[\W_]*mamba)(?P<pro>[\W_]*(?i:pro)(?![a-z])|(?i:pro)(?=tiny|small|middle|base|finetun|pretrain|k\d|in\d))?"
+)
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,18 @@ class Decision:
     Attributes:
         family: A key of `FAMILIES`.
         reason: Why, as a part of a sentence.
+        is_sure: False if the other family may have such a checkpoint, too, so that the user should know how to say it.
     """
 
     family: str
     reason: str
+    is_sure: bool = True
+
+    def sentence(self, path: Path) -> str:
+        """Return what the user should know about the family of the file."""
+        other = next(family for family in FAMILIES if family != self.family)
+        hint = "" if self.is_sure else f" (if it is a {other}, give --family {other})"
+        return f"{path} is taken for a {self.family}, {self.reason}{hint}"
 
 
 def directions(tensors: Mapping[str, Any]) -> str:
@@ -57,9 +69,9 @@ def decide(tensors: Mapping[str, Any], path: Path, architecture: str | None, fam
     if family is not None and family not in FAMILIES:
         raise UsageError(f"unknown family {family!r}; known are {', '.join(FAMILIES)}")
     found = directions(tensors)
-    by_arguments, by_name = _family_in(architecture), _family_in(path.name)
+    by_arguments, by_name = family_in(architecture), family_in(path.name)
     if family is not None:
-        decision = Decision(family, "because --family says so")
+        decision = Decision(family, _user_says(family, by_arguments, by_name, architecture))
     elif by_arguments is not None and by_name is not None and by_arguments != by_name:
         raise CheckpointError(
             f"{path}: its name says {by_name}, but its training calls the model {architecture!r}; say which it is with "
@@ -81,13 +93,23 @@ def decide(tensors: Mapping[str, Any], path: Path, architecture: str | None, fam
 
 def _by_directions(found: str) -> Decision:
     if found == "separate":
-        return Decision("videomamba", "because its directions have separate weights")
+        return Decision("videomamba", "because its directions have separate weights", is_sure=False)
     if found == "shared":
         return Decision("videomambapro", "because its directions share their weights")
-    return Decision("videomambapro", "because it has one direction, as the released code of videomambapro by default")
+    reason = "because it has one direction, as the released code of videomambapro by default"
+    return Decision("videomambapro", reason, is_sure=False)
 
 
-def _family_in(name: str | None) -> str | None:
+def _user_says(family: str, by_arguments: str | None, by_name: str | None, architecture: str | None) -> str:
+    """Return the reason for a family that the user names, and what else the file says, which the user overrules."""
+    if by_arguments not in (None, family):
+        return f"because --family says so, though its training calls the model {architecture!r}"
+    if by_name not in (None, family):
+        return "because --family says so, though its name says another"
+    return "because --family says so"
+
+
+def family_in(name: str | None) -> str | None:
     """Return the family that a name mentions, or None."""
-    letters = re.sub(r"[^a-z]", "", (name or "").lower())
-    return next((family for family in ("videomambapro", "videomamba") if family in letters), None)
+    match = _NAMED.search(name or "")
+    return None if match is None else "videomambapro" if match["pro"] else "videomamba"

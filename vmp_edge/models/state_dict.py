@@ -25,6 +25,10 @@ AVERAGES = (
     "model_ema", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "ema", "averaged_model",
     "params_ema", "shadow", "teacher",
 )  # fmt: skip
+# A word in a key that says that its weights are averages, in whatever other words.
+AVERAGED = re.compile(
+    r"(^|[^a-z])(ema|swa|avg|average|averaged|polyak|shadow|teacher|momentum|target)([^a-z]|$)", re.IGNORECASE
+)
 # Parts of names that wrappers put before a model's own.
 WRAPPERS = ("module", "model", "net", "network", "backbone", "encoder", "_orig_mod", "vision_encoder", "student")
 # Where the classifier lies in files that keep it apart from the backbone.
@@ -32,6 +36,8 @@ HEADS = ("cls_head.fc_cls", "cls_head.fc", "head.fc_cls", "head.fc", "head", "fc
 # Of pretraining and distillation; the last two are of video-text models, see `StateDict.pooling`.
 DROPPED = ("distill_head.", "clip_decoder.", "decoder.", "mask_token", "pool_norm.", "vision_proj.")
 OWN = re.compile(r"(cls_token|pos_embed|temporal_pos_embedding|patch_embed\.|layers\.\d|norm_f\.|head\.(weight|bias)$)")
+OPTIMISERS = ("optimizer", "optimizer_state_dict", "optimizer_states", "param_groups", "optim")  # keys of their states
+_ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 DEPTH = 3  # dicts inside dicts that are searched
 NAMES_IN_MESSAGE = 3
 MOST_LETTERS = 200  # of a name in a message
@@ -85,13 +91,13 @@ class _Candidate:
     @property
     def name(self) -> str:
         """What the user calls it with `key`."""
-        average = next((word for word in self.words if word in AVERAGES), "")
-        return average or brief(self.words[0] if self.words else "")
+        average = next(filter(AVERAGED.search, self.words), None)
+        return brief(average if average is not None else self.words[0] if self.words else "")
 
     @property
     def averaged(self) -> bool:
         """Whether its weights are averages over the training (EMA)."""
-        return any(word in AVERAGES for word in self.words)
+        return any(map(AVERAGED.search, self.words))
 
     @property
     def rank(self) -> tuple[bool, int, int]:
@@ -233,6 +239,11 @@ def _any_state_dict(content: Any, path: Path) -> Mapping[Any, Any]:
             "save its state dict: torch.save({'model': model.state_dict()}, ...)"
         )
     keys = [str(key) for key in content] if isinstance(content, dict) else []
+    if set(keys) & set(OPTIMISERS):
+        raise CheckpointError(
+            f"{path}: holds the state of an optimiser and no model; give the file with the weights, which training "
+            "programs save beside it"
+        )
     inside = f"; its keys are {_list_briefly(keys)}" if keys else ""
     raise CheckpointError(
         f"{path}: holds no state dict (a dict of tensors, bare or under 'model', 'module', 'state_dict', ...){inside}"
@@ -305,12 +316,18 @@ def as_float32(name: str, value: Any, path: Path) -> Tensor:
     """
     if not isinstance(value, Tensor):
         kind = brief(value.kind) if isinstance(value, Foreign) else type(value).__name__
+        kind = "an array of NumPy" if kind in _ARRAYS else kind
         raise CheckpointError(f"{path}: {name} is {kind}, not a tensor")
     if not value.is_floating_point():
         kind = str(value.dtype).removeprefix("torch.")
         raise CheckpointError(
             f"{path}: {name} holds {kind} numbers and not weights in floating point; give the checkpoint before it was "
             "quantised"
+        )
+    if not value.numel():
+        raise CheckpointError(
+            f"{path}: {name} {tuple(value.shape)} has no values, as DeepSpeed's ZeRO leaves weights that it divides; "
+            "put them together with its zero_to_fp32.py"
         )
     if value.layout != torch.strided or value.is_meta:
         raise CheckpointError(f"{path}: {name} is a sparse or empty tensor; save it as an ordinary one")

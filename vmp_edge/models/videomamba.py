@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from . import steps
 from .blocks import NORM_EPS, Block, PatchEmbed
+from .family import Decision
 from .options import ModelOptions, preset
 
 FASTER_OVER_TIME = 16.0
@@ -25,7 +26,12 @@ class VideoMamba(nn.Module):
 
     Args:
         options: The architecture.
+
+    Attributes:
+        family: Which family its checkpoint was taken for, and why; None for a model that was made of its options.
     """
+
+    family: Decision | None = None
 
     def __init__(self, options: ModelOptions) -> None:
         super().__init__()
@@ -50,6 +56,11 @@ class VideoMamba(nn.Module):
         # (mallopt(3)). Freeing this untouched block raises that limit, so that the activations of each layer are not
         # faulted in anew, which would take some 3% of the time.
         torch.empty(24 << 20, dtype=torch.uint8)
+
+    if TYPE_CHECKING:  # for PyTorch itself, calling a module gives anything
+
+        def __call__(self, video: Tensor) -> Tensor:
+            """Return what `forward` does."""
 
     def forward(self, video: Tensor) -> Tensor:
         """Compute the logits of a batch of clips.

@@ -15,6 +15,7 @@ from ..errors import UsageError
 from ..preprocessing import Preprocessing
 from .checkpoint import load_checkpoint
 from .own import FOLDER, names
+from .training_facts import TrainingFacts
 from .videomamba import VideoMamba
 
 __all__ = ["FOLDER", "ZooModel", "load", "names"]
@@ -50,10 +51,5 @@ def load(name: str) -> ZooModel:
         raise UsageError(f"the package has no weights of {name!r}; it has {', '.join(names()) or 'none'}")
     content = torch.load(path, map_location="cpu", weights_only=True)
     module = load_checkpoint(path)
-    return ZooModel(
-        module=module,
-        labels=tuple(content["labels"]),
-        preprocessing=Preprocessing.from_manifest(content["preprocessing"], module.options.image_size),
-        frame_rate=content.get("frame_rate"),
-        accuracy=content.get("accuracy", {}),
-    )
+    facts = TrainingFacts.of(content, module.options.image_size, path)
+    return ZooModel(module, facts.labels, facts.preprocessing, facts.frame_rate, dict(facts.accuracy))

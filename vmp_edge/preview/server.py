@@ -191,6 +191,8 @@ class Preview:
             "dropped": statistics.dropped,
             "skipped": statistics.skipped,
             "level": statistics.level,
+            "filled": round(statistics.filled, 3),
+            "window_s": camera.stream.window.reach,
             "frames_per_second": round(statistics.frames_per_second, 2) if camera.state == "running" else 0.0,
             "latency_ms": {
                 "p50": round(statistics.latency_p50 * 1e3, 3),

@@ -84,7 +84,7 @@ class FrameRing:
     ) -> None:
         self.window = window
         self._capacity = max(capacity, window.capacity)
-        slots = self._capacity + window.frames + 1  # frames that are kept, are being gathered, are being written
+        slots = slots_for(window, self._capacity)
         self._slots: Slots = (
             FrameSlots(preprocessing, slots) if embed is None else TokenSlots(preprocessing, slots, embed, tokens)
         )
@@ -110,6 +110,15 @@ class FrameRing:
     def nbytes(self) -> int:
         """Bytes of all slots."""
         return self._slots.nbytes
+
+    @property
+    def filled(self) -> float:
+        """How much of the first window is there, from 0 to 1. 1 from then on, until the ring is cleared."""
+        with self._changed:
+            if self._read_at is not None or self._select() is not None:
+                return 1.0
+            seconds = self._last_timestamp - self._kept[0].timestamp if self._kept else 0.0
+            return min(self.window.filled(len(self._kept), seconds), 0.999)
 
     @property
     def dropped(self) -> int:
@@ -315,6 +324,16 @@ class FrameRing:
             kept = {entry.slot for entry in self._kept}
             self._free += [slot for slot in self._pinned if slot not in kept]
             self._pinned = set()
+
+
+def slots_for(window: Window, capacity: int = 0) -> int:
+    """Return the number of a ring's slots: for frames that are kept, are being gathered, and one that is being written.
+
+    Args:
+        window: The windows that are read.
+        capacity: Least number of frames to keep.
+    """
+    return max(capacity, window.capacity) + window.frames + 1
 
 
 def check_timestamp(timestamp: float) -> None:

@@ -52,6 +52,11 @@ class FrameSlots:
         self._frames = np.empty((count, 3, preprocessing.image_size, preprocessing.image_size), np.float32)
         self.nbytes = self._frames.nbytes
 
+    @staticmethod
+    def memory(image_size: int, count: int) -> int:
+        """Return the bytes of slots for frames of S pixels, without making them."""
+        return count * 4 * 3 * image_size * image_size
+
     def __len__(self) -> int:
         return len(self._frames)
 
@@ -83,13 +88,23 @@ class TokenSlots:
         self._preprocessing, self._embed = preprocessing, embed
         size = preprocessing.image_size
         tokens, pixels = 4 * math.prod(shape), 3 * size * size
-        memory = np.empty((count, -(-max(tokens, pixels) // 64) * 64), np.uint8)  # float32 needs multiples of 4
+        memory = np.empty((count, self._bytes_of_a_slot(size, shape)), np.uint8)
         self._tokens = memory[:, :tokens].view(np.float32).reshape(count, *shape)
         self._pictures = memory[:, :pixels]
         # Height, width and BGR of the slots' pictures that are not embedded yet.
         self._pending: list[tuple[int, int, bool] | None] = [None] * count
         self._frame = np.empty((3, size, size), np.float32)
         self.nbytes = memory.nbytes + self._frame.nbytes
+
+    @staticmethod
+    def _bytes_of_a_slot(image_size: int, shape: tuple[int, int, int]) -> int:
+        tokens, pixels = 4 * math.prod(shape), 3 * image_size * image_size
+        return -(-max(tokens, pixels) // 64) * 64  # float32 needs multiples of 4
+
+    @classmethod
+    def memory(cls, image_size: int, count: int, shape: tuple[int, int, int]) -> int:
+        """Return the bytes of slots for frames of S pixels as tokens of a shape, without making them."""
+        return count * cls._bytes_of_a_slot(image_size, shape) + 4 * 3 * image_size * image_size
 
     def __len__(self) -> int:
         return len(self._tokens)

@@ -19,6 +19,7 @@ class Statistics:
         latency_p95: The 95th percentile of the same.
         skipped: Number of windows that were passed over because nothing moved.
         level: The governor's level; 0 is the best. 0 without a governor.
+        filled: How much of the first window is there, from 0 to 1. Before 1 there can be no result.
     """
 
     frames: int
@@ -29,6 +30,7 @@ class Statistics:
     latency_p95: float
     skipped: int = 0
     level: int = 0
+    filled: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the statistics as plain numbers, for JSON."""

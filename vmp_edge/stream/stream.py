@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..errors import UsageError
 from ..preprocessing import check_frame
 from ..recognizer import Prediction, Recognizer
-from .buffers import make_input, make_ring
+from .buffers import make_input, make_ring, ring_serves_both
 from .cpu_meter import CpuMeter
 from .governor import Decision, Governor, Level
 from .levels import Levels
@@ -235,6 +235,14 @@ class Stream:
         return self._latest
 
     @property
+    def filled(self) -> float:
+        """How much of the first window is there, from 0 to 1. Before 1 there can be no result, and after a reset again.
+
+        A window of ten seconds needs nearly as long.
+        """
+        return self._ring.filled
+
+    @property
     def memory(self) -> int:
         """Bytes that the frame ring takes, allocated once.
 
@@ -252,7 +260,7 @@ class Stream:
         rate = (len(arrivals) - 1) / elapsed if elapsed > 0 else 0.0
         p50, p95 = (float(value) for value in np.percentile(latencies, (50, 95)))
         level = self._governor.number if self._governor is not None else 0
-        return Statistics(self._ring.pushed, self._ring.dropped, windows, rate, p50, p95, skipped, level)
+        return Statistics(self._ring.pushed, self._ring.dropped, windows, rate, p50, p95, skipped, level, self.filled)
 
     def __enter__(self) -> Stream:
         return self
@@ -370,7 +378,7 @@ class Stream:
         previous, recognizer = self.recognizer, self._levels.recognizer(level)
         self.recognizer, self.window = recognizer, self._levels.window(level)
         self._input, self._run = make_input(recognizer)
-        if _take_the_same_frames(previous, recognizer):
+        if ring_serves_both(previous, recognizer):
             self._ring.change(self.window)
             return
         ring = make_ring(recognizer, self.window, self._levels.capacity(recognizer))
@@ -385,10 +393,3 @@ class Stream:
         index, scores = self._smoother.update(prediction.scores, timestamp)
         label = prediction.labels[index]
         return replace(prediction, label=label, score=float(scores[index]), scores=scores, timestamp=timestamp)
-
-
-def _take_the_same_frames(first: Recognizer, second: Recognizer) -> bool:
-    """Return whether a ring of prepared frames serves both. Tokens belong to one model and never do."""
-    if first.frame_tokens is not None or second.frame_tokens is not None:
-        return False
-    return first.frames == second.frames and first.manifest.preprocessing == second.manifest.preprocessing

@@ -15,6 +15,7 @@ from ..errors import UsageError
 SAMPLINGS = ("uniform", "recent", "motion")
 # In spacings. A frame that is closer to its neighbour than a quarter (less a little, for jitter) would never be chosen.
 _MIN_SPACING = 0.24
+_SHORTER = 1.05  # a window by time may be 0.05 spacings shorter than T - 1 of them, for rounding and jitter
 # Exponent of the distance into the past. Of 8 frames, the newest two are 0.38 spacings apart and the oldest two 1.45.
 _RECENT_POWER = 1.5
 _TIME_SHARE = 0.25  # share of plain time in sampling by motion, so that no two frames are over four spacings apart
@@ -83,6 +84,23 @@ class Window:
         """Least seconds between two kept frames. A frame that comes sooner is passed over and not prepared."""
         return self._closest / self.fps if self.fps is not None else 0.0
 
+    @property
+    def reach(self) -> float | None:
+        """Seconds from the oldest to the newest frame of a window, or None if windows count frames."""
+        return None if self.fps is None else (self.frames - 1) / self.fps
+
+    def filled(self, count: int, seconds: float) -> float:
+        """Return how much of a window is there, from 0 to 1; a window can be chosen at 1.
+
+        Args:
+            count: Number of the kept frames.
+            seconds: Time from the oldest of them to the newest frame.
+        """
+        if self.fps is None:
+            return min(1.0, count / self.capacity)
+        needed = (self.frames - _SHORTER) / self.fps
+        return float(count > 0) if needed <= 0 else min(1.0, max(0.0, seconds / needed))
+
     def next_period(self, start: float, timestamp: float) -> float:
         """Return when the next period of a sparse window begins.
 
@@ -139,7 +157,7 @@ class Window:
     def _by_time(self, timestamps: Sequence[float]) -> list[int] | None:
         assert self.fps is not None
         newest, period = len(timestamps) - 1, 1.0 / self.fps
-        if newest < 0 or timestamps[0] > timestamps[newest] - (self.frames - 1.05) * period:  # 0.05: rounding, jitter
+        if newest < 0 or timestamps[0] > timestamps[newest] - (self.frames - _SHORTER) * period:
             return None
         times = np.asarray(timestamps, np.float64)
         moments = times[newest] - period * self._offsets

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from vmp_edge.compile.needs import require_package
+
 from ..bundle.check import check_clip
 from ..bundle.reading import Bundle
 from ..errors import CheckpointError, GalleryError, MissingDependencyError, UsageError
 from ..installation import install_command
-from ..progress import note, part
-from . import wordpiece
+from ..progress import Step, note, without_notes
 from .cleaning import PLAIN, filled_in
-from .wordpiece import WordPiece
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import BertTokenizerFast
 
-    from .bert import TextEncoder
+    from .encoder import TextEncoder
 
+OLDEST_TRANSFORMERS = 5  # its tokenizers take a vocabulary itself; before, a file
 LENGTH = 32  # tokens of a text, as in the published pretraining
 _ALIKE = 0.9  # least cosine between a bundle's feature and its checkpoint's, which int8 keeps well
 
@@ -34,12 +38,12 @@ class TextModel:
 
     Attributes:
         encoder: The text encoder.
-        tokenizer: Cuts texts into tokens.
+        tokenizer: Cuts texts into tokens, and gives their numbers.
         temperature: The temperature with which the model was trained.
     """
 
     encoder: TextEncoder
-    tokenizer: WordPiece
+    tokenizer: BertTokenizerFast
     temperature: float
 
     @classmethod
@@ -48,27 +52,30 @@ class TextModel:
 
         Args:
             path: The checkpoint.
-            tokenizer: The vocabulary, as for `WordPiece.load`; None takes that of bert-base-uncased from the hub.
+            tokenizer: Its place, as for `tokenizer.load`; None takes that of bert-base-uncased from the hub.
             heads: The number of attention heads; None takes heads of 64 channels.
 
         Raises:
             CheckpointError: The file is no video-text checkpoint.
-            UsageError: The vocabulary cannot be read, or is larger than the encoder's.
-            HubError: The vocabulary cannot be fetched.
-            MissingDependencyError: PyTorch is not installed.
+            UsageError: The tokenizer cannot be read, or has more tokens than the encoder.
+            HubError: The tokenizer cannot be fetched.
+            MissingDependencyError: PyTorch or transformers is not installed.
         """
+        require_libraries()
         tensors = _read(path)
-        from .bert import TextEncoder
+        from . import tokenizer as tokenizers
+        from .encoder import TextEncoder
 
         encoder = TextEncoder(tensors, path, heads)
-        pieces = WordPiece.load(tokenizer or wordpiece.DEFAULT)
-        if len(pieces) > encoder.vocabulary:
+        pieces = tokenizers.load(tokenizer or tokenizers.DEFAULT)
+        size, known = tokenizers.size(pieces), encoder.config.vocab_size
+        if size > known:
             raise UsageError(
-                f"the vocabulary has {len(pieces)} tokens, and the text encoder of {path} knows {encoder.vocabulary}: "
-                "give its own with --tokenizer"
+                f"the vocabulary has {size} tokens, and the text encoder of {path} knows {known}: give its own with "
+                "--tokenizer"
             )
-        if len(pieces) < encoder.vocabulary:
-            note(f"vmp-edge: the vocabulary has {len(pieces)} of the {encoder.vocabulary} tokens of {path}")
+        if size < known:
+            note(f"vmp-edge: the vocabulary has {size} of the {known} tokens of {path}")
         temperature = tensors.get("temp")
         if temperature is None or temperature.numel() != 1:
             raise CheckpointError(f"{path}: has no temperature (temp), as video-text models do")
@@ -85,13 +92,13 @@ class TextModel:
         Raises:
             UsageError: A prompt has no ``{}``, or nothing is left of a name.
         """
-        length = min(LENGTH, self.encoder.longest)
+        length = min(LENGTH, self.encoder.config.max_position_embeddings)
         every = [filled_in(prompts, name) for name in names]
         rows = []
-        with part("the texts", len(names), "texts") as step:
+        with Step("computing features", len(names), "texts", quiet=True) as step:
             for texts in every:
-                found = self.encoder.features([self.tokenizer.ids(text, length) for text in texts]).numpy()
-                mean = found.mean(0)
+                tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
+                mean = self.encoder.features(tokens["input_ids"], tokens["attention_mask"]).numpy().mean(0)
                 rows.append(mean / np.linalg.norm(mean))
                 step.advance()
         return np.stack(rows).astype(np.float32)
@@ -124,7 +131,8 @@ def check_bundle(bundle: Bundle, path: Path, size: int) -> None:
 
     from ..models import load_checkpoint
 
-    model = load_checkpoint(path, "videomamba", manifest.frames, manifest.image_size, readout="pooled_frames")
+    with without_notes():  # the build has said them
+        model = load_checkpoint(path, "videomamba", manifest.frames, manifest.image_size, readout="pooled_frames")
     clip = check_clip(int(manifest.parity["check"]["seed"]), manifest.frames, manifest.image_size)
     with torch.no_grad():
         own = model(torch.from_numpy(manifest.preprocessing.clip(clip)))[0].numpy()
@@ -135,14 +143,28 @@ def check_bundle(bundle: Bundle, path: Path, size: int) -> None:
         )
 
 
+def require_libraries() -> None:
+    """Check that what computes texts' features is installed, and quieten it.
+
+    Raises:
+        MissingDependencyError: PyTorch or transformers is not installed, or transformers is too old.
+    """
+    for name in ("torch", "transformers"):
+        require_package(name, "computing features of texts", "text")
+    version = metadata.version("transformers")
+    if int(version.partition(".")[0]) < OLDEST_TRANSFORMERS:
+        raise MissingDependencyError(
+            f"computing features of texts needs transformers {OLDEST_TRANSFORMERS}, and {version} is installed; run: "
+            f"{install_command('text')}"
+        )
+    import torch  # before the levels are set, as it sets its own  # noqa: F401
+
+    for name in ("torch", "torchao", "transformers"):  # importing transformers imports all of them
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def _read(path: Path) -> Mapping[str, Tensor]:
     """Read the tensors of a video-text model that are no part of its vision encoder, as float32."""
-    try:
-        from ..models import checkpoint_file, state_dict
-    except ImportError as error:
-        if error.name != "torch":
-            raise
-        raise MissingDependencyError(
-            f"features of texts need PyTorch, which is not installed: {install_command('compile')}"
-        ) from error
+    from ..models import checkpoint_file, state_dict
+
     return state_dict.beside_the_vision(checkpoint_file.read(path), path)

@@ -108,7 +108,8 @@ def _draw_panel(sheet: _Sheet, prediction: Prediction | None, statistics: Statis
 
     x, y = left + pad, upper + px(26)
     if prediction is None:
-        sheet.text("filling the window ...", x, y, 17, _FAINT)
+        filled = f" {statistics.filled:.0%}" if statistics.filled < 1 else ""
+        sheet.text(f"filling the window{filled} ...", x, y, 17, _FAINT)
     else:
         score = f"{prediction.score:.0%}"
         score_left = left + width - pad - sheet.width(score, 17)

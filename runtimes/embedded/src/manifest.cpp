@@ -188,6 +188,17 @@ void check_gpu(const Entry& gpu) {
   gpu.text("device");
 }
 
+// Check which family the checkpoint was taken for, beside the model's options.
+void check_family(const Entry& family, const Entry& model) {
+  const std::string name = family.text("name");
+  family.text("reason");
+  const bool is_pro = name == "videomambapro";
+  if (!is_pro && name != "videomamba") return;  // one that this version does not know
+  const Yaml* state = model.yaml().find("initial_state");
+  if (state && state->kind == Yaml::Kind::text && state->text == (is_pro ? "zero" : "first_input"))
+    throw bad_bundle("contradicts itself: the family is " + name + ", but the model's options are another's");
+}
+
 void check_variants(const Entry& variants) {
   check_plain_names(variants, "variant");
   for (const auto& [key, value] : variants.yaml().entries) {
@@ -224,6 +235,7 @@ void check_unused(const Entry& entry) {
   if (entry.has("libraries")) entry.texts("libraries");
   if (entry.has("gpu")) check_gpu(entry.entry("gpu"));
   if (entry.has("soc")) entry.text("soc");
+  if (entry.has("family")) check_family(entry.entry("family"), entry.entry("model"));
   if (entry.has("variants")) check_variants(entry.entry("variants"));
 }
 

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from small_models import READOUTS
 
 from vmp_edge.calibration import quantisation
 from vmp_edge.compile import graph
@@ -49,6 +50,12 @@ def test_every_option_survives_the_last_block(make, values):
         expected = model(video)
         got = graph.InferenceModel(model)(graph.fold_frames(video, model.options.tubelet_size))
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", READOUTS.values(), ids=READOUTS)
+def test_tokens_are_averaged_without_the_operation_that_delegates_refuse(make, options):
+    targets = {str(node.target) for node in graph.export(make(**options)).graph.nodes}
+    assert "aten.sum.dim_IntList" in targets and not [name for name in targets if name.startswith("aten.mean")]
 
 
 def test_scans_and_convolutions_are_single_nodes(model):

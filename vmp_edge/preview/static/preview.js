@@ -55,6 +55,7 @@ class Camera {
       state.state === "running" ? `${state.frames_per_second.toFixed(1)} frames/s` : state.state;
     this.part("message").textContent = state.state === "running" ? "" : state.message;
     this.part("toggle").textContent = this.active ? "Stop" : "Start";
+    this.fill(state);
     if (state.windows) {
       const { p50, p95 } = state.latency_ms;
       const level = state.level ? `, level ${state.level}` : "";
@@ -62,6 +63,20 @@ class Camera {
       this.part("latency").textContent = `${still}${p50.toFixed(1)} ms median, ${p95.toFixed(1)} ms p95${level}`;
     }
     this.part("drops").textContent = `${state.dropped} of ${state.frames}`;
+  }
+
+  // Before its window is full there is no result: say how far it is.
+  fill({ state, filled, window_s: seconds, result }) {
+    const filling = state === "running" && filled < 1;
+    if (filling) {
+      const whole = seconds ? ` of ${Number(seconds.toPrecision(3))} s` : "";
+      this.part("label").textContent = `filling the window${whole}: ${Math.round(100 * filled)}%`;
+      this.part("score").textContent = "";
+      this.part("top").replaceChildren();
+    } else if (this.filling && result) {
+      this.tell(result);
+    }
+    this.filling = filling;
   }
 
   // A result: label and bars.
@@ -255,7 +270,8 @@ function connect() {
 function redraw() {
   if (document.hidden) return;
   cameras.forEach((camera) => camera.draw());
-  const shown = new Set(cameras.map(({ results }) => results.at(-1)?.label));
+  const current = cameras.filter(({ filling }) => !filling);
+  const shown = new Set(current.map(({ results }) => results.at(-1)?.label));
   document.querySelectorAll("#labels li").forEach((row) => row.classList.toggle("now", shown.has(row.dataset.label)));
 }
 

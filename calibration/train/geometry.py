@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from vmp_edge.files import whole
 from vmp_edge.video.names import borrowed_name
 
 from ..clipset import ClipSet, ClipSetError, Entry, need_scikit_learn
-from ..decoding import Clip, Progress, Skipped, UnusableError, describe_skipped, in_workers, open_video, read_clips
+from ..decoding import Clip, Progress, Skipped, in_workers, read_clips
 
 
 @dataclass(frozen=True)
@@ -45,48 +44,6 @@ class Geometry:
     def seconds(self) -> float:
         """Length of the video in seconds."""
         return self.frames / self.fps
-
-
-def inspect(entry: Entry) -> Geometry:
-    """Decode a video to its end to find its size and length; a job for `in_workers`.
-
-    Raises:
-        UnusableError: The video cannot be decoded, or does not tell its frame rate.
-    """
-    shape, count = (0, 0), 0
-    with closing(open_video(entry.path)) as source:
-        rate = source.fps or 0.0
-        while (frame := source.read()) is not None:
-            shape, count = frame.image.shape[:2], count + 1
-    if rate <= 0:
-        raise UnusableError("does not say its frame rate")
-    return Geometry(shape[1], shape[0], count, rate)
-
-
-def measure(
-    clips: ClipSet, progress: Progress, workers: int | None = None
-) -> tuple[ClipSet, list[Geometry], list[Skipped]]:
-    """Measure size and length of every video.
-
-    Returns:
-        The videos that can be decoded, their geometries, and the videos that cannot.
-
-    Raises:
-        ClipSetError: No video can be decoded.
-    """
-    usable: list[Entry] = []
-    geometries: list[Geometry] = []
-    skipped: list[Skipped] = []
-    results = in_workers(inspect, clips.entries, workers)
-    for entry, result in progress(results, total=len(clips), desc="sizes", unit="clip"):
-        if isinstance(result, Skipped):
-            skipped.append(result)
-            continue
-        usable.append(entry)
-        geometries.append(result)
-    if not usable:
-        raise ClipSetError(f"{clips.name} has no videos that can be used{describe_skipped(skipped)}")
-    return dataclasses.replace(clips, entries=tuple(usable)), geometries, skipped
 
 
 @dataclass(frozen=True)
