@@ -25,7 +25,7 @@ from sklearn.metrics import roc_auc_score
 from vmp_edge.calibration import clipset
 from vmp_edge.calibration.clipset import ClipSet
 from vmp_edge.calibration.decoding import Input, Prepare, Sampling, Video
-from vmp_edge.calibration.train import fit, footage, looks, start
+from vmp_edge.calibration.train import fit, footage, inspection, start
 from vmp_edge.calibration.train.recipe import ClipsRecipe
 from vmp_edge.cli.output import progress_bar
 from vmp_edge.gallery import Gallery
@@ -199,7 +199,7 @@ def train_on(classes: Sequence[int], clips: ClipSet, epochs: int, folder: Path) 
     subset = dataclasses.replace(clips, entries=tuple(dataclasses.replace(entry, fold=0) for entry in entries))
     folder.mkdir(parents=True, exist_ok=True)
     begin = start.load()
-    subset, seen, _ = looks.look_at_all(subset, progress_bar, workers=0)
+    subset, seen, _ = inspection.look_at_all(subset, progress_bar, workers=0)
     seconds = [one.geometry.seconds for one in seen]
     frames, span = begin.model.options.num_frames, float(np.median(seconds))
     pixels = footage.decode(subset, frames, span, begin.preprocessing, seconds, folder, progress_bar, workers=0)

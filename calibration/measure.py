@@ -180,8 +180,9 @@ def check_labels(subjects: Sequence[Subject], clips: ClipSet) -> None:
             "comparison of two models does without any"
         )
     if unknown := [label for label in clips.labels if label not in first.labels]:
+        word = "label" if len(unknown) == 1 else "labels"
         raise UsageError(
-            f"{first.name} does not know the label {', '.join(unknown[:TOP])} of {clips.name}; "
+            f"{first.name} does not know the {word} {', '.join(unknown[:TOP])} of {clips.name}; "
             f"its labels are {', '.join(first.labels[:TOP])}{', ...' if len(first.labels) > TOP else ''}"
         )
 

@@ -167,6 +167,7 @@ class Parts:
 
         Two processes may end at the same time and both see all parts: the one that renames the folder has them. If the
         work with them fails, they are put back, so that the next run has them; but not if no video could be used.
+        A process that starts only after its part of an earlier run was used computes the part again, and leaves it.
 
         Args:
             what: What the process does that has them, for the message to the others.

@@ -35,9 +35,10 @@ def test_threads_get_it_in_the_order_in_which_they_asked():
 
 
 def test_who_has_just_had_it_goes_behind_those_that_wait():
-    lock, counts, done = FairLock(), [0] * 4, threading.Event()
+    lock, counts, done, together = FairLock(), [0] * 4, threading.Event(), threading.Barrier(4)
 
     def work(index):
+        together.wait()  # or else the first may have had it some times before the last has begun
         while not done.is_set():
             with lock:
                 counts[index] += 1

@@ -31,8 +31,9 @@ FILE = "OpenGVLab/VideoMamba/videomamba_t16_k400_f8_res224.pth"
 
 # A program that loads what its arguments say. Its builds are stand-ins, each of which writes a line to a file.
 PROGRAM = f"""
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's job in the background has ignored
 sys.path.insert(0, {str(SUPPORT)!r})
 import brightness_engine, bundles, vmp_edge
 from vmp_edge import zoo

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -21,12 +20,11 @@ from .files import digest
 from .gallery import Gallery
 from .installation import install_command
 from .machine import host_machine
-from .models.options import PRESETS
 from .models.own import FOLDER as OWN
-from .models.own import names as own_names
 from .progress import Bar, note
 from .recognizer import Recognizer, open_bundle
 from .zoo import Address, hub
+from .zoo.names import all_names, similar
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -137,7 +135,7 @@ def _wanted(path: str | os.PathLike[str], target: str | None, options: BuildOpti
             if not published.classes:  # it gives nothing but features
                 chosen.setdefault("features", True)
             return _Wanted(text, Address(published.repository, published.file), target or DEFAULT_TARGET, chosen, text)
-        if text in own_names() or text in PRESETS:
+        if text in all_names():
             return _Wanted(text, None, target or DEFAULT_TARGET, chosen, text)
     if place.exists() and (to_build or (place.is_file() and place.suffix.lower() in SUFFIXES)):
         return _Wanted(text, place.absolute(), target or DEFAULT_TARGET, chosen)
@@ -147,9 +145,8 @@ def _wanted(path: str | os.PathLike[str], target: str | None, options: BuildOpti
 
 
 def _nearest(text: str) -> str:
-    names = [*own_names(), *(model.name for model in zoo.published()), *PRESETS]
-    nearest = difflib.get_close_matches(text, names, 1)
-    return f": is it {nearest[0]}?" if nearest else ""
+    meant = similar(text)
+    return f": is it {meant[0]}?" if meant else ""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from . import linear
 from .bundle.reading import Bundle
 from .errors import BundleError
 
@@ -72,8 +73,7 @@ def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
     They are computed in float64, relative to the largest logit, so that nothing overflows.
     """
-    exponentials = np.exp(logits.astype(np.float64) - logits.max())
-    scores: npt.NDArray[np.float32] = (exponentials / exponentials.sum()).astype(np.float32)
+    scores: npt.NDArray[np.float32] = linear.softmax(logits[None].astype(np.float64))[0].astype(np.float32)
     return scores
 
 

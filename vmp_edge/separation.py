@@ -18,7 +18,7 @@ from .gallery import Features, Gallery
 from .linear import Linear, fit
 
 LEAST_TAKES = 2  # of each class, so that one can be left out
-ENOUGH_TAKES = 3  # of each class: from two, the linear classifier was worse than prototypes in half of the trials
+ENOUGH_TAKES = 3  # of each class: from two, the linear classifier gains nothing (benchmarks/results/takes.md)
 MOST_ROWS = 600  # examples that the classifier is fitted to, so that a small device is done in some seconds
 MOST_OF_A_TAKE = 8
 MOST_NEGATIVES = 200

@@ -26,10 +26,9 @@ from vmp_edge.files import make_output_folder, whole
 from vmp_edge.models import VideoMamba, create
 from vmp_edge.progress import Bar
 
-from ..train import tutor
 from ..train.loop import Task, Trainer, divided, save
 from ..train.recipe import TrainingRecipe, recipe_options
-from ..train.tutor import Tutor
+from ..train.teacher import TrainedTeacher, load_teacher
 from . import dataset
 from .camera import FPS, LABELS
 from .dataset import PREPROCESSING, Pool
@@ -87,8 +86,8 @@ def make_trainer(recipe: EgomotionTraining, train: Pool, validation: Pool, folde
     return Trainer(recipe, model, task, folder / "checkpoint.pt", teacher)
 
 
-def _teacher(recipe: EgomotionTraining, model: VideoMamba) -> Tutor:
-    return tutor.load(Path(recipe.teacher), model, LABELS, PREPROCESSING, recipe.feature_weight > 0)
+def _teacher(recipe: EgomotionTraining, model: VideoMamba) -> TrainedTeacher:
+    return load_teacher(Path(recipe.teacher), model, LABELS, PREPROCESSING, recipe.feature_weight > 0)
 
 
 def measure(model: VideoMamba, pool: Pool) -> dict[str, float]:

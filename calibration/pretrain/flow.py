@@ -20,8 +20,8 @@ from vmp_edge.progress import duration
 from ..clipset import ClipSet
 from ..decoding import Progress
 from ..train import parallel
+from ..train.console import Console
 from ..train.start import RESULT, Start
-from ..train.voice import Voice
 from . import pieces
 from .alignment import PretrainingRecipe, make_trainer, write
 from .pieces import Pieces
@@ -75,12 +75,12 @@ class Request:
         }
 
 
-def run(request: Request, voice: Voice) -> History:
+def run(request: Request, console: Console) -> History:
     """Pre-train a model, or go on where an earlier call with the same settings was stopped.
 
     Args:
         request: See `Request`.
-        voice: How the pre-training speaks.
+        console: How the pre-training speaks.
 
     Returns:
         A record of each epoch, see `Trainer`.
@@ -96,21 +96,21 @@ def run(request: Request, voice: Voice) -> History:
     parallel.wait()
     state = parallel.agree(state if part.index == 0 else {})
     if (folder / RESULT).is_file():
-        voice.message(f"{folder} is finished already")
+        console.message(f"{folder} is finished already")
         history: History = torch.load(folder / RESULT, weights_only=True)["history"]
         return history
-    decoded = _decode(request, voice.progress)
+    decoded = _decode(request, console.progress)
     recipe = request.recipe
     if state["epochs"] is None:
-        voice.message(
+        console.message(
             f"{quantity(len(decoded), 'piece')} of {quantity(len(request.videos), 'video')}; trying how fast it goes"
         )
-        state["epochs"] = parallel.agree(_foretell(request, decoded, voice))
+        state["epochs"] = parallel.agree(_foretell(request, decoded, console))
         if part.index == 0:
             _write(folder, state)
     recipe = dataclasses.replace(recipe, epochs=int(state["epochs"]))
     trainer, _ = make_trainer(recipe, request.start, request.teacher, decoded, folder, folder / CHECKPOINT)
-    trainer.run(voice.progress)
+    trainer.run(console.progress)
     if part.index == 0:
         write(trainer.best, request.start, recipe, request.teacher, request.span, trainer.history, folder / RESULT)
         for pattern in _WHILE_IT_RUNS:
@@ -132,7 +132,7 @@ def _decode(request: Request, progress: Progress) -> Pieces:
     return pieces.decode(*arguments)
 
 
-def _foretell(request: Request, decoded: Pieces, voice: Voice) -> int:
+def _foretell(request: Request, decoded: Pieces, console: Console) -> int:
     """Measure how fast it goes, say how long it takes, and return the number of epochs."""
     recipe = request.recipe
     place = request.folder / _TRIAL
@@ -161,7 +161,7 @@ def _foretell(request: Request, decoded: Pieces, voice: Voice) -> int:
         epochs = 1
         while seconds(epochs + 1) < 60 * request.minutes:
             epochs += 1
-    voice.message(
+    console.message(
         f"{quantity(epochs, 'epoch')} of {quantity(steps, 'step')} will take about {duration(seconds(epochs))}"
     )
     return epochs

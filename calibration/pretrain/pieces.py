@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,14 +15,13 @@ from vmp_edge.files import whole
 from vmp_edge.preprocessing import Preprocessing
 
 from ..clipset import ClipSet, ClipSetError, Entry
-from ..decoding import Clip, Progress, Skipped, UnusableError, describe_skipped, in_workers, open_video
+from ..decoding import Clip, Progress, Skipped, UnusableError, describe_skipped, in_workers, read_clips
 
 FINER = 2  # stored frames, relative to the model's
 LARGER = 1.5  # side of the stored pictures, relative to the model's: a teacher sees more than its student
 MOST_PIECES = 100  # of a video, spread over it
 _LONGER = 1.5  # videos up to this length, relative to a piece, are one piece
 _SMALLEST_VIEW, _SHORTEST_VIEW = 0.6, 0.75  # parts of a picture's side, and of a piece's length
-_USUAL_FPS = 30.0
 
 
 @dataclass(frozen=True)
@@ -46,26 +44,7 @@ class Cut:
         Raises:
             UnusableError: The video cannot be decoded, or is shorter than two frames.
         """
-        with closing(open_video(entry.path)) as source:
-            count, fps = source.frame_count, source.fps or _USUAL_FPS
-        if not count:
-            count = self._count(entry)
-        frames = self._read(entry, self._places(count, fps))
-        if len(frames) < count and not frames:
-            raise UnusableError("has no frames")
-        places = self._places(count, fps)
-        if any(place not in frames for piece in places for place in piece):  # it has fewer frames than it states
-            count = self._count(entry)
-            places = self._places(count, fps)
-            frames = self._read(entry, places)
-        return np.stack([np.stack([frames[place] for place in piece]) for piece in places])
-
-    def _count(self, entry: Entry) -> int:
-        count = 0
-        with closing(open_video(entry.path)) as source:
-            while source.read() is not None:
-                count += 1
-        return count
+        return np.stack(read_clips(entry.path, self._places, picture=self.preprocessing.picture))
 
     def _places(self, count: int, fps: float) -> list[list[int]]:
         """Return the numbers of the frames of each piece."""
@@ -81,18 +60,6 @@ class Cut:
             [min(int(length * (piece + (i + 0.5) / self.frames)), count - 1) for i in range(self.frames)]
             for piece in chosen
         ]
-
-    def _read(self, entry: Entry, places: list[list[int]]) -> dict[int, Clip]:
-        wanted = {place for piece in places for place in piece}
-        last, number = max(wanted), 0
-        found: dict[int, Clip] = {}
-        with closing(open_video(entry.path)) as source:
-            while number <= last and (frame := source.read()) is not None:
-                if number in wanted:
-                    picture = self.preprocessing.picture(frame.image)
-                    found[number] = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
-                number += 1
-        return found
 
 
 @dataclass(frozen=True)

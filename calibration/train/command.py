@@ -8,21 +8,21 @@ from typing import Any
 from ..clipset import ClipSet
 from . import geometry, measuring, parallel, survey
 from . import start as starts
+from .console import Console
 from .forecast import Clock
 from .geometry import Cut
 from .settings import Settings, State, keep_clips, open_output
 from .start import Start
 from .survey import Survey
 from .training import Training
-from .voice import Voice
 
 
-def run(settings: Settings, voice: Voice) -> dict[str, Any]:
+def run(settings: Settings, console: Console) -> dict[str, Any]:
     """Train on a folder of clips. A run that was stopped goes on when the function is called with the same settings.
 
     Args:
         settings: What the user asks for.
-        voice: How the training speaks.
+        console: Where it says what it does.
 
     Returns:
         The content of ``results.json``.
@@ -44,25 +44,25 @@ def run(settings: Settings, voice: Voice) -> dict[str, Any]:
     start = starts.load(settings.init, settings.frames, settings.image_size, widths, seed)
     # Under torchrun the first process looks at the clips and tells the others what it has found.
     first = parallel.current().index == 0
-    prepared = parallel.agree(_prepare(settings, voice, start, clips, seed) if first else None)
+    prepared = parallel.agree(_prepare(settings, console, start, clips, seed) if first else None)
     assert prepared is not None
-    return Training(settings, voice, clock, start, *prepared).run()
+    return Training(settings, console, clock, start, *prepared).run()
 
 
 def _prepare(
-    settings: Settings, voice: Voice, start: Start, clips: ClipSet, seed: int
+    settings: Settings, console: Console, start: Start, clips: ClipSet, seed: int
 ) -> tuple[Survey, State, Cut | None, float | None]:
     """Look at the clips, open the output, and decide what is measured on what."""
     if (text := clips.note()) is not None:
-        voice.message(text)
+        console.message(text)
     frames, workers = start.model.options.num_frames, settings.workers
-    found = survey.survey(clips, frames, settings.folds, seed, voice.progress, workers)
+    found = survey.survey(clips, frames, settings.folds, seed, console.progress, workers)
     state = open_output(settings)
     cut, control_before = None, None
     if settings.one_geometry:
         folder, control_before = settings.output / "clips", found.control
-        clips, cut = geometry.bring_to_one(found.clips, found.geometries, folder, voice.progress, workers)
-        again = survey.survey(clips, frames, None, seed, voice.progress, workers)
+        clips, cut = geometry.bring_to_one(found.clips, found.geometries, folder, console.progress, workers)
+        again = survey.survey(clips, frames, None, seed, console.progress, workers)
         split = dataclasses.replace(again.split, by=found.split.by)
         found = dataclasses.replace(again, skipped=found.skipped, split=split)
     keep_clips(found.clips, settings.output)

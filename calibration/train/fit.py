@@ -19,12 +19,13 @@ from vmp_edge.errors import UsageError
 from vmp_edge.models import VideoMamba
 
 from ..decoding import Progress
-from . import batches, head, parallel, tutor
+from . import batches, head, parallel
 from .footage import Footage
 from .head import Head
 from .loop import TOP1, Task, Trainer, save
 from .recipe import ClipsRecipe
 from .start import Start
+from .teacher import load_teacher
 
 _TRIAL_SECONDS = 4.0  # for which the speed is measured
 _TRIAL_STEPS = 4
@@ -70,7 +71,7 @@ class Job:
         teacher = None
         if self.teacher is not None:
             features_count = self.recipe.feature_weight > 0
-            teacher = tutor.load(self.teacher, model, self.labels, self.footage.preprocessing, features_count)
+            teacher = load_teacher(self.teacher, model, self.labels, self.footage.preprocessing, features_count)
         footage, recipe = self.footage, self.recipe
         task = Task(
             name=words,

@@ -6,6 +6,7 @@ import dataclasses
 import platform
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -44,8 +45,7 @@ class Shrink:
 
     def __call__(self, entry: Entry) -> Clip:
         """Return the clip, uint8 (F, S', S', 3) RGB."""
-        clip = read_clips(entry.path, self._choose, by_time=True)[0]
-        return np.stack([_square(self.preprocessing, frame) for frame in clip])
+        return read_clips(entry.path, self._choose, by_time=True, picture=partial(_square, self.preprocessing))[0]
 
     def _choose(self, count: int, fps: float) -> list[list[int]]:
         wanted = round(count / fps / self.span * self.frames * _FINER)

@@ -138,28 +138,5 @@ def put_into(model: VideoMamba, head: Head) -> VideoMamba:
     return result.eval()
 
 
-def train(
-    model: VideoMamba,
-    clips: Iterable[Video],
-    labels: Sequence[str],
-    groups: Sequence[Any] | None = None,
-    progress: Progress | None = None,
-) -> tuple[VideoMamba, Head]:
-    """Give a model a head for new classes: `features`, `fit` and `put_into` one after the other.
-
-    Args:
-        model: The model to start from.
-        clips: Videos of each clip, see `features`.
-        labels: The label of each clip.
-        groups: The group of each clip, see `fit`.
-        progress: Makes progress bars, like `tqdm.tqdm`.
-
-    Raises:
-        UsageError: See `fit`.
-    """
-    head = fit(features(model, clips, len(labels), progress), labels, groups, progress)
-    return put_into(model, head), head
-
-
 def _parts(videos: Video) -> list[Video]:
     return [videos[start : start + _AT_ONCE] for start in range(0, len(videos), _AT_ONCE)]

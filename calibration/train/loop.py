@@ -27,7 +27,7 @@ from .objective import AnyObjective, Objective
 from .optimiser import parameter_groups, schedule
 from .parallel import Part
 from .recipe import TrainingRecipe
-from .tutor import Tutor
+from .teacher import TrainedTeacher
 
 TOP1 = "top1"  # the figure of `Task.validate` that decides which weights are the best
 
@@ -77,7 +77,7 @@ class Trainer:
         model: Has its initial weights. It moves to the device.
         task: See `Task`.
         checkpoint: File that the run is saved to after every epoch. If it exists, the run resumes from it.
-        teacher: See `tutor.load`; None learns from the labels alone.
+        teacher: See `load_teacher`; None learns from the labels alone.
         objective: What is minimised instead, with `model` in it.
 
     Raises:
@@ -90,7 +90,7 @@ class Trainer:
         model: VideoMamba,
         task: Task,
         checkpoint: Path,
-        teacher: Tutor | None = None,
+        teacher: TrainedTeacher | None = None,
         objective: AnyObjective | None = None,
     ) -> None:
         self.recipe, self.task, self.checkpoint = recipe, task, checkpoint

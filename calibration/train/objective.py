@@ -9,7 +9,7 @@ from vmp_edge.models import VideoMamba
 
 from ..distillation import adapter, features_loss, predictions_loss
 from .recipe import TrainingRecipe
-from .tutor import Tutor
+from .teacher import TrainedTeacher
 
 
 class AnyObjective(nn.Module):
@@ -34,7 +34,7 @@ class Objective(AnyObjective):
         teacher: A trained model to learn from besides the labels, or None.
     """
 
-    def __init__(self, recipe: TrainingRecipe, model: VideoMamba, teacher: Tutor | None = None) -> None:
+    def __init__(self, recipe: TrainingRecipe, model: VideoMamba, teacher: TrainedTeacher | None = None) -> None:
         super().__init__()
         self.recipe, self.model = recipe, model
         self._teacher = (teacher,)  # in a tuple it is no part of this module: it has no gradients to share
@@ -62,7 +62,7 @@ class Objective(AnyObjective):
         return total, losses[0]
 
     def _teacher_loss(
-        self, teacher: Tutor, video: Tensor, labels: Tensor, tokens: Tensor, logits: list[Tensor]
+        self, teacher: TrainedTeacher, video: Tensor, labels: Tensor, tokens: Tensor, logits: list[Tensor]
     ) -> Tensor:
         """Return the loss on the teacher's predictions and features.
 

@@ -20,7 +20,7 @@ from ..decoding import Progress, Skipped, describe_skipped
 from ..evaluation import wilson
 from . import geometry
 from .geometry import Geometry
-from .looks import Look, alike, look_at_all, scenes
+from .inspection import Look, alike, look_at_all, scenes
 from .split import FEWEST, Split, divide
 
 FEW = 10  # clips of a class: with fewer, a model can hardly learn it

@@ -16,20 +16,20 @@ from vmp_edge.progress import duration
 
 from ..evaluation import Evaluation, merge
 from . import batches, footage, head, measuring, parallel, results, survey
+from .console import Console
 from .fit import Job, Speed, Trained, clip_seconds, epochs_done, fit, fit_head, keep_best, speed
+from .fold_teachers import Teachers
 from .footage import Footage
 from .forecast import Clock, Work
 from .geometry import Cut
 from .head import Head
-from .looks import scenes
+from .inspection import scenes
 from .mirror import mirrored
 from .recipe import ClipsRecipe, recipe_for
 from .results import BUNDLE, FINAL, HELD_OUT, Measured
 from .settings import Settings, State
 from .start import Start
 from .survey import Survey
-from .teaching import Teachers
-from .voice import Voice
 
 _BEST = "best-so-far.pth"
 
@@ -40,7 +40,7 @@ class Training:
 
     Attributes:
         settings: What the user asks for.
-        voice: How the training speaks.
+        console: Where it says what it does.
         clock: Runs since the beginning.
         start: The model to start from.
         found: What was found in the clips.
@@ -54,7 +54,7 @@ class Training:
     """
 
     settings: Settings
-    voice: Voice
+    console: Console
     clock: Clock
     start: Start
     found: Survey
@@ -86,7 +86,7 @@ class Training:
         Under torchrun all processes train, and the first one does the rest; for the others the result is empty.
         """
         self._describe()
-        self.teachers.check(self.clips, self.voice)
+        self.teachers.check(self.clips, self.console)
         pixels = self._decode()
         if self.settings.head_only:
             self._compute_features(pixels)
@@ -113,25 +113,25 @@ class Training:
 
     def _describe(self) -> None:
         """Say what was found, and what the user should know about it."""
-        voice, clips, found = self.voice, self.clips, self.found
+        console, clips, found = self.console, self.clips, self.found
         left_out = f", {len(found.skipped)} left out" if found.skipped else ""
-        voice.say(f"{self.settings.clips}: {quantity(len(clips), 'clip')} of {len(clips.labels)} classes{left_out}")
+        console.say(f"{self.settings.clips}: {quantity(len(clips), 'clip')} of {len(clips.labels)} classes{left_out}")
         for label, text in survey.table(found):
-            voice.row(label, text)
+            console.row(label, text)
         for video in found.skipped:
-            voice.message(f"left out: {video.path}: {video.reason}")
+            console.message(f"left out: {video.path}: {video.reason}")
         if self.cut is not None:
-            voice.row("cut to", f"{self.cut.width}x{self.cut.height} pixels and {self.cut.seconds:.2f} s")
+            console.row("cut to", f"{self.cut.width}x{self.cut.height} pixels and {self.cut.seconds:.2f} s")
         options = self.start.model.options
         size = options.image_size
-        voice.row("window", f"{options.num_frames} frames over {plain(self.span)} s, {size}x{size} pixels")
+        console.row("window", f"{options.num_frames} frames over {plain(self.span)} s, {size}x{size} pixels")
         kept = {"clip": "", "fold": " (the CSV's folds)"}.get(found.split.by, f", every {found.split.by} on one side")
         text = f"each of {len(self.held_out)} parts in its turn"
         if (fold := self.held_out.get(HELD_OUT)) is not None:
             text = f"{quantity(len(clips.fold(fold)), 'clip')} of {len(clips)}, to measure how good the model is"
-        voice.row("held out", f"{text}{kept}")
+        console.row("held out", f"{text}{kept}")
         for warning in self.warnings:
-            voice.message(f"note: {warning}")
+            console.message(f"note: {warning}")
 
     def _decode(self) -> Footage:
         options = self.start.model.options
@@ -142,7 +142,7 @@ class Training:
             self.start.preprocessing,
             [one.seconds for one in self.found.geometries],
             self.folder,
-            self.voice.progress,
+            self.console.progress,
             self.settings.workers,
         )
 
@@ -182,7 +182,7 @@ class Training:
             done += min(epochs, epochs_done(self._job(FINAL, pixels), self.folder)) * work.final_epoch(measured)
         seconds = self.clock.foretell(work.seconds(epochs, measured) - done)
         steps = batches.steps(len(self.clips), self.recipe.batch)
-        self.voice.message(
+        self.console.message(
             f"about {duration(seconds)} in all, at most: {quantity(epochs, 'pass', 'passes')} over the clips of "
             f"{quantity(steps, 'step')} each, {measured.step:.2f} s a step"
         )
@@ -198,7 +198,7 @@ class Training:
         """Train a model without a fold's clips, and measure it on these; None in processes besides the first."""
         chosen, held_out, clips = pixels.outside(fold), pixels.fold(fold), self.clips.fold(fold)
         words = f"training on {quantity(len(chosen), 'clip')}, {len(held_out)} held out"
-        workers, progress = self.settings.workers, self.voice.progress
+        workers, progress = self.settings.workers, self.console.progress
         if name == HELD_OUT:
             self.models[name] = self._fit(self._job(name, chosen, held_out), words, pixels.folds != fold)
             if not self.first:
@@ -213,11 +213,11 @@ class Training:
         """Put together what was measured, and say it."""
         evaluation = parts[0] if len(parts) == 1 else merge(parts, str(self.settings.clips))
         measured = Measured(evaluation, self.models, self.found, self.warnings, self.cut, self.control_before)
-        self.voice.say("how good, recognised by a model that has not seen these clips:")
+        self.console.say("how good, recognised by a model that has not seen these clips:")
         for label, text in results.accuracy_lines(evaluation):
-            self.voice.row(label, text)
+            self.console.row(label, text)
         if (note := results.selection_note(self.models)) is not None:
-            self.voice.message(f"note: {note}")
+            self.console.message(f"note: {note}")
         return measured
 
     def _train_final(self, measured: Measured | None, pixels: Footage) -> None:
@@ -232,14 +232,15 @@ class Training:
         if self.plan is not None:
             work, measured_speed = self.plan
             left = work.final_seconds(max(0, epochs - epochs_done(job, self.folder)), measured_speed)
-            self.voice.message(f"about {duration(left)} left: now the final model, which learns from all clips")
+            self.console.message(f"about {duration(left)} left: now the final model, which learns from all clips")
         self.models[FINAL] = self._fit(job, words, pixels.folds >= 0)
         if not self.first:
             return
         if self.fitted is not None and self.fitted.held_out is not None:
             share = percent(self.fitted.held_out.accuracy)
-            self.voice.row("all clips in turn", f"{share} of {len(pixels)}, by layers that have not seen their groups")
-        measuring.build(self.models[FINAL].path, self.folder / BUNDLE, self.settings.engine, self.voice.progress)
+            text = f"{share} of {len(pixels)}, by layers that have not seen their groups"
+            self.console.row("all clips in turn", text)
+        measuring.build(self.models[FINAL].path, self.folder / BUNDLE, self.settings.engine, self.console.progress)
 
     def _compute_features(self, pixels: Footage) -> None:
         """Compute the features of all clips, for the last layer alone."""
@@ -249,11 +250,11 @@ class Training:
         counts = tuple(len(self.clips.fold(fold)) for fold in self.held_out.values())
         work = Work(len(pixels), counts, self.recipe.batch, final, single, single + final, self.recipe.depth)
         total = self.clock.foretell(2 * len(pixels) * seconds + work.rest(Speed(0.0, seconds)))
-        self.voice.message(f"about {duration(total)} in all: the last layer alone, on features of {self.start.name}")
+        self.console.message(f"about {duration(total)} in all: the last layer alone, on features of {self.start.name}")
         images = mirrored(self.clips.labels)
         alike = [self.recipe.mirror and images[label] == label for label in pixels.labels]
         views = (pixels.views(i, mirror) for i, mirror in enumerate(alike))
-        self.features = head.features(model, views, len(pixels), self.voice.progress)
+        self.features = head.features(model, views, len(pixels), self.console.progress)
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
@@ -273,17 +274,17 @@ class Training:
         """
         if self.features is not None:
             names = [str(group) for group in self.groups[chosen]]
-            trained, self.fitted = fit_head(job, self.features[chosen], names, self.folder, self.voice.progress)
+            trained, self.fitted = fit_head(job, self.features[chosen], names, self.folder, self.console.progress)
             return trained
         best = self.folder / _BEST
         try:
-            trained = fit(job, self.folder, words, self.voice.progress)
+            trained = fit(job, self.folder, words, self.console.progress)
         except KeyboardInterrupt:
             kept = keep_best(job, self.folder, best) if self.first else None
             if kept is not None:
                 figure = kept.history[kept.epoch - 1].get("top1")
                 good = f", {percent(figure)} of the held-out clips" if figure is not None else ""
-                self.voice.message(f"the best so far is in {best} (epoch {kept.epoch}{good})")
+                self.console.message(f"the best so far is in {best} (epoch {kept.epoch}{good})")
             raise
         best.unlink(missing_ok=True)
         return trained

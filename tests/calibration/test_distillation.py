@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from vmp_edge.calibration.distillation import features_loss, predictions_loss
-from vmp_edge.calibration.train import tutor
 from vmp_edge.calibration.train.loop import Task, Trainer
 from vmp_edge.calibration.train.recipe import TrainingRecipe
+from vmp_edge.calibration.train.teacher import load_teacher
 from vmp_edge.errors import CheckpointError, UsageError
 from vmp_edge.models import ModelOptions, VideoMamba
 from vmp_edge.preprocessing import Preprocessing
@@ -52,7 +52,7 @@ def test_the_student_comes_closer_to_its_teacher(tmp_path, video, student, teach
         epochs=60, batch=12, learning_rate=5e-3, average=0.9, teacher_weight=4.0, feature_weight=1.0, teacher="a file"
     )
     model = make(student, seed=1)
-    known = tutor.load(keep(make(teacher), tmp_path / "teacher.pth"), model)
+    known = load_teacher(keep(make(teacher), tmp_path / "teacher.pth"), model)
     labels = torch.arange(12) % 5
     trainer = Trainer(recipe, model, Task("t", lambda rng, part: [(video, labels)], 1), tmp_path / "run", known)
     with torch.no_grad():
@@ -73,7 +73,7 @@ def test_a_run_with_a_teacher_goes_on(tmp_path, video):
     """A resumed run also restores the layer between features of different widths."""
     recipe = TrainingRecipe(epochs=1, batch=12, feature_weight=1.0, teacher="a file")
     task = Task("t", lambda rng, part: [(video, torch.arange(12) % 5)], 1)
-    teacher = tutor.load(keep(make(32), tmp_path / "teacher.pth"), make(16))
+    teacher = load_teacher(keep(make(32), tmp_path / "teacher.pth"), make(16))
     first = Trainer(recipe, make(16, seed=1), task, tmp_path / "run", teacher)
     first.run(lambda **_: SimpleNamespace(set_postfix=lambda **_: None, update=lambda: None, close=lambda: None))
     torch.manual_seed(9)
@@ -97,7 +97,7 @@ def test_a_teacher_sees_clips_as_it_is_used_to(tmp_path):
     known = make(16, num_frames=2, image_size=32)
     path = keep_named(known, tmp_path / "t.pth")
     student = make(24)
-    teacher = tutor.load(path, student, LABELS, Preprocessing(16, mean=(0.4,) * 3, std=(0.2,) * 3))
+    teacher = load_teacher(path, student, LABELS, Preprocessing(16, mean=(0.4,) * 3, std=(0.2,) * 3))
     pictures = torch.rand(3, 3, 4, 1, 1).expand(3, 3, 4, 16, 16)
     logits, tokens = teacher.answer((pictures - 0.4) / 0.2)
     theirs = (pictures[:, :, [1, 3]].repeat_interleave(2, 3).repeat_interleave(2, 4) - 0.5) / 0.25
@@ -115,7 +115,7 @@ def test_classes_of_the_same_name_are_the_same(tmp_path, video):
     """The student knows two of the teacher's classes in another order, and one that the teacher does not know."""
     path = keep_named(make(16), tmp_path / "t.pth")
     student = make(24, num_classes=3)
-    teacher = tutor.load(path, student, ("sit", "wave", "clap"))
+    teacher = load_teacher(path, student, ("sit", "wave", "clap"))
     assert teacher.classes == ((1, 4), (2, 0))
     logits = teacher.answer(video)[0]
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_classes_of_the_same_name_are_the_same(tmp_path, video):
 def test_training_with_a_teacher_of_another_kind(tmp_path, video, labels):
     path = keep_named(make(32, num_frames=8, image_size=32, tubelet_size=4), tmp_path / "t.pth")
     student = make(16, seed=1, num_classes=3)
-    teacher = tutor.load(path, student, labels, features_count=True)
+    teacher = load_teacher(path, student, labels, features_count=True)
     recipe = TrainingRecipe(epochs=60, batch=12, learning_rate=5e-3, feature_weight=1.0, teacher="a file")
     trainer = Trainer(recipe, student, Task("t", lambda rng, part: [], 1), tmp_path / "run", teacher)
     target = torch.arange(12) % 3
@@ -153,13 +153,13 @@ def test_clips_of_classes_that_a_teacher_does_not_know_do_not_count():
 def test_teachers_of_other_classes_teach_by_their_features_or_are_refused(tmp_path):
     path = keep(make(16), tmp_path / "teacher.pth")
     with pytest.raises(UsageError, match="num_classes is 5, not 7"):
-        tutor.load(path, make(16, num_classes=7))
-    assert tutor.load(path, make(16, num_classes=7), features_count=True).classes == ()
+        load_teacher(path, make(16, num_classes=7))
+    assert load_teacher(path, make(16, num_classes=7), features_count=True).classes == ()
     named = keep_named(make(16), tmp_path / "named.pth")
     with pytest.raises(UsageError, match="its classes are clap, jump, run, walk, wave"):
-        tutor.load(named, make(16, num_classes=2), ("sit", "stand"))
+        load_teacher(named, make(16, num_classes=2), ("sit", "stand"))
     with pytest.raises(CheckpointError):
-        tutor.load(tmp_path / "none.pth", make(16))
+        load_teacher(tmp_path / "none.pth", make(16))
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"teacher_weight": -1.0}, {"feature_weight": np.nan}])

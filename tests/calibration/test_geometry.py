@@ -9,7 +9,7 @@ from vmp_edge.calibration import clipset
 from vmp_edge.calibration.clipset import ClipSetError
 from vmp_edge.calibration.decoding import read_clips
 from vmp_edge.calibration.train import geometry
-from vmp_edge.calibration.train.looks import look_at_all
+from vmp_edge.calibration.train.inspection import look_at_all
 
 from .conftest import write_video
 

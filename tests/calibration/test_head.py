@@ -30,7 +30,8 @@ def labels_of(count):
 @pytest.mark.parametrize("readout", ["class_token", "mean"])
 def test_a_model_with_a_new_head_is_an_ordinary_checkpoint(tmp_path, readout):
     model = make_model(readout=readout)
-    trained, fitted = head.train(model, clips(20), labels_of(20), [i // 4 for i in range(20)])
+    fitted = head.fit(head.features(model, clips(20)), labels_of(20), [i // 4 for i in range(20)])
+    trained = head.put_into(model, fitted)
     assert fitted.labels == ("down", "up") and fitted.held_out.accuracy > 0.8
     path = tmp_path / "model.pth"
     torch.save({"model": trained.state_dict(), "options": dataclasses.asdict(trained.options)}, path)

@@ -19,8 +19,8 @@ from vmp_edge.calibration.pretrain import flow, masks, teachers
 from vmp_edge.calibration.pretrain.alignment import PretrainingRecipe
 from vmp_edge.calibration.pretrain.efficientnet import EfficientNetLite0
 from vmp_edge.calibration.train import grid, start
+from vmp_edge.calibration.train.console import SILENCE
 from vmp_edge.calibration.train.start import Start
-from vmp_edge.calibration.train.voice import SILENCE
 from vmp_edge.cli import main
 from vmp_edge.errors import CheckpointError, MissingDependencyError, UsageError
 from vmp_edge.preprocessing import Preprocessing

@@ -9,7 +9,7 @@ from small_clips import write_clip, write_clips
 
 from vmp_edge.calibration import clipset
 from vmp_edge.calibration.clipset import ClipSetError
-from vmp_edge.calibration.train import looks, split, survey
+from vmp_edge.calibration.train import inspection, split, survey
 from vmp_edge.errors import UsageError
 
 
@@ -85,14 +85,14 @@ def test_hashes_tell_scenes_apart_and_ignore_empty_frames():
     scene = np.repeat(np.repeat(rng.integers(0, 255, (12, 16, 3), np.uint8), 8, 0), 8, 1)
     other = np.repeat(np.repeat(rng.integers(0, 255, (12, 16, 3), np.uint8), 8, 0), 8, 1)
     first, noisy, second = (
-        looks.frame_hash(x)
+        inspection.frame_hash(x)
         for x in (scene, np.clip(scene + rng.integers(0, 12, scene.shape), 0, 255).astype(np.uint8), other)
     )
     assert (first != noisy).sum() < 32 < (first != second).sum()
-    assert looks.frame_hash(np.full((48, 64, 3), 90, np.uint8)) is None
+    assert inspection.frame_hash(np.full((48, 64, 3), 90, np.uint8)) is None
     pairs = np.zeros((4, 4), bool)
     pairs[0, 2] = pairs[2, 0] = pairs[2, 3] = pairs[3, 2] = True
-    assert looks.scenes(pairs).tolist() == [0, 1, 0, 0]
+    assert inspection.scenes(pairs).tolist() == [0, 1, 0, 0]
 
 
 def test_few_and_uneven_clips_and_clips_in_two_classes_are_said(tmp_path):

@@ -17,7 +17,7 @@ from vmp_edge.bundle.reading import Bundle
 from vmp_edge.calibration import clipset
 from vmp_edge.calibration.decoding import Sampling
 from vmp_edge.calibration.measure import evaluate_bundles
-from vmp_edge.calibration.train import fit, footage, looks, results, start
+from vmp_edge.calibration.train import fit, footage, inspection, results, start
 from vmp_edge.calibration.train.forecast import Work
 from vmp_edge.calibration.train.loop import Trainer
 from vmp_edge.compile import source
@@ -281,7 +281,7 @@ def test_what_is_wrong_is_said_in_one_line(clips, tmp_path, capsys, options, cod
 
 def test_windows_follow_the_span(clips, tmp_path):
     """Parts of a clip to train on are between a window and the whole clip, and the middle window is in the middle."""
-    usable, seen, _ = looks.look_at_all(clipset.read(clips).split(3), plain, workers=0)
+    usable, seen, _ = inspection.look_at_all(clipset.read(clips).split(3), plain, workers=0)
     seconds = [look.geometry.seconds for look in seen]
     pixels = footage.decode(usable, 4, 0.8, Preprocessing(28), seconds, tmp_path, plain, workers=0)
     assert pixels.clips[0].shape == (24, 32, 32, 3) and len(pixels) == 18

@@ -14,6 +14,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from published_files import assert_is
 
 from vmp_edge.errors import CheckpointError, UsageError
 from vmp_edge.models import ModelOptions, VideoMamba, load_checkpoint, plain_pickle
@@ -34,20 +35,6 @@ def prefixed(prefix, state):
 @pytest.fixture
 def state():
     return model().state_dict()
-
-
-@pytest.fixture
-def save(tmp_path):
-    def write(content, **options):
-        torch.save(content, tmp_path / "some.pth", **options)
-        return tmp_path / "some.pth"
-
-    return write
-
-
-def assert_is(loaded, state):
-    for key, value in loaded.state_dict().items():
-        torch.testing.assert_close(value, state[key].float(), rtol=0, atol=0)
 
 
 class Colour(enum.Enum):

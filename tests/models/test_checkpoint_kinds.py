@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 import torch
-from published_files import make, prefixed
+from published_files import assert_is, make, prefixed
 
 from vmp_edge.errors import CheckpointError
 from vmp_edge.models import load_checkpoint
@@ -20,20 +20,6 @@ from vmp_edge.models import load_checkpoint
 def state():
     torch.manual_seed(0)
     return make("videomamba").state_dict()
-
-
-@pytest.fixture
-def save(tmp_path):
-    def write(content, **options):
-        torch.save(content, tmp_path / "some.pth", **options)
-        return tmp_path / "some.pth"
-
-    return write
-
-
-def assert_is(loaded, state):
-    for key, value in loaded.state_dict().items():
-        torch.testing.assert_close(value, state[key].float(), rtol=0, atol=0)
 
 
 def refusal(path):

@@ -193,3 +193,9 @@ FORMATS: dict[str, Format] = {
         left_out=("encoder.clip_decoder",),
     ),
 }
+
+
+def assert_is(loaded: VideoMamba, state: dict[str, Tensor]) -> None:
+    """Check that a model has exactly the weights of a state dict, as float32."""
+    for key, value in loaded.state_dict().items():
+        torch.testing.assert_close(value, state[key].float(), rtol=0, atol=0)

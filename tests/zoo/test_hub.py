@@ -24,7 +24,8 @@ DATA = bytes(range(256)) * 40_000  # 10 MB
 TOKEN = "hf_thisIsATokenAndNobodySeesIt"
 
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's job in the background has ignored
 from vmp_edge.errors import VmpError
 from vmp_edge.zoo import Address, fetch
 try:

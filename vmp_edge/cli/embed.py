@@ -10,7 +10,7 @@ from ..errors import UsageError
 from ..files import check_writable
 from ..formatting import quantity
 from ..recognizer import load
-from .options import add_threads_option
+from .options import add_threads_option, add_workers_option, check_workers
 from .output import add_json_option, print_json, progress_bar, remark, say
 from .shared import announce, sharing, wait_for_others
 
@@ -55,12 +55,7 @@ def add_parser(subparsers: Any) -> None:
         help="clips of each video, whose features are averaged (default: 1)",
     )
     add_threads_option(parser)
-    parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="number of processes that decode; 0 decodes in this process (default: one a core)",
-    )
+    add_workers_option(parser)
     add_json_option(parser)
     parser.set_defaults(run=run)
 
@@ -71,8 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from vmp_edge.calibration.embedding import embed, videos_of
     from vmp_edge.calibration.sharing import Share, SharePendingError
 
-    if args.workers is not None and args.workers < 0:
-        raise UsageError(f"--workers is {args.workers}; it must be at least 0")
+    check_workers(args.workers)
     if args.output.suffix.lower() != ".npz":
         raise UsageError(f"--output is {args.output}; its name must end in .npz")
     sampling, share = Sampling(args.sampling, args.clips), Share.of_environment()

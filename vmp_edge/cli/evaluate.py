@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..files import check_writable
 from ..formatting import interval, milliseconds, number, percent, points, quantity
 from ..text import printable
-from .options import add_gallery_options, add_threads_option
+from .options import add_gallery_options, add_threads_option, add_workers_option, check_workers
 from .output import add_json_option, message, print_json, progress_bar, remark, say
 from .shared import announce, sharing, wait_for_others
 
@@ -81,12 +81,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--fold", type=int, metavar="K", help="use only the videos of this fold of the CSV")
     add_gallery_options(parser)
     add_threads_option(parser)
-    parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="number of processes that decode; 0 decodes in this process (default: one a core)",
-    )
+    add_workers_option(parser)
     add_json_option(parser)
     parser.set_defaults(run=run)
 
@@ -120,8 +115,7 @@ def _run(args: argparse.Namespace, share: Share) -> int:
     if (args.data is None) == (args.videos is None):
         raise UsageError("give the labelled videos once: a folder or a CSV behind the bundle, or with --data")
     data = args.data or args.videos
-    if args.workers is not None and args.workers < 0:
-        raise UsageError(f"--workers is {args.workers}; it must be at least 0")
+    check_workers(args.workers)
     if args.gallery is not None and args.compare is not None:
         raise UsageError("--gallery is for one bundle: a gallery holds features of one model; leave out --compare")
     if args.views is not None and (args.sampling is not None or args.clips != 1):

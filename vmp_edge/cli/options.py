@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..errors import UsageError
 from ..stream.governor import Budget
 from ..stream.motion import DEFAULT_THRESHOLD
 from ..stream.options import StreamOptions
@@ -29,6 +30,34 @@ def add_hop_option(parser: argparse.ArgumentParser, meaning: str = "frames from 
 def add_threads_option(parser: argparse.ArgumentParser) -> None:
     """Add the option `--threads`."""
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the engine (default: the bundle's)")
+
+
+def add_workers_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--workers`, of commands that decode many videos."""
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="number of processes that decode; 0 decodes in this process (default: one a core)",
+    )
+
+
+def check_workers(workers: int | None) -> None:
+    """Raise UsageError if the number of `--workers` is negative."""
+    if workers is not None and workers < 0:
+        raise UsageError(f"--workers is {workers}; it must be at least 0")
+
+
+def add_learning_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the machine to a command that trains: `--workers`, and `--threads` of PyTorch."""
+    add_workers_option(parser)
+    parser.add_argument("--threads", type=int, metavar="N", help="PyTorch's threads (default: all cores)")
+
+
+def add_size_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options of the sizes of a model that is trained: `--frames` and `--image-size`."""
+    group.add_argument("--frames", type=int, metavar="T", help="frames of a clip (default: the start's, ours: 8)")
+    group.add_argument("--image-size", type=int, metavar="S", help="pixels of a side (default: the start's, ours: 112)")
 
 
 def add_window_options(parser: argparse.ArgumentParser) -> None:

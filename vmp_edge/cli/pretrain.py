@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..formatting import quantity
+from .options import add_learning_options, add_size_options
 from .output import add_json_option, message, print_json, progress_bar, say
 
 EPILOG = """teachers:
@@ -55,13 +56,7 @@ def add_parser(subparsers: Any) -> None:
         )
     _add_model_options(parser.add_argument_group("model"))
     _add_training_options(parser.add_argument_group("training"))
-    parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="number of processes that decode; 0 decodes in this process (default: one a core)",
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="PyTorch's threads (default: all cores)")
+    add_learning_options(parser)
     add_json_option(parser)
     parser.set_defaults(run=run)
 
@@ -74,8 +69,7 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
         help="the model to start from, as for `vmp-edge train`; a preset starts from random weights "
         "(default: egomotion-nano)",
     )
-    group.add_argument("--frames", type=int, metavar="T", help="frames of a clip (default: the start's, ours: 8)")
-    group.add_argument("--image-size", type=int, metavar="S", help="pixels of a side (default: the start's, ours: 112)")
+    add_size_options(group)
     group.add_argument(
         "--span",
         type=float,
@@ -115,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     from vmp_edge.calibration.pretrain import flow, teachers
     from vmp_edge.calibration.pretrain.alignment import PretrainingRecipe
     from vmp_edge.calibration.train import parallel, start
-    from vmp_edge.calibration.train.voice import SILENCE, Voice
+    from vmp_edge.calibration.train.console import SILENCE, Console
 
     names = ("epochs", "batch", "learning_rate", "mask", "mask_ratio", "views", "seed")
     recipe = PretrainingRecipe(**{name: value for name in names if (value := getattr(args, name)) is not None})
@@ -129,11 +123,11 @@ def run(args: argparse.Namespace) -> int:
         teacher = teachers.load(args.teacher, args.teacher_size, args.teacher_mean, args.teacher_std, device)
         known = start.load(args.init, args.frames, args.image_size, seed=recipe.seed)
         request = flow.Request(recipe, known, teacher, videos, args.span, args.output, args.minutes, args.workers)
-        voice = Voice(say, message, progress_bar) if first else SILENCE
+        console = Console(say, message, progress_bar) if first else SILENCE
         try:
-            history = flow.run(request, voice)
+            history = flow.run(request, console)
         except KeyboardInterrupt:
-            voice.message("the same command goes on where this one stopped")
+            console.message("the same command goes on where this one stopped")
             raise
     if not first:
         return 0

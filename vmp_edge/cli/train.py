@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from .options import add_learning_options, add_size_options
 from .output import add_json_option, message, print_json, progress_bar, say
 
 EPILOG = """clips:
@@ -43,13 +44,7 @@ def add_parser(subparsers: Any) -> None:
     _add_training_options(parser.add_argument_group("training"))
     _add_measuring_options(parser.add_argument_group("clips and measuring"))
     parser.add_argument("--engine", help="what executes the bundles (default: the host target's)")
-    parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="number of processes that decode; 0 decodes in this process (default: one a core)",
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="PyTorch's threads (default: all cores)")
+    add_learning_options(parser)
     add_json_option(parser)
     parser.set_defaults(run=run)
 
@@ -62,8 +57,7 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
         help="the model to start from: one of ours, a published one (vmp-edge models), a file, the output of an "
         "earlier training, or scratch for random weights (default: egomotion-nano)",
     )
-    group.add_argument("--frames", type=int, metavar="T", help="frames of a window (default: the start's, ours: 8)")
-    group.add_argument("--image-size", type=int, metavar="S", help="pixels of a side (default: the start's, ours: 112)")
+    add_size_options(group)
     group.add_argument(
         "--span",
         type=float,
@@ -117,8 +111,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from vmp_edge.calibration.train import command, parallel, results
+    from vmp_edge.calibration.train.console import SILENCE, Console
     from vmp_edge.calibration.train.settings import Settings
-    from vmp_edge.calibration.train.voice import SILENCE, Voice
 
     if "help" in args.set:
         _list_recipe()
@@ -148,11 +142,11 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     with parallel.processes() as part:
         first = part.index == 0
-        voice = Voice(say, message, progress_bar) if first else SILENCE
+        console = Console(say, message, progress_bar) if first else SILENCE
         try:
-            values = command.run(settings, voice)
+            values = command.run(settings, console)
         except KeyboardInterrupt:
-            voice.message("the same command goes on where this one stopped")
+            console.message("the same command goes on where this one stopped")
             raise
     if not first:
         return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -34,7 +35,12 @@ class Clips(list[Clip]):
     damage: str | None = None
 
 
-def read_clips(path: Path, choose: Callable[[int, float], Sequence[Sequence[int]]], by_time: bool = False) -> Clips:
+def read_clips(
+    path: Path,
+    choose: Callable[[int, float], Sequence[Sequence[int]]],
+    by_time: bool = False,
+    picture: Callable[[Clip], Clip] | None = None,
+) -> Clips:
     """Take frames out of a video, keeping only these in memory.
 
     Args:
@@ -42,6 +48,8 @@ def read_clips(path: Path, choose: Callable[[int, float], Sequence[Sequence[int]
         choose: Function from the number of frames and the frames per second to the frame numbers of each clip.
         by_time: Whether a video of a variable frame rate counts as one of a steady rate, whose frames stay until the
             next one comes, as a camera would show it.
+        picture: Makes the picture to keep of a frame, uint8 (H, W, 3) RGB, for example a smaller one; None keeps the
+            frame.
 
     Returns:
         The clips that ``choose`` chose, each uint8 (T, H, W, 3) RGB. Frames that cannot be decoded have no numbers, and
@@ -54,20 +62,21 @@ def read_clips(path: Path, choose: Callable[[int, float], Sequence[Sequence[int]
     with closing(open_video(path)) as source:
         stated_count, fps = source.frame_count, source.fps or USUAL_FPS
     clips = choose(stated_count, fps) if stated_count else []
-    frames, times, damage = _read_frames(path, clips)
+    read = _read_frames(path, clips, picture)
+    times, damage = read.times, read.damage
     uneven = by_time and is_uneven(times)
-    if not clips or damage or uneven or any(i not in frames for indices in clips for i in indices):
+    if not clips or damage or uneven or any(i not in read.frames for indices in clips for i in indices):
         # The file has fewer frames than it states, or does not state their number, or has them at uneven times.
         if uneven:
-            times = _read_frames(path, ())[1]
+            times = _read_frames(path, ()).times
         try:
             clips = choose_by_time(times, choose) if uneven else choose(len(times), fps)
         except UnusableError as error:
             raise UnusableError(f"{error} ({damage})" if damage else str(error)) from None
-        frames, _, _ = _read_frames(path, clips)
-    if len({frame.shape for frame in frames.values()}) > 1:
+        read = _read_frames(path, clips, picture)
+    if len(read.shapes) > 1:
         raise UnusableError("its frames change their size")
-    decoded = Clips([np.stack([frames[i] for i in indices]) for indices in clips])
+    decoded = Clips([np.stack([read.frames[i] for i in indices]) for indices in clips])
     decoded.damage = damage
     return decoded
 
@@ -101,30 +110,49 @@ def _open_folder(path: Path) -> Source:
         raise UnusableError("there is no such file, but a folder without pictures") from error
 
 
-def _read_frames(path: Path, clips: Sequence[Sequence[int]]) -> tuple[dict[int, Clip], list[float], str | None]:
+class _Read(NamedTuple):
+    """What was read of a video.
+
+    Attributes:
+        frames: The pictures of the wanted frames that the file has, by their numbers.
+        times: The seconds of all frames that were read.
+        damage: What was wrong with the file, or None.
+        shapes: The shapes of the wanted frames.
+    """
+
+    frames: dict[int, Clip]
+    times: list[float]
+    damage: str | None
+    shapes: set[tuple[int, ...]]
+
+
+def _read_frames(path: Path, clips: Sequence[Sequence[int]], picture: Callable[[Clip], Clip] | None = None) -> _Read:
     """Read the frames of clips.
 
     Args:
         path: The video file.
         clips: Frame numbers of each clip; without any, the whole file is read to count its frames.
+        picture: See `read_clips`.
 
     Returns:
-        The frames that the file has, by their numbers; the seconds of all frames that were read; and what was wrong
-        with the file, or None. A file with something wrong before the last of the frames is read to its end.
+        What was read. A file with something wrong before the last of the frames is read to its end.
     """
     numbers = {i for indices in clips for i in indices}
     last = max(numbers, default=None)
     frames: dict[int, Clip] = {}
     times: list[float] = []
+    shapes: set[tuple[int, ...]] = set()
     with closing(open_video(path)) as source:
         while last is None or len(times) <= last or _is_damaged(source):
             frame = source.read()
             if frame is None:
                 break
             if len(times) in numbers:
-                frames[len(times)] = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), np.uint8)
+                rgb = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), np.uint8)
+                shapes.add(rgb.shape)
+                frames[len(times)] = rgb if picture is None else picture(rgb).copy()  # not a part of the whole frame
             times.append(frame.timestamp)
-        return frames, times, getattr(source, "damage", None)
+        return _Read(frames, times, getattr(source, "damage", None), shapes)
 
 
 def _is_damaged(source: Source) -> bool:

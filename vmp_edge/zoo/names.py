@@ -26,9 +26,8 @@ def require_known(name: str) -> None:
     """
     if name in all_names():
         return
-    similar = _similar(name)
-    if similar:
-        what = f"did you mean {' or '.join(similar)}?"
+    if meant := similar(name):
+        what = f"did you mean {' or '.join(meant)}?"
     elif re.search(r"[/\\]|\.(pth|pt|safetensors|bin)$", name):
         what = "give a file with --checkpoint"
     else:
@@ -36,8 +35,8 @@ def require_known(name: str) -> None:
     raise UsageError(f"unknown model {name!r:.100}: {what}")
 
 
-def _similar(name: str) -> list[str]:
-    """Return the names that a user may have meant, the likeliest first."""
+def similar(name: str) -> list[str]:
+    """Return at most three names that a user may have meant, the likeliest first."""
     stem = name.rpartition("/")[2].removesuffix(".pth")
     if (model := find_file(f"{stem}.pth")) is not None:
         return [model.name]

@@ -19,14 +19,14 @@ from .grid import on_grid, patch_maps, scaled
 
 
 @dataclass
-class Tutor:
+class TrainedTeacher:
     """A trained model that sees a student's clips as it is used to, and answers in the student's terms.
 
     Attributes:
         model: In evaluation mode, without gradients.
         student: Options of the student.
-        classes: For each class that both have, its index in the student's and in the tutor's head.
-        rescale: What is multiplied and added, by channel, so that the student's frames are normalised as the tutor's;
+        classes: For each class that both have, its index in the student's and in the teacher's head.
+        rescale: What is multiplied and added, by channel, so that the student's frames are normalised as the teacher's;
             None if they are already.
     """
 
@@ -35,14 +35,14 @@ class Tutor:
     classes: tuple[tuple[int, int], ...]
     rescale: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
-    def to(self, device: torch.device) -> Tutor:
+    def to(self, device: torch.device) -> TrainedTeacher:
         """Move the model to a device, and return self."""
         self.model.to(device)
         return self
 
     @property
     def width(self) -> int:
-        """Channels of the tutor's tokens."""
+        """Channels of the teacher's tokens."""
         return self.model.options.embed_dim
 
     @torch.no_grad()
@@ -74,7 +74,7 @@ class Tutor:
         return logits[:, [ours for ours, _ in self.classes]]
 
     def _as_used_to(self, video: Tensor) -> Tensor:
-        """Return the same clips with the tutor's number of frames, size and normalisation."""
+        """Return the same clips with the teacher's number of frames, size and normalisation."""
         options, frames = self.model.options, video.shape[2]
         if options.num_frames != frames:
             chosen = [(2 * i + 1) * frames // (2 * options.num_frames) for i in range(options.num_frames)]
@@ -89,13 +89,13 @@ class Tutor:
         return video.contiguous()
 
 
-def load(
+def load_teacher(
     path: Path,
     student: VideoMamba,
     labels: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     features_count: bool = False,
-) -> Tutor:
+) -> TrainedTeacher:
     """Load a trained model to learn from; it may be larger or smaller, and see other frames and know other classes.
 
     Classes of the same name are the same. If the file or the caller does not name them, both models must have as many,
@@ -105,7 +105,7 @@ def load(
         path: The checkpoint.
         student: The model to train.
         labels: Its classes; None if they have no names.
-        preprocessing: How its frames are prepared; None takes the tutor's.
+        preprocessing: How its frames are prepared; None takes the teacher's.
         features_count: Whether the student learns from features, too, so that no common classes are needed.
 
     Raises:
@@ -125,7 +125,7 @@ def load(
             gain = tuple(a / b for a, b in zip(own.std, used.std, strict=True))
             offset = tuple((a - b) / c for a, b, c in zip(own.mean, used.mean, used.std, strict=True))
             rescale = (gain, offset)
-    return Tutor(model, student, classes, rescale)
+    return TrainedTeacher(model, student, classes, rescale)
 
 
 def _published_labels(path: Path, classes: int) -> tuple[str, ...] | None:
@@ -143,7 +143,7 @@ def _common(
     known: Sequence[str] | None,
     features_count: bool,
 ) -> tuple[tuple[int, int], ...]:
-    """Return the indices of the classes that a student and its tutor both have."""
+    """Return the indices of the classes that a student and its teacher both have."""
     if labels and known:
         places = {label: index for index, label in enumerate(known)}
         common = tuple((index, places[label]) for index, label in enumerate(labels) if label in places)

@@ -8,9 +8,9 @@ from pathlib import Path
 from vmp_edge.errors import UsageError
 
 from ..clipset import ClipSet
+from .console import Console
 from .settings import CLIPS
 from .start import RESULT
-from .voice import Voice
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Teachers:
 
     place: Path | None
 
-    def check(self, clips: ClipSet, voice: Voice) -> None:
+    def check(self, clips: ClipSet, console: Console) -> None:
         """Check that the teachers are there, and warn of one that may have seen what is held out.
 
         Args:
             clips: The clips with their folds.
-            voice: How the training speaks.
+            console: Where it says what it does.
 
         Raises:
             UsageError: There is no such file, or the earlier training was on other clips or folds.
@@ -45,7 +45,7 @@ class Teachers:
             return
         if not place.is_file():
             raise UsageError(f"--teacher {place}: give a model's file, or the --output of an earlier training")
-        voice.message(
+        console.message(
             f"note: if {place} was trained on these clips, the accuracy of what is held out looks better than it is; "
             "the --output of a training on the same clips has a teacher for each part"
         )

@@ -1,4 +1,4 @@
-"""How a training speaks to its user."""
+"""The console on which a training says what it does: lines of the result, messages, and progress bars."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..decoding import Progress
 
 
 @dataclass(frozen=True)
-class Voice:
-    """How a training speaks.
+class Console:
+    """Where a training says what it does.
 
     Attributes:
         say: Prints a line of the result.
@@ -47,4 +47,4 @@ class _NoBar:
         """Show nothing."""
 
 
-SILENCE = Voice(lambda text: None, lambda text: None, _NoBar)  # of the processes besides the first
+SILENCE = Console(lambda text: None, lambda text: None, _NoBar)  # of the processes besides the first
