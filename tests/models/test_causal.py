@@ -11,7 +11,7 @@ from vmp_edge import ops
 from vmp_edge.errors import UsageError
 from vmp_edge.models import PRESETS, ModelOptions, VideoMamba, create, load_checkpoint, make_causal, preset
 from vmp_edge.models.options import VIDEOMAMBA, VIDEOMAMBAPRO
-from vmp_edge.models.stream_state import layout
+from vmp_edge.models.stream_state import layout, program_states
 from vmp_edge.ops import _native, reference
 
 SMALL = {"embed_dim": 32, "depth": 2, "image_size": 48, "num_frames": 4, "num_classes": 5, "causal": True}
@@ -235,6 +235,31 @@ def test_the_sizes_of_states():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("order", ["spatial_first", "spatiotemporal"])
+def test_a_convolution_with_one_tap_carries_no_inputs(order):
+    model = make(scan_order=order, d_conv=1)
+    assert not any(torch.Size(part.shape).numel() for part in layout(model.options).inputs)
+    assert not [name for name in program_states(model.options) if name.startswith("inputs")]
+    video = video_of(model)
+    logits, _, _ = stepped(model, video)
+    assert torch.equal(model(video), logits[:, -1])
+
+
+@every_kind
+def test_the_states_of_a_program_are_the_vector_in_order(options):
+    """Each is where the layout says, so that the vector can be cut and put together without a copy in between."""
+    options = make(options).options
+    where, shapes, start = layout(options), program_states(options), 0
+    for name, shape in shapes.items():
+        kind, _, layer = name.partition("-")
+        part = {"inputs": where.inputs, "h": where.states}[kind][int(layer)] if layer else None
+        assert start == (where.started if part is None else part.start), name
+        if part is not None:
+            assert shape[-len(part.shape) :] == part.shape and len(shape) == 3
+        start += torch.Size(shape).numel()
+    assert start == where.size
+
+
 def test_a_long_stream_keeps_its_size_and_stays_finite():
     model = make({"scan_order": "spatiotemporal"})
     video = video_of(model, steps=8)

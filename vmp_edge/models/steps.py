@@ -20,6 +20,7 @@ backward direction starts at its first input, the last token of the step, in eve
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import torch
@@ -257,7 +258,8 @@ def _carried(state: Tensor, started: Tensor | None, where: Layout, layer: int) -
     """Return a layer's part of the state."""
 
     def view(part: Part) -> Tensor:
-        return state[:, part.start : part.stop].reshape(-1, *part.shape[-2:])
+        lines = len(state) * math.prod(part.shape[:-2])  # not -1, as a convolution with one tap has no inputs to count
+        return state[:, part.start : part.stop].reshape(lines, *part.shape[-2:])
 
     return Carried(view(where.inputs[layer]), view(where.states[layer]), started)
 

@@ -8,6 +8,8 @@ started: 0 before its first step, and 1 from then on. It decides where a scan wi
 
 The size depends on the model alone, not on how long a stream has run, and streams may lie side by side in a batch,
 (batch, n), each as far as it is.
+
+Lowered programs take the vector in parts (`program_states`), one after the other and each with a name.
 """
 
 from __future__ import annotations
@@ -72,3 +74,24 @@ def layout(options: ModelOptions) -> Layout:
         states.append(Part(inputs[-1].stop, (*places, options.d_inner, options.d_state)))
         start = states[-1].stop
     return Layout(tuple(inputs), tuple(states))
+
+
+def program_states(options: ModelOptions) -> dict[str, tuple[int, ...]]:
+    """Return the states that a lowered step program takes and gives, in their order: the shape of each by its name.
+
+    They are the parts of the vector, so that one after the other they are the vector itself. A part without elements,
+    which the inputs of a convolution with one tap are, is left out.
+
+    Args:
+        options: The options of a causal model.
+
+    Returns:
+        Of each layer ``inputs-LAYER``, (R, K - 1, D), and ``h-LAYER``, (R, D, N), and at the end ``started``,
+        (1, 1, 1). R is 1, or P in layers over time.
+    """
+    where, shapes = layout(options), {}
+    for layer, (inputs, state) in enumerate(zip(where.inputs, where.states, strict=True)):
+        for name, part in ((f"inputs-{layer}", inputs), (f"h-{layer}", state)):
+            if math.prod(part.shape):
+                shapes[name] = part.shape if len(part.shape) == 3 else (1, *part.shape)
+    return {**shapes, "started": (1, 1, 1)}
