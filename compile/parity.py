@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from vmp_edge.bundle.check import check_clip
 from vmp_edge.bundle.manifest import Manifest
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.calibration.decoding import Video
-from vmp_edge.engines import Engine
+from vmp_edge.engines import Engine, StepEngine
 from vmp_edge.errors import BuildError
 from vmp_edge.formatting import number, plain
 from vmp_edge.progress import Step, part
@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 
 Logits = npt.NDArray[np.float32]
 Features = npt.NDArray[np.float32]
+Outputs = npt.NDArray[np.float32]
 T = TypeVar("T")
 
 # How far a quantised bundle's logits may differ on another machine, where sums round differently, as a share of their
 # spread.
 VERIFIED = 0.1
 CLIPS = 3  # clips of each kind, unless the user says otherwise
+STEPS = 3  # steps of a causal model's clips for each frame of its clips in training
 CHECK_SEED = 1
 MOST_DECIBELS = 200.0  # more than float32 can resolve
 
@@ -44,7 +46,7 @@ def measure(
     """Run a bundle beside its source model.
 
     A floating-point bundle is compared on random and on real-looking clips, a quantised one on clips of its
-    calibration.
+    calibration. The bundle of a causal model steps through clips of `STEPS` x T steps, and is compared after each step.
 
     Args:
         bundle: The bundle.
@@ -76,7 +78,7 @@ def measure(
         with part("the source model", len(compared), "clips") as step:
             expected, expected_features = _run_source(model, compared, step)
         with part("the bundle", len(compared) + 1, "clips") as step:
-            outputs = np.concatenate([_counted(engine.run(video), step) for video in compared])
+            outputs = np.concatenate([_counted(_run(engine, video, manifest), step) for video in compared])
         check = engine.run(manifest.preprocessing.clip(check_clip(CHECK_SEED, manifest.frames, manifest.image_size)))[0]
     finally:
         engine.close()
@@ -104,8 +106,10 @@ def _clips(bundle: Bundle, precision: Precision, clips: int, videos: Sequence[Vi
     """The clips that a bundle is compared on, float32 (1, 3, T, S, S) each."""
     if precision.is_quantised and len(videos):
         return [np.ascontiguousarray(video[None]) for video in videos[: 8 * clips]]
-    scenes = [bundle.manifest.preprocessing.clip(moving_scene(seed, bundle)) for seed in range(clips)]
-    return scenes if precision.is_quantised else scenes + [_random_video(seed, bundle) for seed in range(clips)]
+    manifest = bundle.manifest
+    frames = STEPS * manifest.frames * manifest.tubelet if manifest.states else manifest.frames
+    scenes = [manifest.preprocessing.clip(moving_scene(seed, bundle, frames)) for seed in range(clips)]
+    return scenes if precision.is_quantised else scenes + [_random_video(seed, bundle, frames) for seed in range(clips)]
 
 
 def _counted(result: T, step: Step) -> T:
@@ -114,11 +118,25 @@ def _counted(result: T, step: Step) -> T:
     return result
 
 
+def _run(engine: Engine, video: Video, manifest: Manifest) -> Outputs:
+    """Return the outputs of a bundle for one clip (1, 3, T, S, S): (1, outputs), or those of each step of it."""
+    if not manifest.states:
+        return engine.run(video)
+    stepping, state, outputs = cast(StepEngine, engine), np.zeros((1, manifest.state_size), np.float32), []
+    for start in range(0, video.shape[2], manifest.tubelet):
+        output, state = stepping.step(video[:, :, start : start + manifest.tubelet], state)
+        outputs.append(output)
+    return np.concatenate(outputs)
+
+
 def _run_source(model: VideoMamba, videos: Sequence[Video], step: Step) -> tuple[Logits, Features]:
     import torch
 
+    def features_of(video: torch.Tensor) -> torch.Tensor:  # of the clip, or of each step
+        return model.forward_steps(video)[1][0] if model.options.causal else model.forward_features(video)
+
     with torch.no_grad():
-        features = torch.cat([_counted(model.forward_features(torch.from_numpy(video)), step) for video in videos])
+        features = torch.cat([_counted(features_of(torch.from_numpy(video)), step) for video in videos])
         return model.head(features).numpy(), features.numpy()  # without a head both are the same
 
 
@@ -187,15 +205,18 @@ def _signal_to_noise(got: Logits, expected: Logits) -> float:
     return round(min(ratio, MOST_DECIBELS), 1)
 
 
-def _random_video(seed: int, bundle: Bundle) -> npt.NDArray[np.float32]:
+def _random_video(seed: int, bundle: Bundle, frames: int) -> npt.NDArray[np.float32]:
     side = bundle.manifest.image_size
-    shape = (1, 3, bundle.manifest.frames, side, side)
+    shape = (1, 3, frames, side, side)
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def moving_scene(seed: int, bundle: Bundle) -> npt.NDArray[np.uint8]:
-    """Draw a clip with the statistics of pictures: shaded blobs under a camera that pans, uint8 (T, H, W, 3) RGB."""
-    frames, side = bundle.manifest.frames, bundle.manifest.image_size
+def moving_scene(seed: int, bundle: Bundle, frames: int | None = None) -> npt.NDArray[np.uint8]:
+    """Draw a clip with the statistics of pictures: shaded blobs under a camera that pans, uint8 (T, H, W, 3) RGB.
+
+    T is `frames`, or else the bundle's.
+    """
+    frames, side = frames or bundle.manifest.frames, bundle.manifest.image_size
     rng = np.random.default_rng(seed)
     scene = np.zeros((2 * side, 2 * side, 3), np.float32)
     for octave in range(2, 7):

@@ -252,8 +252,6 @@ def load(choice: Choice) -> SourceModel:
         model = _own(own.load(name), name, choice)
     else:
         model = _untrained(name, choice)
-    if model.module.options.causal:
-        raise UsageError(f"{model.name} is a causal model, and causal models cannot be built into bundles yet")
     if len(model.labels) == 1:
         raise UsageError(
             f"{model.name} has a head with one output, as for regression: its value is no score of a class, and a "

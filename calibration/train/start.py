@@ -86,7 +86,7 @@ def load(
     """
     start = _load(init, frames, image_size, widths or {}, seed)
     if start.model.options.causal:
-        raise UsageError(f"--init {init}: is a causal model, which cannot be trained on clips or built yet")
+        raise UsageError(f"--init {init}: is a causal model, which cannot be trained on clips yet")
     return start
 
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from bundles import make_manifest
 
-from vmp_edge.bundle.manifest import FORMAT_VERSION, FileEntry, Manifest
+from vmp_edge.bundle.formats import FORMAT_VERSION
+from vmp_edge.bundle.manifest import FileEntry, Manifest
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.machine import host_machine
 
