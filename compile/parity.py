@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
@@ -16,11 +16,12 @@ from vmp_edge.bundle.check import check_clip
 from vmp_edge.bundle.manifest import Manifest
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.calibration.decoding import Video
-from vmp_edge.engines import Engine, StepEngine
+from vmp_edge.engines import Engine
 from vmp_edge.errors import BuildError
 from vmp_edge.formatting import number, plain
 from vmp_edge.progress import Step, part
 
+from . import stepping
 from .precision import Cosine, Difference, Precision, find
 
 if TYPE_CHECKING:
@@ -28,14 +29,13 @@ if TYPE_CHECKING:
 
 Logits = npt.NDArray[np.float32]
 Features = npt.NDArray[np.float32]
-Outputs = npt.NDArray[np.float32]
+States = npt.NDArray[np.float32]
 T = TypeVar("T")
 
 # How far a quantised bundle's logits may differ on another machine, where sums round differently, as a share of their
 # spread.
 VERIFIED = 0.1
 CLIPS = 3  # clips of each kind, unless the user says otherwise
-STEPS = 3  # steps of a causal model's clips for each frame of its clips in training
 CHECK_SEED = 1
 MOST_DECIBELS = 200.0  # more than float32 can resolve
 
@@ -46,7 +46,8 @@ def measure(
     """Run a bundle beside its source model.
 
     A floating-point bundle is compared on random and on real-looking clips, a quantised one on clips of its
-    calibration. The bundle of a causal model steps through clips of `STEPS` x T steps, and is compared after each step.
+    calibration. That of a causal model steps through longer clips: the outputs are compared after each step, and the
+    states after the last.
 
     Args:
         bundle: The bundle.
@@ -65,6 +66,7 @@ def measure(
           in decibels. Of a model without classes, the features stand for the logits, and there is no agreement;
         * ``features``, if the bundle gives any: the smallest cosine of a clip's features with the source model's, and
           what is accepted;
+        * ``states``, of a causal model: the largest difference of its states, and what is accepted (`stepping`);
         * ``clips``: the number of clips; ``check``: an output for `vmp-edge verify` to repeat.
 
     Raises:
@@ -76,15 +78,18 @@ def measure(
     classes = len(manifest.labels)
     try:
         with part("the source model", len(compared), "clips") as step:
-            expected, expected_features = _run_source(model, compared, step)
+            expected, expected_features, expected_states = _run_source(model, compared, step)
         with part("the bundle", len(compared) + 1, "clips") as step:
-            outputs = np.concatenate([_counted(_run(engine, video, manifest), step) for video in compared])
+            results = [_counted(stepping.run(engine, video, manifest), step) for video in compared]
+            outputs, states = (np.concatenate(parts) for parts in zip(*results, strict=True))
         check = engine.run(manifest.preprocessing.clip(check_clip(CHECK_SEED, manifest.frames, manifest.image_size)))[0]
     finally:
         engine.close()
-    features = {}
+    more = {}
+    if manifest.states:
+        more["states"] = stepping.compare(states, expected_states, manifest)
     if manifest.features:
-        features["features"] = _compare_features(outputs[:, classes:], expected_features, precision)
+        more["features"] = _compare_features(outputs[:, classes:], expected_features, precision)
     kind = "logits" if classes else "features"
     if classes:
         outputs, check = outputs[:, :classes], check[:classes]
@@ -96,7 +101,7 @@ def measure(
     return {
         **distance,
         **(alike(outputs, expected) if classes else {"snr": _signal_to_noise(outputs, expected)}),
-        **features,
+        **more,
         "clips": len(compared),
         "check": {"seed": CHECK_SEED, kind: [float(value) for value in check], "tolerance": allowed},
     }
@@ -107,7 +112,7 @@ def _clips(bundle: Bundle, precision: Precision, clips: int, videos: Sequence[Vi
     if precision.is_quantised and len(videos):
         return [np.ascontiguousarray(video[None]) for video in videos[: 8 * clips]]
     manifest = bundle.manifest
-    frames = STEPS * manifest.frames * manifest.tubelet if manifest.states else manifest.frames
+    frames = stepping.frames_of(manifest)
     scenes = [manifest.preprocessing.clip(moving_scene(seed, bundle, frames)) for seed in range(clips)]
     return scenes if precision.is_quantised else scenes + [_random_video(seed, bundle, frames) for seed in range(clips)]
 
@@ -118,26 +123,20 @@ def _counted(result: T, step: Step) -> T:
     return result
 
 
-def _run(engine: Engine, video: Video, manifest: Manifest) -> Outputs:
-    """Return the outputs of a bundle for one clip (1, 3, T, S, S): (1, outputs), or those of each step of it."""
-    if not manifest.states:
-        return engine.run(video)
-    stepping, state, outputs = cast(StepEngine, engine), np.zeros((1, manifest.state_size), np.float32), []
-    for start in range(0, video.shape[2], manifest.tubelet):
-        output, state = stepping.step(video[:, :, start : start + manifest.tubelet], state)
-        outputs.append(output)
-    return np.concatenate(outputs)
-
-
-def _run_source(model: VideoMamba, videos: Sequence[Video], step: Step) -> tuple[Logits, Features]:
+def _run_source(model: VideoMamba, videos: Sequence[Video], step: Step) -> tuple[Logits, Features, States]:
+    """Return the source model's logits and features of clips, or of a causal model's steps, and its last states."""
     import torch
 
-    def features_of(video: torch.Tensor) -> torch.Tensor:  # of the clip, or of each step
-        return model.forward_steps(video)[1][0] if model.options.causal else model.forward_features(video)
+    def run(video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if not model.options.causal:
+            return model.forward_features(video), torch.zeros(1, 0)
+        _, features, state = model.forward_steps(video)
+        return features[0], state
 
     with torch.no_grad():
-        features = torch.cat([_counted(features_of(torch.from_numpy(video)), step) for video in videos])
-        return model.head(features).numpy(), features.numpy()  # without a head both are the same
+        results = [_counted(run(torch.from_numpy(video)), step) for video in videos]
+        features, states = (torch.cat(parts) for parts in zip(*results, strict=True))
+        return model.head(features).numpy(), features.numpy(), states.numpy()  # without a head, logits are features
 
 
 def _compare_logits(

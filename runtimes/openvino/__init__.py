@@ -11,7 +11,6 @@ RECORD = EngineRecord(
     lowering="vmp_edge.compile.lowerings.openvino",
     precisions=("fp32", "int8", "int8-dynamic", "int8-weight-only"),
     per_frame=True,
-    steps=("fp32",),
     tolerance=1e-3,  # docs/targets/openvino.md
     distribution="openvino",
     trial="vmp_edge.runtimes.trials:openvino",

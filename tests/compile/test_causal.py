@@ -1,6 +1,5 @@
 """Builds of causal models: what they write, how they are compared, and what is refused."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from vmp_edge.compile import target as targets
 from vmp_edge.compile.request import Order, Request
 from vmp_edge.errors import UsageError
 from vmp_edge.models.stream_state import layout, program_states
-from vmp_edge.runtimes import torch as torch_engine
 from vmp_edge.runtimes.torch.engine import TorchEngine
 
 MODEL = make_model(**CAUSAL["spatiotemporal"])
@@ -47,6 +45,7 @@ def test_the_manifest_says_the_states(build, capfd):
     assert manifest.state_size == layout(MODEL.options).size
     assert manifest.to_dict()["format"] == 4
     assert 0 <= manifest.parity["max_difference"] <= 1e-4
+    assert 0 <= manifest.parity["states"]["max_difference"] <= manifest.parity["states"]["tolerance"] == 1e-3
     assert main(["info", str(output), "--json"]) == main(["verify", str(output)]) == 0
     assert json.loads(capfd.readouterr().out.splitlines()[0])["states"]["started"] == [1, 1, 1]
 
@@ -93,17 +92,15 @@ def test_a_bundle_that_loses_a_state_is_not_written(build, monkeypatch, place):
 
     monkeypatch.setattr(TorchEngine, "step", forgetful)
     code, lines, output = build("--engine", "torch")
-    assert code == 1 and "differ from the source model's" in lines[-1] and not output.exists()
+    assert code == 1 and not output.exists()
+    assert "from the source model's by" in lines[-1]
 
 
-def test_what_is_not_for_causal_models_is_one_line(build, monkeypatch):
+def test_what_is_not_for_causal_models_is_one_line(build):
     code, lines, output = build("--engine", "executorch", "--per-frame")
     assert code == 2 and lines[-1].startswith("vmp-edge: small is a causal model: a step embeds each frame once")
     code, lines, _ = build("--engine", "torch", "--variants", "depth=1")
     assert code == 2 and "without --variants" in lines[-1]
-    monkeypatch.setattr(torch_engine, "RECORD", dataclasses.replace(torch_engine.RECORD, steps=()))
-    code, lines, _ = build("--engine", "torch")
-    assert code == 2 and "the engine torch does not run its steps yet; give --engine with one of exec" in lines[-1]
     assert not output.exists()
 
 
@@ -117,6 +114,7 @@ def order(target, engine, name="fp32"):
 @pytest.mark.parametrize(
     ("ordered", "words"),
     [
+        (("openvino", "openvino"), "the engine openvino does not run its steps yet; give --engine with one of exec"),
         (("host", "executorch", "int8"), "the engine executorch runs its steps in fp32, not in int8"),
         (("host", "onnxruntime", "fp16"), "in fp32, not in fp16"),
         (("android-qnn", "executorch"), "not on android-qnn: build for host"),

@@ -19,6 +19,7 @@ LONGEST_FIRST = (
     "tests/compile/test_per_frame.py",
     "tests/compile/test_text_bundles.py",
     "tests/compile/lowerings/test_executorch.py",
+    "tests/compile/lowerings/test_steps.py",
     "tests/compile/lowerings/tvm/test_tuning.py",
     "tests/embedded/test_ros1.py",
     "tests/compile/test_cross.py",
