@@ -41,6 +41,8 @@ LONGEST_FIRST = (
     "tests/ops/test_state.py",
     "tests/zoo/test_hub.py",
     "tests/models/test_published_files.py",
+    "tests/compile/test_causal.py",
+    "tests/compile/graph/test_stepping.py",
 )
 _RANKS = {name: number for number, name in enumerate(LONGEST_FIRST)}
 
