@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vmp_edge.models.videomamba import Mixer, VideoMamba
+from vmp_edge.models.blocks import Mixer
+from vmp_edge.models.videomamba import VideoMamba
 
 
 def published_mixer(mixer: Mixer, hidden: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from vmp_edge.errors import BuildError
 from vmp_edge.formatting import number, plain
 from vmp_edge.progress import Step, part
 
+from . import stepping
 from .precision import Cosine, Difference, Precision, find
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 Logits = npt.NDArray[np.float32]
 Features = npt.NDArray[np.float32]
+States = npt.NDArray[np.float32]
 T = TypeVar("T")
 
 # How far a quantised bundle's logits may differ on another machine, where sums round differently, as a share of their
@@ -44,7 +46,8 @@ def measure(
     """Run a bundle beside its source model.
 
     A floating-point bundle is compared on random and on real-looking clips, a quantised one on clips of its
-    calibration.
+    calibration. That of a causal model steps through longer clips: the outputs are compared after each step, and the
+    states after the last.
 
     Args:
         bundle: The bundle.
@@ -63,6 +66,7 @@ def measure(
           in decibels. Of a model without classes, the features stand for the logits, and there is no agreement;
         * ``features``, if the bundle gives any: the smallest cosine of a clip's features with the source model's, and
           what is accepted;
+        * ``states``, of a causal model: the largest difference of its states, and what is accepted (`stepping`);
         * ``clips``: the number of clips; ``check``: an output for `vmp-edge verify` to repeat.
 
     Raises:
@@ -74,15 +78,18 @@ def measure(
     classes = len(manifest.labels)
     try:
         with part("the source model", len(compared), "clips") as step:
-            expected, expected_features = _run_source(model, compared, step)
+            expected, expected_features, expected_states = _run_source(model, compared, step)
         with part("the bundle", len(compared) + 1, "clips") as step:
-            outputs = np.concatenate([_counted(engine.run(video), step) for video in compared])
+            results = [_counted(stepping.run(engine, video, manifest), step) for video in compared]
+            outputs, states = (np.concatenate(parts) for parts in zip(*results, strict=True))
         check = engine.run(manifest.preprocessing.clip(check_clip(CHECK_SEED, manifest.frames, manifest.image_size)))[0]
     finally:
         engine.close()
-    features = {}
+    more = {}
+    if manifest.states:
+        more["states"] = stepping.compare(states, expected_states, manifest)
     if manifest.features:
-        features["features"] = _compare_features(outputs[:, classes:], expected_features, precision)
+        more["features"] = _compare_features(outputs[:, classes:], expected_features, precision)
     kind = "logits" if classes else "features"
     if classes:
         outputs, check = outputs[:, :classes], check[:classes]
@@ -94,7 +101,7 @@ def measure(
     return {
         **distance,
         **(alike(outputs, expected) if classes else {"snr": _signal_to_noise(outputs, expected)}),
-        **features,
+        **more,
         "clips": len(compared),
         "check": {"seed": CHECK_SEED, kind: [float(value) for value in check], "tolerance": allowed},
     }
@@ -104,8 +111,10 @@ def _clips(bundle: Bundle, precision: Precision, clips: int, videos: Sequence[Vi
     """The clips that a bundle is compared on, float32 (1, 3, T, S, S) each."""
     if precision.is_quantised and len(videos):
         return [np.ascontiguousarray(video[None]) for video in videos[: 8 * clips]]
-    scenes = [bundle.manifest.preprocessing.clip(moving_scene(seed, bundle)) for seed in range(clips)]
-    return scenes if precision.is_quantised else scenes + [_random_video(seed, bundle) for seed in range(clips)]
+    manifest = bundle.manifest
+    frames = stepping.frames_of(manifest)
+    scenes = [manifest.preprocessing.clip(moving_scene(seed, bundle, frames)) for seed in range(clips)]
+    return scenes if precision.is_quantised else scenes + [_random_video(seed, bundle, frames) for seed in range(clips)]
 
 
 def _counted(result: T, step: Step) -> T:
@@ -114,12 +123,20 @@ def _counted(result: T, step: Step) -> T:
     return result
 
 
-def _run_source(model: VideoMamba, videos: Sequence[Video], step: Step) -> tuple[Logits, Features]:
+def _run_source(model: VideoMamba, videos: Sequence[Video], step: Step) -> tuple[Logits, Features, States]:
+    """Return the source model's logits and features of clips, or of a causal model's steps, and its last states."""
     import torch
 
+    def run(video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if not model.options.causal:
+            return model.forward_features(video), torch.zeros(1, 0)
+        _, features, state = model.forward_steps(video)
+        return features[0], state
+
     with torch.no_grad():
-        features = torch.cat([_counted(model.forward_features(torch.from_numpy(video)), step) for video in videos])
-        return model.head(features).numpy(), features.numpy()  # without a head both are the same
+        results = [_counted(run(torch.from_numpy(video)), step) for video in videos]
+        features, states = (torch.cat(parts) for parts in zip(*results, strict=True))
+        return model.head(features).numpy(), features.numpy(), states.numpy()  # without a head, logits are features
 
 
 def _compare_logits(
@@ -187,15 +204,18 @@ def _signal_to_noise(got: Logits, expected: Logits) -> float:
     return round(min(ratio, MOST_DECIBELS), 1)
 
 
-def _random_video(seed: int, bundle: Bundle) -> npt.NDArray[np.float32]:
+def _random_video(seed: int, bundle: Bundle, frames: int) -> npt.NDArray[np.float32]:
     side = bundle.manifest.image_size
-    shape = (1, 3, bundle.manifest.frames, side, side)
+    shape = (1, 3, frames, side, side)
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def moving_scene(seed: int, bundle: Bundle) -> npt.NDArray[np.uint8]:
-    """Draw a clip with the statistics of pictures: shaded blobs under a camera that pans, uint8 (T, H, W, 3) RGB."""
-    frames, side = bundle.manifest.frames, bundle.manifest.image_size
+def moving_scene(seed: int, bundle: Bundle, frames: int | None = None) -> npt.NDArray[np.uint8]:
+    """Draw a clip with the statistics of pictures: shaded blobs under a camera that pans, uint8 (T, H, W, 3) RGB.
+
+    T is `frames`, or else the bundle's.
+    """
+    frames, side = frames or bundle.manifest.frames, bundle.manifest.image_size
     rng = np.random.default_rng(seed)
     scene = np.zeros((2 * side, 2 * side, 3), np.float32)
     for octave in range(2, 7):

@@ -20,9 +20,10 @@ from vmp_edge.calibration.measure import Subject, check_labels
 from vmp_edge.calibration.report import Report
 from vmp_edge.errors import MissingDependencyError, UsageError, VmpError
 from vmp_edge.machine import host_machine
+from vmp_edge.models.stream_state import program_states
 from vmp_edge.progress import Step, note, part
 
-from . import lowering, needs, notes, parity, quantised, source, subjects, variants
+from . import causal, lowering, needs, notes, parity, quantised, source, subjects, variants
 from . import precision as precisions
 from .lowering import Exported, Lowered, Prepared
 from .precision import Precision
@@ -81,7 +82,7 @@ def build(request: Request, progress: Progress | None = None, stages: type[Stage
     with tempfile.TemporaryDirectory() as scratch:
         with staged_bundle(order.output) as staging:
             # Which variants are cheaper shows only on the model: it is loaded ahead of the stages.
-            model = source.load(order.choice) if order.variants else None
+            model = _source_model(order) if order.variants else None
             cheaper = variants.cheaper(order.variants, model.module.options) if model is not None else []
             run = Build(order, order.output, staging, Path(scratch), progress, stages, model)
             report = run.run()
@@ -146,7 +147,7 @@ class Build:
     def _load(self) -> tuple[SourceModel, ExportedProgram]:
         """The source model and its exported program."""
         order = self.order
-        model = self.model or source.load(order.choice)
+        model = self.model or _source_model(order)
         tubelet = model.module.options.tubelet_size
         if order.request.per_frame and order.precision.is_quantised and tubelet != 1:
             raise UsageError(
@@ -225,6 +226,7 @@ class Build:
             family=model.family,
             features=options.features if order.request.features else 0,
             embedding=lowered.embedding,
+            states=program_states(options) if options.causal else {},
         )
 
     def _compare(self, bundle: Bundle, lowered: Lowered, model: SourceModel, work: Quantised | None) -> dict[str, Any]:
@@ -291,6 +293,18 @@ class Build:
                 return subjects.of_emulator(lowered.emulate(bundle), like), reference
         program = work.program.program if isinstance(work.program, Prepared) else work.program
         return subjects.of_program(program, like, model.module.options.tubelet_size), reference
+
+
+def _source_model(order: Order) -> SourceModel:
+    """Load the source model, and check that it can be built as it is ordered.
+
+    Raises:
+        UsageError: It is a causal model, and the order asks for what there is not for causal models.
+    """
+    model = source.load(order.choice)
+    if model.module.options.causal:
+        causal.check(order, model.name)
+    return model
 
 
 def _add_variants(run: Build, model: SourceModel, cheaper: Sequence[Variant]) -> None:

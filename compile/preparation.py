@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vmp_edge.bundle.manifest import FASTEST, LONGEST, SHORTEST, SLOWEST
+from vmp_edge.bundle.sampling import FASTEST, LONGEST, SHORTEST, SLOWEST
 from vmp_edge.errors import UsageError
 from vmp_edge.preprocessing import Preprocessing
 

@@ -68,6 +68,28 @@ class FrameEngine(Engine, Protocol):
         ...
 
 
+class StepEngine(Engine, Protocol):
+    """Execute a bundle of a causal model. `run` goes through whole videos step by step, each from its beginning."""
+
+    def step(
+        self, frames: npt.NDArray[np.float32], state: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Execute one step of each stream of a batch.
+
+        The states belong to the caller: the engine keeps none, so that one engine serves any number of streams.
+
+        Args:
+            frames: float32 (B, 3, N, S, S), normalised; any strides. N is the model's tubelet size.
+            state: float32 (B, n), the states of the streams, one after the other as the manifest lists them: those of
+                the step before, or zeros for a stream that starts. They are only read.
+
+        Returns:
+            Logits, float32 (B, classes), followed by the features if the bundle gives any, (B, classes + C); and the
+            states after the step, float32 (B, n), in new memory.
+        """
+        ...
+
+
 class EngineFactory(Protocol):
     """Make an engine for a bundle: usually the engine's class."""
 
@@ -87,6 +109,7 @@ class EngineRecord:
         lowering: The module with the `Lowering` to this engine; None if this package cannot build for the engine.
         precisions: The precisions that the lowering does. Which of them a target has is the target's to say.
         per_frame: Whether the engine can run the patch embedding as a program of its own (`FrameEngine`).
+        steps: The precisions in which it runs the steps of causal models (`StepEngine`), on CPUs.
         tolerance: The largest difference of any logit from the source model's that a build in fp32 accepts; None takes
             the precision's.
         distribution: The package on PyPI that the engine comes in; None for an engine of the user's own.
@@ -100,6 +123,7 @@ class EngineRecord:
     lowering: str | None = None
     precisions: tuple[str, ...] = ()
     per_frame: bool = False
+    steps: tuple[str, ...] = ()
     tolerance: float | None = None
     distribution: str | None = None
     trial: str | None = None

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from vmp_edge.models import VideoMamba
-from vmp_edge.models.videomamba import scans_time_first
 
 CLIP_ROW = "clip-row"  # the same rows of all frames
 FRAME_ROW = "frame-row"  # other rows of each frame
@@ -65,7 +64,7 @@ def forward_visible(model: VideoMamba, video: Tensor, visible: Tensor) -> Tensor
     there = torch.argsort(place * steps + time, dim=1)
     back = torch.argsort(there, dim=1)
     for index, layer in enumerate(model.layers):
-        if scans_time_first(model.options, index):
+        if model.options.scans_time_first(index):
             tokens = _reorder(layer(_reorder(tokens, there)), back)
         else:
             tokens = layer(tokens)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vmp_edge.bundle.manifest import LONGEST, SHORTEST
+from vmp_edge.bundle.sampling import LONGEST, SHORTEST
 from vmp_edge.errors import UsageError
 from vmp_edge.files import make_output_folder, whole
 

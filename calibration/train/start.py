@@ -111,11 +111,18 @@ def load(
         CheckpointError: The checkpoint cannot be loaded.
         HubError: It cannot be fetched.
     """
+    start = _load(init, frames, image_size, widths or {}, seed)
+    if start.model.options.causal:
+        raise UsageError(f"--init {init}: is a causal model, which cannot be trained on clips yet")
+    return start
+
+
+def _load(init: str, frames: int | None, image_size: int | None, widths: dict[str, int], seed: int) -> Start:
     if init == SCRATCH or (init in PRESETS and init not in own.names()):
-        return _random(init, frames, image_size, widths or {}, seed)
+        return _random(init, frames, image_size, widths, seed)
     weights = _stem_weights(init)
     if weights is not None:
-        return _over_stem(init, weights, frames, image_size, widths or {}, seed)
+        return _over_stem(init, weights, frames, image_size, widths, seed)
     if widths:
         raise UsageError(f"{init} has its own {' and '.join(widths)}: leave them out, or give --init {SCRATCH}")
     if init in own.names():

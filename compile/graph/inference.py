@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vmp_edge import ops
+from vmp_edge.models.blocks import NORM_EPS, Block, Mixer
+from vmp_edge.models.efficientnet import EfficientNetLite0
 from vmp_edge.models.options import ModelOptions
-from vmp_edge.models.videomamba import NORM_EPS, Block, Mixer, VideoMamba, scans_time_first, swap_order
+from vmp_edge.models.videomamba import VideoMamba, swap_order
 
 
 class Linear(nn.Linear):
@@ -76,24 +78,23 @@ class Direction(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the scan's input (B, L, D), dt (B, L, D), B (B, L, N) and C (B, L, N) for x (B, L, D)."""
-        c = ops.causal_conv_silu(x, self.conv_weight, self.conv_bias, reverse=self.reverse)
+        return self.project(x, ops.causal_conv_silu(x, self.conv_weight, self.conv_bias, reverse=self.reverse))
+
+    def project(self, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return what `forward` does, from x and its convolution c, both (B, L, D)."""
         return (c if self.scans_conv else x), self.dt_up(self.dt_down(c)), self.B(c), self.C(c)
 
 
-class InferenceBlock(nn.Module):
-    """A block whose norm is folded into its projections, and whose projections are split so that nothing is transposed.
+class FoldedBlock(nn.Module):
+    """The weights of a block. Its norm is folded into its projections, which are split so that nothing is transposed.
 
     Args:
         block: The block of the source model.
-        only_first: True to compute the first token alone, for the last block of a model whose head reads only this one,
-            the class token. The forward direction then takes one step; the backward direction still walks the whole
-            sequence.
     """
 
-    def __init__(self, block: Block, only_first: bool = False) -> None:
+    def __init__(self, block: Block) -> None:
         super().__init__()
         mixer = block.mixer
-        self.only_first = only_first
         self.options = mixer.options
         inner = self.options.d_inner
         projection = mixer.in_proj.weight * block.norm.weight
@@ -106,6 +107,21 @@ class InferenceBlock(nn.Module):
             self.A_b = nn.Parameter(-torch.exp(mixer.A_b_log.detach()))
         self.forwards = Direction(mixer, "", False)
         self.backwards = Direction(mixer, "_b", True) if self.options.directions == "separate" else None
+
+
+class InferenceBlock(FoldedBlock):
+    """A block of a model that takes whole clips.
+
+    Args:
+        block: The block of the source model.
+        only_first: True to compute the first token alone, for the last block of a model whose head reads only this one,
+            the class token. The forward direction then takes one step; the backward direction still walks the whole
+            sequence.
+    """
+
+    def __init__(self, block: Block, only_first: bool = False) -> None:
+        super().__init__(block)
+        self.only_first = only_first
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the block's tokens for tokens (B, L, C): (B, L, C), or (B, 1, C) for the first alone."""
@@ -225,14 +241,8 @@ class InferenceModel(nn.Module):
         super().__init__()
         options: ModelOptions = model.options
         self.options = options
-        weight = model.patch_embed.proj.weight.detach()
-        self.stem = copy.deepcopy(model.patch_embed.stem)
-        if self.stem is not None:
-            self.stem.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        patch = weight.shape[-1]
-        self.patch = nn.Conv2d(weight.shape[1] * options.tubelet_size, options.embed_dim, patch, stride=patch)
-        self.patch.weight = nn.Parameter(weight.transpose(1, 2).flatten(1, 2).contiguous())
-        self.patch.bias = model.patch_embed.proj.bias
+        self.stem = stem_of(model)
+        self.patch = patch_embedding(model)
         self.first = nn.Parameter((model.cls_token + model.pos_embed[:, :1]).detach().clone())
         # two parts, as one sum for all tokens would be a quarter of an int8 program
         self.spatial = nn.Parameter(model.pos_embed[:, 1:].detach().clone())
@@ -246,7 +256,7 @@ class InferenceModel(nn.Module):
             self.head = self.pooling.project
         else:
             self.pooling = None
-            self.head = _head(model, features)
+            self.head = folded_head(model, features)
         self.eval().requires_grad_(False)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -260,7 +270,7 @@ class InferenceModel(nn.Module):
         patches = self.patch(maps).flatten(2).transpose(1, 2) + self.spatial + self.temporal
         tokens = torch.cat([self.first, patches.reshape(1, steps * side * side, options.embed_dim)], dim=1)
         for index, block in enumerate(self.blocks):
-            if not scans_time_first(options, index):
+            if not options.scans_time_first(index):
                 tokens = block(tokens)
             elif index == options.depth - 1 and self.pooling is None:  # of one token, or of all: in any order
                 tokens = block(swap_order(tokens, steps))
@@ -281,7 +291,25 @@ class InferenceModel(nn.Module):
         return first
 
 
-def _head(model: VideoMamba, features: bool) -> Linear:
+def stem_of(model: VideoMamba) -> EfficientNetLite0 | None:
+    """Return a copy of a model's stem, whose weights lie as lowerings expect them, or None if it has none."""
+    stem = copy.deepcopy(model.patch_embed.stem)
+    if stem is not None:
+        stem.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return stem
+
+
+def patch_embedding(model: VideoMamba) -> nn.Conv2d:
+    """Return the patch embedding as a convolution of folded frames, (., tubelet * 3, H, W), or of the stem's maps."""
+    options, source = model.options, model.patch_embed.proj
+    weight = source.weight.detach().transpose(1, 2).flatten(1, 2).contiguous()
+    patch = nn.Conv2d(weight.shape[1], options.embed_dim, weight.shape[-1], stride=weight.shape[-1])
+    patch.weight = nn.Parameter(weight)
+    patch.bias = source.bias
+    return patch
+
+
+def folded_head(model: VideoMamba, features: bool) -> Linear:
     """Return the head of normalised tokens, with the final norm's weight in it, and rows that give the features."""
     scale = model.norm_f.weight
     if not model.options.num_classes:

@@ -22,6 +22,8 @@ def scans(program: Any) -> list[Any]:
     nodes = [
         *program.graph.find_nodes(op="call_function", target=own.selective_scan.default),
         *program.graph.find_nodes(op="call_function", target=own.bi_selective_scan.default),
+        *program.graph.find_nodes(op="call_function", target=own.selective_scan_with_state.default),
+        *program.graph.find_nodes(op="call_function", target=own.bi_selective_scan_with_state.default),
     ]
     return [node for node in nodes if node.args[0].meta["val"].shape[1] > 1]
 
@@ -42,6 +44,9 @@ def with_plain_operations(program: ExportedProgram, form: chunked.Form) -> Expor
             own.selective_scan.default: partial(chunked.selective_scan, form=form),
             own.bi_selective_scan.default: partial(chunked.bi_selective_scan, form=form),
             own.causal_conv_silu.default: chunked.causal_conv_silu,
+            own.selective_scan_with_state.default: partial(chunked.selective_scan_with_state, form=form),
+            own.bi_selective_scan_with_state.default: partial(chunked.bi_selective_scan_with_state, form=form),
+            own.causal_conv_silu_with_state.default: chunked.causal_conv_silu_with_state,
         }
     )
     return plain

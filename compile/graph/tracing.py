@@ -13,10 +13,11 @@ from torch.fx import GraphModule, Node
 from vmp_edge.models.videomamba import VideoMamba
 
 from .inference import InferenceModel
+from .stepping import StepModel, example_states
 
 
 def export(model: VideoMamba, features: bool = False) -> ExportedProgram:
-    """Trace the inference form of a model for one clip.
+    """Trace the inference form of a model for one clip, or for one step of a causal model.
 
     Args:
         model: The source model.
@@ -24,14 +25,18 @@ def export(model: VideoMamba, features: bool = False) -> ExportedProgram:
 
     Returns:
         A program from frames (T / tubelet, tubelet * 3, H, W) to logits (1, classes), or with features
-        (1, classes + C). Every scan and every convolution in it is one node.
+        (1, classes + C). That of a causal model is from the frames of one step (1, tubelet * 3, H, W) and the states
+        before it to the same outputs and the states after it: see `StepModel`. Every scan and every convolution in it
+        is one node.
     """
     options = model.options
-    example = torch.zeros(
-        options.grid[0], options.tubelet_size * 3, options.image_size, options.image_size, dtype=torch.float32
-    )
+    steps = 1 if options.causal else options.grid[0]
+    frames = torch.zeros(steps, options.tubelet_size * 3, options.image_size, options.image_size)
     with torch.no_grad():
-        return torch.export.export(InferenceModel(model, features), (example,), strict=False)
+        if options.causal:
+            example = (frames, *example_states(model))
+            return torch.export.export(StepModel(model, features), example, strict=False)
+        return torch.export.export(InferenceModel(model, features), (frames,), strict=False)
 
 
 def split(program: ExportedProgram, tubelet: int) -> tuple[ExportedProgram, ExportedProgram]:

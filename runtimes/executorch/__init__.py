@@ -10,6 +10,7 @@ RECORD = EngineRecord(
     lowering="vmp_edge.compile.lowerings.executorch",
     precisions=("fp32", "fp16", "int8", "int8-dynamic", "int8-weight-only", "16a8w"),
     per_frame=True,
+    steps=("fp32",),
     distribution="executorch",
     trial="vmp_edge.runtimes.trials:executorch",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from vmp_edge.machine import default_threads
 from ..programs import ProgramEngine
 from .library import LIBRARY, executorch_folder
 
-ABI = 2
+ABI = 3
 ERROR_SIZE = 512
 SHARED_LIBRARIES = (
     "libexecutorch.so",
@@ -26,6 +27,28 @@ SHARED_LIBRARIES = (
     "libexecutorch_backend_xnnpack.so",
 )
 FLOATS = ctypes.POINTER(ctypes.c_float)
+
+
+class _Input(ctypes.Structure):
+    """``vmp_program_input``."""
+
+    _fields_ = (("data", FLOATS), ("sizes", ctypes.POINTER(ctypes.c_int32)), ("dims", ctypes.c_int32))
+
+    @classmethod
+    def of(cls, array: npt.NDArray[np.float32]) -> _Input:
+        """Describe an array, whose memory and sizes must stay valid as long as this is in use."""
+        return cls(array.ctypes.data_as(FLOATS), (ctypes.c_int32 * array.ndim)(*array.shape), array.ndim)
+
+
+class _Output(ctypes.Structure):
+    """``vmp_program_output``."""
+
+    _fields_ = (("data", FLOATS), ("count", ctypes.c_int64))
+
+    @classmethod
+    def of(cls, array: npt.NDArray[np.float32]) -> _Output:
+        """Describe an array, whose memory must stay valid as long as this is in use."""
+        return cls(array.ctypes.data_as(FLOATS), array.size)
 
 
 class _Library:
@@ -49,11 +72,10 @@ class _Library:
         self.c.vmp_program_destroy.argtypes = [ctypes.c_void_p]
         self.c.vmp_program_run.argtypes = [
             ctypes.c_void_p,
-            FLOATS,
-            ctypes.POINTER(ctypes.c_int32),
+            ctypes.POINTER(_Input),
             ctypes.c_int32,
-            FLOATS,
-            ctypes.c_int64,
+            ctypes.POINTER(_Output),
+            ctypes.c_int32,
             ctypes.c_char_p,
             ctypes.c_int64,
         ]
@@ -82,16 +104,16 @@ class _Library:
 
 
 class _Program:
-    """A ``.pte`` program that takes one tensor and returns one.
+    """A ``.pte`` program.
 
     Args:
         library: The library that has the program's operators.
         bundle: The bundle that has the program.
         name: Name of the ``.pte`` file in the bundle.
-        outputs: Number of elements of the result.
+        outputs: Number of elements of each result.
     """
 
-    def __init__(self, library: _Library, bundle: Bundle, name: str, outputs: int) -> None:
+    def __init__(self, library: _Library, bundle: Bundle, name: str, *outputs: int) -> None:
         self._library, self._outputs = library, outputs
         self._error = ctypes.create_string_buffer(ERROR_SIZE)
         with bundle.take(name) as file:  # the program maps the file into memory, which outlives the descriptor
@@ -99,21 +121,20 @@ class _Program:
         if not self._handle:
             raise BundleError(f"{bundle.path / name}: {self._reason()}")
 
-    def run(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        output = np.empty((1, self._outputs), np.float32)
+    def run(self, *inputs: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+        outputs = [np.empty((1, count), np.float32) for count in self._outputs]
         failed = self._library.c.vmp_program_run(
             self._handle,
-            inputs.ctypes.data_as(FLOATS),
-            (ctypes.c_int32 * inputs.ndim)(*inputs.shape),
-            inputs.ndim,
-            output.ctypes.data_as(FLOATS),
-            output.size,
+            (_Input * len(inputs))(*map(_Input.of, inputs)),
+            len(inputs),
+            (_Output * len(outputs))(*map(_Output.of, outputs)),
+            len(outputs),
             self._error,
             ERROR_SIZE,
         )
         if failed:
             raise VmpError(f"ExecuTorch: {self._reason()}")
-        return output
+        return outputs
 
     def close(self) -> None:
         if self._handle:
@@ -145,4 +166,6 @@ class ExecuTorchEngine(ProgramEngine):
             tokens, channels = manifest.frame_tokens
             shares = tokens * channels * manifest.tubelet
             embedding = _Program(library, bundle, manifest.embedding, shares)
-        super().__init__(bundle, _Program(library, bundle, manifest.program, manifest.outputs), embedding)
+        states = [math.prod(shape) for shape in manifest.states.values()]
+        program = _Program(library, bundle, manifest.program, manifest.outputs, *states)
+        super().__init__(bundle, program, embedding)

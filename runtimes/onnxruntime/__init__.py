@@ -11,6 +11,7 @@ RECORD = EngineRecord(
     lowering="vmp_edge.compile.lowerings.onnx.lowering",
     precisions=("fp32", "fp16", "int8", "int8-dynamic", "int8-weight-only", "16a8w"),
     per_frame=True,
+    steps=("fp32",),
     distribution="onnxruntime",
     trial="vmp_edge.runtimes.trials:onnxruntime",
 )

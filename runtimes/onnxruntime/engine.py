@@ -46,7 +46,7 @@ class OnnxRuntimeEngine(ProgramEngine):
 
 
 class _Program:
-    """An ONNX model with one input and one output."""
+    """An ONNX model."""
 
     def __init__(self, bundle: Bundle, name: str, options: Any) -> None:
         with bundle.take(name) as file:
@@ -58,13 +58,14 @@ class _Program:
             except Exception as error:  # ONNX Runtime's exceptions have no common base class
                 reason = one_line(error).replace(file.path, name)
                 raise BundleError(f"{bundle.path / name}: ONNX Runtime cannot load it ({reason})") from error
+        self._names = [given.name for given in self._session.get_inputs()]
 
-    def run(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def run(self, *inputs: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
         try:
-            result: npt.NDArray[np.float32] = self._session.run(None, {self._session.get_inputs()[0].name: inputs})[0]
+            results = self._session.run(None, dict(zip(self._names, inputs, strict=True)))
         except Exception as error:
             raise VmpError(f"ONNX Runtime: {one_line(error)}") from error
-        return result.astype(np.float32, copy=False)
+        return [result.astype(np.float32, copy=False) for result in results]
 
     def close(self) -> None:
         self._session = None

@@ -40,7 +40,7 @@ class OpenVinoEngine(ProgramEngine):
 
 
 class _Program:
-    """A compiled model with one input and one output."""
+    """A compiled model."""
 
     def __init__(self, bundle: Bundle, name: str, options: dict[str, Any]) -> None:
         with bundle.take(name) as file:
@@ -52,9 +52,9 @@ class _Program:
                 reason = one_line(error).replace(file.path, name)
                 raise BundleError(f"{bundle.path / name}: OpenVINO cannot load it ({reason})") from error
 
-    def run(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def run(self, *inputs: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
         try:
-            return np.array(self._model(inputs)[0], np.float32)
+            return [np.array(result, np.float32) for result in self._model(list(inputs)).to_tuple()]
         except Exception as error:
             raise VmpError(f"OpenVINO: {one_line(error)}") from error
 

@@ -9,6 +9,7 @@ RECORD = EngineRecord(
     factory="vmp_edge.runtimes.torch.engine:TorchEngine",
     lowering="vmp_edge.compile.lowerings.torch",
     precisions=("fp32",),
+    steps=("fp32",),
     distribution="torch",
     trial="vmp_edge.runtimes.trials:torch",
 )

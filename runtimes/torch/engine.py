@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.errors import BundleError, VmpError
@@ -43,11 +44,21 @@ class TorchEngine:
         """
         with torch.inference_mode():
             features = self._module.forward_features(torch.from_numpy(video))
-            outputs = self._module.head(features)  # the features themselves if there is no head
-            if self._features and self._module.options.num_classes:
-                outputs = torch.cat([outputs, features], 1)
-            result: npt.NDArray[np.float32] = outputs.numpy()
-        return result
+            return self._outputs(self._module.head(features), features)
+
+    def step(
+        self, frames: npt.NDArray[np.float32], state: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Recognise one step of each stream; see `vmp_edge.engines.StepEngine`."""
+        with torch.inference_mode():
+            logits, features, after = self._module.step(torch.from_numpy(frames), torch.from_numpy(state))
+            return self._outputs(logits, features), after.numpy()
+
+    def _outputs(self, logits: Tensor, features: Tensor) -> npt.NDArray[np.float32]:
+        """Return the bundle's outputs. Without a head, the logits are the features themselves."""
+        both = self._features and self._module.options.num_classes
+        outputs: npt.NDArray[np.float32] = (torch.cat([logits, features], 1) if both else logits).numpy()
+        return outputs
 
     def close(self) -> None:
         """Release the weights."""

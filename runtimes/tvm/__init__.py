@@ -11,6 +11,7 @@ RECORD = EngineRecord(
     lowering="vmp_edge.compile.lowerings.tvm.lowering",
     precisions=("fp32", "fp16", "int8", "int8-dynamic", "int8-weight-only"),
     per_frame=True,
+    steps=("fp32",),
     distribution="apache-tvm",
     trial="vmp_edge.runtimes.trials:tvm",
 )

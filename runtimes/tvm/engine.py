@@ -8,7 +8,7 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -85,19 +85,21 @@ def _use_threads(count: int) -> None:
 
 
 class _Program:
-    """The program in a bundle's library, with memory for its input.
+    """The program in a bundle's library, with memory for its inputs.
 
     Args:
         bundle: The bundle that has the program.
         name: Name of the library in the bundle.
-        shape: Shape of the input.
+        shapes: Shapes of the inputs: one for a clip, or that of a step's frames and those of the states.
         threads: Number of CPU threads.
-        on_gpu: Whether the program runs on the GPU.
+        on_gpu: Whether the program, which has one input then, runs on the GPU.
     """
 
-    def __init__(self, bundle: Bundle, name: str, shape: tuple[int, ...], threads: int, on_gpu: bool) -> None:
+    def __init__(
+        self, bundle: Bundle, name: str, shapes: Sequence[tuple[int, ...]], threads: int, on_gpu: bool
+    ) -> None:
         ffi = _runtime()
-        self._input, self._threads = aligned(*shape), threads
+        self._inputs, self._threads = [aligned(*shape) for shape in shapes], threads
         file = bundle.take(name, copy=True)
         try:
             # What `ffi.load_module` calls for a path that ends in .so, which the file's path does not.
@@ -106,26 +108,28 @@ class _Program:
             gpu = (cuda.DEVICE, 0, POOLED_ALLOCATOR) if on_gpu else ()
             self._machine["vm_initialization"](*gpu, CPU, 0, POOLED_ALLOCATOR)  # sizes are always computed on the CPU
             self._main: Any = self._machine["main"]
-            self._tensor: Any = ffi.from_dlpack(self._input)
-            self._transfer = _Transfer(ffi, self._tensor) if on_gpu else None
+            self._tensors: list[Any] = [ffi.from_dlpack(given) for given in self._inputs]
+            self._transfer = _Transfer(ffi, self._tensors[0]) if on_gpu else None
         except Exception as error:  # the C++ side names the class: there is no common one
             reason = one_line(error).replace(f"{file.path}: ", "")
             raise BundleError(f"{bundle.path / name}: cannot be loaded ({reason}); build the bundle again") from error
         finally:
             file.close()
 
-    def run(self, inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def run(self, *inputs: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
         _use_threads(self._threads)
-        np.copyto(self._input, inputs)
+        for memory, given in zip(self._inputs, inputs, strict=True):
+            np.copyto(memory, given)
         try:
-            result = self._transfer.run(self._main) if self._transfer else self._main(self._tensor)
-            copied: npt.NDArray[np.float32] = np.from_dlpack(result).copy()
+            result = self._transfer.run(self._main) if self._transfer else self._main(*self._tensors)
+            results = [result] if len(inputs) == 1 else result  # a program with states gives several
+            return [np.from_dlpack(tensor).copy() for tensor in results]
         except Exception as error:
             raise VmpError(f"TVM: {one_line(error)}") from error
-        return copied
 
     def close(self) -> None:
-        self._machine = self._main = self._tensor = self._transfer = None
+        self._machine = self._main = self._transfer = None
+        self._tensors = []
 
 
 class TvmEngine(ProgramEngine):
@@ -146,14 +150,16 @@ class TvmEngine(ProgramEngine):
         if bundle.manifest.gpu:
             _use_gpu(bundle)
         tubelet, side = bundle.manifest.tubelet, bundle.manifest.image_size
-        steps = bundle.manifest.frames // tubelet
+        states = tuple(bundle.manifest.states.values())
+        steps = 1 if states else bundle.manifest.frames // tubelet
         common = threads or _default_threads(), bool(bundle.manifest.gpu)
         name = bundle.manifest.program
         if bundle.manifest.embedding is None:
-            super().__init__(bundle, _Program(bundle, name, (steps, 3 * tubelet, side, side), *common), None)
+            shapes = ((steps, 3 * tubelet, side, side), *states)
+            super().__init__(bundle, _Program(bundle, name, shapes, *common), None)
             return
-        embedding = _Program(bundle, bundle.manifest.embedding, (1, 3, side, side), *common)
-        program = _Program(bundle, name, (steps, *bundle.manifest.frame_tokens), *common)
+        embedding = _Program(bundle, bundle.manifest.embedding, [(1, 3, side, side)], *common)
+        program = _Program(bundle, name, [(steps, *bundle.manifest.frame_tokens)], *common)
         super().__init__(bundle, program, embedding)
 
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from bundles import make_manifest
 
-from vmp_edge.bundle.manifest import FORMAT_VERSION, FileEntry, Manifest
+from vmp_edge.bundle.formats import FORMAT_VERSION
+from vmp_edge.bundle.manifest import FileEntry, Manifest
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.machine import host_machine
 
@@ -77,6 +78,8 @@ def edit_manifest(path, change):
         ("input", {"frames": 4, "image_size": 16, "frame_rate": 1e-9}, "from 0.001 to 1000"),
         ("input", {"frames": 4, "image_size": 16, "frame_rate": 0}, "positive"),
         ("sampling", {"frames": 4, "span": 10.0}, "has 'sampling', which is for format 3, not 1"),
+        ("states", {"h-0": [1, 4, 2]}, "has 'states', which is for format 4, not 1"),
+        ("model", {"causal": True}, "is of a causal model and lacks 'states'"),
         ("files", {"model.json": {"size": 5}}, "lacks 'files.model.json.sha256'"),
         ("files", {"model.json": {"size": -1, "sha256": "0" * 64}}, "at least 0"),
         ("files", {"model.json": {"size": 5, "sha256": "xyz"}}, "SHA-256"),
@@ -145,6 +148,53 @@ def test_older_bundles_keep_their_frame_rate(bundle):
 def test_a_bundle_with_an_embedding_says_its_sampling_too():
     entries = make_manifest(span=10.0, embedding="embedding.bin").to_dict()
     assert entries["format"] == 3 and entries["embedding"] == "embedding.bin"
+
+
+STATES = {"inputs-0": (1, 3, 8), "h-0": (1, 8, 2), "started": (1, 1, 1)}
+CAUSAL = {"model": {"causal": True, "num_frames": 4}, "states": STATES}
+
+
+@pytest.mark.parametrize("facts", [{}, {"span": 10.0}, {"frame_rate": 12.5}])
+def test_the_manifest_of_a_causal_model_lists_its_states(facts):
+    manifest = make_manifest(**CAUSAL, **facts, files={"model.json": FileEntry(5, "0" * 64)})
+    again = Manifest.from_yaml(manifest.to_yaml())
+    assert again == manifest and list(again.states.items()) == list(STATES.items())
+    assert again.state_size == 24 + 16 + 1
+    entries = manifest.to_dict()
+    assert entries["format"] == 4, "a reader that knows no states must refuse it"
+    assert ("sampling" in entries) == bool(facts)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"states": {}}, "needs at least one state in 'states'"),
+        ({"states": [1]}, "needs a mapping for 'states'"),
+        ({"states": {"h-0": 4}}, "needs 1 to 4 whole numbers of at least 1 for 'states.h-0'"),
+        ({"states": {"h-0": []}}, "needs 1 to 4 whole numbers"),
+        ({"states": {"h-0": [1, 0]}}, "at least 1 for 'states.h-0'"),
+        ({"states": {"h-0": [1, True]}}, "needs 1 to 4 whole numbers"),
+        ({"states": {"h-0": [1, 1, 1, 1, 1]}}, "needs 1 to 4 whole numbers"),
+        ({"states": {"h-0": [1 << 28], "h-1": [1]}}, "has states of 268435457 numbers, which are more than 268435456"),
+        ({"model": {"causal": False}}, "has 'states', but its model is not causal"),
+        ({"model": {"causal": 1}}, "its model is not causal"),
+        ({"embedding": "model.json"}, "has 'states' and an 'embedding', which do not go together"),
+        ({"sampling": {"frames": 4}}, "has 'input.frames', which is in 'sampling' in format 4"),
+        ({"sampling": {"frames": 4}, "input": {"image_size": 16}}, "needs one of 'sampling.span' and 'sampling.rate'"),
+        ({"input": {"image_size": 16}}, "lacks 'input.frames'"),
+    ],
+)
+def test_wrong_states_are_refused(bundle, error_of, change, message):
+    states = {name: list(shape) for name, shape in STATES.items()}
+    edit_manifest(bundle, lambda manifest: manifest.update({"format": 4, "model": {"causal": True}, "states": states}))
+    Bundle.open(bundle)
+    edit_manifest(bundle, lambda manifest: manifest.update(change))
+    assert message in error_of(bundle)
+
+
+def test_a_causal_bundle_without_its_states_is_refused(bundle, error_of):
+    edit_manifest(bundle, lambda manifest: manifest.update({"format": 4, "model": {"causal": True}}))
+    assert "lacks 'states'" in error_of(bundle)
 
 
 @pytest.mark.parametrize("key", [key for key in make_manifest().to_dict()])

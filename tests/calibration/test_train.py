@@ -247,6 +247,7 @@ def test_minutes_decide_on_the_epochs(clips, tmp_path, capsys):
         (["{clips}", "--output", "{full}"], 2, "holds files that are of no training"),
         (["{clips}", "--output", "{full}/file"], 2, "is a file"),
         (["{clips}", "--init", "imagenet"], 2, "no such file, and no model of this name"),
+        (["{clips}", "--init", "egomotion-nano-causal"], 2, "is a causal model"),
         (["{clips}", "--init", "egomotion-nano", "--set", "depth=2"], 2, "has its own depth"),
         (["{clips}", "--epochs", "0"], 2, "--epochs is 0"),
         (["{clips}", "--minutes", "nan"], 2, "--minutes is nan"),

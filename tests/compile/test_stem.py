@@ -10,6 +10,7 @@ from small_models import make_model
 import vmp_edge
 from vmp_edge.bundle.reading import Bundle
 from vmp_edge.compile import graph
+from vmp_edge.models.stream_state import program_states
 
 STEM = {"stem": "efficientnet_lite0", "patch_size": 32, "image_size": 64, "readout": "mean"}
 
@@ -38,6 +39,17 @@ def test_the_program_and_its_two_parts_give_the_models_numbers(model):
     tokens = torch.cat([embedding.module()(frame[None]) for frame in frames])
     assert tokens.shape == (4, 4, 32)
     torch.testing.assert_close(rest.module()(tokens), model(video), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_causal_model_steps_through_the_maps():
+    model = make_model(**STEM, causal=True)
+    video = torch.randn(1, 3, 3, 64, 64)
+    program = graph.export(model).module()
+    states = [torch.zeros(shape) for shape in program_states(model.options).values()]
+    for frame in graph.fold_frames(video, 1):
+        logits, *states = program(frame[None], *states)
+    torch.testing.assert_close(logits, model(video), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("engine", ["executorch", "onnxruntime", "torch"])

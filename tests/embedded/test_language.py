@@ -148,7 +148,7 @@ def test_both_readers_take_the_same_manifests(reader, kind, sampling):
         data = encoded(changed_manifest(text, randomness))
         fits, found = reader.manifest(data)
         error = python_error(Manifest.from_yaml, data)
-        if b"embeds frame by frame" in found:  # which only Python reads
+        if b"embeds frame by frame" in found or b"of a causal model, whose steps" in found:  # which only Python reads
             continue
         assert fits == (error is None), (data.decode(errors="replace"), error, found)
         accepted += fits

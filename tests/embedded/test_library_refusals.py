@@ -179,7 +179,10 @@ def set_at(*keys, value):
     [
         (set_at("format", value=2), BUNDLE, "without --per-frame"),
         (set_at("format", value=3), BUNDLE, "lacks 'sampling'"),
-        (set_at("format", value=4), BUNDLE, "update"),
+        (set_at("format", value=4), BUNDLE, "causal model, whose steps this library does not run yet"),
+        (set_at("format", value=5), BUNDLE, "update"),
+        (set_at("states", value={"h-0": [1]}), BUNDLE, "has 'states', which is for format 4"),
+        (set_at("model", "causal", value=True), BUNDLE, "lacks 'states'"),
         (set_at("sampling", value={"frames": 4, "span": 10.0}), BUNDLE, "has 'sampling', which is for format 3"),
         (set_at("format", value="one"), BUNDLE, "whole number"),
         (set_at("machine", value="s390x"), MACHINE, "s390x"),

@@ -5,7 +5,8 @@ import torch
 
 from vmp_edge.errors import UsageError
 from vmp_edge.models import PRESETS, ModelOptions, create, preset
-from vmp_edge.models.videomamba import PatchEmbed, VideoMamba, swap_order
+from vmp_edge.models.blocks import PatchEmbed
+from vmp_edge.models.videomamba import VideoMamba, swap_order
 
 SMALL = {"embed_dim": 32, "depth": 2, "image_size": 32, "num_frames": 4, "num_classes": 5}
 

@@ -6,9 +6,11 @@ from functools import partial
 import pytest
 import torch
 
+from vmp_edge.compile.graph import with_plain_operations
 from vmp_edge.ops import chunked, reference
-from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, ScanCase, error, expected
+from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, ConvCase, ScanCase, error, expected
 from vmp_edge.ops.chunked import Form
+from vmp_edge.ops.stateful_cases import STATE_CASES, StateCase, errors
 
 FORMS = [
     Form("loop", 2),
@@ -46,6 +48,19 @@ def test_matches_the_float64_reference(case, form):
 @pytest.mark.parametrize("case", CONV_CASES, ids=lambda case: case.name)
 def test_convolution_matches_the_float64_reference(case):
     assert error(case, chunked.causal_conv_silu(**case.inputs(), **case.options())) <= case.tolerance
+
+
+def _with_state(case, **options):
+    """Return the operator of a case with its state, as `StateCase.run` calls it."""
+    operator = getattr(chunked, f"{case.operator}_with_state")
+    return lambda *, return_state, **inputs: operator(**inputs, **options)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=name)
+def test_states_match_the_float64_reference(form):
+    for case in STATE_CASES:
+        options = {} if case.operator == "causal_conv_silu" else {"form": form}
+        assert errors(case, *case.run(_with_state(case, **options))) <= case.tolerance, case.name
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +158,35 @@ def test_in_place_of_the_operator_in_a_graph(form, case):
     assert not [target for target in targets if target.startswith("vmp.")]
     assert targets.count("scan") == (form == "scan")  # one for both directions
     assert error(case, program.module()(*inputs)) <= case.tolerance
+
+
+STATES_IN_A_GRAPH = [
+    StateCase(ScanCase(2, 37, 5, 3, "forward", "first_input"), (37,), "given"),
+    StateCase(ScanCase(2, 37, 5, 3, "backward", "first_input", True), (37,), "given"),
+    StateCase(ScanCase(2, 37, 5, 3, "both", "first_input", True), (37,), "given"),
+    StateCase(ScanCase(40, 1, 5, 3), (1,), "given"),
+    StateCase(ScanCase(2, 5, 5, 3, "both"), (5,), "none"),
+    StateCase(ConvCase(2, 37, 5, 4), (37,), "given"),
+    StateCase(ConvCase(40, 1, 5, 4, reverse=True), (1,), "given"),
+    StateCase(ConvCase(2, 5, 5, 1), (5,), "given"),
+]
+
+
+@pytest.mark.parametrize("form", chunked.FORMS)
+@pytest.mark.parametrize("case", STATES_IN_A_GRAPH, ids=lambda case: case.name)
+def test_in_place_of_the_operator_with_a_state_in_a_graph(form, case):
+    operator = getattr(torch.ops.vmp, f"{case.operator}_with_state")
+
+    class Module(torch.nn.Module):
+        def forward(self, *inputs):
+            return operator(*inputs, **case.options())
+
+    inputs = tuple(case.inputs().values())
+    program = with_plain_operations(torch.export.export(Module(), inputs, strict=False), Form(form, 4))
+    targets = [str(node.target) for node in program.graph.nodes]
+    assert not [target for target in targets if target.startswith("vmp.")]
+    assert targets.count("scan") == (form == "scan" and "scan" in case.operator)
+    assert errors(case, *program.module()(*inputs)) <= case.tolerance
 
 
 @pytest.mark.parametrize(

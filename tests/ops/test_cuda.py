@@ -6,6 +6,7 @@ import torch
 from vmp_edge import ops
 from vmp_edge.ops import _arguments, _cuda, _cuda_kernels, _dispatch
 from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, ConvCase, ScanCase, error
+from vmp_edge.ops.stateful_cases import STATE_CASES, errors
 
 if not torch.cuda.is_available():
     pytest.skip("needs an NVIDIA GPU and a PyTorch with CUDA", allow_module_level=True)
@@ -119,3 +120,12 @@ def test_gradients_are_those_of_the_cpu(case):
         gradients.append(torch.autograd.grad(_run(case, inputs).square().sum(), list(inputs.values())))
     for cpu, cuda in zip(*gradients, strict=True):
         torch.testing.assert_close(cuda.cpu(), cpu, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", STATE_CASES, ids=lambda case: case.name)
+def test_states_match_the_float64_reference(case):
+    def operator(**inputs):
+        inputs = {n: t.cuda() if isinstance(t, torch.Tensor) else t for n, t in inputs.items()}
+        return tuple(t.cpu() for t in getattr(ops, case.operator)(**inputs))
+
+    assert errors(case, *case.run(operator)) <= case.tolerance

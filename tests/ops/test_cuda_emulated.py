@@ -2,6 +2,7 @@
 
 import platform
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from cuda_sources import CUDA, compile_emulated
 
 from vmp_edge.ops import _arguments, _cuda, _cuda_kernels, _memory, reference
 from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, ConvCase, ScanCase, error
+from vmp_edge.ops.stateful_cases import STATE_CASES, StateCase, errors
 
 DEVICES = {"a100": (80, 108), "orin": (87, 16), "orin-nano": (87, 8), "h200": (90, 132), "thor": (110, 20)}
 
@@ -49,11 +51,24 @@ def _arguments_of(case, dtype=torch.float32):
 
 def _compute(library, a):
     run = _cuda_kernels.run_conv if isinstance(a, _arguments.ConvArguments) else _cuda_kernels.run_scan
-    return run(library, a, 0)
+    return run(library, a, 0)[0]
 
 
 def _run(library, case):
     return _compute(library, _arguments_of(case))
+
+
+def _with_state(library, case, dtype=torch.float32, rounded=torch.float32):
+    """Return the operator of a case with its state, as `StateCase.run` calls it, with activations of a dtype."""
+    run = _cuda_kernels.run_conv if case.operator == "causal_conv_silu" else _cuda_kernels.run_scan
+
+    def operator(*, return_state, **inputs):
+        for name, value in inputs.items():
+            if isinstance(value, torch.Tensor) and value.dim() == 3 and name != "state":
+                inputs[name] = value.to(rounded).to(dtype)
+        return run(library, PARSERS[case.operator](**inputs, keeps_state=return_state), 0)
+
+    return operator
 
 
 @pytest.mark.parametrize("case", SCAN_CASES + CONV_CASES + LONG_CONV_CASES, ids=lambda case: case.name)
@@ -68,6 +83,36 @@ def test_half_precision_is_computed_in_float32(case, dtype, library):
     y = _compute(library, a)
     assert y.dtype == dtype
     assert torch.equal(y, _compute(library, a.map_tensors(torch.Tensor.float)).to(dtype))
+
+
+# several blocks of steps in one call and in several
+LONG_STATE_CASES = [
+    StateCase(replace(inner, length=401), splits, "given")
+    for inner in (
+        ScanCase(1, 1, 40, 33, "forward", "first_input"),
+        ScanCase(1, 1, 40, 16, "backward", "zero", True),
+        ScanCase(1, 1, 40, 16, "both", "first_input", True),
+        ConvCase(2, 1, 130, 7),
+        ConvCase(2, 1, 130, 4, reverse=True),
+    )
+    for splits in ((401,), (200, 1, 200))
+]
+
+
+@pytest.mark.parametrize("case", STATE_CASES + LONG_STATE_CASES, ids=lambda case: case.name)
+def test_states_match_the_float64_reference(case, library):
+    for name in ("orin", "h200"):
+        library.vmp_emulate(*DEVICES[name], 0)
+        assert errors(case, *case.run(_with_state(library, case))) <= case.tolerance
+    library.vmp_emulate(*DEVICES["orin"], 0)
+
+
+@pytest.mark.parametrize("case", LONG_STATE_CASES, ids=lambda case: case.name)
+def test_states_are_float32_in_half_precision(case, library):
+    y, last = case.run(_with_state(library, case, torch.float16))
+    exact, exact_last = case.run(_with_state(library, case, rounded=torch.float16))
+    assert y.dtype == torch.float16 and last.dtype == torch.float32
+    assert torch.equal(y, exact.half()) and torch.equal(last, exact_last)
 
 
 ORDER_CASES = [
@@ -161,7 +206,7 @@ def test_not_a_number_is_not_hidden(library, device):
     case = ScanCase(1, 60, 20, 16)
     a = _arguments_of(case)
     a.dt[0, 3, 5] = torch.nan
-    y = _cuda_kernels.run_scan(library, a, 0)
+    y = _compute(library, a)
     assert torch.isnan(y[0, 3:, 5]).all()
     assert torch.isfinite(y[0, :3]).all() and torch.isfinite(y[0, :, :5]).all() and torch.isfinite(y[0, :, 6:]).all()
 
@@ -171,7 +216,7 @@ def test_a_rate_of_zero_keeps_the_state_over_the_longest_steps(library, device):
     a = a._replace(A=torch.zeros(3, 2), x=torch.zeros(1, 150, 3), dt=torch.full((1, 150, 3), 3e38))
     a.x[:, 0] = 1
     a = a._replace(initial_state="first_input", B=torch.zeros(1, 150, 2))
-    torch.testing.assert_close(_cuda_kernels.run_scan(library, a, 0), reference.selective_scan(
+    torch.testing.assert_close(_compute(library, a), reference.selective_scan(
         a.x, a.dt, a.A, a.B, a.C, initial_state="first_input"))  # fmt: skip
 
 
@@ -179,9 +224,9 @@ def test_activations_of_several_dtypes_are_computed_in_float32(library):
     case = ScanCase(1, 60, 20, 16, "both")
     a = _arguments_of(case)
     mixed = a._replace(x=a.x.half())
-    y = _cuda_kernels.run_scan(library, mixed, 0)
+    y = _compute(library, mixed)
     assert y.dtype == torch.float16
-    assert torch.equal(y, _cuda_kernels.run_scan(library, a._replace(x=a.x.half().float()), 0).half())
+    assert torch.equal(y, _compute(library, a._replace(x=a.x.half().float())).half())
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ VALUES = (
 KEYS = (
     *("format", "name", "model", "target", "machine", "engine", "precision", "input", "frames", "image_size", "labels"),
     *("frame_rate", "resize", "mean", "std", "interpolation", "program", "files", "size", "sha256", "threads", "soc"),
-    *("sampling", "span", "rate"),
+    *("sampling", "span", "rate", "states", "causal"),
     *("features", "gpu", "cpu_features", "libraries", "variants", "embedding", "tubelet_size", "patch_size", "tools"),
     *(
         "num_classes",

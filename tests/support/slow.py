@@ -19,6 +19,7 @@ LONGEST_FIRST = (
     "tests/compile/test_per_frame.py",
     "tests/compile/test_text_bundles.py",
     "tests/compile/lowerings/test_executorch.py",
+    "tests/compile/lowerings/test_steps.py",
     "tests/compile/lowerings/tvm/test_tuning.py",
     "tests/embedded/test_ros1.py",
     "tests/compile/test_cross.py",
@@ -37,8 +38,12 @@ LONGEST_FIRST = (
     "tests/test_checkout.py",
     "tests/calibration/test_train.py",
     "tests/sources/test_network_video.py",
+    "tests/models/test_causal.py",
+    "tests/ops/test_state.py",
     "tests/zoo/test_hub.py",
     "tests/models/test_published_files.py",
+    "tests/compile/test_causal.py",
+    "tests/compile/graph/test_stepping.py",
 )
 _RANKS = {name: number for number, name in enumerate(LONGEST_FIRST)}
 

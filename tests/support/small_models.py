@@ -18,6 +18,20 @@ READOUTS = {
     "mean": {"directions": "forward", "mask_backward": False, "readout": "mean"},
     "pooled-frames": {**VARIANTS["vanilla"], "readout": "pooled_frames", "projection": 16, "num_classes": 0},
 }
+# Causal models. The last is a stream's hardest: two frames a step, states at each place, and a class token at the end.
+CAUSAL = {
+    name: {"causal": True, "readout": "mean", **options}
+    for name, options in {
+        "pro": {},
+        "vanilla": VARIANTS["vanilla"],
+        "forward": {"directions": "forward", "mask_backward": False},
+        "temporal-first": {"scan_order": "temporal_first"},
+        "one-tap": {"d_conv": 1},
+        "spatiotemporal": {
+            "scan_order": "spatiotemporal", "readout": "class_token", "scan_input": "conv", "tubelet_size": 2
+        },
+    }.items()
+}  # fmt: skip
 
 
 def make_model(**options):
@@ -30,3 +44,14 @@ def make_model(**options):
         ):
             parameter.data += 0.3 * torch.randn_like(parameter)
     return model
+
+
+def stepped(model, video, features=False):
+    """The outputs of a causal model after each step of one video, (steps, classes), and its last state, (1, n).
+
+    Args:
+        features: To have the features after the logits, (steps, classes + C).
+    """
+    with torch.no_grad():
+        logits, after, state = model.forward_steps(torch.as_tensor(video))
+    return (torch.cat([logits, after], 2) if features else logits)[0].numpy(), state.numpy()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from ..machine import ANY_MACHINE, host_machine
 from .check import check_clip
-from .manifest import FORMAT_VERSION, MANIFEST_NAME, FileEntry, Manifest
+from .formats import FORMAT_VERSION
+from .manifest import MANIFEST_NAME, FileEntry, Manifest
 from .reading import Bundle
 from .writing import Staging, staged_bundle
 

@@ -12,20 +12,17 @@ from ..preprocessing import LARGEST_IMAGE, Preprocessing
 from . import language
 from .dumping import dump
 from .entry import Entry
+from .formats import FORMAT_VERSION, WITH_EMBEDDING, WITH_SAMPLING, WITH_STATES
 from .optional import FamilyEntry, read_gpu
+from .sampling import MOST_FRAMES, read_sampling
+from .states import check_states, read_states, state_size
 
-FORMAT_VERSION = 3  # the newest version that can be read; a bundle has the oldest version that says all of it
-_WITH_EMBEDDING = 2  # for programs that take tokens: a reader that knows only version 1 must not run them on frames
-_WITH_SAMPLING = 3  # an older reader would take neighbouring frames for a window that spans seconds
 MANIFEST_NAME = "manifest.yaml"
 VARIANTS_FOLDER = "variants"
 MAX_MANIFEST_BYTES = 4 << 20  # thousands of labels fit; a huge file that is no manifest is not parsed
-MOST_FRAMES = 1024
 MOST_PIXELS = 1 << 25  # of all frames together: 400 MB as the model's input
 MOST_THREADS = 1024
 MOST_FEATURES = 1 << 16
-SLOWEST, FASTEST = 0.001, 1000.0  # frames per second
-SHORTEST, LONGEST = 0.001, 86400.0  # seconds of a clip
 _LONGEST_FILE_NAME = 120
 
 
@@ -98,6 +95,8 @@ class Manifest:
         features: C, the number of features that the program returns after the logits, in the same vector. 0 for none.
         embedding: Name of the file that makes the tokens of one frame. Only bundles of `build --per-frame` have it:
             their program takes the tokens of a window instead of its frames. None for other bundles.
+        states: What the program of a causal model carries from step to step: the shape of each by its name, in the
+            order in which the program takes and gives them. Other models have none.
         files: Size and hash of each file in the bundle except the manifest itself.
         variants: Cheaper variants of the model, from the dearest to the cheapest, and the facts about each. Each is a
             bundle of its own, in the folder of its name in `VARIANTS_FOLDER`.
@@ -126,6 +125,7 @@ class Manifest:
     family: FamilyEntry | None = None
     features: int = 0
     embedding: str | None = None
+    states: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -150,6 +150,11 @@ class Manifest:
         return int(self.model.get("tubelet_size", 1))
 
     @property
+    def state_size(self) -> int:
+        """n, the number of values that a stream carries from step to step: all states, one after the other."""
+        return state_size(self.states)
+
+    @property
     def frame_tokens(self) -> tuple[int, int]:
         """P and C, the number of tokens of a frame (or a tubelet of frames) and the number of their channels."""
         side = self.image_size // int(self.model["patch_size"])
@@ -163,7 +168,7 @@ class Manifest:
             spacing = {"rate": self.frame_rate} if self.span is None else {"span": self.span}
             sampling = {"sampling": {"frames": video.pop("frames"), **spacing}}
         entries: dict[str, Any] = {
-            "format": _WITH_SAMPLING if sampling else 1 if self.embedding is None else _WITH_EMBEDDING,
+            "format": self._format,
             "name": self.name,
             "model": dict(self.model),
             "target": self.target,
@@ -176,6 +181,7 @@ class Manifest:
             "labels": list(self.labels),
             "program": self.program,
             **({} if self.embedding is None else {"embedding": self.embedding}),
+            **({"states": {name: list(shape) for name, shape in self.states.items()}} if self.states else {}),
             "files": {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in self.files.items()},
             "tools": {name: str(version) for name, version in self.tools.items()},
             "parity": dict(self.parity),
@@ -198,6 +204,15 @@ class Manifest:
         if self.variants:
             entries["variants"] = {name: dict(facts) for name, facts in self.variants.items()}
         return entries
+
+    @property
+    def _format(self) -> int:
+        """The oldest version of the format that says all of the manifest."""
+        if self.states:
+            return WITH_STATES
+        if self.window_rate is not None:
+            return WITH_SAMPLING
+        return 1 if self.embedding is None else WITH_EMBEDDING
 
     def to_yaml(self) -> str:
         """Return the text of `manifest.yaml`.
@@ -222,20 +237,20 @@ class Manifest:
     @classmethod
     def _from_entry(cls, entry: Entry) -> Manifest:
         version = entry.integer("format")
-        if version not in (1, _WITH_EMBEDDING, _WITH_SAMPLING):
+        if not 1 <= version <= FORMAT_VERSION:
             newer = "update vmp-edge" if version > FORMAT_VERSION else "build the bundle again"
             raise BundleError(f"has format {version}, this version of vmp-edge reads 1 to {FORMAT_VERSION}: {newer}")
         video = entry.entry("input")
         files = entry.entry("files")
         model = entry.mapping("model")
-        embeds = version == _WITH_EMBEDDING or (version == _WITH_SAMPLING and "embedding" in entry.values)
+        embeds = version == WITH_EMBEDDING or (version > WITH_EMBEDDING and "embedding" in entry.values)
         manifest = cls(
             name=entry.text("name"),
             model=model,
             target=entry.text("target"),
             engine=entry.text("engine"),
             precision=entry.text("precision"),
-            **_sampling(entry, video, version),
+            **read_sampling(entry, video, version),
             preprocessing=_preprocessing(entry.mapping("preprocessing"), video.integer("image_size", 1, LARGEST_IMAGE)),
             labels=_labels(entry),
             program=entry.text("program"),
@@ -251,6 +266,7 @@ class Manifest:
             family=FamilyEntry.read(entry.entry("family"), model) if "family" in entry.values else None,
             features=entry.integer("features", 0, MOST_FEATURES) if "features" in entry.values else 0,
             embedding=entry.text("embedding") if embeds else None,
+            states=read_states(entry, version),
             files=_files(files),
             variants=_variants(entry.entry("variants")) if "variants" in entry.values else {},
         )
@@ -282,6 +298,7 @@ class Manifest:
             "tubelet_size", 1, MOST_FRAMES
         ):
             raise BundleError("contradicts itself: the model's tubelet_size does not divide its frames")
+        check_states(self.states, self.model, self.embedding)
         if self.embedding is not None:
             self._check_embedding(model)
 
@@ -305,30 +322,6 @@ def _preprocessing(entry: Mapping[str, Any], image_size: int) -> Preprocessing:
         return Preprocessing.from_manifest(entry, image_size)
     except UsageError as error:
         raise BundleError(f"has a wrong preprocessing entry: {error}") from error
-
-
-def _sampling(entry: Entry, video: Entry, version: int) -> dict[str, Any]:
-    """Read how the frames of a clip lie in time, which older versions have in `input`.
-
-    Returns:
-        The manifest's `frames`, `frame_rate` and `span`.
-    """
-    if version != _WITH_SAMPLING:
-        if "sampling" in entry.values:
-            raise BundleError(f"has 'sampling', which is for format {_WITH_SAMPLING}, not {version}")
-        rate = video.number("frame_rate", SLOWEST, FASTEST) if "frame_rate" in video.values else None
-        return {"frames": video.integer("frames", 1, MOST_FRAMES), "frame_rate": rate}
-    sampling = entry.entry("sampling")
-    for key in ("frames", "frame_rate"):
-        if key in video.values:
-            raise BundleError(f"has 'input.{key}', which is in 'sampling' in format {version}")
-    if ("span" in sampling.values) == ("rate" in sampling.values):
-        raise BundleError("needs one of 'sampling.span' and 'sampling.rate'")
-    return {
-        "frames": sampling.integer("frames", 1, MOST_FRAMES),
-        "frame_rate": sampling.number("rate", SLOWEST, FASTEST) if "rate" in sampling.values else None,
-        "span": sampling.number("span", SHORTEST, LONGEST) if "span" in sampling.values else None,
-    }
 
 
 def _labels(entry: Entry) -> tuple[str, ...]:

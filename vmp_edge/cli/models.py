@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _is_of(name: str, args: argparse.Namespace) -> bool:
-    family, _, size = name.partition("-")
+    family, _, size = name.removesuffix("-causal").partition("-")
     return args.family in (None, family) and args.size in (None, size)
 
 

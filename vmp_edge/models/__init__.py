@@ -14,11 +14,16 @@ from .options import FAMILIES, PRESETS, ModelOptions, preset
 
 if TYPE_CHECKING:
     from .checkpoint import load_checkpoint
-    from .videomamba import VideoMamba, create
+    from .videomamba import VideoMamba, create, make_causal
 
-__all__ = ["FAMILIES", "PRESETS", "ModelOptions", "VideoMamba", "create", "load_checkpoint", "preset"]
+__all__ = ["FAMILIES", "PRESETS", "ModelOptions", "VideoMamba", "create", "load_checkpoint", "make_causal", "preset"]
 
-_MODULES = {"VideoMamba": "videomamba", "create": "videomamba", "load_checkpoint": "checkpoint"}
+_MODULES = {
+    "VideoMamba": "videomamba",
+    "create": "videomamba",
+    "load_checkpoint": "checkpoint",
+    "make_causal": "videomamba",
+}
 
 
 if not TYPE_CHECKING:  # type checkers would take every unknown name for one of any type

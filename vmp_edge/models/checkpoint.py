@@ -112,7 +112,7 @@ def load_checkpoint(
     model = VideoMamba(options)
     model.family = decision
     model.load_state_dict(interpolate_positions(state, options))
-    if options.directions == "forward" and options.readout == "class_token":
+    if options.directions == "forward" and options.readout == "class_token" and not options.causal:
         notes.append(
             f"{path} scans in one direction, and its head reads the first token, which sees no other one: its logits "
             "do not depend on the clip"
@@ -233,8 +233,8 @@ def interpolate_positions(state: dict[str, Tensor], options: ModelOptions) -> di
         picture = grid.transpose(1, 2).reshape(1, -1, old, old)
         picture = F.interpolate(picture, size=(side, side), mode="bicubic", align_corners=False)
         state["pos_embed"] = torch.cat([first, picture.flatten(2).transpose(1, 2)], dim=1)
-    time = state["temporal_pos_embedding"]
-    if time.shape[1] != steps:
+    time = state.get("temporal_pos_embedding")  # which causal models do not have
+    if time is not None and time.shape[1] != steps:
         line = F.interpolate(time.transpose(1, 2), size=steps, mode="linear", align_corners=False)
         state["temporal_pos_embedding"] = line.transpose(1, 2)
     return state

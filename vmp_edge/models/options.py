@@ -53,6 +53,9 @@ class ModelOptions:
         stem: What frames go through before they are embedded: ``none``, or ``efficientnet_lite0``, the convolutions of
             an image network with frozen weights, of whose last maps each pixel, 32 of a frame, becomes a token.
         num_classes: Outputs of the head; 0 for a backbone without a head, which gives features alone.
+        causal: Go through a video step by step, a tubelet at a time, with a state that is carried from step to step:
+            see `vmp_edge.models.steps`. Such a model takes any number of frames; ``num_frames`` is that of a clip in
+            training. Its readouts are ``mean``, of a step's tokens, and ``class_token``, one at the end of each step.
     """
 
     directions: str = "shared"
@@ -73,6 +76,7 @@ class ModelOptions:
     num_classes: int = 400
     projection: int = 0
     stem: str = "none"
+    causal: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -95,6 +99,13 @@ class ModelOptions:
             raise UsageError("a model with the readout 'pooled_frames' gives features alone: num_classes must be 0")
         if self.stem != "none" and (self.patch_size, self.tubelet_size) != (STEM_STRIDE, 1):
             raise UsageError(f"a model with a stem has patches of {STEM_STRIDE} pixels of single frames")
+        if self.causal and self.readout == "pooled_frames":
+            raise UsageError("a causal model has the readout 'class_token' or 'mean', not 'pooled_frames'")
+        if self.causal and self.readout == "class_token" and self.scan_order == "temporal_first":
+            raise UsageError(
+                "in a causal model with the scan order 'temporal_first' the class token sees no patch: use the readout "
+                "'mean', or the order 'spatiotemporal'"
+            )
         if self.num_frames % self.tubelet_size:
             raise UsageError(f"num_frames {self.num_frames} is not a multiple of the tubelet size {self.tubelet_size}")
 
@@ -132,9 +143,18 @@ class ModelOptions:
 
     @property
     def length(self) -> int:
-        """The number of tokens of a clip, with its class token, L."""
+        """The number of tokens of a clip, with its class token or those of its steps, L."""
         steps, side = self.grid
-        return 1 + steps * side * side
+        return steps * self.step_tokens if self.causal else 1 + steps * side * side
+
+    @property
+    def step_tokens(self) -> int:
+        """The number of tokens of a causal model's step, P, with its class token if there is one."""
+        return self.grid[1] ** 2 + (self.readout == "class_token")
+
+    def scans_time_first(self, layer: int) -> bool:
+        """Return whether a layer scans place by place instead of frame by frame."""
+        return self.scan_order == "temporal_first" or (self.scan_order == "spatiotemporal" and layer % 2 == 1)
 
 
 VIDEOMAMBA: dict[str, Any] = {
@@ -168,6 +188,13 @@ PRESETS["egomotion-nano"] = ModelOptions(
     image_size=64,
     num_classes=10,
 )
+CAUSAL: dict[str, Any] = {"causal": True, "readout": "mean"}
+PRESETS |= {
+    f"{name}-causal": dataclasses.replace(PRESETS[name], **CAUSAL)
+    for name in (f"{family}-{size}" for family in FAMILIES for size in ("tiny", "small", "middle"))
+}
+# Half of its layers scan over time at each place, which is better on camera motion than none and than all.
+PRESETS["egomotion-nano-causal"] = dataclasses.replace(PRESETS["egomotion-nano"], **CAUSAL, scan_order="spatiotemporal")
 
 
 def preset(name: str, **overrides: Any) -> ModelOptions:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..bundle.manifest import FASTEST, LONGEST, SHORTEST, SLOWEST
+from ..bundle.sampling import FASTEST, LONGEST, SHORTEST, SLOWEST
 from ..errors import CheckpointError, UsageError
 from ..names import cleaned, unfit_labels
 from ..preprocessing import Preprocessing

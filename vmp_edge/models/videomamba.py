@@ -5,6 +5,7 @@ The parameters have the names of the published checkpoints. Tokens stay in the l
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,129 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import ops
-from .efficientnet import CHANNELS, EfficientNetLite0
+from . import steps
+from .blocks import NORM_EPS, Block, PatchEmbed
 from .family import Decision
 from .options import ModelOptions, preset
 
-NORM_EPS = 1e-5
-
-
-class PatchEmbed(nn.Module):
-    """The linear embedding of tubelets into tokens, or of the maps of an image network, where the model has a stem."""
-
-    def __init__(self, options: ModelOptions) -> None:
-        super().__init__()
-        self.stem = EfficientNetLite0() if options.stem == "efficientnet_lite0" else None
-        if self.stem is not None:
-            self.stem.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on a CPU
-        kernel = (options.tubelet_size, options.patch_size, options.patch_size)
-        channels, kernel = (3, kernel) if self.stem is None else (CHANNELS, (1, 1, 1))
-        self.proj = nn.Conv3d(channels, options.embed_dim, kernel, stride=kernel)
-
-    def forward(self, video: Tensor) -> Tensor:
-        """Embed a video: (B, 3, T, H, W) -> (B, T / tubelet, patches, C), patches row by row."""
-        if self.stem is not None:
-            frames = video.transpose(1, 2).flatten(0, 1)
-            maps: Tensor = self.stem(frames.contiguous(memory_format=torch.channels_last))
-            video = maps.reshape(video.shape[0], video.shape[2], *maps.shape[1:]).transpose(1, 2)
-        patches: Tensor = self.proj(video)
-        return patches.flatten(3).permute(0, 2, 3, 1)
-
-
-class Mixer(nn.Module):
-    """The Mamba mixer of a block: projection, convolution, a scan in each direction, gate, projection."""
-
-    conv1d: nn.Conv1d
-    x_proj: nn.Linear
-    dt_proj: nn.Linear
-    D: nn.Parameter
-
-    def __init__(self, options: ModelOptions) -> None:
-        super().__init__()
-        self.options = options
-        inner, states, rank = options.d_inner, options.d_state, options.dt_rank
-        self.in_proj = nn.Linear(options.embed_dim, 2 * inner, bias=False)
-        self.out_proj = nn.Linear(inner, options.embed_dim, bias=False)
-        for suffix in ("", "_b") if options.directions == "separate" else ("",):
-            self.add_module(f"conv1d{suffix}", nn.Conv1d(inner, inner, options.d_conv, groups=inner))
-            self.add_module(f"x_proj{suffix}", nn.Linear(inner, rank + 2 * states, bias=False))
-            self.add_module(f"dt_proj{suffix}", nn.Linear(rank, inner))
-            self.register_parameter(f"D{suffix}", nn.Parameter(torch.ones(inner)))
-        # S4D-real initialisation, A_n = -n (Mamba, arXiv 2312.00752, section 3.6)
-        rates = torch.arange(1, states + 1, dtype=torch.float32).log().repeat(inner, 1)
-        self.A_log = nn.Parameter(rates)
-        if options.directions != "forward":
-            self.A_b_log = nn.Parameter(rates.clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix tokens: (B, L, C) -> (B, L, C)."""
-        x, z = self.in_proj(x).chunk(2, dim=-1)
-        if self.options.directions == "shared":
-            y = self._scan_both(x, z)
-        else:
-            y = self._scan(x, z, "", reverse=False)
-            if self.options.directions == "separate":
-                y = y + self._scan(x, z, "_b", reverse=True)
-        out: Tensor = self.out_proj(y)
-        return out
-
-    def _scan_both(self, x: Tensor, z: Tensor) -> Tensor:
-        """Scan both directions with shared weights."""
-        u, dt, B, C = self._scan_inputs(x, "", False)
-        return ops.bi_selective_scan(
-            u,
-            dt,
-            -torch.exp(self.A_log),
-            -torch.exp(self.A_b_log),
-            B,
-            C,
-            self.D,
-            z,
-            self.dt_proj.bias,
-            initial_state=self.options.initial_state,
-            mask_backward=self.options.mask_backward,
-        )
-
-    def _scan(self, x: Tensor, z: Tensor, suffix: str, reverse: bool) -> Tensor:
-        """Scan one direction with the weights whose names end in `suffix`."""
-        u, dt, B, C = self._scan_inputs(x, suffix, reverse)
-        return ops.selective_scan(
-            u,
-            dt,
-            -torch.exp(self.A_b_log if reverse else self.A_log),
-            B,
-            C,
-            getattr(self, f"D{suffix}"),
-            z,
-            getattr(self, f"dt_proj{suffix}").bias,
-            reverse=reverse,
-            initial_state=self.options.initial_state,
-            mask_diagonal=reverse and self.options.mask_backward,
-        )
-
-    def _scan_inputs(self, x: Tensor, suffix: str, reverse: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Compute one direction's scan input and dt, both (B, L, D), and its B and C, both (B, L, N)."""
-        conv = getattr(self, f"conv1d{suffix}")
-        c = ops.causal_conv_silu(x, conv.weight.squeeze(1), conv.bias, reverse=reverse)
-        rank, states = self.options.dt_rank, self.options.d_state
-        dt, B, C = getattr(self, f"x_proj{suffix}")(c).split([rank, states, states], dim=-1)
-        dt = F.linear(dt, getattr(self, f"dt_proj{suffix}").weight)
-        return (c if self.options.scan_input == "conv" else x), dt, B, C
-
-
-class Block(nn.Module):
-    """A residual block, x + mixer(norm(x))."""
-
-    def __init__(self, options: ModelOptions) -> None:
-        super().__init__()
-        self.norm = nn.RMSNorm(options.embed_dim, eps=NORM_EPS)
-        self.mixer = Mixer(options)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Process tokens: (B, L, C) -> (B, L, C)."""
-        out: Tensor = x + self.mixer(self.norm(x))
-        return out
+FASTER_OVER_TIME = 16.0
 
 
 class VideoMamba(nn.Module):
@@ -152,12 +36,14 @@ class VideoMamba(nn.Module):
     def __init__(self, options: ModelOptions) -> None:
         super().__init__()
         self.options = options
-        steps, side = options.grid
+        count, side = options.grid
         width = options.embed_dim
         self.patch_embed = PatchEmbed(options)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        if not options.causal or options.readout == "class_token":
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side * side, width))
-        self.temporal_pos_embedding = nn.Parameter(torch.zeros(1, steps, width))
+        if not options.causal:
+            self.temporal_pos_embedding = nn.Parameter(torch.zeros(1, count, width))
         self.layers = nn.ModuleList(Block(options) for _ in range(options.depth))
         self.norm_f = nn.RMSNorm(width, eps=NORM_EPS)
         head = nn.Linear(width, options.num_classes) if options.num_classes else nn.Identity()
@@ -179,6 +65,9 @@ class VideoMamba(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """Compute the logits of a batch of clips.
 
+        A causal model takes any number of steps and gives the logits after the last one. In evaluation mode it goes
+        step by step, and the result equals that of `step` bit for bit. In training mode it computes all steps at once.
+
         Args:
             video: (B, 3, T, H, W) float video, normalised.
 
@@ -194,8 +83,11 @@ class VideoMamba(nn.Module):
     def forward_features(self, video: Tensor) -> Tensor:
         """Return what the head reads, (B, C), of a video like that of `forward`: see `ModelOptions.readout`.
 
-        With the readout ``pooled_frames`` it is the video's feature beside texts, (B, P).
+        With the readout ``pooled_frames`` it is the video's feature beside texts, (B, P). Of a causal model it is what
+        the head reads after the last step.
         """
+        if self.options.causal:
+            return steps.features_of(self, video)[0][-1][:, -1]
         tokens = self.forward_blocks(video)
         if self.options.readout == "pooled_frames":
             return torch.mean(self.frame_features(self.norm_f(tokens)), dim=1)
@@ -210,26 +102,93 @@ class VideoMamba(nn.Module):
         Their mean is the video's feature. It is not scaled to unit length again, so that its product with a text's
         unit vector is the mean of the cosines.
         """
-        steps, _ = self.options.grid
-        patches = tokens[:, 1:].reshape(len(tokens), steps, -1, tokens.shape[2])
+        patches = tokens[:, 1:].reshape(len(tokens), self.options.grid[0], -1, tokens.shape[2])
         pooled = tokens[:, :1] + patches.mean(2)
         return F.normalize(self.vision_proj(self.pool_norm(pooled)), dim=-1)
 
     def forward_tokens(self, video: Tensor) -> Tensor:
-        """Return all tokens after the final norm, (B, L, C): the class token first, then frame by frame."""
+        """Return all tokens after the final norm, (B, L, C): the class token first, then frame by frame.
+
+        Of a causal model, (B, T, P, C): those of each step, with its class token last if it has one.
+        """
+        if self.options.causal:
+            return torch.cat(steps.tokens_of(self, video)[0], dim=1)
         normed: Tensor = self.norm_f(self.forward_blocks(video))
         return normed
 
     def forward_blocks(self, video: Tensor) -> Tensor:
-        """Return all tokens before the final norm, (B, L, C), in the order of `forward_tokens`."""
+        """Return all tokens before the final norm, (B, L, C), as `forward_tokens` has them; not of causal models."""
         tokens = self.embed(video)
-        steps, side = self.options.grid
+        rows, side = self.options.grid
         for index, layer in enumerate(self.layers):
-            if scans_time_first(self.options, index):
-                tokens = swap_order(layer(swap_order(tokens, steps)), side * side)
+            if self.options.scans_time_first(index):
+                tokens = swap_order(layer(swap_order(tokens, rows)), side * side)
             else:
                 tokens = layer(tokens)
         return tokens
+
+    def initial_state(self, batch: int = 1) -> Tensor:
+        """Return the state of streams before their first step, for a causal model.
+
+        Args:
+            batch: The number of streams.
+
+        Returns:
+            (batch, n) float32, laid out as `vmp_edge.models.stream_state` says.
+        """
+        self._require_causal()
+        return steps.initial_state(self, batch)
+
+    def step(self, frames: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Recognise one step of each stream of a batch, for a causal model.
+
+        Args:
+            frames: (B, 3, tubelet, H, W) float frames, normalised.
+            state: (B, n) states of the streams, of `initial_state` or of the step before. It is not changed.
+
+        Returns:
+            The logits (B, classes), the features (B, C) that the head reads, and the states after the step (B, n). A
+            model without classes returns its features as logits.
+
+        Raises:
+            ValueError: A shape does not fit the model.
+        """
+        self._require_causal()
+        if frames.ndim == 5 and frames.shape[2] != self.options.tubelet_size:
+            raise ValueError(f"a step has {self.options.tubelet_size} frames, not {frames.shape[2]}")
+        parts, after = steps.features_of(self, frames, state)
+        assert after is not None  # as there was one before
+        features = parts[0][:, 0]
+        return self.head(features), features, after
+
+    def forward_steps(self, video: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Recognise each step of videos, for a causal model: as `step` for one after the other, or all at once.
+
+        In evaluation mode it goes step by step, in training mode it computes all steps at once, with gradients through
+        all of them.
+
+        Args:
+            video: (B, 3, T, H, W) float video, normalised, with any number of steps.
+            state: (B, n) states before the first step. None is `initial_state`.
+
+        Returns:
+            The logits (B, steps, classes), the features (B, steps, C), and the states after the last step (B, n).
+
+        Raises:
+            ValueError: A shape does not fit the model.
+        """
+        self._require_causal()
+        state = self.initial_state(len(video)) if state is None else state
+        parts, after = steps.features_of(self, video, state)
+        assert after is not None
+        if not self.training:  # the head, too, step by step
+            logits = torch.stack([self.head(part[:, 0]) for part in parts], dim=1)
+            return logits, torch.cat(parts, dim=1), after
+        return self.head(parts[0]), parts[0], after
+
+    def _require_causal(self) -> None:
+        if not self.options.causal:
+            raise ValueError("only causal models go step by step; this one takes whole clips")
 
     def blocks(self) -> list[Block]:
         """Return the blocks in order, with their type, which `nn.ModuleList` does not know."""
@@ -245,11 +204,6 @@ class VideoMamba(nn.Module):
         return torch.cat([first, patches.flatten(1, 2)], dim=1)
 
 
-def scans_time_first(options: ModelOptions, layer: int) -> bool:
-    """Return whether a layer scans place by place instead of frame by frame."""
-    return options.scan_order == "temporal_first" or (options.scan_order == "spatiotemporal" and layer % 2 == 1)
-
-
 def swap_order(tokens: Tensor, rows: int) -> Tensor:
     """Bring all tokens but the first from row-by-row into column-by-column order: (B, L, C) -> (B, L, C)."""
     batch, _, width = tokens.shape
@@ -258,7 +212,11 @@ def swap_order(tokens: Tensor, rows: int) -> Tensor:
 
 
 def initialise(model: VideoMamba) -> None:
-    """Draw weights as the published code does (VideoMamba, video_sm/models/videomamba.py; Mamba, mamba_simple.py)."""
+    """Draw weights as the published code does (VideoMamba, video_sm/models/videomamba.py; Mamba, mamba_simple.py).
+
+    In a causal model a place has one token in a step, so that layers that scan over time start with longer step sizes.
+    """
+    options = model.options
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
@@ -268,11 +226,13 @@ def initialise(model: VideoMamba) -> None:
     for name, module in model.named_modules():
         if name.endswith("out_proj") and isinstance(module, nn.Linear):
             nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-            module.weight.data /= math.sqrt(model.options.depth)
+            module.weight.data /= math.sqrt(options.depth)
         if ".dt_proj" in name and isinstance(module, nn.Linear):
             nn.init.uniform_(module.weight, -(module.in_features**-0.5), module.in_features**-0.5)
             # softplus(bias) is spread log-uniformly over 0.001 .. 0.1
             dt = torch.exp(torch.empty(module.out_features).uniform_(math.log(1e-3), math.log(1e-1)))
+            if options.causal and options.scans_time_first(int(name.split(".")[1])) and name.endswith("dt_proj"):
+                dt *= FASTER_OVER_TIME
             module.bias.data.copy_(dt + torch.log(-torch.expm1(-dt)))
 
 
@@ -287,3 +247,24 @@ def create(name: str, **overrides: Any) -> VideoMamba:
         UsageError: The name or an option is unknown, or a value is out of range.
     """
     return VideoMamba(preset(name, **overrides)).eval()
+
+
+def make_causal(source: VideoMamba, **overrides: Any) -> VideoMamba:
+    """Create a causal model that starts from the weights of a model that is not, in evaluation mode.
+
+    It has all of the weights but the positions in time and, with the readout ``mean``, the class token. The others fit
+    as they are, but the model has to be trained before it recognises anything well.
+
+    Args:
+        source: The model to start from.
+        overrides: New values for fields of `ModelOptions` that change no weight's shape, such as ``scan_order``. The
+            readout is ``mean`` unless they say otherwise.
+
+    Raises:
+        UsageError: An option is out of range.
+    """
+    changes = {"causal": True, "readout": "mean", "projection": 0, **overrides}
+    model = VideoMamba(dataclasses.replace(source.options, **changes))
+    wanted = model.state_dict()
+    model.load_state_dict({name: value for name, value in source.state_dict().items() if name in wanted})
+    return model.eval()

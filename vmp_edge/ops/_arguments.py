@@ -17,6 +17,8 @@ class ScanArguments(NamedTuple):
         A_b: Decay rates of the backward direction, or None for a scan of one direction.
         reverse: Walk the sequence from its end; False for a scan of both directions.
         mask: ``mask_diagonal`` of a scan of one direction, ``mask_backward`` of a scan of both.
+        state: The state before the first step, or None.
+        keeps_state: True for the operators that return the last state, too.
     """
 
     x: Tensor
@@ -28,13 +30,19 @@ class ScanArguments(NamedTuple):
     D: Tensor | None
     z: Tensor | None
     dt_bias: Tensor | None
+    state: Tensor | None
     reverse: bool
     initial_state: str
     mask: bool
+    keeps_state: bool
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return the tensors that are not None, in the operator's order."""
-        return tuple(t for t in self[:9] if t is not None)
+        return tuple(t for t in self[:10] if t is not None)
+
+    def state_shape(self) -> tuple[int, ...]:
+        """Return the shape of a state, (B, D, N)."""
+        return (self.x.shape[0], *self.A.shape)
 
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> ScanArguments:
         """Return the same arguments with the function applied to every tensor."""
@@ -48,11 +56,17 @@ class ConvArguments(NamedTuple):
     x: Tensor
     weight: Tensor
     bias: Tensor | None
+    state: Tensor | None
     reverse: bool
+    keeps_state: bool
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return the tensors that are not None, in the operator's order."""
-        return (self.x, self.weight) if self.bias is None else (self.x, self.weight, self.bias)
+        return tuple(t for t in self[:4] if t is not None)
+
+    def state_shape(self) -> tuple[int, ...]:
+        """Return the shape of a state, (B, K - 1, D)."""
+        return (self.x.shape[0], self.weight.shape[1] - 1, self.x.shape[2])
 
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> ConvArguments:
         """Return the same arguments with the function applied to every tensor."""
@@ -72,17 +86,19 @@ def scan_arguments(
     D: Tensor | None = None,
     z: Tensor | None = None,
     dt_bias: Tensor | None = None,
+    state: Tensor | None = None,
     *,
     reverse: bool = False,
     initial_state: str = "zero",
     mask_diagonal: bool = False,
+    keeps_state: bool = False,
 ) -> ScanArguments:
     """Check the arguments of `vmp_edge.ops.selective_scan`.
 
     Raises:
         ValueError: Shapes, dtypes or devices do not fit, or ``initial_state`` is unknown.
     """
-    args = ScanArguments(x, dt, A, None, B, C, D, z, dt_bias, reverse, initial_state, mask_diagonal)
+    args = ScanArguments(x, dt, A, None, B, C, D, z, dt_bias, state, reverse, initial_state, mask_diagonal, keeps_state)
     _check_scan(args)
     return args
 
@@ -97,33 +113,44 @@ def bi_scan_arguments(
     D: Tensor | None = None,
     z: Tensor | None = None,
     dt_bias: Tensor | None = None,
+    state: Tensor | None = None,
     *,
     initial_state: str = "zero",
     mask_backward: bool = False,
+    keeps_state: bool = False,
 ) -> ScanArguments:
     """Check the arguments of `vmp_edge.ops.bi_selective_scan`.
 
     Raises:
         ValueError: Shapes, dtypes or devices do not fit, or ``initial_state`` is unknown.
     """
-    args = ScanArguments(x, dt, A, A_b, B, C, D, z, dt_bias, False, initial_state, mask_backward)
+    args = ScanArguments(x, dt, A, A_b, B, C, D, z, dt_bias, state, False, initial_state, mask_backward, keeps_state)
     _check_scan(args)
     return args
 
 
-def conv_arguments(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, reverse: bool = False) -> ConvArguments:
+def conv_arguments(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    state: Tensor | None = None,
+    *,
+    reverse: bool = False,
+    keeps_state: bool = False,
+) -> ConvArguments:
     """Check the arguments of `vmp_edge.ops.causal_conv_silu`.
 
     Raises:
         ValueError: Shapes, dtypes or devices do not fit, or the weight has too many taps.
     """
-    args = ConvArguments(x, weight, bias, reverse)
+    args = ConvArguments(x, weight, bias, state, reverse, keeps_state)
     _require_shape("x", x, 3, "(batch, length, channels)")
     _require_shape("weight", weight, 2, "(channels, taps)")
     require_sizes("weight", weight, (x.shape[2], weight.shape[1]), "(channels, taps)")
     require_sizes("bias", bias, (x.shape[2],), "(channels)")
     if weight.shape[1] > _native.MAX_TAPS:
         raise ValueError(f"weight has {weight.shape[1]} taps; at most {_native.MAX_TAPS} are supported")
+    require_sizes("state", state, args.state_shape(), "(batch, taps - 1, channels)")
     _require_floats_on_one_device(args)
     return args
 
@@ -158,6 +185,7 @@ def _check_scan(args: ScanArguments) -> None:
     require_sizes("C", args.C, projection, "(batch, length, states)")
     require_sizes("D", args.D, (channels,), "(channels)")
     require_sizes("dt_bias", args.dt_bias, (channels,), "(channels)")
+    require_sizes("state", args.state, args.state_shape(), "(batch, channels, states)")
     if args.initial_state not in reference.INITIAL_STATES:
         names = ", ".join(reference.INITIAL_STATES)
         raise ValueError(f"initial_state is {args.initial_state!r}; it must be one of {names}")

@@ -13,7 +13,7 @@ from ..errors import MissingDependencyError
 from ..installation import install_command
 from ._native import View
 
-ABI = 2
+ABI = 3
 MAX_STATES = 64
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 _FILE = "libvmp_cuda.so"
@@ -27,6 +27,7 @@ class Scan(Structure):
         *((name, View) for name in ("x", "dt", "B", "C", "z")),
         *((name, c_void_p) for name in ("A", "A_b", "D", "dt_bias")),
         *((name, c_int32) for name in ("dtype", "reverse", "first_input", "mask")),
+        *((name, c_void_p) for name in ("state", "last_state")),
     ]
 
 
@@ -38,6 +39,7 @@ class Conv(Structure):
         ("x", View),
         *((name, c_void_p) for name in ("weight", "bias")),
         *((name, c_int32) for name in ("dtype", "reverse")),
+        *((name, c_void_p) for name in ("state", "last_state")),
     ]
 
 

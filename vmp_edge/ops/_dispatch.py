@@ -26,8 +26,12 @@ def kernels_for(args: Arguments) -> str:
     return "cuda" if _cuda_kernels.supports(device) else "reference"
 
 
-def forward(args: Arguments) -> Tensor:
-    """Compute an operator: (B, L, D), contiguous, in the dtype of ``x``."""
+def forward(args: Arguments) -> tuple[Tensor, Tensor | None]:
+    """Compute an operator.
+
+    Returns:
+        (B, L, D), contiguous, in the dtype of ``x``; and the last state, contiguous, if `args.keeps_state`.
+    """
     kernels = kernels_for(args)
     if kernels == "native":
         return _native_kernels.forward(args)
@@ -36,16 +40,17 @@ def forward(args: Arguments) -> Tensor:
     return _reference_kernels.forward(args)
 
 
-def backward(grad_y: Tensor, args: Arguments) -> list[Tensor]:
+def backward(grad_y: Tensor, grad_last: Tensor | None, args: Arguments) -> list[Tensor]:
     """Compute the gradients of an operator.
 
     Args:
         grad_y: (B, L, D) gradient of the operator's result.
+        grad_last: Gradient of the last state, or None.
         args: The operator's arguments.
 
     Returns:
         The gradients of `args.tensors()`, in that order, each in its tensor's dtype.
     """
     if kernels_for(args) == "native":
-        return _native_kernels.backward(grad_y, args)
-    return _reference_kernels.backward(grad_y, args)  # CUDA has no kernels for gradients
+        return _native_kernels.backward(grad_y, grad_last, args)
+    return _reference_kernels.backward(grad_y, grad_last, args)  # CUDA has no kernels for gradients

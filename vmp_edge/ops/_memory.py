@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
+from ._arguments import ConvArguments, ScanArguments
 from ._native import View
+
+Kind = TypeVar("Kind", ScanArguments, ConvArguments)
 
 
 def readable(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -18,6 +23,11 @@ def readable(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if tensor.dim() == 3 and (tensor.stride(2) == 1 or tensor.shape[2] == 1):
         return tensor
     return tensor.contiguous()
+
+
+def with_contiguous_state(args: Kind) -> Kind:
+    """Return arguments whose state, if there is one, is contiguous: the kernels take no strides for it."""
+    return args if args.state is None else args._replace(state=args.state.contiguous())
 
 
 def empty_like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from .._checkout import checkout
 from ..errors import MissingDependencyError, UsageError
 from ..installation import PACKAGE, install_command
 
-ABI = 3
+ABI = 4
 MAX_TAPS = 16
 _FILE = "libvmp_ops.so"
 
@@ -44,6 +44,7 @@ class Scan(Structure):
         *((name, View) for name in ("x", "dt", "B", "C", "z")),
         *((name, c_void_p) for name in ("A", "A_b", "D", "dt_bias")),
         *((name, c_int32) for name in ("reverse", "first_input", "mask")),
+        *((name, c_void_p) for name in ("state", "last_state")),
     ]
 
 
@@ -52,7 +53,7 @@ class ScanGrads(Structure):
 
     _fields_ = [
         *((name, View) for name in ("x", "dt", "z")),
-        *((name, c_void_p) for name in ("B", "C", "A", "A_b", "D", "dt_bias")),
+        *((name, c_void_p) for name in ("B", "C", "A", "A_b", "D", "dt_bias", "state", "grad_last_state")),
     ]
 
 
@@ -65,13 +66,15 @@ class Conv(Structure):
         ("weight", c_void_p),
         ("bias", c_void_p),
         ("reverse", c_int32),
+        ("state", c_void_p),
+        ("last_state", c_void_p),
     ]
 
 
 class ConvGrads(Structure):
     """The struct vmp_conv_grads of vmp_ops.h."""
 
-    _fields_ = [("x", View), ("weight", c_void_p), ("bias", c_void_p)]
+    _fields_ = [("x", View), *((name, c_void_p) for name in ("weight", "bias", "state", "grad_last_state"))]
 
 
 _SIGNATURES = {

@@ -8,7 +8,8 @@ which compares the result with the reference in float64, element by element::
         assert error(case, y) <= case.tolerance
 
 The error of an element is relative to the sum of the magnitudes of the terms that were added up in it. So cancellation
-is not punished, and a small channel cannot hide behind a large one.
+is not punished, and a small channel cannot hide behind a large one. Sequences that come in several calls are cases of
+`stateful_cases`.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class ScanCase:
 
     def inputs(self) -> dict[str, Tensor | None]:
         """Return the operator's tensors in the operator's order, float32, the same at every call."""
-        random = _Random(self.name)
+        random = Random(self.name)
         batch, length, channels, states = self.batch, self.length, self.channels, self.states
         activation, projection = (batch, length, channels), (batch, length, states)
         inputs: dict[str, Tensor | None] = {"x": random.normal(*activation)}
@@ -147,7 +148,7 @@ class ConvCase:
 
     def inputs(self) -> dict[str, Tensor | None]:
         """Return the operator's tensors in the operator's order, float32, the same at every call."""
-        random = _Random(self.name)
+        random = Random(self.name)
         x = random.normal(self.batch, self.length, self.channels)
         weight = random.normal(self.channels, self.taps)
         inputs: dict[str, Tensor | None] = {"x": x, "weight": weight}
@@ -167,7 +168,7 @@ def expected(case: Case) -> tuple[Tensor, Tensor]:
     operator = getattr(reference, case.operator)
     y = operator(**wide, **case.options())
     if isinstance(case, ConvCase):
-        return y, _conv_magnitude(absolute)
+        return y, conv_magnitude(absolute)
     magnitude = operator(**{**absolute, "z": None}, **case.options())
     z = wide["z"]
     return y, magnitude if z is None else magnitude * F.silu(z).abs()
@@ -190,7 +191,7 @@ def error(case: Case, y: Tensor) -> float:
     return float(((y.double() - exact).abs() / (magnitude + 1e-35)).max())
 
 
-def _conv_magnitude(absolute: dict[str, Tensor | None]) -> Tensor:
+def conv_magnitude(absolute: dict[str, Tensor | None]) -> Tensor:
     """Bound a sum of K products through SiLU from the largest input; that is enough, as SiLU's slope is at most 1.1."""
     x, weight, bias = absolute["x"], absolute["weight"], absolute["bias"]
     assert x is not None and weight is not None
@@ -198,19 +199,22 @@ def _conv_magnitude(absolute: dict[str, Tensor | None]) -> Tensor:
     return (total if bias is None else total + bias).expand(x.shape)
 
 
-class _Random:
+class Random:
     """Random numbers that depend on the case's name alone."""
 
     def __init__(self, name: str) -> None:
         self._generator = torch.Generator().manual_seed(int.from_bytes(name.encode(), "big") % (2**61 - 1))
 
     def normal(self, *shape: int) -> Tensor:
+        """Draw numbers from the normal distribution."""
         return torch.randn(shape, generator=self._generator)
 
     def uniform(self, *shape: int) -> Tensor:
+        """Draw numbers from 0 to 1."""
         return torch.rand(shape, generator=self._generator)
 
     def choice(self, levels: tuple[float, ...], *shape: int) -> Tensor:
+        """Draw numbers among the levels."""
         return torch.tensor(levels)[torch.randint(len(levels), shape, generator=self._generator)]
 
 

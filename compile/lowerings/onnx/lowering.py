@@ -15,6 +15,7 @@ from vmp_edge.bundle.writing import Staging
 from vmp_edge.calibration import quantisation
 from vmp_edge.errors import BuildError, MissingDependencyError
 from vmp_edge.installation import install_command
+from vmp_edge.models.stream_state import program_states
 from vmp_edge.ops.chunked import Form
 from vmp_edge.progress import part
 
@@ -35,6 +36,7 @@ PROGRAM, EMBEDDING = "model.onnx", "embedding.onnx"
 OPSET = 23
 RATE_OPERATORS = ("Expand", "Concat")  # the operators that `chunked` applies to the rates of both directions
 NAMES = (["frames"], ["logits"])  # inputs and outputs
+AFTER = "next-"  # what the name of a state begins with where it goes out
 NAMES_APART = ((["frames"], ["tokens"]), (["tokens"], ["logits"]))  # the same of an embedding, and of the rest
 EXTRAS = "compile,onnxruntime"  # the extras that install what this lowering imports
 
@@ -64,6 +66,9 @@ def write(
 ) -> Lowered:
     """Write the model like `lower`. `readers` names further distributions whose versions go into the manifest."""
     program, names, form = in_precision(exported.unprepared, precision), NAMES, Form(**target.scan)
+    if exported.model.options.causal:
+        states = program_states(exported.model.options)
+        names = [*NAMES[0], *states], [*NAMES[1], *(AFTER + name for name in states)]
     if exported.embedding is not None:
         embedding_names, names = NAMES_APART
         embedding = in_precision(exported.embedding, precision, check=False)

@@ -31,8 +31,10 @@ from ...graph.pt2e import (
     weight_of,
 )
 
+WITH_STATE = "_with_state.default"  # how the names of operators end that take and give a state
+_SEQUENTIAL = ("selective_scan", "bi_selective_scan", "causal_conv_silu")
 # The operators with kernels of our own, which can read the columns of a wider tensor.
-OWN_KERNELS = ("linear.default", "selective_scan.default", "bi_selective_scan.default", "causal_conv_silu.default")
+OWN_KERNELS = ("linear.default", *(f"{name}{end}" for name in _SEQUENTIAL for end in (".default", WITH_STATE)))
 
 
 def inputs(node: Node) -> list[Any]:
@@ -124,9 +126,7 @@ class Converters(ABC):
             "conv2d.default": self.patch_embedding,
             "transpose.int": self.transpose,
             "select.int": self.select,
-            "selective_scan.default": self.selective_scan,
-            "bi_selective_scan.default": self.bi_selective_scan,
-            "causal_conv_silu.default": self.causal_conv_silu,
+            **{f"{name}{end}": getattr(self, name) for name in _SEQUENTIAL for end in (".default", WITH_STATE)},
             **dict.fromkeys((*QUANTISE, *DEQUANTISE), self.skip),
             "dequantize_per_channel.default": self.skip,
             "choose_qparams_per_token_asymmetric.default": self.token_ranges,
@@ -144,15 +144,15 @@ class Converters(ABC):
 
     @abstractmethod
     def selective_scan(self, node: Node, importer: Any) -> relax.Var:
-        """Convert a scan in one direction."""
+        """Convert a scan in one direction, with a state or without; with one the result is a pair."""
 
     @abstractmethod
     def bi_selective_scan(self, node: Node, importer: Any) -> relax.Var:
-        """Convert a scan in both directions."""
+        """Convert a scan in both directions, as `selective_scan` does."""
 
     @abstractmethod
     def causal_conv_silu(self, node: Node, importer: Any) -> relax.Var:
-        """Convert a causal convolution with its SiLU."""
+        """Convert a causal convolution with its SiLU, as `selective_scan` does."""
 
     def reshape(self, importer: Any, x: relax.Var, shape: tuple[int, ...]) -> relax.Var:
         """Return the same numbers in another shape, or x itself if it has that shape."""
@@ -275,6 +275,7 @@ class Converters(ABC):
         """Convert the choice of one index along an axis. TVM's own converter would make a gather of it."""
         source, axis, index = inputs(node)
         x, emit = importer.env[source], importer.block_builder.emit
+        index %= sizes(x)[axis]  # it may count from the end
         cut = emit(relax.op.strided_slice(x, [axis], [index], [index + 1]))
         return emit(relax.op.squeeze(cut, [axis]))
 

@@ -110,12 +110,12 @@ class CpuConverters(Converters):
         Args:
             node: The operator's call in the exported graph.
             importer: TVM's importer.
-            name: The name of the native function.
+            name: The name of the native function without ``_with_state``, which it ends in if the node has a state.
             wide: The places of the arguments that may be columns of a wider tensor.
             options: The function's last arguments.
 
         Returns:
-            The result, in the shape of the first argument.
+            The result, in the shape of the first argument; with a state the pair of it and of the last state.
         """
         arguments: list[Any] = [
             relax.op.null_value() if argument is None else importer.env[argument] for argument in node.args
@@ -128,8 +128,10 @@ class CpuConverters(Converters):
                 arguments[place], first = columns.whole, columns.first
             firsts.append(first)
         arguments += [relax.prim_value(option) for option in firsts + options]
-        shape = sizes(importer.env[node.args[0]])
-        call = relax.call_dps_packed(name, arguments, out_ty=relax.TensorType(shape, "float32"))
+        results = node.meta["val"]
+        with_state = isinstance(results, (tuple, list))
+        types = [relax.TensorType(tuple(one.shape), "float32") for one in (results if with_state else [results])]
+        call = relax.call_dps_packed(f"{name}_with_state" if with_state else name, arguments, out_ty=types)
         return importer.block_builder.emit(call)
 
 

@@ -23,7 +23,7 @@ typedef long long int64_t;
 extern "C" {
 #endif
 
-#define VMP_CUDA_ABI 2 /* changes whenever a struct or a signature below does */
+#define VMP_CUDA_ABI 3 /* changes whenever a struct or a signature below does */
 #define VMP_CUDA_MAX_STATES 64
 #define VMP_CUDA_MAX_TAPS 16
 
@@ -64,6 +64,9 @@ typedef struct {
   int32_t reverse;      /* with one direction: walk from the end of the sequence; ignored with A_b */
   int32_t first_input;  /* the state starts at the first scanned x instead of zero */
   int32_t mask;         /* leave a step's own contribution out; with A_b of the backward direction only */
+  /* Of one direction, or with A_b of the forward direction; (batch, channels, states), contiguous: */
+  const float* state; /* the state before the first scanned step, whatever first_input says; null to start afresh */
+  float* last_state;  /* receives the state after the last scanned step; may be null, must not overlap `state` */
 } vmp_cuda_scan;
 
 typedef struct {
@@ -73,6 +76,9 @@ typedef struct {
   const float* bias;                     /* (channels) or null */
   int32_t dtype;                         /* of x and y; sums are always float32 */
   int32_t reverse;                       /* convolve with the steps after the current one instead of those before it */
+  const float* state; /* (batch, taps - 1, channels), the inputs scanned before the first step, the oldest first; null
+                         for zeros */
+  float* last_state;  /* receives the last taps - 1 inputs; may be null, must not overlap `state` */
 } vmp_cuda_conv;
 
 #ifndef __CUDACC_RTC__ /* NVRTC compiles no host code */

@@ -49,6 +49,11 @@ struct Window {
   }
 };
 
+// The index of an element of a state, (batch, taps - 1, channels).
+__device__ inline int64_t state_index(const vmp_cuda_conv& conv, int64_t item, int64_t row, int64_t channel) {
+  return (item * (conv.taps - 1) + row) * conv.channels + channel;
+}
+
 // Compute the convolution. The grid has one block of kLanes x kConvRuns threads for each channel block, step block and
 // batch item. conv.taps is at most kTaps.
 template <typename T, int kTaps>
@@ -71,7 +76,12 @@ __device__ __forceinline__ void causal_conv_silu(const ConvJob& job) {
   Window<kTaps> window(conv, channel);
 #pragma unroll
   for (int i = kTaps - 1; i > 0; --i) {
-    if (i < conv.taps && i <= begin) window.push(to_float(x[-i * x_step]));
+    if (i >= conv.taps) continue;
+    if (i <= begin) {
+      window.push(to_float(x[-i * x_step]));
+    } else if (conv.state) {
+      window.push(conv.state[state_index(conv, item, conv.taps - 1 - i + begin, channel)]);
+    }
   }
 
   constexpr int kAhead = 4;  // number of inputs loaded at once, so that loads do not wait for stores
@@ -89,6 +99,11 @@ __device__ __forceinline__ void causal_conv_silu(const ConvJob& job) {
       store(y + i * y_step, silu(window.sum(bias)));
     }
     x += kAhead * x_step, y += kAhead * y_step;
+  }
+  if (!conv.last_state || begin + steps < conv.length) return;
+#pragma unroll
+  for (int i = 0; i < kTaps - 1; ++i) {
+    if (i < conv.taps - 1) conv.last_state[state_index(conv, item, conv.taps - 2 - i, channel)] = window.input[i];
   }
 }
 

@@ -38,12 +38,13 @@ struct Job {
 struct Direction {
   const float* A;
   bool reverse, masked;
+  const float* state;  // (batch, channels, states), before the first step; null if the direction starts afresh
 };
 
 __device__ inline Direction direction_of(const vmp_cuda_scan& scan, int index) {
   const bool both = scan.A_b != nullptr;
-  if (index == 0) return {scan.A, !both && scan.reverse, !both && scan.mask};
-  return {scan.A_b, true, scan.mask != 0};
+  if (index == 0) return {scan.A, !both && scan.reverse, !both && scan.mask, scan.state};
+  return {scan.A_b, true, scan.mask != 0, nullptr};
 }
 
 // What a thread works on. kGroups threads share a channel.
@@ -87,11 +88,16 @@ __device__ inline float* delta_sum_of(const Job& job, int direction, int64_t ite
   return job.delta_sums + summary_index(job, direction, item, chunk) * job.scan.channels + channel;
 }
 
+__device__ inline int64_t state_index(const vmp_cuda_scan& scan, int64_t item, int64_t channel, int state) {
+  return (item * scan.channels + channel) * scan.states + state;
+}
+
 template <typename T>
-__device__ float start_state(const Job& job, int64_t item, int64_t channel, bool reverse) {
+__device__ float start_state(const Job& job, const Direction& direction, int64_t item, int64_t channel, int state) {
   const vmp_cuda_scan& scan = job.scan;
+  if (direction.state) return direction.state[state_index(scan, item, channel, state)];
   if (!scan.first_input) return 0.0f;
-  const int64_t row = reverse ? scan.length - 1 : 0;
+  const int64_t row = direction.reverse ? scan.length - 1 : 0;
   return to_float(static_cast<const T*>(scan.x.data)[item * scan.x.batch_stride + row * scan.x.row_stride + channel]);
 }
 
@@ -228,7 +234,7 @@ __device__ __forceinline__ void carry_states(const Job& job) {
   if (channel >= scan.channels) return;
   const Direction direction = direction_of(scan, blockIdx.z);
   const float rate = direction.A[channel * scan.states + blockIdx.y] * kLog2e;
-  float h = start_state<T>(job, item, channel, direction.reverse);
+  float h = start_state<T>(job, direction, item, channel, blockIdx.y);
   for (int begin = 0; begin < job.chunks - 1; begin += kAhead) {
     float delta[kAhead], end[kAhead];
     float* slot[kAhead];
@@ -262,6 +268,7 @@ struct Replay {
   Column<const T> x, dt, z;
   Column<T> y;
   float bias, skip;
+  bool clears_first;  // whether a mask leaves nothing of the first step
 
   template <bool kMasked, bool kFinish>
   __device__ void walk(int begin, int end) {
@@ -275,7 +282,7 @@ struct Replay {
           states.template advance<kMasked ? Output::kDecayed : Output::kState>(delta, delta * input, B + row, C + row);
 #pragma unroll
       for (int offset = 1; offset < kGroups; offset *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-      if (kMasked && p.first && i == 0) sum = 0.0f;
+      if (kMasked && clears_first && i == 0) sum = 0.0f;
       if (kFinish) {
         finish(partial ? sum + partial[t * (kLanes / kGroups) + p.lane] : sum, input);
       } else if (p.group == 0) {
@@ -317,21 +324,23 @@ __device__ __forceinline__ void replay_chunks(const Job& job, float4* shared = s
   stage<T, kWidth>(scan.C, job, p.item, p.chunk, p.steps, C);
 
   States<kStates> states(job, direction, p);
-  if (p.first) {
-    states.fill(start_state<T>(job, p.item, p.channel, p.reverse));
-  } else {
-    const float* start = states_of(job, p.direction, p.item, p.chunk + (p.reverse ? 1 : -1), p.channel);
+  const float* start =
+      p.first ? nullptr : states_of(job, p.direction, p.item, p.chunk + (p.reverse ? 1 : -1), p.channel);
 #pragma unroll
-    for (int n = 0; n < kStates; ++n) {
-      const int state = p.group * kStates + n;
-      states.h[n] = state < scan.states ? start[state * scan.channels] : 0.0f;
+  for (int n = 0; n < kStates; ++n) {
+    const int state = p.group * kStates + n;
+    if (state >= scan.states) {
+      states.h[n] = 0.0f;
+    } else {
+      states.h[n] = start ? start[state * scan.channels] : start_state<T>(job, direction, p.item, p.channel, state);
     }
   }
   const auto x = Column<const T>::at(scan.x, job, p), dt = Column<const T>::at(scan.dt, job, p);
   const auto z = scan.z.data ? Column<const T>::at(scan.z, job, p) : x;
   const float bias = scan.dt_bias ? scan.dt_bias[p.channel] : 0.0f;
   const float skip = scan.D ? scan.D[p.channel] * (both ? 2.0f : 1.0f) : 0.0f;
-  Replay<T, kStates, kGroups> replay{job, p, states, B, C, partial, x, dt, z, Column<T>::at(job.y, job, p), bias, skip};
+  Replay<T, kStates, kGroups> replay{
+      job, p, states, B, C, partial, x, dt, z, Column<T>::at(job.y, job, p), bias, skip, p.first && !direction.state};
 
   // Each direction finishes the half of the chunk that it reaches second, where the other direction has left its
   // shares.
@@ -340,6 +349,12 @@ __device__ __forceinline__ void replay_chunks(const Job& job, float4* shared = s
   replay.template walk<false>(direction.masked, 0, left);
   __syncthreads();
   replay.template walk<true>(direction.masked, left, p.steps);
+  if (!scan.last_state || p.direction != 0 || !p.last || !p.writes) return;
+#pragma unroll
+  for (int n = 0; n < kStates; ++n) {
+    const int state = p.group * kStates + n;
+    if (state < scan.states) scan.last_state[state_index(scan, p.item, p.channel, state)] = states.h[n];
+  }
 }
 
 }  // namespace vmp_cuda

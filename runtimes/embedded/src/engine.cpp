@@ -201,7 +201,9 @@ void Engine::run(const float* input, float* logits) {
   char error[kErrorSize] = "";
   Program& p = *program_;
   const auto count = static_cast<int64_t>(p.outputs.size());
-  if (p.library.run(p.program, input, p.shape, 4, p.outputs.data(), count, error, kErrorSize))
+  const vmp_program_input frames{input, p.shape, 4};
+  const vmp_program_output outputs{p.outputs.data(), count};
+  if (p.library.run(p.program, &frames, 1, &outputs, 1, error, kErrorSize))
     throw engine_error(std::string("running the model failed: ") + error);
   std::copy_n(p.outputs.begin(), p.classes, logits);
 }

@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kFormat = 1;
 constexpr int64_t kWithEmbedding = 2;  // the program takes tokens, which a second program computes
 constexpr int64_t kWithSampling = 3;   // `sampling` says how the frames of a clip lie in time
+constexpr int64_t kWithStates = 4;     // the program takes a step of a causal model and `states`
 
 // The limits of vmp_edge/bundle/manifest.py and vmp_edge/preprocessing.py.
 constexpr int64_t kMostFrames = 1024;
@@ -229,6 +230,24 @@ void read_sampling(const Entry& entry, const Entry& video, int64_t format, Manif
   if (sampling.has("span")) manifest.span = sampling.number("span", kShortest, kLongest);
 }
 
+// Check the version of the format, and that nothing says that the program is one which this library does not run.
+void check_format(const Entry& entry, const Entry& model, int64_t format) {
+  if (format == kWithEmbedding || (format == kWithSampling && entry.has("embedding")))
+    throw bad_bundle("embeds frame by frame, which this library does not do: build it without --per-frame");
+  if (format == kWithStates)
+    throw bad_bundle("is of a causal model, whose steps this library does not run yet: use the Python package");
+  if (format != kFormat && format != kWithSampling)
+    throw bad_bundle("has format " + std::to_string(format) + ", this library reads " + std::to_string(kFormat) +
+                     " and " + std::to_string(kWithSampling) + ": " +
+                     (format > kWithSampling ? "update the library" : "build the bundle again"));
+  if (entry.has("states"))
+    throw bad_bundle("has 'states', which is for format " + std::to_string(kWithStates) + ", not " +
+                     std::to_string(format));
+  const Yaml* causal = model.yaml().find("causal");
+  if (causal && causal->kind == Yaml::Kind::boolean && causal->text == "true")
+    throw bad_bundle("contradicts itself: it is of a causal model and lacks 'states'");
+}
+
 // Check entries that this library does not use, so that it accepts the same bundles as Python.
 void check_unused(const Entry& entry) {
   for (const char* key : {"tools", "parity", "accuracy"}) entry.entry(key);
@@ -283,14 +302,9 @@ Manifest Manifest::parse(const std::string& text) {
   const Yaml yaml = Yaml::parse(text);
   const Entry entry(yaml, "");
   const int64_t format = entry.integer("format", 0, INT64_MAX);
-  if (format == kWithEmbedding || (format == kWithSampling && entry.has("embedding")))
-    throw bad_bundle("embeds frame by frame, which this library does not do: build it without --per-frame");
-  if (format != kFormat && format != kWithSampling)
-    throw bad_bundle("has format " + std::to_string(format) + ", this library reads " + std::to_string(kFormat) +
-                     " and " + std::to_string(kWithSampling) + ": " +
-                     (format > kWithSampling ? "update the library" : "build the bundle again"));
   Manifest manifest;
   const Entry video = entry.entry("input"), model = entry.entry("model");
+  check_format(entry, model, format);
   manifest.name = entry.text("name");
   manifest.target = entry.text("target");
   manifest.machine = entry.text("machine");

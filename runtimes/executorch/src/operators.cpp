@@ -6,6 +6,8 @@
 
 #include <optional>
 #include <string_view>
+#include <tuple>
+#include <utility>
 
 #include "vmp_ops.h"
 
@@ -17,6 +19,8 @@ using executorch::runtime::Error;
 using executorch::runtime::EValue;
 using executorch::runtime::KernelRuntimeContext;
 using OptionalTensor = std::optional<Tensor>;
+using Pair = std::tuple<Tensor&, Tensor&>;
+namespace sdk = executorch::extension::kernel_util_internal;
 
 void parallel_for(void*, int64_t count, vmp_range_fn range, void* job) {
   executorch::extension::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) { range(job, begin, end); });
@@ -75,38 +79,40 @@ bool fill_scan(vmp_scan& s, const Tensor& x, const Tensor& dt, const Tensor& A, 
   return true;
 }
 
-Tensor& selective_scan_out(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& dt, const Tensor& A,
-                           const Tensor& B, const Tensor& C, const OptionalTensor& D, const OptionalTensor& z,
-                           const OptionalTensor& dt_bias, bool reverse, std::string_view initial_state,
-                           bool mask_diagonal, Tensor& out) {
-  vmp_scan scan;
-  ET_KERNEL_CHECK(ctx, fill_scan(scan, x, dt, A, nullptr, B, C, D, z, dt_bias, initial_state), InvalidArgument, out);
-  scan.reverse = reverse;
-  scan.mask = mask_diagonal;
-  ET_KERNEL_CHECK(ctx, executorch::runtime::resize_tensor(out, x.sizes()) == Error::Ok, InvalidArgument, out);
-  const vmp_threads threads = pool();
-  ET_KERNEL_CHECK(ctx, vmp_selective_scan(&scan, sequence_out(out), &threads) == VMP_OK, Internal, out);
-  return out;
+// Where a scan or a convolution starts, and where its last state goes, both (batch, rows, columns).
+struct Carried {
+  const OptionalTensor& before;
+  Tensor& after;
+};
+
+// Check the states, make `after` as large as it will be, and return whether that could be done.
+bool fits(const Carried& carried, int64_t batch, int64_t rows, int64_t columns) {
+  const executorch::aten::SizesType sizes[] = {static_cast<executorch::aten::SizesType>(batch),
+                                               static_cast<executorch::aten::SizesType>(rows),
+                                               static_cast<executorch::aten::SizesType>(columns)};
+  return (!carried.before || has_shape(*carried.before, batch, rows, columns)) &&
+         executorch::runtime::resize_tensor(carried.after, {sizes, 3}) == Error::Ok && is_plain(carried.after, 3);
 }
 
-Tensor& bi_selective_scan_out(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& dt, const Tensor& A,
-                              const Tensor& A_b, const Tensor& B, const Tensor& C, const OptionalTensor& D,
-                              const OptionalTensor& z, const OptionalTensor& dt_bias, std::string_view initial_state,
-                              bool mask_backward, Tensor& out) {
-  vmp_scan scan;
-  ET_KERNEL_CHECK(ctx, fill_scan(scan, x, dt, A, &A_b, B, C, D, z, dt_bias, initial_state), InvalidArgument, out);
-  scan.mask = mask_backward;
-  ET_KERNEL_CHECK(ctx, executorch::runtime::resize_tensor(out, x.sizes()) == Error::Ok, InvalidArgument, out);
+// Run one of the native scans, with states or without.
+template <class Native>
+void run_scan(KernelRuntimeContext& ctx, Native native, vmp_scan& scan, const Tensor& x, Tensor& out,
+              const Carried* carried = nullptr) {
+  ET_KERNEL_CHECK(ctx, !carried || fits(*carried, scan.batch, scan.channels, scan.states), InvalidArgument, );
+  ET_KERNEL_CHECK(ctx, executorch::runtime::resize_tensor(out, x.sizes()) == Error::Ok, InvalidArgument, );
+  if (carried) {
+    scan.state = data(carried->before);
+    scan.last_state = carried->after.mutable_data_ptr<float>();
+  }
   const vmp_threads threads = pool();
-  ET_KERNEL_CHECK(ctx, vmp_bi_selective_scan(&scan, sequence_out(out), &threads) == VMP_OK, Internal, out);
-  return out;
+  ET_KERNEL_CHECK(ctx, native(&scan, sequence_out(out), &threads) == VMP_OK, Internal, );
 }
 
-Tensor& causal_conv_silu_out(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight,
-                             const OptionalTensor& bias, bool reverse, Tensor& out) {
-  ET_KERNEL_CHECK(ctx, is_plain(x, 3) && is_plain(weight, 2) && weight.size(0) == x.size(2), InvalidArgument, out);
-  ET_KERNEL_CHECK(ctx, has_length(bias, x.size(2)), InvalidArgument, out);
-  ET_KERNEL_CHECK(ctx, executorch::runtime::resize_tensor(out, x.sizes()) == Error::Ok, InvalidArgument, out);
+// Run the native convolution, with states or without.
+void run_conv(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+              bool reverse, Tensor& out, const Carried* carried = nullptr) {
+  ET_KERNEL_CHECK(ctx, is_plain(x, 3) && is_plain(weight, 2) && weight.size(0) == x.size(2), InvalidArgument, );
+  ET_KERNEL_CHECK(ctx, has_length(bias, x.size(2)), InvalidArgument, );
   vmp_conv conv{};
   conv.batch = x.size(0);
   conv.length = x.size(1);
@@ -116,23 +122,96 @@ Tensor& causal_conv_silu_out(KernelRuntimeContext& ctx, const Tensor& x, const T
   conv.weight = weight.const_data_ptr<float>();
   conv.bias = data(bias);
   conv.reverse = reverse;
+  ET_KERNEL_CHECK(ctx, !carried || fits(*carried, conv.batch, conv.taps - 1, conv.channels), InvalidArgument, );
+  ET_KERNEL_CHECK(ctx, executorch::runtime::resize_tensor(out, x.sizes()) == Error::Ok, InvalidArgument, );
+  if (carried) {
+    conv.state = data(carried->before);
+    conv.last_state = carried->after.mutable_data_ptr<float>();
+  }
   const vmp_threads threads = pool();
-  ET_KERNEL_CHECK(ctx, vmp_causal_conv_silu(&conv, sequence_out(out), &threads) == VMP_OK, Internal, out);
+  ET_KERNEL_CHECK(ctx, vmp_causal_conv_silu(&conv, sequence_out(out), &threads) == VMP_OK, Internal, );
+}
+
+Tensor& selective_scan_out(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& dt, const Tensor& A,
+                           const Tensor& B, const Tensor& C, const OptionalTensor& D, const OptionalTensor& z,
+                           const OptionalTensor& dt_bias, bool reverse, std::string_view initial_state,
+                           bool mask_diagonal, Tensor& out) {
+  vmp_scan scan;
+  ET_KERNEL_CHECK(ctx, fill_scan(scan, x, dt, A, nullptr, B, C, D, z, dt_bias, initial_state), InvalidArgument, out);
+  scan.reverse = reverse;
+  scan.mask = mask_diagonal;
+  run_scan(ctx, vmp_selective_scan, scan, x, out);
   return out;
+}
+
+Pair selective_scan_with_state_out(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& dt, const Tensor& A,
+                                   const Tensor& B, const Tensor& C, const OptionalTensor& D, const OptionalTensor& z,
+                                   const OptionalTensor& dt_bias, const OptionalTensor& state, bool reverse,
+                                   std::string_view initial_state, bool mask_diagonal, Tensor& out, Tensor& last) {
+  const Pair results(out, last);
+  const Carried carried{state, last};
+  vmp_scan scan;
+  ET_KERNEL_CHECK(ctx, fill_scan(scan, x, dt, A, nullptr, B, C, D, z, dt_bias, initial_state), InvalidArgument,
+                  results);
+  scan.reverse = reverse;
+  scan.mask = mask_diagonal;
+  run_scan(ctx, vmp_selective_scan, scan, x, out, &carried);
+  return results;
+}
+
+Tensor& bi_selective_scan_out(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& dt, const Tensor& A,
+                              const Tensor& A_b, const Tensor& B, const Tensor& C, const OptionalTensor& D,
+                              const OptionalTensor& z, const OptionalTensor& dt_bias, std::string_view initial_state,
+                              bool mask_backward, Tensor& out) {
+  vmp_scan scan;
+  ET_KERNEL_CHECK(ctx, fill_scan(scan, x, dt, A, &A_b, B, C, D, z, dt_bias, initial_state), InvalidArgument, out);
+  scan.mask = mask_backward;
+  run_scan(ctx, vmp_bi_selective_scan, scan, x, out);
+  return out;
+}
+
+Pair bi_selective_scan_with_state_out(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& dt, const Tensor& A,
+                                      const Tensor& A_b, const Tensor& B, const Tensor& C, const OptionalTensor& D,
+                                      const OptionalTensor& z, const OptionalTensor& dt_bias,
+                                      const OptionalTensor& state, std::string_view initial_state, bool mask_backward,
+                                      Tensor& out, Tensor& last) {
+  const Pair results(out, last);
+  const Carried carried{state, last};
+  vmp_scan scan;
+  ET_KERNEL_CHECK(ctx, fill_scan(scan, x, dt, A, &A_b, B, C, D, z, dt_bias, initial_state), InvalidArgument, results);
+  scan.mask = mask_backward;
+  run_scan(ctx, vmp_bi_selective_scan, scan, x, out, &carried);
+  return results;
+}
+
+Tensor& causal_conv_silu_out(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight,
+                             const OptionalTensor& bias, bool reverse, Tensor& out) {
+  run_conv(ctx, x, weight, bias, reverse, out);
+  return out;
+}
+
+Pair causal_conv_silu_with_state_out(KernelRuntimeContext& ctx, const Tensor& x, const Tensor& weight,
+                                     const OptionalTensor& bias, const OptionalTensor& state, bool reverse, Tensor& out,
+                                     Tensor& last) {
+  const Carried carried{state, last};
+  run_conv(ctx, x, weight, bias, reverse, out, &carried);
+  return {out, last};
 }
 
 // Call an operator after checking that a damaged program gives it all arguments, and tensors that have memory. The
 // SDK's own wrapper takes both for granted.
 template <class Function>
 void call_checked(KernelRuntimeContext& ctx, executorch::runtime::Span<EValue*> arguments) {
-  using Wrapped = executorch::extension::WrapUnboxedIntoFunctor<Function>;
-  bool valid = arguments.size() >=
-               executorch::extension::kernel_util_internal::size<typename Wrapped::ContextRemovedArgsType>::value;
+  using Arguments = typename executorch::extension::WrapUnboxedIntoFunctor<Function>::ContextRemovedArgsType;
+  constexpr size_t count = sdk::size<Arguments>::value;
+  bool valid = arguments.size() >= count;
   for (const EValue* argument : arguments)
     valid = valid && argument &&
             (!argument->isTensor() || argument->toTensor().numel() == 0 || argument->toTensor().const_data_ptr());
-  if (valid) return Wrapped::call(ctx, arguments);
-  ctx.fail(Error::InvalidProgram);
+  if (!valid) return ctx.fail(Error::InvalidProgram);
+  // The wrapper's own `call` takes operators with one result alone.
+  sdk::call_functor_with_args_from_stack<Function, sdk::count_nonconst_tensors<Arguments>::value>(
+      ctx, arguments, std::make_index_sequence<count>(), static_cast<Arguments*>(nullptr));
 }
 
 template <class Function>
@@ -141,10 +220,16 @@ bool add(const char* name, Function) {
   return executorch::runtime::register_kernel(kernel) == Error::Ok;
 }
 
-constexpr char kScan[] = "vmp::selective_scan.out", kBiScan[] = "vmp::bi_selective_scan.out",
-               kConv[] = "vmp::causal_conv_silu.out";
-const bool added[] = {add(kScan, EXECUTORCH_FN(selective_scan_out, kScan)),
-                      add(kBiScan, EXECUTORCH_FN(bi_selective_scan_out, kBiScan)),
-                      add(kConv, EXECUTORCH_FN(causal_conv_silu_out, kConv))};
+constexpr char kScan[] = "vmp::selective_scan.out", kScanWithState[] = "vmp::selective_scan_with_state.out",
+               kBiScan[] = "vmp::bi_selective_scan.out", kBiScanWithState[] = "vmp::bi_selective_scan_with_state.out",
+               kConv[] = "vmp::causal_conv_silu.out", kConvWithState[] = "vmp::causal_conv_silu_with_state.out";
+const bool added[] = {
+    add(kScan, EXECUTORCH_FN(selective_scan_out, kScan)),
+    add(kBiScan, EXECUTORCH_FN(bi_selective_scan_out, kBiScan)),
+    add(kConv, EXECUTORCH_FN(causal_conv_silu_out, kConv)),
+    add(kScanWithState, EXECUTORCH_FN(selective_scan_with_state_out, kScanWithState)),
+    add(kBiScanWithState, EXECUTORCH_FN(bi_selective_scan_with_state_out, kBiScanWithState)),
+    add(kConvWithState, EXECUTORCH_FN(causal_conv_silu_with_state_out, kConvWithState)),
+};
 
 }  // namespace

@@ -27,6 +27,7 @@ ThreadPool* get_threadpool();
 
 using executorch::extension::Module;
 using executorch::runtime::Error;
+using executorch::runtime::EValue;
 
 struct vmp_program {
   explicit vmp_program(const char* path) : module(path, Module::LoadMode::Mmap) {}
@@ -64,6 +65,15 @@ void say(char* error, int64_t size, const char* what, Error code) {
   say(error, size, what, executorch::runtime::to_string(code));
 }
 
+// Copy a result into the caller's memory; false if it is something else than is expected.
+bool take(const EValue& result, const vmp_program_output& output) {
+  if (!result.isTensor()) return false;
+  const auto& tensor = result.toTensor();
+  if (tensor.numel() != output.count || tensor.scalar_type() != executorch::aten::ScalarType::Float) return false;
+  std::memcpy(output.data, tensor.const_data_ptr<float>(), static_cast<size_t>(output.count) * sizeof(float));
+  return true;
+}
+
 }  // namespace
 
 extern "C" {
@@ -96,26 +106,31 @@ VMP_EXPORT vmp_program* vmp_program_create(const char* path, int gpu, char* erro
 
 VMP_EXPORT void vmp_program_destroy(vmp_program* program) { delete program; }
 
-VMP_EXPORT int vmp_program_run(vmp_program* program, const float* input, const int32_t* shape, int32_t dims,
-                               float* output, int64_t output_count, char* error, int64_t error_size) {
+VMP_EXPORT int vmp_program_run(vmp_program* program, const vmp_program_input* inputs, int32_t input_count,
+                               const vmp_program_output* outputs, int32_t output_count, char* error,
+                               int64_t error_size) {
   try {
-    const std::vector<executorch::aten::SizesType> sizes(shape, shape + dims);
-    auto tensor = executorch::extension::from_blob(const_cast<float*>(input), sizes);
-    auto result = program->module.forward(tensor);
-    if (!result.ok()) {
-      say(error, error_size, "the program failed", result.error());
+    std::vector<executorch::extension::TensorPtr> tensors;  // they own what the values refer to
+    std::vector<EValue> values;
+    for (const auto* in = inputs; in != inputs + input_count; ++in) {
+      const std::vector<executorch::aten::SizesType> sizes(in->sizes, in->sizes + in->dims);
+      tensors.push_back(executorch::extension::from_blob(const_cast<float*>(in->data), sizes));
+      values.emplace_back(*tensors.back());
+    }
+    const auto results = program->module.forward(values);
+    if (!results.ok()) {
+      say(error, error_size, "the program failed", results.error());
       return 1;
     }
-    if (result->size() != 1 || !result->at(0).isTensor()) {
-      say(error, error_size, "the program failed", "it does not give one tensor");
+    if (results->size() != static_cast<size_t>(output_count)) {
+      say(error, error_size, "the program failed", "it does not give the expected number of tensors");
       return 1;
     }
-    const auto& logits = result->at(0).toTensor();
-    if (logits.numel() != output_count || logits.scalar_type() != executorch::aten::ScalarType::Float) {
+    for (int32_t i = 0; i < output_count; ++i) {
+      if (take(results->at(static_cast<size_t>(i)), outputs[i])) continue;
       say(error, error_size, "the program failed", "its output is not the expected number of float32 values");
       return 1;
     }
-    std::memcpy(output, logits.const_data_ptr<float>(), static_cast<size_t>(output_count) * sizeof(float));
     return 0;
   } catch (const std::exception& e) {
     say(error, error_size, "the program failed", e.what());

@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-#define VMP_OPS_ABI 3 /* changes whenever a struct or a signature below does */
+#define VMP_OPS_ABI 4 /* changes whenever a struct or a signature below does */
 
 enum {
   VMP_OK = 0,
@@ -80,15 +80,20 @@ typedef struct {
   int32_t reverse;      /* vmp_selective_scan only: walk from the end of the sequence */
   int32_t first_input;  /* the state starts at the first scanned x instead of zero */
   int32_t mask; /* leave a step's own contribution out; in vmp_bi_selective_scan of the backward direction only */
+  /* Of one direction, or of the forward direction in vmp_bi_selective_scan; (batch, channels, states), contiguous: */
+  const float* state; /* the state before the first scanned step, whatever first_input says; null to start afresh */
+  float* last_state;  /* receives the state after the last scanned step; may be null, must not overlap `state` */
 } vmp_scan;
 
 /* The gradients of the inputs. Each has the shape of its input, and is overwritten. */
 typedef struct {
-  vmp_output x, dt;   /* (batch, length, channels) */
-  vmp_output z;       /* data is null if the scan has no z */
-  float *B, *C;       /* (batch, length, states), contiguous */
-  float *A, *A_b;     /* (channels, states); A_b is null for one direction */
-  float *D, *dt_bias; /* (channels); null if the scan has none */
+  vmp_output x, dt;             /* (batch, length, channels) */
+  vmp_output z;                 /* data is null if the scan has no z */
+  float *B, *C;                 /* (batch, length, states), contiguous */
+  float *A, *A_b;               /* (channels, states); A_b is null for one direction */
+  float *D, *dt_bias;           /* (channels); null if the scan has none */
+  float* state;                 /* (batch, channels, states); null if the scan has none */
+  const float* grad_last_state; /* an input: the gradient of last_state, (batch, channels, states); null for zero */
 } vmp_scan_grads;
 
 typedef struct {
@@ -97,12 +102,17 @@ typedef struct {
   const float* weight;                   /* (channels, taps); the last tap multiplies the current step */
   const float* bias;                     /* (channels) or null */
   int32_t reverse;                       /* convolve with the steps after the current one instead of those before it */
+  const float* state; /* (batch, taps - 1, channels), the inputs scanned before the first step, the oldest first; null
+                         for zeros */
+  float* last_state;  /* receives the last taps - 1 inputs; may be null, must not overlap `state` */
 } vmp_conv;
 
 typedef struct {
-  vmp_output x;  /* (batch, length, channels) */
-  float* weight; /* (channels, taps) */
-  float* bias;   /* (channels); null if the convolution has none */
+  vmp_output x;                 /* (batch, length, channels) */
+  float* weight;                /* (channels, taps) */
+  float* bias;                  /* (channels); null if the convolution has none */
+  float* state;                 /* (batch, taps - 1, channels); null if the convolution has none */
+  const float* grad_last_state; /* an input: the gradient of last_state, (batch, taps - 1, channels); null for zero */
 } vmp_conv_grads;
 
 VMP_API int vmp_ops_abi(void);               /* the VMP_OPS_ABI that the library was compiled with */

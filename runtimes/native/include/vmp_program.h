@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-#define VMP_PROGRAM_ABI 2 /* changes with any signature here or any operator's schema */
+#define VMP_PROGRAM_ABI 3 /* changes with any signature here or any operator's schema */
 
 #ifdef __cplusplus
 extern "C" {
@@ -30,12 +30,25 @@ int vmp_program_set_threads(int num_threads);
 vmp_program* vmp_program_create(const char* path, int gpu, char* error, int64_t error_size);
 void vmp_program_destroy(vmp_program* program); /* null is allowed */
 
-/* Run a program that has one input and one output.
- *   input  (shape[0], .., shape[dims - 1]) float32, contiguous; it is only read, and must stay valid during the call
- *   output (output_count) float32; the program's output must have exactly that many elements
- * Return 0, or 1 with the reason in `error`. */
-int vmp_program_run(vmp_program* program, const float* input, const int32_t* shape, int32_t dims, float* output,
-                    int64_t output_count, char* error, int64_t error_size);
+/* An input of a program: (sizes[0], .., sizes[dims - 1]) float32, contiguous. It is only read. */
+typedef struct {
+  const float* data;
+  const int32_t* sizes;
+  int32_t dims;
+} vmp_program_input;
+
+/* The memory for an output of a program: `count` float32. The output must have exactly that many elements. */
+typedef struct {
+  float* data;
+  int64_t count;
+} vmp_program_output;
+
+/* Run a program. A program for clips has one input and one output; the step of a causal model takes its states behind
+ * the frames, and gives them behind the logits. The program keeps nothing of a run, so that one program serves many
+ * streams. No output may overlap an input. All arrays must stay valid during the call.
+ * Return 0, or 1 with the reason in `error`; the outputs are undefined then. */
+int vmp_program_run(vmp_program* program, const vmp_program_input* inputs, int32_t input_count,
+                    const vmp_program_output* outputs, int32_t output_count, char* error, int64_t error_size);
 
 #ifdef __cplusplus
 }

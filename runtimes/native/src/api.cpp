@@ -87,7 +87,8 @@ int scan(const vmp_scan* in, bool bidirectional, vmp_output y, const vmp_threads
 int scan_backward(const vmp_scan* in, bool bidirectional, vmp_input grad_y, const vmp_scan_grads* grads,
                   const vmp_threads* threads) {
   if (!valid(in, bidirectional) || !grad_y.data || !grads || !grads->x.data || !grads->dt.data || !grads->B ||
-      !grads->C || !grads->A || (bidirectional && !grads->A_b) || (in->z.data && !grads->z.data)) {
+      !grads->C || !grads->A || (bidirectional && !grads->A_b) || (in->z.data && !grads->z.data) ||
+      (in->state && !grads->state)) {
     return VMP_ERROR_ARGUMENT;
   }
   const Kernels* kernels = vmp::active_kernels();
@@ -167,7 +168,9 @@ int vmp_causal_conv_silu(const vmp_conv* conv, vmp_output y, const vmp_threads* 
 
 int vmp_causal_conv_silu_backward(const vmp_conv* conv, vmp_input grad_y, const vmp_conv_grads* grads,
                                   const vmp_threads* threads) {
-  if (!valid(conv) || !grad_y.data || !grads || !grads->x.data || !grads->weight) return VMP_ERROR_ARGUMENT;
+  if (!valid(conv) || !grad_y.data || !grads || !grads->x.data || !grads->weight || (conv->state && !grads->state)) {
+    return VMP_ERROR_ARGUMENT;
+  }
   const Kernels* kernels = vmp::active_kernels();
   if (!kernels) return VMP_ERROR_ISA;
   Shares weight(grads->weight, 1, conv->batch, conv->channels * conv->taps);

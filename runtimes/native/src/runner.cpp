@@ -43,10 +43,10 @@ void run(int count, char** arguments) {
   std::ifstream input(arguments[4], std::ios::binary);
   std::ofstream output(arguments[5], std::ios::binary);
   if (!input || !output) throw std::runtime_error("cannot open the input or the output file");
+  const vmp_program_input frames{clip.data(), sizes.data(), static_cast<int32_t>(sizes.size())};
+  const vmp_program_output result{logits.data(), static_cast<int64_t>(logits.size())};
   while (input.read(reinterpret_cast<char*>(clip.data()), bytes)) {
-    if (vmp_program_run(program.get(), clip.data(), sizes.data(), static_cast<int32_t>(sizes.size()), logits.data(),
-                        static_cast<int64_t>(logits.size()), error, sizeof error))
-      throw std::runtime_error(error);
+    if (vmp_program_run(program.get(), &frames, 1, &result, 1, error, sizeof error)) throw std::runtime_error(error);
     output.write(reinterpret_cast<const char*>(logits.data()), static_cast<std::streamsize>(logits.size() * 4));
   }
   if (input.gcount() != 0) throw std::runtime_error("the input file is not a whole number of clips");

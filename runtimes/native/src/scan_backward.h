@@ -182,16 +182,16 @@ struct BackwardBlock {
       store(scratch.u + i * kWidth, d * load(x[s0 + i], lanes));
       store(scratch.visible_g + i * kWidth, load(g[s0 + i]));
     }
-    if (direction.masked && s0 == 0) store(scratch.visible_g, splat(0.0f));
+    if (direction.masked && s0 == 0 && !direction.carried) store(scratch.visible_g, splat(0.0f));
   }
 
   // Fill `starts`, and add this direction's scan to y, which the gradient of the gate needs.
-  void sweep(const Direction& direction) const {
+  void sweep(const Direction& direction, const float* given) const {
     const bool reverse = direction.reverse;
     const auto B = rows(scan.B, item, 0, scan.length, reverse), C = rows(scan.C, item, 0, scan.length, reverse);
     const auto y = rows(scratch.y, kWidth, scan.length, reverse);
     const int64_t state_size = scan.states * kWidth;
-    start_state(scan, walk(scan.x, reverse)[0], lanes, scratch.state);
+    start_state(scan, given, walk(scan.x, reverse)[0], lanes, scratch.state);
     for (int64_t s0 = 0; s0 < scan.length; s0 += kBackwardChunk) {
       const int64_t steps = smaller(kBackwardChunk, scan.length - s0);
       memcpy(scratch.starts + s0 / kBackwardChunk * state_size, scratch.state, state_size * sizeof(float));
@@ -203,19 +203,19 @@ struct BackwardBlock {
                         scratch.state,
                         {y[s0], y.step},
                         steps,
-                        s0 == 0};
+                        s0 == 0 && !direction.carried};
       advance(chunk, scratch.rates, scan.states, direction.masked);
     }
   }
 
-  // Walk the chunks from the last to the first. Leave the adjoint of the initial state in `carry`.
+  // Walk the chunks from the last to the first. `carry` is the adjoint of the last state, and in the end that of the
+  // initial state.
   void walk_back(const Direction& direction) const {
     const bool reverse = direction.reverse;
     const int64_t length = scan.length, states = scan.states;
     const auto B = rows(scan.B, item, 0, length, reverse), C = rows(scan.C, item, 0, length, reverse);
     const auto to_B = rows(grad_B, states, length, reverse), to_C = rows(grad_C, states, length, reverse);
     const auto du = rows(scratch.du, kWidth, length, reverse), ddelta = rows(scratch.ddelta, kWidth, length, reverse);
-    memset(scratch.carry, 0, states * kWidth * sizeof(float));
     memset(scratch.grad_A, 0, states * kWidth * sizeof(float));
     for (int64_t chunk = BackwardScratch::chunks(scan) - 1; chunk >= 0; --chunk) {
       const int64_t s0 = chunk * kBackwardChunk, steps = smaller(kBackwardChunk, length - s0);
@@ -239,15 +239,24 @@ struct BackwardBlock {
     }
   }
 
-  void run_direction(const Direction& direction, float* share_of_A, Vec& grad_first) const {
+  void run_direction(int index, const Direction& direction, float* share_of_A, Vec& grad_first) const {
     pack_rates(direction.A + column * scan.states, scan.states, lanes, scratch.rates);
-    sweep(direction);
+    const float* given = direction.carried ? state_block(scan.state, scan, item, column) : nullptr;
+    sweep(direction, given);
+    const float* grad_last = index == 0 ? state_block(job.grads->grad_last_state, scan, item, column) : nullptr;
+    if (grad_last) {
+      spread_state(grad_last, scan.states, lanes, scratch.carry);
+    } else {
+      memset(scratch.carry, 0, scan.states * kWidth * sizeof(float));
+    }
     walk_back(direction);
     float* grad_A = share_of_A + (item * scan.channels + column) * scan.states;
+    gather_state(scratch.grad_A, scan.states, lanes, grad_A);
     grad_first = splat(0.0f);
-    for (int64_t n = 0; n < scan.states; ++n) {
-      for (int64_t c = 0; c < lanes; ++c) grad_A[c * scan.states + n] = scratch.grad_A[n * kWidth + c];
-      grad_first += load(scratch.carry + n * kWidth);
+    if (given) {
+      gather_state(scratch.carry, scan.states, lanes, state_block(job.grads->state, scan, item, column));
+    } else if (scan.first_input) {
+      for (int64_t n = 0; n < scan.states; ++n) grad_first += load(scratch.carry + n * kWidth);
     }
   }
 
@@ -282,7 +291,7 @@ struct BackwardBlock {
     const int count = directions_of(scan, job.bidirectional, directions);
     Vec grad_first[2];
     prepare();
-    for (int i = 0; i < count; ++i) run_direction(directions[i], i == 0 ? job.A : job.A_b, grad_first[i]);
+    for (int i = 0; i < count; ++i) run_direction(i, directions[i], i == 0 ? job.A : job.A_b, grad_first[i]);
     finish(job.bidirectional ? 2.0f : 1.0f);
     if (!scan.first_input) return;
     for (int i = 0; i < count; ++i) {

@@ -110,11 +110,29 @@ vmp_scan make_scan(const ScanTensors& t, int64_t first_input, int64_t mask) {
   return s;
 }
 
+// Set where a scan or a convolution starts, and where its last state goes, both (batch, rows, columns).
+template <class Job>
+void carry(Job& job, const Optional<TensorView>& before, const TensorView& after, int64_t rows, int64_t columns) {
+  job.state = array(before, {job.batch, rows, columns}, "state");
+  job.last_state = const_cast<float*>(array(after, {job.batch, rows, columns}, "the last state"));
+}
+
 void selective_scan(TensorView x, TensorView dt, TensorView A, TensorView B, TensorView C, Optional<TensorView> D,
                     Optional<TensorView> z, Optional<TensorView> dt_bias, int64_t x_at, int64_t dt_at, int64_t B_at,
                     int64_t C_at, int64_t z_at, int64_t reverse, int64_t first_input, int64_t mask, TensorView y) {
   vmp_scan scan = make_scan({x, dt, A, B, C, D, z, dt_bias, x_at, dt_at, B_at, C_at, z_at}, first_input, mask);
   scan.reverse = reverse != 0;
+  check(vmp_selective_scan(&scan, result(y, scan.batch, scan.length, scan.channels), &kThreads));
+}
+
+void selective_scan_with_state(TensorView x, TensorView dt, TensorView A, TensorView B, TensorView C,
+                               Optional<TensorView> D, Optional<TensorView> z, Optional<TensorView> dt_bias,
+                               Optional<TensorView> state, int64_t x_at, int64_t dt_at, int64_t B_at, int64_t C_at,
+                               int64_t z_at, int64_t reverse, int64_t first_input, int64_t mask, TensorView y,
+                               TensorView last) {
+  vmp_scan scan = make_scan({x, dt, A, B, C, D, z, dt_bias, x_at, dt_at, B_at, C_at, z_at}, first_input, mask);
+  scan.reverse = reverse != 0;
+  carry(scan, state, last, scan.channels, scan.states);
   check(vmp_selective_scan(&scan, result(y, scan.batch, scan.length, scan.channels), &kThreads));
 }
 
@@ -127,8 +145,18 @@ void bi_selective_scan(TensorView x, TensorView dt, TensorView A, TensorView A_b
   check(vmp_bi_selective_scan(&scan, result(y, scan.batch, scan.length, scan.channels), &kThreads));
 }
 
-void causal_conv_silu(TensorView x, TensorView weight, Optional<TensorView> bias, int64_t x_at, int64_t reverse,
-                      TensorView y) {
+void bi_selective_scan_with_state(TensorView x, TensorView dt, TensorView A, TensorView A_b, TensorView B, TensorView C,
+                                  Optional<TensorView> D, Optional<TensorView> z, Optional<TensorView> dt_bias,
+                                  Optional<TensorView> state, int64_t x_at, int64_t dt_at, int64_t B_at, int64_t C_at,
+                                  int64_t z_at, int64_t first_input, int64_t mask, TensorView y, TensorView last) {
+  vmp_scan scan = make_scan({x, dt, A, B, C, D, z, dt_bias, x_at, dt_at, B_at, C_at, z_at}, first_input, mask);
+  scan.A_b = array(A_b, {scan.channels, scan.states}, "A_b");
+  carry(scan, state, last, scan.channels, scan.states);
+  check(vmp_bi_selective_scan(&scan, result(y, scan.batch, scan.length, scan.channels), &kThreads));
+}
+
+vmp_conv make_conv(const TensorView& x, const TensorView& weight, const Optional<TensorView>& bias, int64_t x_at,
+                   int64_t reverse) {
   require(x.ndim() == 3, "x");
   require(weight.ndim() == 2, "weight");
   vmp_conv conv{};
@@ -140,6 +168,19 @@ void causal_conv_silu(TensorView x, TensorView weight, Optional<TensorView> bias
   conv.weight = array(weight, {conv.channels, conv.taps}, "weight");
   conv.bias = array(bias, {conv.channels}, "bias");
   conv.reverse = reverse != 0;
+  return conv;
+}
+
+void causal_conv_silu(TensorView x, TensorView weight, Optional<TensorView> bias, int64_t x_at, int64_t reverse,
+                      TensorView y) {
+  const vmp_conv conv = make_conv(x, weight, bias, x_at, reverse);
+  check(vmp_causal_conv_silu(&conv, result(y, conv.batch, conv.length, conv.channels), &kThreads));
+}
+
+void causal_conv_silu_with_state(TensorView x, TensorView weight, Optional<TensorView> bias, Optional<TensorView> state,
+                                 int64_t x_at, int64_t reverse, TensorView y, TensorView last) {
+  vmp_conv conv = make_conv(x, weight, bias, x_at, reverse);
+  carry(conv, state, last, conv.taps - 1, conv.channels);
   check(vmp_causal_conv_silu(&conv, result(y, conv.batch, conv.length, conv.channels), &kThreads));
 }
 
@@ -148,3 +189,6 @@ void causal_conv_silu(TensorView x, TensorView weight, Optional<TensorView> bias
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(vmp_selective_scan, selective_scan);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(vmp_bi_selective_scan, bi_selective_scan);
 TVM_FFI_DLL_EXPORT_TYPED_FUNC(vmp_causal_conv_silu, causal_conv_silu);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(vmp_selective_scan_with_state, selective_scan_with_state);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(vmp_bi_selective_scan_with_state, bi_selective_scan_with_state);
+TVM_FFI_DLL_EXPORT_TYPED_FUNC(vmp_causal_conv_silu_with_state, causal_conv_silu_with_state);

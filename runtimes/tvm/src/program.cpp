@@ -2,6 +2,8 @@
 // loaded TVM's runtime, and for GPUs its CUDA libraries, with their symbols visible (RTLD_GLOBAL).
 #include "vmp_program.h"
 
+#include <tvm/ffi/any.h>
+#include <tvm/ffi/container/array.h>
 #include <tvm/ffi/container/shape.h>
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/extra/module.h>
@@ -62,6 +64,22 @@ void say(char* error, int64_t size, const char* what) {
     if (*p == '\n') *p = ' ';
 }
 
+// The memory for an input of a program: on the CPU, and on the program's device, which may be the same.
+struct Input {
+  void fill(const vmp_program_input& given, DLDeviceType device) {
+    const std::vector<int64_t> sizes(given.sizes, given.sizes + given.dims);
+    const ffi::ShapeView shape(sizes.data(), sizes.size());
+    if (!on_cpu || !std::equal(shape.begin(), shape.end(), on_cpu->shape().begin(), on_cpu->shape().end())) {
+      on_cpu = allocate(shape, kDLCPU);
+      on_device = device == kDLCPU ? on_cpu : allocate(shape, device);
+    }
+    std::memcpy(on_cpu->data_ptr(), given.data, static_cast<size_t>(on_cpu->numel()) * sizeof(float));
+    if (device != kDLCPU) copy(*on_cpu, *on_device);
+  }
+
+  std::optional<ffi::Tensor> on_cpu, on_device;
+};
+
 }  // namespace
 
 struct vmp_program {
@@ -78,29 +96,37 @@ struct vmp_program {
     }
   }
 
-  void run(const float* input, const std::vector<int64_t>& sizes, float* output, int64_t count) {
+  void run(const std::vector<vmp_program_input>& given, const std::vector<vmp_program_output>& wanted) {
     use_threads();
-    const ffi::ShapeView shape(sizes.data(), sizes.size());
-    if (!cpu_input || !std::equal(shape.begin(), shape.end(), cpu_input->shape().begin(), cpu_input->shape().end())) {
-      cpu_input = allocate(shape, kDLCPU);
-      device_input = device == kDLCPU ? cpu_input : allocate(cpu_input->shape(), device);
+    inputs.resize(given.size());
+    std::vector<ffi::AnyView> arguments;
+    for (size_t i = 0; i < given.size(); ++i) {
+      inputs[i].fill(given[i], device);
+      arguments.emplace_back(*inputs[i].on_device);
     }
-    std::memcpy(cpu_input->data_ptr(), input, static_cast<size_t>(cpu_input->numel()) * sizeof(float));
-    if (device != kDLCPU) copy(*cpu_input, *device_input);
-    ffi::Tensor logits = main(*device_input).cast<ffi::Tensor>();
+    ffi::Any result;
+    main.CallPacked(arguments.data(), static_cast<int32_t>(arguments.size()), &result);
+    if (wanted.size() == 1) return take(result.cast<ffi::Tensor>(), wanted[0]);
+    const auto results = result.cast<ffi::Array<ffi::Tensor>>();
+    if (results.size() != wanted.size()) throw std::runtime_error("it does not give the expected number of tensors");
+    for (size_t i = 0; i < wanted.size(); ++i) take(results[static_cast<int64_t>(i)], wanted[i]);
+  }
+
+  // Copy a result into the caller's memory.
+  void take(ffi::Tensor result, const vmp_program_output& output) const {
     if (device != kDLCPU) {
-      const ffi::Tensor back = allocate(logits.shape(), kDLCPU);
-      copy(logits, back);
-      logits = back;
+      const ffi::Tensor back = allocate(result.shape(), kDLCPU);
+      copy(result, back);
+      result = back;
     }
-    if (logits.numel() != count) throw std::runtime_error("its output is not the expected number of values");
-    std::memcpy(output, logits.data_ptr(), static_cast<size_t>(count) * sizeof(float));
+    if (result.numel() != output.count) throw std::runtime_error("its output is not the expected number of values");
+    std::memcpy(output.data, result.data_ptr(), static_cast<size_t>(output.count) * sizeof(float));
   }
 
   const DLDeviceType device;
   const ffi::Module machine;
   const ffi::Function main;
-  std::optional<ffi::Tensor> cpu_input, device_input;  // the input on the CPU, and on the program's device
+  std::vector<Input> inputs;
 };
 
 extern "C" {
@@ -124,10 +150,11 @@ VMP_EXPORT vmp_program* vmp_program_create(const char* path, int gpu, char* erro
 
 VMP_EXPORT void vmp_program_destroy(vmp_program* program) { delete program; }
 
-VMP_EXPORT int vmp_program_run(vmp_program* program, const float* input, const int32_t* shape, int32_t dims,
-                               float* output, int64_t output_count, char* error, int64_t error_size) {
+VMP_EXPORT int vmp_program_run(vmp_program* program, const vmp_program_input* inputs, int32_t input_count,
+                               const vmp_program_output* outputs, int32_t output_count, char* error,
+                               int64_t error_size) {
   try {
-    program->run(input, std::vector<int64_t>(shape, shape + dims), output, output_count);
+    program->run({inputs, inputs + input_count}, {outputs, outputs + output_count});
     return 0;
   } catch (const std::exception& e) {
     say(error, error_size, e.what());

@@ -1,6 +1,7 @@
 """ExecuTorch programs give the source model's numbers, and run without PyTorch."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -15,13 +16,14 @@ from small_models import VARIANTS, make_model
 from vmp_edge import ops
 from vmp_edge.errors import BundleError, UsageError
 from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, error
+from vmp_edge.ops.stateful_cases import STATE_CASES, errors
 from vmp_edge.preprocessing import empty_video
 
 pytest.importorskip("executorch", reason="needs executorch")
 
 from vmp_edge.compile import graph
 from vmp_edge.compile.lowerings.executorch import to_executorch
-from vmp_edge.runtimes.executorch.engine import ExecuTorchEngine, _Library
+from vmp_edge.runtimes.executorch.engine import ExecuTorchEngine, _Library, _Program
 from vmp_edge.runtimes.executorch.library import LIBRARY, build_library
 
 
@@ -105,6 +107,34 @@ def test_operators_agree_with_the_reference(case, as_bundle):
     engine = ExecuTorchEngine(as_bundle(program.buffer, SimpleNamespace(num_classes=x.numel(), tubelet_size=1)))
     y = engine.run_tokens(x.numpy()[None])
     assert error(case, torch.from_numpy(y).reshape(x.shape)) <= case.tolerance
+
+
+class OneStatefulOperator(OneOperator):
+    """A model of one operator with a state, which takes the scanned sequence and the state, if there is one."""
+
+    def __init__(self, case):
+        super().__init__(case)
+        self.rest = [name for name in self.rest if name != "state"]
+
+    def forward(self, x, state=None):
+        rest = {name: getattr(self, name) for name in self.rest}
+        return self.operator(x, **rest, **self.options, state=state, return_state=True)
+
+
+@pytest.mark.parametrize("case", [case for case in STATE_CASES if len(case.splits) == 1], ids=lambda case: case.name)
+def test_operators_carry_a_state(case, as_bundle):
+    from executorch.exir import to_edge
+
+    x, state = case.inputs()["x"].contiguous(), case.state()
+    given = (x,) if state is None else (x, state)
+    with torch.no_grad():
+        program = to_edge(torch.export.export(OneStatefulOperator(case), given, strict=False)).to_executorch()
+    bundle = as_bundle(program.buffer, SimpleNamespace(num_classes=x.numel(), tubelet_size=1))
+    sizes = x.numel(), math.prod(case.state_shape())
+    loaded = _Program(_Library.get(bundle, None), bundle, "model.pte", *sizes)
+    y, last = (torch.from_numpy(result) for result in loaded.run(*(tensor.numpy() for tensor in given)))
+    loaded.close()
+    assert errors(case, y.reshape(x.shape), last.reshape(case.state_shape())) <= case.tolerance
 
 
 def test_damaged_program(as_bundle, model):

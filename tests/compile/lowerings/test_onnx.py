@@ -17,8 +17,9 @@ from vmp_edge.compile import graph, target
 from vmp_edge.compile.lowerings.onnx import qdq
 from vmp_edge.compile.precision import Quantiser, quantised_by
 from vmp_edge.errors import BundleError, MissingDependencyError, UsageError, VmpError
-from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, error
+from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, ConvCase, ScanCase, error
 from vmp_edge.ops.chunked import Form
+from vmp_edge.ops.stateful_cases import StateCase, errors
 from vmp_edge.preprocessing import empty_video
 
 pytest.importorskip("onnx", reason="needs onnx")
@@ -150,6 +151,32 @@ def test_operators_agree_with_the_reference(cases):
     for case, inputs in zip(cases, tensors, strict=True):
         (y,) = session.run(None, {name: tensor.contiguous().numpy() for name, tensor in inputs.items()})
         assert error(case, torch.from_numpy(y)) <= case.tolerance
+
+
+class OneOperatorWithState(OneOperator):
+    def forward(self, **inputs):
+        return self.operator(**inputs, **self.options, return_state=True)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        StateCase(ScanCase(2, 37, 19, 16, "forward", "first_input", leave_out=("z",)), (37,), "given"),
+        StateCase(ScanCase(2, 37, 19, 16, "both", "first_input", True, leave_out=("z",)), (37,), "given"),
+        StateCase(ScanCase(9, 1, 19, 16, leave_out=("z",)), (1,), "given"),
+        StateCase(ConvCase(2, 37, 19, 4), (37,), "given"),
+        StateCase(ConvCase(9, 1, 19, 4), (1,), "given"),
+    ],
+    ids=lambda case: case.name,
+)
+def test_operators_with_a_state_agree_with_the_reference(case):
+    inputs = {name: tensor for name, tensor in case.inputs().items() if tensor is not None}
+    program = torch.export.export(OneOperatorWithState(case), (), inputs, strict=False)
+    onnx_model = to_onnx(program, SCAN, names=(list(inputs), ["y", "last"]))
+    check_standard(onnx_model)
+    assert len([node for node in onnx_model.graph.node if node.op_type == "Scan"]) == ("scan" in case.operator)
+    results = stock_session(onnx_model).run(None, {name: t.contiguous().numpy() for name, t in inputs.items()})
+    assert errors(case, *map(torch.from_numpy, results)) <= case.tolerance
 
 
 WIDE = {"embed_dim": 192, "num_classes": 5, "num_frames": 2, "depth": 2}

@@ -32,19 +32,20 @@ vmp_program* vmp_program_create(const char* path, int gpu, char* error, int64_t 
 
 void vmp_program_destroy(vmp_program* program) { free(program); }
 
-int vmp_program_run(vmp_program* program, const float* input, const int32_t* shape, int32_t dims, float* output,
-                    int64_t output_count, char* error, int64_t error_size) {
-  if (output_count < 3) return say(error, error_size, "three classes"), 1;
+int vmp_program_run(vmp_program* program, const vmp_program_input* inputs, int32_t input_count,
+                    const vmp_program_output* outputs, int32_t output_count, char* error, int64_t error_size) {
+  float* output = outputs[0].data;
+  if (input_count != 1 || output_count != 1 || outputs[0].count < 3) return say(error, error_size, "three classes"), 1;
   if (program->failing && ++program->runs >= program->failing) return say(error, error_size, "it was told to fail"), 1;
   const struct timespec pause = {program->milliseconds / 1000, program->milliseconds % 1000 * 1000000};
   nanosleep(&pause, NULL);
   int64_t count = 1;
-  for (int32_t i = 0; i < dims; ++i) count *= shape[i];
+  for (int32_t i = 0; i < inputs[0].dims; ++i) count *= inputs[0].sizes[i];
   double sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += input[i];
+  for (int64_t i = 0; i < count; ++i) sum += inputs[0].data[i];
   const float mean = (float)(sum / (double)count);
   output[0] = -mean, output[1] = 1 - mean * mean, output[2] = mean;
-  for (int64_t i = 3; i < output_count; ++i)
+  for (int64_t i = 3; i < outputs[0].count; ++i)
     output[i] = 1e9f; /* features: large, so that mistaking one for a class is noticed */
   return 0;
 }

@@ -2,7 +2,8 @@
 //
 // A record has ten int64 (operation, batch, length, channels, states or taps, reverse, first_input, mask, threads, and
 // a bit for each optional array that is present), then contiguous float32 arrays in the order in which they are read
-// below. The results are float32: the output, then the gradients of the present arrays in the same order.
+// below. The results are float32: the output and, if the gradient of the last state is present, the last state; then the
+// gradients of the present inputs in the same order.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -59,7 +60,9 @@ void run_scan(const Record& r) {
   const int64_t activation = r.batch * r.length * r.channels, projection = r.batch * r.length * r.states;
   Array x(activation, true), dt(activation, true), A(r.channels * r.states, true), A_b(r.channels * r.states, both);
   Array B(projection, true), C(projection, true), D(r.channels, r.present & 1), z(activation, r.present & 2);
-  Array dt_bias(r.channels, r.present & 4), grad_y(activation, true);
+  const int64_t state_size = r.batch * r.channels * r.states;
+  Array dt_bias(r.channels, r.present & 4), state(state_size, r.present & 8), grad_y(activation, true);
+  Array grad_last(state_size, r.present & 16);
   const Shape rows{r.length, r.channels}, states{r.length, r.states};
   vmp_scan scan{};
   scan.batch = r.batch, scan.length = r.length, scan.channels = r.channels, scan.states = r.states;
@@ -67,33 +70,46 @@ void run_scan(const Record& r) {
   scan.A = A.data(), scan.A_b = A_b.data(), scan.D = D.data(), scan.dt_bias = dt_bias.data();
   scan.reverse = static_cast<int32_t>(r.reverse), scan.first_input = static_cast<int32_t>(r.first_input);
   scan.mask = static_cast<int32_t>(r.mask);
+  std::vector<float> last(grad_last.values.size());
+  scan.state = state.data(), scan.last_state = last.empty() ? nullptr : last.data();
   const vmp_threads threads{static_cast<int32_t>(r.threads), nullptr, nullptr};
   std::vector<float> y(static_cast<size_t>(activation));
-  const vmp_scan_grads grads{
-      rows.out(x.grad_data()), rows.out(dt.grad_data()), rows.out(z.grad_data()), B.grad_data(),      C.grad_data(),
-      A.grad_data(),           A_b.grad_data(),          D.grad_data(),           dt_bias.grad_data()};
+  const vmp_scan_grads grads{rows.out(x.grad_data()), rows.out(dt.grad_data()),
+                             rows.out(z.grad_data()), B.grad_data(),
+                             C.grad_data(),           A.grad_data(),
+                             A_b.grad_data(),         D.grad_data(),
+                             dt_bias.grad_data(),     state.grad_data(),
+                             grad_last.data()};
   const auto forward = both ? vmp_bi_selective_scan : vmp_selective_scan;
   const auto backward = both ? vmp_bi_selective_scan_backward : vmp_selective_scan_backward;
   check(forward(&scan, rows.out(y.data()), &threads));
   check(backward(&scan, rows.in(grad_y), &grads, &threads));
   write(y);
-  for (const Array* array : {&x, &dt, &A, &A_b, &B, &C, &D, &z, &dt_bias}) write(array->grad);
+  write(last);
+  for (const Array* array : {&x, &dt, &A, &A_b, &B, &C, &D, &z, &dt_bias, &state}) write(array->grad);
 }
 
 void run_conv(const Record& r) {
   const int64_t activation = r.batch * r.length * r.channels;
+  const int64_t state_size = r.batch * (r.states - 1) * r.channels;
   Array x(activation, true), weight(r.channels * r.states, true), bias(r.channels, r.present & 1);
-  Array grad_y(activation, true);
+  Array state(state_size, r.present & 2), grad_y(activation, true), grad_last(state_size, r.present & 4);
+  std::vector<float> last(grad_last.values.size());
   const Shape rows{r.length, r.channels};
-  const vmp_conv conv{r.batch,    r.length,      r.channels,  r.states,
-                      rows.in(x), weight.data(), bias.data(), static_cast<int32_t>(r.reverse)};
+  const vmp_conv conv{r.batch,      r.length,
+                      r.channels,   r.states,
+                      rows.in(x),   weight.data(),
+                      bias.data(),  static_cast<int32_t>(r.reverse),
+                      state.data(), last.empty() ? nullptr : last.data()};
   const vmp_threads threads{static_cast<int32_t>(r.threads), nullptr, nullptr};
   std::vector<float> y(static_cast<size_t>(activation));
-  const vmp_conv_grads grads{rows.out(x.grad_data()), weight.grad_data(), bias.grad_data()};
+  const vmp_conv_grads grads{rows.out(x.grad_data()), weight.grad_data(), bias.grad_data(), state.grad_data(),
+                             grad_last.data()};
   check(vmp_causal_conv_silu(&conv, rows.out(y.data()), &threads));
   check(vmp_causal_conv_silu_backward(&conv, rows.in(grad_y), &grads, &threads));
   write(y);
-  for (const Array* array : {&x, &weight, &bias}) write(array->grad);
+  write(last);
+  for (const Array* array : {&x, &weight, &bias, &state}) write(array->grad);
 }
 
 void run_elementary(const Record& r) {

@@ -22,6 +22,8 @@ where `chunk` divides the number of patches, it is VideoMamba's class token alon
 
 `benchmarks/results/scan_chunked.md` says what each form costs and how far it is from the reference.
 
+States lie as in the contract, (B, D, N). What is computed with them is in the dtype of the inputs, as everything here.
+
 `scan` and `convolution` have the operators, `form` says how a scan is written. `chunks`, `carry` and `prefixes` are the
 first two forms, on the `tokens` that all forms share; `torch_scan` is the third.
 """
@@ -29,9 +31,9 @@ first two forms, on the `tokens` that all forms share; `torch_scan` is the third
 from __future__ import annotations
 
 from .activation import softplus
-from .convolution import causal_conv_silu
+from .convolution import causal_conv_silu, causal_conv_silu_with_state
 from .form import DEFAULT, FORMS, SOFTPLUS, Form
-from .scan import bi_selective_scan, selective_scan
+from .scan import bi_selective_scan, bi_selective_scan_with_state, selective_scan, selective_scan_with_state
 
 __all__ = [
     "DEFAULT",
@@ -39,7 +41,10 @@ __all__ = [
     "SOFTPLUS",
     "Form",
     "bi_selective_scan",
+    "bi_selective_scan_with_state",
     "causal_conv_silu",
+    "causal_conv_silu_with_state",
     "selective_scan",
+    "selective_scan_with_state",
     "softplus",
 ]

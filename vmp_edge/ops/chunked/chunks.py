@@ -20,7 +20,7 @@ def cut(tokens: Tokens, form: Form) -> list[Chunks]:
     return [Chunks(tokens.part(*ends), form) for ends in pairwise(cuts)]
 
 
-def scan(parts: list[Chunks], direction: Direction, state: Tensor) -> Tensor:
+def scan(parts: list[Chunks], direction: Direction, state: Tensor) -> tuple[Tensor, Tensor]:
     """Scan part after part in the direction's order.
 
     Args:
@@ -29,13 +29,13 @@ def scan(parts: list[Chunks], direction: Direction, state: Tensor) -> Tensor:
         state: (B, N, D) state before the first scanned token.
 
     Returns:
-        The state term, (B, L, D), in forward order.
+        The state term, (B, L, D), in forward order, and the last state, (B, N, D).
     """
     outputs = []
     for part in reversed(parts) if direction.reverse else parts:
         y, state = part.scan(direction, state)
         outputs.append(y)
-    return torch.cat(outputs[::-1] if direction.reverse else outputs, 1)
+    return torch.cat(outputs[::-1] if direction.reverse else outputs, 1), state
 
 
 class Chunks:

@@ -10,7 +10,7 @@ from torch import Tensor
 from .tokens import Direction, Tokens, clear_first
 
 
-def scan(tokens: Tokens, direction: Direction, state: Tensor) -> Tensor:
+def scan(tokens: Tokens, direction: Direction, state: Tensor) -> tuple[Tensor, Tensor]:
     """Scan token after token.
 
     A step is six operations on tensors that are small enough for a CPU's first-level cache.
@@ -21,7 +21,7 @@ def scan(tokens: Tokens, direction: Direction, state: Tensor) -> Tensor:
         state: (B, N, D) state before the first scanned token.
 
     Returns:
-        The state term, (B, L, D), in forward order.
+        The state term, (B, L, D), in forward order, and the last state, (B, N, D).
     """
     from torch._higher_order_ops.scan import scan as scan_operator
 
@@ -33,11 +33,11 @@ def scan(tokens: Tokens, direction: Direction, state: Tensor) -> Tensor:
 
     delta, du, B, C = (t.transpose(0, 1) for t in tokens)
     token_matrices = (delta[:, :, None], du[:, :, None], B[..., None], C[:, :, None])
-    y: Tensor = scan_operator(step, state, token_matrices, reverse=direction.reverse)[1]
-    return y.squeeze(2).transpose(0, 1)
+    last, y = scan_operator(step, state, token_matrices, reverse=direction.reverse)
+    return y.squeeze(2).transpose(0, 1), last
 
 
-def scan_both(tokens: Tokens, forward: Direction, backward: Direction, state: Tensor) -> Tensor:
+def scan_both(tokens: Tokens, forward: Direction, backward: Direction, state: Tensor) -> tuple[Tensor, Tensor]:
     """Scan both directions by one scan, of the tokens and, as more items of the batch, of the tokens flipped.
 
     Args:
@@ -47,14 +47,15 @@ def scan_both(tokens: Tokens, forward: Direction, backward: Direction, state: Te
         state: (2 B, N, D) states before the first scanned token, those of the forward direction first.
 
     Returns:
-        The sum of both state terms, (B, L, D), in forward order.
+        The sum of both state terms, (B, L, D), in forward order, and the last state of the forward direction,
+        (B, N, D).
     """
     batch = len(tokens.B)
     both = Tokens(*(torch.cat([t, t.flip(1)]) for t in tokens))
     rate = torch.cat([direction.rate.expand(batch, -1, -1) for direction in (forward, backward)])
-    y = scan(both, Direction(rate, False, backward.mask), state)
+    y, last = scan(both, Direction(rate, False, backward.mask), state)
     y, y_b = y[:batch], y[batch:]
     if backward.mask:  # the mask left the tokens' own contributions out of the forward direction, too
         y = y + tokens.du * (tokens.B * tokens.C).sum(2, keepdim=True)
         y_b = clear_first(y_b, False)
-    return y + y_b.flip(1)
+    return y + y_b.flip(1), last[:batch]

@@ -21,6 +21,7 @@ LANES, SHARED_BYTES, STATES_PER_THREAD, CONV_STEPS, CONV_RUNS = 64, 48 << 10, 16
 TILE_COLUMNS, THREADS = 64, 128  # as in gemm.cuh
 TILE_ROWS = (64, 32, 16)
 NORMALISE_WARPS = 4  # as in rms.cuh
+NO_STATE = ("nullptr", "nullptr")  # neither a state before the first step nor memory for the last one
 HEADERS = ("scan.cuh", "conv.cuh", "gemm.cuh", "rms.cuh")
 SHARED = "__shared__ __align__(32)"  # the alignment that wmma's loads need
 
@@ -232,7 +233,7 @@ class Scan:
         arrays = [views[key].of(key) if key in views else "{nullptr, 0, 0}" for key in ("x", "dt", "B", "C", "z")]
         parameters = ["A", *(key if key in self.parameters else "nullptr" for key in ("A_b", "D", "dt_bias"))]
         dtype = "VMP_CUDA_FLOAT32" if self.dtype == "float32" else "VMP_CUDA_FLOAT16"
-        flags = [dtype, *(str(int(flag)) for flag in (self.reverse, self.first_input, self.mask))]
+        flags = [dtype, *(str(int(flag)) for flag in (self.reverse, self.first_input, self.mask)), *NO_STATE]
         scan = ", ".join([*map(str, (1, self.length, self.channels, self.states)), *arrays, *parameters, *flags])
         work = "sums, ends" if plan.chunks > 1 else "nullptr, nullptr"
         y = View(self.channels).of("y")
@@ -257,7 +258,8 @@ def conv(
     step_blocks = -(-length // (CONV_STEPS * CONV_RUNS))
     code = "VMP_CUDA_FLOAT32" if dtype == "float32" else "VMP_CUDA_FLOAT16"
     fields = f"1, {length}, {channels}, {taps}, {view.of('x')}, weight, {'bias' if bias else 'nullptr'}, {code}"
-    job = f"{{{fields}, {int(reverse)}}}, {View(channels).of('y')}, {channel_blocks}, {step_blocks}"
+    fields = ", ".join([fields, str(int(reverse)), *NO_STATE])
+    job = f"{{{fields}}}, {View(channels).of('y')}, {channel_blocks}, {step_blocks}"
     body = f"  const ConvJob job{{{job}}};\n  causal_conv_silu<{kind}, {taps}>(job);\n"
     inputs = [Buffer("x", (length, view.stride), dtype), Buffer("weight", (channels, taps))]
     inputs += [Buffer("bias", (channels,))] if bias else []

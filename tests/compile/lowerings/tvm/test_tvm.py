@@ -19,6 +19,7 @@ from vmp_edge.compile import graph, target
 from vmp_edge.errors import BundleError, MissingDependencyError, UsageError, VmpError
 from vmp_edge.machine import host_machine
 from vmp_edge.ops.cases import CONV_CASES, SCAN_CASES, error
+from vmp_edge.ops.stateful_cases import STATE_CASES, errors
 from vmp_edge.recognizer import load
 
 pytest.importorskip("tvm", reason="needs apache-tvm, of the extra `tvm`")
@@ -132,14 +133,18 @@ def operators(tmp_path_factory):
 
 def arguments(case):
     """The arguments of an operator for a case, without the result."""
+    return packed(case.inputs(), case.options(), case.layout == "slices")
+
+
+def packed(inputs, options, as_columns=False):
+    """The arguments of an operator, without the results; inputs may be given as columns of the tensors they are of."""
     tensors, firsts = [], []
-    for name, tensor in case.inputs().items():
+    for name, tensor in inputs.items():
         first = 0
-        if tensor is not None and case.layout == "slices" and tensor.dim() == 3 and tensor._base is not None:
+        if tensor is not None and as_columns and tensor.dim() == 3 and tensor._base is not None:
             tensor, first = tensor._base, tensor.storage_offset()
         tensors.append(None if tensor is None else tvm_ffi.from_dlpack(tensor.contiguous()))
         firsts += [first] if name in ("x", "dt", "B", "C", "z") else []
-    options = case.options()
     flags = [options["reverse"]] if "reverse" in options else []
     if "initial_state" in options:
         flags += [options["initial_state"] == "first_input", options.get("mask_diagonal", options.get("mask_backward"))]
@@ -151,6 +156,31 @@ def test_operators_agree_with_the_reference(case, operators):
     y = torch.full(case.inputs()["x"].shape, torch.nan)
     operators[f"vmp_{case.operator}"](*arguments(case), tvm_ffi.from_dlpack(y))
     assert error(case, y) <= case.tolerance
+
+
+@pytest.mark.parametrize("case", STATE_CASES, ids=lambda case: case.name)
+def test_operators_carry_a_state(case, operators):
+    def operator(return_state, **given):
+        inputs = {name: value for name, value in given.items() if name not in case.options()}
+        y, last = torch.full(inputs["x"].shape, torch.nan), torch.full(case.state_shape(), torch.nan)
+        run = operators[f"vmp_{case.operator}_with_state"]
+        run(*packed(inputs, case.options()), tvm_ffi.from_dlpack(y), tvm_ffi.from_dlpack(last))
+        return y, last
+
+    y, last = case.run(operator)
+    assert errors(case, y, last) <= case.tolerance
+
+
+def test_operators_refuse_wrong_states(operators):
+    case = STATE_CASES[-1]
+    tensors = packed(case.inputs(), case.options())
+    y, last = torch.empty(case.inputs()["x"].shape), torch.empty(case.state_shape())
+    run = operators[f"vmp_{case.operator}_with_state"]
+    with pytest.raises(ValueError, match="the last state has a shape"):
+        run(*tensors, tvm_ffi.from_dlpack(y), tvm_ffi.from_dlpack(last[:, 1:].contiguous()))
+    tensors[list(case.inputs()).index("state")] = tvm_ffi.from_dlpack(last[1:].contiguous())
+    with pytest.raises(ValueError, match="state has a shape"):
+        run(*tensors, tvm_ffi.from_dlpack(y), tvm_ffi.from_dlpack(last))
 
 
 def test_operators_refuse_wrong_shapes(operators):
