@@ -48,6 +48,8 @@ def test_the_manifest_says_the_states(build, capfd):
     assert 0 <= manifest.parity["states"]["max_difference"] <= manifest.parity["states"]["tolerance"] == 1e-3
     assert main(["info", str(output), "--json"]) == main(["verify", str(output)]) == 0
     assert json.loads(capfd.readouterr().out.splitlines()[0])["states"]["started"] == [1, 1, 1]
+    assert main(["info", str(output)]) == 0
+    assert "step  2 frames; a stream carries a state of" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("sampling", [{}, {"--span": 4.0}, {"--frame-rate": 15}])

@@ -54,6 +54,9 @@ def _summary(manifest: Manifest) -> list[tuple[str, str]]:
         ("preprocessing", f"{prepared.resize}, {prepared.interpolation}, mean {prepared.mean}, std {prepared.std}"),
         ("labels", f"{len(manifest.labels)}: {_shortened(manifest.labels)}" if manifest.labels else _NO_LABELS),
     ]
+    if manifest.states:
+        step = "one frame" if manifest.tubelet == 1 else f"{manifest.tubelet} frames"
+        rows.insert(5, ("step", f"{step}; a stream carries a state of {size_of(4 * manifest.state_size)}"))
     if manifest.family is not None:
         rows.insert(1, ("family", f"{manifest.family.name}, {manifest.family.reason}"))
     if manifest.features:

@@ -315,7 +315,7 @@ def test_a_damaged_library_is_one_line(as_bundle, model, tmp_path):
 
 def test_a_wrong_video_is_one_line(as_bundle, model):
     engine = TvmEngine(as_bundle(model), threads=1)
-    engine._program._tensor = tvm_ffi.from_dlpack(np.zeros((1, 2, 3, 4), np.float32))
+    engine._program._tensors = [tvm_ffi.from_dlpack(np.zeros((1, 2, 3, 4), np.float32))]
     with pytest.raises(VmpError, match=r"^TVM: ") as caught:
         engine.run(random_video())
     assert "\n" not in str(caught.value)
