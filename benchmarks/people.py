@@ -37,8 +37,8 @@ INTRODUCTION = """# Actions of real people
 
 Clips of people, recognised by what has not seen clips of the same source: top-1 of the clips in percent, with the 95%
 interval, over all folds and fold by fold. Chance is {chance:.1f} by the number of classes, and {commonest:.1f} by
-always naming the commonest. A *linear classifier* is fitted to frozen features; its strength of regularisation is
-chosen on the training folds alone.
+always naming the commonest. *Of the stream* is what windows give, as a camera's frames come. A *linear classifier* is
+fitted to frozen features; its strength of regularisation is chosen on the training folds alone.
 """
 
 Predict = Callable[[NDArray[Any], NDArray[np.int64], NDArray[Any], NDArray[Any]], NDArray[np.int64]]
@@ -168,7 +168,10 @@ def main() -> None:
         place = options.output / f"{name.split(',')[0]}.npy"
         if not place.exists():
             np.save(place, features())
-        results[name] = measured(clips, cross_validate(clips, np.load(place), predict))
+        known = place.with_suffix(".json")
+        if not known.exists():
+            known.write_text(json.dumps(measured(clips, cross_validate(clips, np.load(place), predict))))
+        results[name] = json.loads(known.read_text())
     for text in options.trainings:
         name, _, folder = text.partition("=")
         results[name] = json.loads((Path(folder) / "results.json").read_text())
