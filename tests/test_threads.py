@@ -36,7 +36,7 @@ graph = helper.make_graph([node], "g", value[:1], value[1:])
 model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
 folder, threads = Path(sys.argv[1]), int(sys.argv[2]) or None
 save(model, folder / "model.onnx")
-manifest = SimpleNamespace(program="model.onnx", embedding=None, tubelet=1)
+manifest = SimpleNamespace(program="model.onnx", embedding=None, tubelet=1, states={})
 take = lambda name: contextlib.nullcontext(SimpleNamespace(path=str(folder / name)))
 count = lambda: len(os.listdir("/proc/self/task"))
 before = count()

@@ -198,5 +198,5 @@ def test_signal_to_noise_by_layer(program, inputs):
 def test_float_in_a_recipes_file_is_what_stays_float():
     """The YAML key is `float`; in Python the name would hide the builtin."""
     recipe = quantisation.load("int8-weight-only")
-    assert recipe.keep_float == ("patch", "head", "*normalise.mean")
+    assert recipe.keep_float == ("patch", "stem.*", "head", "*normalise.mean")
     assert recipe.kind("head") is None and recipe.kind("blocks.0.in_x") == FLOAT

@@ -25,6 +25,7 @@ TYPES = {torch.float32: "float", torch.float16: "__half", torch.bfloat16: "__nv_
 OPTIONS = ["-std=c++17", "-ftz=true"]
 LANES, CONV_STEPS, CONV_RUNS = 64, 16, 4  # of tuning.h
 CHUNK = 24
+NO_STATE = "nullptr, nullptr"  # neither a state before the first step nor memory for the last one
 TINY = ScanCase(1, 1569, 384, 16, "both", "first_input", True)  # VideoMambaPro Tiny with one clip
 TINY_CONV = ConvCase(1, 1569, 384, 4)
 SMALL = [
@@ -79,8 +80,8 @@ class Source:
         step_blocks = ceil_div(c.length, CONV_STEPS * CONV_RUNS)
         job = (
             f"const vmp_cuda::ConvJob job{{{{{c.batch}, {c.length}, {c.channels}, {c.taps}, "
-            f"{self._view('x', c.channels)}, {self._pointers('weight', 'bias')}, {self.dtype}, {c.reverse:d}}}, "
-            f"{self._view('y', c.channels)}, {channel_blocks}, {step_blocks}}};"
+            f"{self._view('x', c.channels)}, {self._pointers('weight', 'bias')}, {self.dtype}, {c.reverse:d}, "
+            f"{NO_STATE}}}, {self._view('y', c.channels)}, {channel_blocks}, {step_blocks}}};"
         )
         body = f"vmp_cuda::causal_conv_silu<{self.type}, {c.taps}>(job);"
         grid, block = (c.batch * channel_blocks * step_blocks, 1, 1), (LANES, CONV_RUNS, 1)
@@ -96,7 +97,7 @@ class Source:
         job = (
             f"const vmp_cuda::Job job{{{{{c.batch}, {c.length}, {c.channels}, {c.states}, {', '.join(views)}, "
             f"{self._pointers('A', 'A_b', 'D', 'dt_bias')}, {self.dtype}, {c.direction == 'backward':d}, "
-            f"{c.initial_state == 'first_input':d}, {c.mask:d}}}, {self._view('y', c.channels)}, "
+            f"{c.initial_state == 'first_input':d}, {c.mask:d}, {NO_STATE}}}, {self._view('y', c.channels)}, "
             f"{CHUNK}, {chunks}, {channel_blocks}, delta_sums, states}};"
         )
         spread, grid = f"<{states}, {groups}>", (c.batch * chunks * channel_blocks, 1, 1)

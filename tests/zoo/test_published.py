@@ -8,7 +8,7 @@ import pytest
 
 from vmp_edge.cli import main
 from vmp_edge.errors import UsageError
-from vmp_edge.models.options import SIZES
+from vmp_edge.models.options import PRESETS, SIZES
 from vmp_edge.zoo import LABEL_LISTS, find, published, read_list
 from vmp_edge.zoo.names import all_names, require_known
 
@@ -91,6 +91,6 @@ def test_a_name_with_a_typo_gets_suggestions(name: str, expected: str) -> None:
 
 def test_every_name_is_known_once() -> None:
     names = all_names()
-    assert len(names) == len(set(names)) == 61 + 9
+    assert len(names) == len(set(names)) == 61 + len(PRESETS)
     for name in names:
         require_known(name)
