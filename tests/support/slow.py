@@ -17,6 +17,8 @@ LONGEST_FIRST = (
     "tests/embedded/test_suite.py",
     "tests/embedded/test_package.py",
     "tests/compile/test_per_frame.py",
+    "tests/compile/test_stem.py",
+    "tests/calibration/test_stem_training.py",
     "tests/compile/test_text_bundles.py",
     "tests/compile/lowerings/test_executorch.py",
     "tests/compile/lowerings/test_steps.py",
