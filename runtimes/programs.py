@@ -88,8 +88,8 @@ class ProgramEngine:
     Args:
         bundle: The bundle that has the programs.
         program: The program that computes the logits. It takes the folded frames of one clip
-            (T / tubelet, 3 * tubelet, H, W) or, if there is an embedding, the clip's tokens (T / tubelet, P, C). That
-            of a causal model is a `Stepper`'s.
+            (T / tubelet, 3 * tubelet, H, W) or, if there is an embedding, the clip's tokens (T / tubelet, P, C). The
+            program of a causal model is the one that `Stepper` takes.
         embedding: The program that takes a frame (1, 3, H, W) and computes its shares of the tokens,
             (1, P, tubelet * C); None if `program` embeds by itself.
     """

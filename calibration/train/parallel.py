@@ -124,8 +124,8 @@ def together(job: Callable[[], Item]) -> Item:
     """Do a job in all processes, and return this process's result when all of them are done.
 
     Raises:
-        VmpError: The job has failed in a process. All processes raise the error of the first one that has failed, so
-            that none waits for another that has ended.
+        VmpError: The job has failed in a process. All processes raise the error of the first one that has failed.
+            Otherwise they would wait for a process that has ended.
     """
     failure = None
     try:

@@ -98,7 +98,7 @@ def test_gradients_through_all_calls_match_autograd_through_the_float64_referenc
         for name, grad in _gradients(ops, case, torch.float32).items():
             assert grad.shape == exact[name].shape and torch.isfinite(grad).all(), (case.name, name)
             if grad.numel():
-                # that of the state goes through a decay of each step, whose errors add up
+                # The gradient of the state goes through the decays of all steps, whose errors add up.
                 tolerance = 5e-5 if name == "state" else 2e-5
                 largest = exact[name].abs().max() + 1e-30
                 assert float((grad.double() - exact[name]).abs().max() / largest) <= tolerance, (case.name, name)
