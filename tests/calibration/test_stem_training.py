@@ -10,7 +10,7 @@ from small_clips import write_clips
 from vmp_edge.calibration.train import projection, start
 from vmp_edge.calibration.train.footage import Footage
 from vmp_edge.calibration.train.optimiser import parameter_groups
-from vmp_edge.errors import UsageError
+from vmp_edge.errors import CheckpointError, UsageError
 from vmp_edge.models import efficientnet, load_checkpoint
 from vmp_edge.models.training_facts import TrainingFacts
 from vmp_edge.preprocessing import Preprocessing
@@ -91,7 +91,7 @@ def test_the_stem_is_not_taught(weights):
 
 def test_weights_of_something_else(tmp_path):
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(Exception, match=r"other\.pth"):
+    with pytest.raises(CheckpointError, match=r"other\.pth"):
         start.load(str(tmp_path / "other.pth"))
     with pytest.raises(UsageError, match="efficientnet-lite0"):
         start.load("effnet")

@@ -61,13 +61,16 @@ def test_engines_that_take_it(capsys, tmp_path, checkpoint, engine):
     assert parity["max_difference"] <= 1e-4
 
 
-def test_int8_leaves_the_stem_as_it_is(capsys, tmp_path, checkpoint):
+def test_int8_leaves_the_stem_as_it_is(capsys, tmp_path, model, checkpoint):
     clips = write_clips(tmp_path / "clips")
     options = ["--target", "host", "--precision", "int8", "--checkpoint", checkpoint, "--calibrate", clips]
     options += ["--calibration-clips", 18]
     code, _, err = run(capsys, "build", *options, "--output", tmp_path / "bundle")
     assert code == 0, err
-    assert Bundle.open(tmp_path / "bundle").manifest.parity["cosine"] > 0.99
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert bundle.manifest.parity["cosine"] > 0.99
+    weights = sum(weight.numel() for weight in model.patch_embed.stem.parameters())
+    assert (bundle.path / bundle.manifest.program).stat().st_size > 4 * weights, "a weight in float32 has four bytes"
 
 
 def test_frames_go_through_the_stem_once(capsys, tmp_path, checkpoint, video):
