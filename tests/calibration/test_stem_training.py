@@ -105,6 +105,14 @@ def test_an_engine_that_takes_no_stem_is_refused_before_the_clips_are_decoded(we
     assert not (tmp_path / "run").exists()
 
 
+def test_an_image_network_is_not_pretrained(weights, tmp_path, capsys):
+    clips = write_clips(tmp_path / "clips", each=1)
+    options = ["--init", weights, "--teacher", weights, "--output", tmp_path / "run"]
+    code, _, err = run(capsys, "pretrain", clips, *options)
+    assert code == 2 and "has an image network as its stem, which is trained already" in err[-1]
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("how", [["--head-only"], ["--epochs", "6"]])
 def test_a_folder_of_clips_becomes_a_bundle(weights, tmp_path, capsys, how):
     clips = write_clips(tmp_path / "clips")
