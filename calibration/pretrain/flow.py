@@ -79,7 +79,7 @@ def run(request: Request, console: Console) -> History:
 
     Args:
         request: See `Request`.
-        console: How the pre-training speaks.
+        console: Where it says what it does.
 
     Returns:
         A record of each epoch, see `Trainer`.

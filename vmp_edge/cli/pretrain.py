@@ -124,8 +124,8 @@ def run(args: argparse.Namespace) -> int:
         known = start.load(args.init, args.frames, args.image_size, seed=recipe.seed)
         if known.model.options.stem != "none":
             raise UsageError(
-                f"--init {args.init}: has an image network as its stem, which is trained already and stays as it is: give "
-                "it to `vmp-edge train`, or pre-train another model"
+                f"--init {args.init}: has an image network as its stem, which is trained already and stays as it is: "
+                "give it to `vmp-edge train`, or pre-train another model"
             )
         request = flow.Request(recipe, known, teacher, videos, args.span, args.output, args.minutes, args.workers)
         console = Console(say, message, progress_bar) if first else SILENCE
